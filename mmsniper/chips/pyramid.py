@@ -1,0 +1,313 @@
+"""The scale pyramid: which resolution an image is seen at, and which objects count there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Two levels whose scales differ by less than this (relative) show an image at the same resolution.
+_SAME_SCALE = 1e-6
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """How a level turns an image's width and height into a scale factor.
+
+    Exactly one of three forms (SNIPER section 3 and the authors' release):
+
+    - ``factor``: the same factor for every image (the paper's 3 and 1.667);
+    - ``long_side``: the longer side becomes this many pixels (the paper's 512);
+    - ``short_side`` and ``long_side``: the shorter side becomes ``short_side`` pixels unless the
+      longer would exceed ``long_side``, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
+
+    Args:
+        factor: Scaled pixels per original pixel.
+        short_side: Length of the shorter side in scaled pixels.
+        long_side: Length, or limit, of the longer side in scaled pixels.
+
+    Raises:
+        ValueError: If the given fields form none of the three rules or are not positive numbers.
+    """
+
+    factor: float | None = None
+    short_side: float | None = None
+    long_side: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name for f in fields(self) if getattr(self, f.name) is not None}
+        if given not in ({'factor'}, {'long_side'}, {'short_side', 'long_side'}):
+            raise ValueError(
+                f'a resize rule has either factor, or long_side, or short_side and long_side; '
+                f'got {sorted(given) or "none of them"}'
+            )
+        for name in given:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+                raise ValueError(f'resize rule: {name} must be a number, got {value!r}')
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f'resize rule: {name} must be positive and finite, got {value!r}')
+        if self.short_side is not None and self.short_side > self.long_side:
+            raise ValueError(
+                f'resize rule: short_side {self.short_side} exceeds long_side {self.long_side}; '
+                f'did you swap them?'
+            )
+
+    def scale(self, width: ArrayLike, height: ArrayLike) -> NDArray[np.float64]:
+        """Scale factor (scaled px per original px) of images of the given original sizes.
+
+        Args:
+            width: Original widths, any shape.
+            height: Original heights, the same shape.
+
+        Returns:
+            Scale factors, the same shape.
+        """
+        width, height = np.asarray(width, np.float64), np.asarray(height, np.float64)
+        if self.factor is not None:
+            return np.full(np.broadcast(width, height).shape, float(self.factor))
+        by_long = self.long_side / np.maximum(width, height)
+        if self.short_side is None:
+            return by_long
+        return np.minimum(self.short_side / np.minimum(width, height), by_long)
+
+    def finer_than(self, other: ResizeRule) -> bool | None:
+        """Whether this rule never gives a smaller scale than ``other``; None if not comparable."""
+        mine = [getattr(self, f.name) for f in fields(self)]
+        theirs = [getattr(other, f.name) for f in fields(other)]
+        if [v is None for v in mine] != [v is None for v in theirs]:
+            return None
+        pairs = [(a, b) for a, b in zip(mine, theirs) if a is not None]
+        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+Range = tuple[float, float]
+
+
+def _as_range(value: Sequence[float | None], name: str) -> Range:
+    try:
+        lo, hi = value
+        lo, hi = float(lo), math.inf if hi is None else float(hi)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'{name} must be a pair (lo, hi) of numbers in original pixels, with hi=None for '
+            f'no upper bound; got {value!r}'
+        ) from None
+    if not 0 <= lo < hi:
+        raise ValueError(f'{name} [{lo:g}, {hi:g}) is empty or negative; it needs 0 <= lo < hi')
+    return lo, hi
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid.
+
+    Args:
+        resize: Rule for the training scale.
+        valid_range: Half-open range ``[lo, hi)`` of sqrt(box area), in original pixels, of the
+            objects that are learned at this level. ``hi=None`` means unbounded.
+        test_resize: Rule for the scale at test time. Default: ``resize``.
+        test_range: Range of the detections that are kept at test time. Default: ``valid_range``.
+
+    Raises:
+        ValueError: If a range is empty or a rule is malformed.
+    """
+
+    resize: ResizeRule
+    valid_range: Range
+    test_resize: ResizeRule | None = None
+    test_range: Range | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, 'valid_range', _as_range(self.valid_range, 'valid_range'))
+        if self.test_range is None:
+            set_(self, 'test_range', self.valid_range)
+        set_(self, 'test_range', _as_range(self.test_range, 'test_range'))
+        for name in ('resize', 'test_resize'):
+            rule = getattr(self, name)
+            if isinstance(rule, Mapping):
+                set_(self, name, _build(ResizeRule, rule, name))
+        if self.test_resize is None:
+            set_(self, 'test_resize', self.resize)
+        if not isinstance(self.resize, ResizeRule):
+            raise ValueError(f'resize must be a dict such as dict(factor=2.0), got {self.resize!r}')
+        if not isinstance(self.test_resize, ResizeRule):
+            raise ValueError(f'test_resize must be a dict, got {self.test_resize!r}')
+
+
+@dataclass(frozen=True)
+class ScalePyramid:
+    """Chip size and levels, ordered from fine to coarse (SNIPER section 3, SNIP section 5).
+
+    Args:
+        chip_size: Side of a chip in scaled pixels: what the network sees.
+        levels: The levels, finest first.
+        adopt_orphans: Make a box that fits into a chip at no level where it is valid (long thin
+            objects) valid at the finest level where it fits. Default: False, as in the paper.
+
+    Raises:
+        ValueError: If the chip size is not a positive integer, there is no level, or levels are
+            not ordered from fine to coarse.
+    """
+
+    chip_size: int
+    levels: tuple[Level, ...]
+    adopt_orphans: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.chip_size, bool) or not isinstance(self.chip_size, (int, np.integer)):
+            raise ValueError(f'chip_size must be an integer, got {self.chip_size!r}')
+        if self.chip_size <= 0:
+            raise ValueError(f'chip_size must be positive, got {self.chip_size}')
+        if isinstance(self.levels, (str, Mapping)) or not isinstance(self.levels, Sequence):
+            raise ValueError(f'levels must be a list of levels, got {self.levels!r}')
+        if not self.levels:
+            raise ValueError('a pyramid needs at least one level')
+        if not isinstance(self.adopt_orphans, bool):
+            raise ValueError(f'adopt_orphans must be True or False, got {self.adopt_orphans!r}')
+        object.__setattr__(self, 'levels', tuple(
+            _named(i, lambda lv=lv: lv if isinstance(lv, Level) else _build(Level, lv, 'level'))
+            for i, lv in enumerate(self.levels)))
+        for i, (fine, coarse) in enumerate(zip(self.levels, self.levels[1:])):
+            _check_order(i, fine, coarse)
+
+    @classmethod
+    def from_config(cls, config: ScalePyramid | Mapping[str, Any]) -> ScalePyramid:
+        """Build from a config's ``pyramid`` dict; a built pyramid is returned as it is.
+
+        Example:
+            >>> pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[
+            ...     dict(resize=dict(factor=3.0), valid_range=(0, 80)),
+            ...     dict(resize=dict(long_side=512), valid_range=(60, None))]))
+            >>> pyramid.scales(1024, 768)
+            array([3. , 0.5])
+        """
+        return config if isinstance(config, cls) else _build(cls, config, 'pyramid')
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.levels)
+
+    def scales(
+        self, width: ArrayLike, height: ArrayLike, *, test: bool = False
+    ) -> NDArray[np.float64]:
+        """Scale of every level for images of the given sizes.
+
+        Args:
+            width, height: Original pixels, shape (...).
+            test: Use the test rules.
+
+        Returns:
+            Scale factors, shape (..., num_levels), fine to coarse.
+        """
+        rules = [lv.test_resize if test else lv.resize for lv in self.levels]
+        return np.stack([rule.scale(width, height) for rule in rules], axis=-1)
+
+    def ranges(self, *, test: bool = False) -> NDArray[np.float64]:
+        """Valid ranges, shape (num_levels, 2), in original pixels."""
+        return np.array([lv.test_range if test else lv.valid_range for lv in self.levels])
+
+    def levels_at(
+        self, scale: float, image_size: tuple[float, float], *, test: bool = False
+    ) -> tuple[int, ...]:
+        """The levels that an input of this scale belongs to.
+
+        That is the level nearest in log scale, together with every level that shows this image
+        at the same resolution (a 512x512 image has the same scale under ``factor=1`` and
+        ``long_side=512``).
+
+        Args:
+            scale: Scaled pixels per original pixel of the network's input.
+            image_size: Original (width, height) of the whole image.
+            test: Use the test rules.
+
+        Returns:
+            Level indices, at least one.
+        """
+        scales = np.log(self.scales(*image_size, test=test))
+        nearest = scales[np.argmin(np.abs(scales - math.log(scale)))]
+        return tuple(np.flatnonzero(np.abs(scales - nearest) < _SAME_SCALE).tolist())
+
+    def in_range(
+        self, sizes: ArrayLike, levels: int | Sequence[int], *, test: bool = False
+    ) -> NDArray[np.bool_]:
+        """Whether sizes (sqrt of area, original px) are in the range of any of ``levels``.
+
+        Args:
+            sizes: Shape (n,).
+            levels: A level index, or several.
+            test: Use the test ranges.
+
+        Returns:
+            Shape (n,).
+        """
+        sizes = np.asarray(sizes)
+        lo, hi = self.ranges(test=test)[np.atleast_1d(levels)].T
+        return ((sizes[..., None] >= lo) & (sizes[..., None] < hi)).any(axis=-1)
+
+    def valid_and_fits(
+        self, boxes: NDArray[np.floating], width: ArrayLike, height: ArrayLike
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """At which levels each box is valid, and at which it fits into a chip.
+
+        Args:
+            boxes: Shape (n, 4), xyxy, original pixels.
+            width, height: Original image size, scalars or shape (n,).
+
+        Returns:
+            Two masks of shape (n, num_levels): the box's size is in the level's range (or the
+            level adopts it, see ``adopt_orphans``); the box is no larger than a chip.
+        """
+        wh = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+        shape = (len(boxes),)
+        scales = self.scales(np.broadcast_to(width, shape), np.broadcast_to(height, shape))
+        size = np.sqrt(np.maximum(wh, 0).prod(axis=1))[:, None]
+        lo, hi = self.ranges().T
+        valid = (size >= lo) & (size < hi)
+        fits = wh.max(axis=1, initial=0)[:, None] * scales <= self.chip_size
+        if self.adopt_orphans:
+            orphan = fits.any(axis=1) & ~(valid & fits).any(axis=1)
+            valid[orphan, fits[orphan].argmax(axis=1)] = True
+        return valid, fits
+
+
+def _build(cls: type, config: Any, what: str) -> Any:
+    if not isinstance(config, Mapping):
+        raise ValueError(f'{what} must be a dict, got {config!r}')
+    known = [f.name for f in fields(cls)]
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise ValueError(f'{what} has unknown keys {unknown}; it may have {known}')
+    try:
+        return cls(**config)
+    except TypeError as error:  # a required key is missing
+        raise ValueError(f'{what}: {error}') from None
+
+
+def _named(index: int, build: Any) -> Level:
+    try:
+        return build()
+    except ValueError as error:
+        raise ValueError(f'pyramid level {index}: {error}') from None
+
+
+def _check_order(i: int, fine: Level, coarse: Level) -> None:
+    for rule, range_ in (('resize', 'valid_range'), ('test_resize', 'test_range')):
+        a, b = getattr(fine, rule), getattr(coarse, rule)
+        if a.finer_than(b) is False:
+            raise ValueError(
+                f'pyramid levels must be ordered from fine to coarse, but {rule} of level {i} '
+                f'({a}) is not finer than that of level {i + 1} ({b})'
+            )
+        (lo_a, hi_a), (lo_b, hi_b) = getattr(fine, range_), getattr(coarse, range_)
+        if lo_a > lo_b or hi_a > hi_b:
+            raise ValueError(
+                f'pyramid levels must be ordered from fine to coarse, but {range_} '
+                f'[{lo_a:g}, {hi_a:g}) of level {i} is for larger objects than '
+                f'[{lo_b:g}, {hi_b:g}) of level {i + 1}'
+            )

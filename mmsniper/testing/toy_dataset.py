@@ -1,0 +1,254 @@
+"""A toy data set of :mod:`toy scenes <mmsniper.testing.toy_scenes>` on disk, in COCO format.
+
+Layout::
+
+    DIR/toy_dataset.json              what the data set was made from
+    DIR/annotations/{train,val}.json  COCO annotations; written when all images of a split are there
+    DIR/{train,val}/000001.jpg        images
+
+Every file is written under a temporary name and renamed, so a file that exists is whole, and an
+interrupted run is finished by running it again.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .toy_scenes import CLASSES, SPLITS, ToyObject, ToyScene, plan_scene, render_scene
+
+# Raised when a change of the scenes makes data sets of the same arguments differ.
+GENERATOR_VERSION = 1
+RECORD = 'toy_dataset.json'
+JPEG_QUALITY = 92
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class ToyDatasetSpec:
+    """What a toy data set is made from: the same spec gives the same files.
+
+    Args:
+        seed (int): Seed of all randomness. Defaults to 0.
+        num_train (int): Number of training images. Defaults to 240.
+        num_val (int): Number of validation images. Defaults to 60.
+        min_side (int): Least width and height of an image, px. Defaults to 800.
+        max_side (int): Largest width and height of an image, px. Defaults to 1200.
+
+    Raises:
+        ValueError: If a field has an impossible value.
+    """
+
+    seed: int = 0
+    num_train: int = 240
+    num_val: int = 60
+    min_side: int = 800
+    max_side: int = 1200
+
+    def __post_init__(self) -> None:
+        for name, least in (('seed', 0), ('num_train', 1), ('num_val', 1), ('min_side', 200)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
+        if not isinstance(self.max_side, int) or self.max_side < self.min_side:
+            raise ValueError(f'max_side must be an integer of at least min_side ({self.min_side}), '
+                             f'got {self.max_side!r}')
+
+    def count(self, split: str) -> int:
+        """Number of images of a split."""
+        return {'train': self.num_train, 'val': self.num_val}[split]
+
+    def scene(self, split: str, index: int) -> ToyScene:
+        """Plan of the ``index``-th image (from 0) of a split."""
+        return plan_scene(self.seed, split, index, (self.min_side, self.max_side))
+
+    def record(self) -> dict[str, Any]:
+        """What identifies the data set, as stored beside it and in the annotations' ``info``."""
+        made_by = {'description': 'mmsniper toy data set', 'version': GENERATOR_VERSION}
+        return {**made_by, **asdict(self)}
+
+
+def make_toy_dataset(out_dir: str | os.PathLike, spec: ToyDatasetSpec | None = None,
+                     processes: int | None = None, overwrite: bool = False,
+                     progress: Progress | None = None) -> dict[str, Path]:
+    """Make a toy data set, finish an interrupted one, or leave a complete one as it is.
+
+    Args:
+        out_dir (str | os.PathLike): Directory of the data set.
+        spec (ToyDatasetSpec, optional): What to make. Defaults to ``ToyDatasetSpec()``.
+        processes (int, optional): Worker processes; the files do not depend on it. Defaults to
+            the number of cores that this process may use.
+        overwrite (bool): Replace a toy data set that was made from another spec. Defaults to
+            False.
+        progress (Callable, optional): Wraps the iterable of finished images; called with it and
+            its length, e.g. ``lambda it, n: tqdm(it, total=n)``. Defaults to None.
+
+    Returns:
+        dict[str, Path]: Annotation file of each split.
+
+    Raises:
+        FileExistsError: If ``out_dir`` holds something else: a toy data set of another spec (and
+            not ``overwrite``), or files that are not a toy data set's.
+    """
+    out_dir, spec = Path(out_dir), spec or ToyDatasetSpec()
+    _claim(out_dir, spec, overwrite)
+    missing = [(out_dir, spec, split, index) for split in SPLITS for index in range(
+        spec.count(split)) if not _image_path(out_dir, split, index).exists()]
+    for split in SPLITS:
+        (out_dir / split).mkdir(exist_ok=True)
+    (out_dir / 'annotations').mkdir(exist_ok=True)
+    if missing:
+        _render_all(missing, processes, progress)
+    annotations = {}
+    for split in SPLITS:
+        annotations[split] = out_dir / 'annotations' / f'{split}.json'
+        if not annotations[split].exists():
+            _write(annotations[split], _dump(coco_annotations(spec, split)))
+    return annotations
+
+
+def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
+    """COCO annotations of a split.
+
+    Besides COCO's own keys there is ``distractors``: the look-alikes, as ``annotations`` but with
+    the class that each resembles as ``category_id``. COCO's tools do not read it; benchmarks count
+    false positives with it.
+
+    Args:
+        spec (ToyDatasetSpec): The data set.
+        split (str): 'train' or 'val'.
+
+    Returns:
+        dict[str, Any]: Ready for ``json.dump``.
+    """
+    images, annotations, distractors = [], [], []
+    for index in range(spec.count(split)):
+        scene = spec.scene(split, index)
+        images.append({'id': index + 1, 'file_name': _file_name(index),
+                       'width': scene.width, 'height': scene.height})
+        annotations += [_entry(item, index + 1) for item in scene.labelled]
+        distractors += [_entry(item, index + 1) for item in scene.lookalikes]
+    return {
+        'info': {**spec.record(), 'split': split},
+        'licenses': [],
+        'categories': [{'id': i + 1, 'name': name, 'supercategory': 'shape'}
+                       for i, name in enumerate(CLASSES)],
+        'images': images,
+        'annotations': _numbered(annotations),
+        'distractors': _numbered(distractors),
+    }
+
+
+def _numbered(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{'id': i + 1, **entry} for i, entry in enumerate(entries)]
+
+
+def _entry(item: ToyObject, image_id: int) -> dict[str, Any]:
+    left, top, right, bottom = (float(v) for v in np.round(item.box, 2))
+    width, height = round(right - left, 2), round(bottom - top, 2)
+    return {
+        'image_id': image_id,
+        'category_id': item.label + 1,
+        'bbox': [left, top, width, height],
+        'area': round(width * height, 2),
+        'iscrowd': 0,
+        'segmentation': [np.round(item.polygon, 2).reshape(-1).tolist()],
+    }
+
+
+def _file_name(index: int) -> str:
+    return f'{index + 1:06d}.jpg'
+
+
+def _image_path(out_dir: Path, split: str, index: int) -> Path:
+    return out_dir / split / _file_name(index)
+
+
+def _dump(value: Any, indent: int | None = None) -> bytes:
+    return json.dumps(value, indent=indent).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _claim(out_dir: Path, spec: ToyDatasetSpec, overwrite: bool) -> None:
+    """Make sure that ``out_dir`` is this data set's, and say so in its record."""
+    record = out_dir / RECORD
+    found = _read_record(record)
+    if found == spec.record():
+        return
+    ours = [out_dir / 'annotations' / f'{split}.json' for split in SPLITS]
+    ours += [out_dir / split for split in SPLITS]
+    if found is None and any(path.exists() for path in ours):
+        raise FileExistsError(
+            f'{out_dir} holds a data set that is not a toy data set (it has no {RECORD}); choose '
+            f'another directory')
+    if found is not None and not overwrite:
+        raise FileExistsError(
+            f'{out_dir} holds a toy data set made with {_differences(found, spec.record())}; '
+            f'choose another directory, or let it be replaced (overwrite=True, --overwrite)')
+    if found is not None:
+        _remove_files(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _write(record, _dump(spec.record(), indent=2))
+
+
+def _read_record(record: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(record.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FileExistsError(f'{record} is not the record of a toy data set: {error}') from None
+    return content if isinstance(content, dict) else {}
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    return ', '.join(f'{key}={found.get(key)!r} (asked for: {value!r})'
+                     for key, value in wanted.items() if found.get(key) != value)
+
+
+def _remove_files(out_dir: Path) -> None:
+    # Annotations first: where they are, a split is complete.
+    for split in SPLITS:
+        (out_dir / 'annotations' / f'{split}.json').unlink(missing_ok=True)
+    for split in SPLITS:
+        for path in (out_dir / split).glob('[0-9]' * 6 + '.jpg'):
+            path.unlink()
+
+
+def _render_all(jobs: list[tuple[Path, ToyDatasetSpec, str, int]], processes: int | None,
+                progress: Progress | None) -> None:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    processes = max(1, min(available or 1 if processes is None else processes, len(jobs)))
+    progress = progress or (lambda iterable, total: iterable)
+    if processes == 1:
+        for _ in progress(map(_write_image, jobs), len(jobs)):
+            pass
+        return
+    # Not fork: OpenCV's own threads do not survive it.
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        for _ in progress(pool.imap_unordered(_write_image, jobs), len(jobs)):
+            pass
+
+
+def _write_image(job: tuple[Path, ToyDatasetSpec, str, int]) -> None:
+    out_dir, spec, split, index = job
+    image = render_scene(spec.scene(split, index))
+    encoded, buffer = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not encoded:
+        raise RuntimeError(f'OpenCV could not encode image {index} of {split} as JPEG')
+    _write(_image_path(out_dir, split, index), buffer.tobytes())

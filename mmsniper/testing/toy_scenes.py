@@ -1,0 +1,429 @@
+"""Toy scenes: textured pictures with clusters of small labelled shapes and unlabelled look-alikes.
+
+A scene is made so that the things SNIPER is about can be seen on it within minutes on a CPU:
+
+* labelled objects are 10 to 400 px; the small ones are many, gathered in one to three clusters,
+  and most of the picture holds none of them;
+* the classes differ by shape only (colour means nothing), so small objects need resolution;
+* a look-alike is the shape of a class with a quarter missing. Look-alikes are unlabelled and keep
+  away from the labelled small objects: whoever trains on chips around objects never sees one.
+
+Planning (where is what: cheap) is apart from rendering (pixels), and both draw from
+``(seed, split, index)`` alone, so any image can be made again by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+CLASSES: tuple[str, ...] = ('disc', 'ring', 'square', 'cross')
+SPLITS: tuple[str, ...] = ('train', 'val')
+
+SMALL_SIZES = (10.0, 40.0)
+MEDIUM_SIZES = (36.0, 120.0)
+LARGE_SIZES = (110.0, 400.0)
+CLUSTER_SIDE = 150.0
+"""Side of the square that holds a cluster, px: a 256 px chip at factor 1.5 sees 170 px."""
+CLEARANCE = 250.0
+"""No look-alike is nearer to a labelled small object (gap between boxes along one axis, px)."""
+BOX_GAP = 4.0
+"""Least gap between any two boxes of a scene, px: nothing occludes anything."""
+EMPTY_SHARE = 0.05
+"""Share of the scenes without any labelled object."""
+
+_TRIES = 200
+
+
+@dataclass(frozen=True, eq=False)
+class ToyObject:
+    """One drawn shape.
+
+    Attributes:
+        label (int): Index into :data:`CLASSES`; of a look-alike, the class it resembles.
+        box (np.ndarray): (4,) xyxy in original px, exactly the extent of ``polygon``.
+        polygon (np.ndarray): (k, 2) outline in original px. A ring is one closed line through both
+            circles (even-odd rule), as COCO's polygon format has no holes.
+        lookalike (bool): Whether the shape has a quarter missing and is left unlabelled.
+    """
+
+    label: int
+    box: np.ndarray
+    polygon: np.ndarray
+    lookalike: bool = False
+
+    @property
+    def size(self) -> float:
+        """Square root of the box area, original px."""
+        return float(np.sqrt((self.box[2] - self.box[0]) * (self.box[3] - self.box[1])))
+
+
+@dataclass(frozen=True, eq=False)
+class ToyScene:
+    """What is where in a scene; :func:`render_scene` makes the picture.
+
+    Attributes:
+        width (int): Image width, px.
+        height (int): Image height, px.
+        objects (tuple[ToyObject, ...]): Labelled shapes and look-alikes. Boxes are disjoint.
+        entropy (tuple[int, ...]): What the scene's randomness comes from.
+    """
+
+    width: int
+    height: int
+    objects: tuple[ToyObject, ...]
+    entropy: tuple[int, ...]
+
+    @property
+    def labelled(self) -> tuple[ToyObject, ...]:
+        """The objects that have annotations."""
+        return tuple(o for o in self.objects if not o.lookalike)
+
+    @property
+    def lookalikes(self) -> tuple[ToyObject, ...]:
+        """The hard negatives."""
+        return tuple(o for o in self.objects if o.lookalike)
+
+
+# ------------------------------------------------------------------------------------- outlines
+def _arc(start: float, stop: float, radius: float, points: int) -> np.ndarray:
+    angles = np.linspace(start, stop, points)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _disc(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
+    if not lookalike:
+        return _arc(0, 2 * np.pi, 1.0, points + 1)[:-1]
+    gap = rng.uniform(0, 2 * np.pi)
+    rim = _arc(gap + np.pi / 4, gap + 7 * np.pi / 4, 1.0, points)
+    return np.concatenate([rim, np.zeros((1, 2))])
+
+
+def _ring(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
+    hole = rng.uniform(0.48, 0.6)
+    gap = rng.uniform(0, 2 * np.pi) if lookalike else 0.0
+    half = np.pi / 4 if lookalike else 0.0
+    start, stop = gap + half, gap + 2 * np.pi - half
+    return np.concatenate([_arc(start, stop, 1.0, points + 1), _arc(stop, start, hole, points + 1)])
+
+
+def _square(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
+    corners = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
+    if lookalike:
+        corners[:1] = [(1, 0), (0, 0), (0, 1)]
+    return _turn(np.array(corners, dtype=float), rng, lookalike)
+
+
+def _cross(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
+    t = rng.uniform(0.3, 0.38)
+    arms = [[(1, -t), (1, t), (t, t)], [(t, 1), (-t, 1), (-t, t)],
+            [(-1, t), (-1, -t), (-t, -t)], [(-t, -1), (t, -1), (t, -t)]]
+    if lookalike:
+        arms[0] = [(t, t)]
+    return _turn(np.array([p for arm in arms for p in arm], dtype=float), rng, lookalike)
+
+
+def _turn(outline: np.ndarray, rng: np.random.Generator, lookalike: bool) -> np.ndarray:
+    """Rotate by at most 20 degrees, look-alikes by quarter turns too (any quarter may lack)."""
+    angle = np.radians(rng.uniform(-20, 20)) + (rng.integers(4) * np.pi / 2 if lookalike else 0.0)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return outline @ np.array([[cos, sin], [-sin, cos]])
+
+
+_OUTLINES = {'disc': _disc, 'ring': _ring, 'square': _square, 'cross': _cross}
+
+
+def shape_outline(rng: np.random.Generator, name: str, size: float,
+                  lookalike: bool = False) -> np.ndarray:
+    """Draw the outline of one shape.
+
+    Args:
+        rng (np.random.Generator): Source of its proportions and rotation.
+        name (str): One of :data:`CLASSES`.
+        size (float): Square root of the area of the outline's bounding box, px.
+        lookalike (bool): Leave a quarter of the shape out. Defaults to False.
+
+    Returns:
+        np.ndarray: (k, 2) closed polygon whose bounding box starts at (0, 0).
+    """
+    # Enough corners for a chord to stay within 0.1 px of its circle; a multiple of 4, so that
+    # the polygon of a full circle touches its box on all four sides.
+    points = 4 * int(np.clip(np.ceil(size / 4), 6, 24))
+    outline = _OUTLINES[name](rng, points, lookalike)
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(1.25))
+    outline = outline * [stretch, 1.0]
+    outline = outline - outline.min(axis=0)
+    return outline * (size / np.sqrt(np.prod(outline.max(axis=0))))
+
+
+# ------------------------------------------------------------------------------------- planning
+def box_gaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Distances along the wider axis between one box and others.
+
+    Args:
+        box (np.ndarray): (4,) xyxy.
+        boxes (np.ndarray): (n, 4) xyxy.
+
+    Returns:
+        np.ndarray: (n,) px; negative where boxes overlap.
+    """
+    return np.maximum.reduce([boxes[:, 0] - box[2], box[0] - boxes[:, 2],
+                              boxes[:, 1] - box[3], box[1] - boxes[:, 3]])
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+class _Planner:
+    """Places shapes into one scene, one after the other, without overlaps."""
+
+    def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
+        self.rng = rng
+        self.width = width
+        self.height = height
+        self.objects: list[ToyObject] = []
+
+    def boxes(self, lookalike: bool | None = None, below: float = np.inf) -> np.ndarray:
+        """(n, 4) boxes so far, of look-alikes or labelled ones only, of ``size`` under a bound."""
+        chosen = [o.box for o in self.objects
+                  if (lookalike is None or o.lookalike == lookalike) and o.size < below]
+        return np.array(chosen, dtype=float).reshape(-1, 4)
+
+    def add(self, sizes: tuple[float, float], area: np.ndarray, lookalike: bool = False) -> None:
+        """Put one shape fully inside ``area`` (xyxy), or leave it out where there is no room."""
+        limit = 0.45 * min(self.width, self.height)
+        size = _log_uniform(self.rng, min(sizes[0], limit), min(sizes[1], limit))
+        label = int(self.rng.integers(len(CLASSES)))
+        outline = shape_outline(self.rng, CLASSES[label], size, lookalike)
+        extent = outline.max(axis=0)
+        low = np.maximum(area[:2], 2.0)
+        high = np.minimum(area[2:], [self.width - 2.0, self.height - 2.0]) - extent
+        if (high < low).any():
+            return
+        others = self.boxes()
+        avoid = self.boxes(False, SMALL_SIZES[1]) if lookalike else np.empty((0, 4))
+        for corner in self.rng.uniform(low, high, (_TRIES, 2)):
+            box = np.concatenate([corner, corner + extent])
+            if (box_gaps(box, others) < BOX_GAP).any():
+                continue
+            if (box_gaps(box, avoid) < CLEARANCE).any():
+                continue
+            self.objects.append(ToyObject(label, box, outline + corner, lookalike))
+            return
+
+    def square_at(self, centre: np.ndarray, side: float) -> np.ndarray:
+        """Square around ``centre``, pushed into the image."""
+        bounds = np.array([self.width, self.height], dtype=float)
+        low = np.clip(centre - side / 2, 0.0, np.maximum(bounds - side, 0.0))
+        return np.concatenate([low, np.minimum(low + side, bounds)])
+
+    def add_labelled(self) -> None:
+        """Clusters of small objects, medium ones around them, then large ones anywhere."""
+        rng = self.rng
+        centres: list[np.ndarray] = []
+        for _ in range(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2])):
+            if centres:  # near an earlier one: the rest of the picture stays free of objects
+                angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(150, 300)
+                centre = centres[0] + distance * np.array([np.cos(angle), np.sin(angle)])
+            else:
+                centre = rng.uniform(0, 1, 2) * [self.width, self.height]
+            area = self.square_at(centre, CLUSTER_SIDE)
+            centres.append((area[:2] + area[2:]) / 2)
+            for _ in range(rng.integers(3, 7)):
+                self.add(SMALL_SIZES, area)
+        for _ in range(rng.integers(1, 4)):
+            near = centres[rng.integers(len(centres))]
+            self.add(MEDIUM_SIZES, self.square_at(near, 2.6 * CLUSTER_SIDE))
+        image = np.array([0, 0, self.width, self.height], dtype=float)
+        for _ in range(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2])):
+            self.add(LARGE_SIZES, image)
+
+    def add_lookalikes(self) -> None:
+        """Clusters that look like those of labelled objects, as far from them as there is room."""
+        rng = self.rng
+        for _ in range(rng.choice([1, 2], p=[0.65, 0.35])):
+            area = self._far_area()
+            if area is None:
+                return
+            for _ in range(rng.integers(2, 5)):
+                self.add(SMALL_SIZES, area, lookalike=True)
+            if rng.uniform() < 0.5:
+                around = self.square_at((area[:2] + area[2:]) / 2, 2 * CLUSTER_SIDE)
+                self.add(MEDIUM_SIZES, around, lookalike=True)
+
+    def _far_area(self) -> np.ndarray | None:
+        """Square for a cluster, ``CLEARANCE`` off all small objects and far off medium ones."""
+        small = self.boxes(lookalike=False, below=SMALL_SIZES[1])
+        medium = self.boxes(lookalike=False, below=MEDIUM_SIZES[1])
+        lookalikes = self.boxes(lookalike=True)
+        best, best_gap = None, -np.inf
+        for centre in self.rng.uniform(0, 1, (_TRIES, 2)) * [self.width, self.height]:
+            area = self.square_at(centre, CLUSTER_SIDE)
+            if (box_gaps(area, small) < CLEARANCE).any() or (box_gaps(area, lookalikes) < 50).any():
+                continue
+            gap = box_gaps(area, medium).min(initial=np.inf)
+            if gap >= CLEARANCE:
+                return area
+            if gap > best_gap:
+                best, best_gap = area, gap
+        return best
+
+
+def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800, 1200)) -> ToyScene:
+    """Decide what is where in one scene.
+
+    Args:
+        seed (int): Seed of the data set.
+        split (str): One of :data:`SPLITS`: splits share no scene.
+        index (int): Index of the scene in its split.
+        sides (tuple[int, int]): Least and largest side of the image, px; width and height are
+            drawn independently. Defaults to (800, 1200).
+
+    Returns:
+        ToyScene: The plan; the same for the same arguments, whatever was planned before.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
+    entropy = (int(seed), SPLITS.index(split), int(index))
+    rng = np.random.default_rng([*entropy, 0])
+    width, height = (int(side) for side in rng.integers(sides[0], sides[1] + 1, 2))
+    planner = _Planner(rng, width, height)
+    if rng.uniform() >= EMPTY_SHARE:
+        planner.add_labelled()
+    planner.add_lookalikes()
+    return ToyScene(width, height, tuple(planner.objects), entropy)
+
+
+# ------------------------------------------------------------------------------------ rendering
+def shape_coverage(polygon: np.ndarray, width: int, height: int) -> tuple[np.ndarray, int, int]:
+    """Antialiased coverage of a polygon.
+
+    Args:
+        polygon (np.ndarray): (k, 2) outline in image px (pixel i spans [i, i + 1]).
+        width (int): Image width, px.
+        height (int): Image height, px.
+
+    Returns:
+        tuple[np.ndarray, int, int]: Coverage in [0, 1], float32, of the patch of pixels that the
+        polygon touches, and the patch's left and top pixel.
+    """
+    left, top = np.maximum(np.floor(polygon.min(axis=0)), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(polygon.max(axis=0)), [width, height]).astype(int)
+    factor = 8 if max(right - left, bottom - top) <= 128 else 4
+    fine = np.zeros(((bottom - top) * factor, (right - left) * factor), np.uint8)
+    # OpenCV's integer coordinates are pixel centres, ours are pixel corners.
+    corners = (polygon - [left, top]) * factor - 0.5
+    cv2.fillPoly(fine, [np.round(corners * 256).astype(np.int32)], 255, cv2.LINE_8, 8)
+    patch = cv2.resize(fine, (int(right - left), int(bottom - top)), interpolation=cv2.INTER_AREA)
+    return patch.astype(np.float32) / 255, int(left), int(top)
+
+
+def _fractal_noise(rng: np.random.Generator, width: int, height: int, cell: float,
+                   octaves: int) -> np.ndarray:
+    """(height, width) float32 noise with zero mean, unit variance and detail down to small px."""
+    field = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        step = cell / 2 ** octave
+        grid = rng.standard_normal((int(height / step) + 3, int(width / step) + 3), np.float32)
+        field += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 1.6 ** octave
+    return (field - field.mean()) / max(float(field.std()), 1e-6)
+
+
+def _colour(rng: np.random.Generator, hue: tuple[float, float], saturation: tuple[float, float],
+            value: tuple[float, float]) -> np.ndarray:
+    """(3,) BGR in 0-255, drawn from ranges of hue (degrees), saturation and value (0-1)."""
+    hsv = np.array([[[rng.uniform(*hue) % 360, rng.uniform(*saturation), rng.uniform(*value)]]],
+                   np.float32)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255
+
+
+def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """(height, width, 3) float32: two blended dull colours, brightness texture, a gradient."""
+    blend = _fractal_noise(rng, width, height, rng.uniform(120, 320), 4)
+    blend = cv2.merge([1 / (1 + np.exp(-2 * blend))] * 3)
+    hue, value = rng.uniform(0, 360), rng.uniform(0.38, 0.74)
+    one = _colour(rng, (hue, hue), (0.12, 0.4), (value - 0.12, value))
+    two = _colour(rng, (hue - 70, hue + 70), (0.08, 0.35), (value, value + 0.12))
+    image = one.astype(np.float32) * blend + two.astype(np.float32) * (1 - blend)
+    texture = _fractal_noise(rng, width, height, rng.uniform(16, 48), 4) * rng.uniform(5, 10)
+    angle = rng.uniform(0, 2 * np.pi)
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None] * np.cos(angle)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.sin(angle)
+    texture += (x + y).astype(np.float32) * rng.uniform(0, 22)
+    return image + texture[..., None]
+
+
+def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
+    """Soft blotches, winding lines and specks: detail that belongs to no class."""
+    height, width = image.shape[:2]
+    bounds = np.array([width, height])
+    for _ in range(rng.integers(3, 8)):
+        centre = (rng.uniform(0, 1, 2) * bounds).astype(int)
+        axes = rng.uniform(40, 160, 2).astype(int)
+        _blend_patch(rng, image, centre, axes)
+    mean = np.array(cv2.mean(image)[:3])
+    for _ in range(rng.integers(3, 9)):
+        steps = rng.normal(0, 0.35, 24).cumsum() + rng.uniform(0, 2 * np.pi)
+        walk = np.cumsum(np.stack([np.cos(steps), np.sin(steps)], 1), 0) * rng.uniform(10, 40)
+        line = ((walk + rng.uniform(0, 1, 2) * bounds) * 16).astype(np.int32)
+        shade = np.clip(mean + rng.uniform(-55, 55), 0, 255)
+        cv2.polylines(image, [line], False, shade.tolist(), int(rng.integers(1, 4)),
+                      cv2.LINE_8, 4)
+    for _ in range(rng.integers(30, 90)):
+        centre = (rng.uniform(0, 1, 2) * bounds).astype(int)
+        shade = np.clip(image[centre[1], centre[0]] + rng.uniform(-60, 60), 0, 255)
+        cv2.circle(image, centre.tolist(), int(rng.integers(1, 3)), shade.tolist(), -1)
+
+
+def _blend_patch(rng: np.random.Generator, image: np.ndarray, centre: np.ndarray,
+                 axes: np.ndarray) -> None:
+    left, top = np.maximum(centre - 2 * axes, 0)
+    right, bottom = np.minimum(centre + 2 * axes, image.shape[1::-1])
+    x = (np.arange(left, right, dtype=np.float32) - centre[0]) / axes[0]
+    y = (np.arange(top, bottom, dtype=np.float32) - centre[1]) / axes[1]
+    weight = np.exp(-2 * (x[None] ** 2 + y[:, None] ** 2)) * rng.uniform(-45, 45)
+    image[top:bottom, left:right] += weight[..., None]
+
+
+def _object_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
+    """A random colour that stands out from the mean colour behind the object (BGR, 0-255)."""
+    weights = np.array([0.114, 0.587, 0.299])
+    for _ in range(_TRIES):
+        colour = _colour(rng, (0, 360), (0.2, 0.8), (0.2, 0.95))
+        if abs((colour - behind) @ weights) > 40 and np.abs(colour - behind).max() > 75:
+            break
+    return colour
+
+
+def _draw_object(rng: np.random.Generator, image: np.ndarray, item: ToyObject) -> None:
+    coverage, left, top = shape_coverage(item.polygon, image.shape[1], image.shape[0])
+    height, width = coverage.shape
+    patch = image[top:top + height, left:left + width]
+    fill = np.broadcast_to(_object_colour(rng, np.array(cv2.mean(patch)[:3])), patch.shape)
+    angle = rng.uniform(0, 2 * np.pi)
+    shading = (np.linspace(-1, 1, width)[None] * np.cos(angle)
+               + np.linspace(-1, 1, height)[:, None] * np.sin(angle)) * rng.uniform(4, 16)
+    grain = _fractal_noise(rng, width, height, max(4.0, item.size / 6), 2) * rng.uniform(3, 9)
+    fill = fill + (shading + grain)[..., None]
+    patch += coverage[..., None] * (fill - patch)
+
+
+def render_scene(scene: ToyScene) -> np.ndarray:
+    """Draw a scene.
+
+    Args:
+        scene (ToyScene): From :func:`plan_scene`.
+
+    Returns:
+        np.ndarray: (height, width, 3) uint8, BGR; the same for the same scene.
+    """
+    rng = np.random.default_rng([*scene.entropy, 1])
+    image = np.ascontiguousarray(_background(rng, scene.width, scene.height), np.float32)
+    _draw_clutter(rng, image)
+    for item in scene.objects:
+        _draw_object(rng, image, item)
+    sensor = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(3, 6))
+    return np.clip(np.rint(image + sensor), 0, 255).astype(np.uint8)

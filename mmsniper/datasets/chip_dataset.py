@@ -1,0 +1,178 @@
+"""Chips as samples: the index that carries a chip, and the data set that attaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.dataset import BaseDataset, Compose
+
+from mmsniper.chips import KINDS
+
+
+class Chip(NamedTuple):
+    """One planned chip.
+
+    Attributes:
+        level: Pyramid level, 0 is the finest.
+        box: Window (x1, y1, x2, y2) in original pixels.
+        kind: ``mmsniper.chips.POSITIVE`` or ``NEGATIVE``.
+    """
+
+    level: int
+    box: tuple[float, float, float, float]
+    kind: int
+
+    def __str__(self) -> str:
+        window = ', '.join(f'{v:.1f}' for v in self.box)
+        return f'{KINDS[self.kind]} chip [{window}] of level {self.level}'
+
+
+class ChipIndex(int):
+    """The index of an image together with the chip to take from it.
+
+    It is the image's index, an ``int``, wherever one is expected, and keeps its chip through the
+    arithmetic by which ``ConcatDataset`` and ``RepeatDataset`` find the image in the data set
+    below them. So a chip needs no state in the workers: it travels with its index.
+
+    Args:
+        image: Image index.
+        chip: The chip.
+
+    Example:
+        >>> index = ChipIndex(7, Chip(0, (0.0, 0.0, 64.0, 64.0), 0))
+        >>> index == 7, (index - 5) == 2, (index - 5).chip.level
+        (True, True, 0)
+    """
+
+    chip: Chip
+
+    def __new__(cls, image: int, chip: Chip) -> ChipIndex:
+        index = super().__new__(cls, image)
+        index.chip = chip
+        return index
+
+    def moved_to(self, image: int) -> ChipIndex:
+        """The same chip under another image index."""
+        return ChipIndex(image, self.chip)
+
+    def __sub__(self, other: int) -> ChipIndex:
+        return self.moved_to(int(self) - other)
+
+    def __mod__(self, other: int) -> ChipIndex:
+        return self.moved_to(int(self) % other)
+
+    def __reduce__(self) -> tuple[type, tuple[int, Chip]]:
+        return ChipIndex, (int(self), self.chip)
+
+    def __repr__(self) -> str:
+        return f'ChipIndex({int(self)}, {self.chip})'
+
+
+class ChipIndexTable(list):
+    """A list of image indices through which a :class:`ChipIndex` keeps its chip."""
+
+    def __getitem__(self, index: Any) -> Any:
+        image = super().__getitem__(index)
+        return index.moved_to(image) if isinstance(index, ChipIndex) else image
+
+
+@DATASETS.register_module()
+class ChipDataset:
+    """Wrap a data set so that a chip index gives that chip of the image.
+
+    The wrapped data set finds the image and its annotations (any MMDetection data set, or
+    ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset`` of them). This wrapper
+    attaches the chip and runs ``pipeline``, in which :class:`ChipSampler` cuts it out. A plain
+    integer is an image without a planned chip.
+
+    Args:
+        dataset: The data set to wrap, or its config. Its own pipeline should be empty, or load
+            only.
+        pipeline: The transforms, ``LoadImageFromFile`` to ``PackDetInputs``.
+        max_refetch: How many other images are tried, drawn at random, where the pipeline returns
+            None (as ``FilterAnnotations`` does for an image without boxes). Default: 15.
+        lazy_init: Do not load annotations yet. Default: False.
+
+    Raises:
+        ValueError: If the pipeline is empty.
+        RuntimeError: If a transform fails; the message names the image's file and the chip.
+
+    Example:
+        >>> train_dataloader = dict(
+        ...     batch_size=20,
+        ...     sampler=dict(type='ChipAwareSampler', pyramid=pyramid),
+        ...     batch_sampler=None,
+        ...     dataset=dict(
+        ...         type='ChipDataset',
+        ...         dataset=dict(type='CocoDataset', data_root='data/coco/', ...),
+        ...         pipeline=train_pipeline))
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset | Mapping[str, Any],
+        pipeline: Sequence[Any],
+        max_refetch: int = 15,
+        lazy_init: bool = False,
+    ) -> None:
+        if not pipeline:
+            raise ValueError(
+                'ChipDataset needs a pipeline of its own, from LoadImageFromFile to '
+                'PackDetInputs; the wrapped data set\'s pipeline runs before the chip is known'
+            )
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+        self.pipeline = Compose(pipeline)
+        self.max_refetch = max_refetch
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def metainfo(self) -> dict:
+        """Meta information of the wrapped data set."""
+        return self.dataset.metainfo
+
+    def full_init(self) -> None:
+        """Load the annotations if they have not been loaded yet."""
+        self.dataset.full_init()
+
+    def __len__(self) -> int:
+        """Number of images (the sampler knows the number of chips)."""
+        return len(self.dataset)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Annotations of the image that ``idx`` (with or without a chip) belongs to."""
+        return self.dataset.get_data_info(int(idx))
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Category labels in an image, which ``ClassBalancedDataset`` asks for."""
+        return self.dataset.get_cat_ids(int(idx))
+
+    def __getitem__(self, idx: int) -> dict:
+        for _ in range(self.max_refetch + 1):
+            data = self._prepare(idx)
+            if data is not None:
+                return data
+            idx = int(np.random.randint(len(self)))
+        raise RuntimeError(
+            f'the pipeline returned None for {self.max_refetch + 1} images in a row, the last '
+            f'of them {self.get_data_info(idx).get("img_path")}; which transform drops them?'
+        )
+
+    def _prepare(self, idx: int) -> dict | None:
+        results = self.dataset[int(idx)]
+        chip = getattr(idx, 'chip', None)
+        if chip is not None:
+            results['chip'] = chip
+        # The transforms change `results`, and an error is told by what it was before.
+        name, img_id = results.get('img_path'), results.get('img_id')
+        try:
+            return self.pipeline(results)
+        except Exception as error:
+            what = f'{chip} of {name}' if chip is not None else name
+            raise RuntimeError(
+                f'cannot make a sample of {what} (img_id {img_id}): '
+                f'{type(error).__name__}: {error}'
+            ) from error

@@ -1,0 +1,43 @@
+# `make demo` and `make test` need python3 >= 3.10, g++ and make; the rest they install themselves.
+
+STACK ?= official
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV ?= $(if $(filter official,$(STACK)),.venv,.venv-$(STACK))
+# nproc obeys OMP_NUM_THREADS; what is wanted is the number of cores.
+WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
+
+PY := $(VENV)/bin/python
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
+	@echo 'make test    set up, lint, run the tests'
+	@echo 'make setup   set up $(VENV) only'
+	@echo 'make format  put the code in the shape that make test asks for'
+	@echo 'make clean   remove the environments and what the set-up kept'
+	@echo
+	@echo 'STACK=official|onedl   OpenMMLab'"'"'s own packages, or the maintained fork [$(STACK)]'
+	@echo 'TORCH=REQUIREMENT      which torch, a GPU build for example [$(TORCH)]'
+	@echo 'PYTHON=PROGRAM         which Python makes the environment [$(PYTHON)]'
+	@echo 'WORKERS=N              processes of make test [$(WORKERS)]'
+	@echo 'DEMO_ARGS="..."        arguments of tools/demo.py'
+
+setup:
+	@$(PYTHON) tools/dev/setup_venv.py --venv '$(VENV)' --stack '$(STACK)' --torch '$(TORCH)'
+
+demo: setup
+	$(PY) tools/demo.py $(DEMO_ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: setup
+	$(PY) -m ruff check .
+
+format: setup
+	$(PY) -m ruff check --fix .
+
+clean:
+	rm -rf .venv .venv-onedl .cache build *.egg-info

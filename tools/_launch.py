@@ -1,0 +1,71 @@
+"""What train.py and test.py share: their common arguments, the config and the Runner."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmsniper.compat import allow_checkpoint_globals, use_gloo_without_gpu
+
+
+def launch_parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser of the arguments that training and testing have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints [work_dirs/<name of the config>]'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config, such as train_cfg.max_epochs=3; a list is written '
+        'key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+        help='what started the processes [none]',
+    )  # fmt: skip
+    # Old launchers pass the rank as an argument instead of in the environment.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
+    )
+    return parser
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the arguments of :func:`launch_parser` to it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the config's Runner, with gloo between processes that have no GPU.
+
+    Raises:
+        SystemExit: If the config asks for mixed precision and there is no GPU.
+    """
+    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise SystemExit(
+            'Mixed precision (--amp, or optim_wrapper.type AmpOptimWrapper in the config) needs a '
+            'GPU, and torch sees none. Leave --amp out, or train in full precision: '
+            '--cfg-options optim_wrapper.type=OptimWrapper'
+        )
+    allow_checkpoint_globals()
+    use_gloo_without_gpu(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

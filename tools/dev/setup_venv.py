@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+"""Create the virtual environment that `make demo` and `make test` run in.
+
+Only the standard library is used: this is the first thing that runs on a fresh machine. Each step
+is skipped if its result is there, so an interrupted set-up goes on where it stopped:
+
+1. the environment itself; one that cannot run pip is made anew;
+2. torch;
+3. mmcv with its compiled operators: from a wheel where pip finds one that fits, else built from
+   source, object file by object file under `.cache/`, where the finished wheel is kept too;
+4. everything else, and mmsniper itself (editable).
+
+What was installed is written to `.mmsniper-setup` in the environment, and compared next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS = ROOT / 'requirements'
+CONSTRAINTS = REQUIREMENTS / 'constraints.txt'
+CACHE = ROOT / '.cache'
+STAMP = '.mmsniper-setup'
+MMCV_STAMP = '.mmcv-fits'
+
+MMCV = {'official': 'mmcv', 'onedl': 'onedl-mmcv'}
+FAMILY = {
+    'official': ('mmengine', 'mmcv', 'mmcv-full', 'mmcv-lite', 'mmdet'),
+    'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
+}
+BUILD_CPU_MINUTES = 20
+
+
+class SetupError(Exception):
+    """Something that the user has to mend; the message says what and how."""
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        check_python()
+        with locked(args.venv):
+            setup(args.venv, args.stack, args.torch)
+    except SetupError as error:
+        say(f'set-up failed: {error}')
+        return 1
+    except subprocess.CalledProcessError as error:
+        say(f'set-up failed: {" ".join(map(str, error.cmd))} exited with {error.returncode}; ')
+        say('its own words are above. Run the same command again to go on from here.')
+        return 1
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--venv', type=Path, default=ROOT / '.venv')
+    parser.add_argument('--stack', choices=sorted(MMCV), default='official')
+    parser.add_argument('--torch', default='torch==2.13.0', help='requirement of torch')
+    args = parser.parse_args()
+    args.venv = args.venv.absolute()
+    return args
+
+
+def setup(venv: Path, stack: str, torch: str) -> None:
+    stamp = venv / STAMP
+    key = setup_key(stack, torch)
+    if stamp.is_file() and stamp.read_text() == key and runs(venv, 'import mmsniper'):
+        return
+    start = time.monotonic()
+    say(f'setting up {venv.name}: {stack} stack, {torch}')
+    make_venv(venv)
+    stamp.unlink(missing_ok=True)
+    remove_other_family(venv, stack)
+    say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
+    pip(venv, 'install', *shlex.split(torch), 'setuptools', 'wheel', 'ninja', 'numpy')
+    say(f'step 2 of 3: {MMCV[stack]} with its compiled operators, and MMDetection')
+    install_stack(venv, stack)
+    say('step 3 of 3: mmsniper and what its tests need')
+    pip(venv, 'install', '-r', REQUIREMENTS / 'core.txt', '-r', REQUIREMENTS / 'dev.txt')
+    pip(venv, 'install', '--no-deps', '--no-build-isolation', '--editable', ROOT)
+    check_imports(venv)
+    write_whole(stamp, key)
+    say(f'{venv.name} is ready ({minutes(time.monotonic() - start)})')
+
+
+def setup_key(stack: str, torch: str) -> str:
+    """What a finished set-up depends on; the same key means that nothing is to be done."""
+    digest = hashlib.sha256()
+    files = [*sorted(REQUIREMENTS.glob('*.txt')), ROOT / 'setup.cfg', ROOT / 'pyproject.toml']
+    for file in files:
+        digest.update(file.read_bytes())
+    parts = [stack, torch, platform.python_version(), str(ROOT), f'gpu={gpu_visible()}']
+    return '\n'.join([*parts, digest.hexdigest()]) + '\n'
+
+
+def check_python() -> None:
+    if sys.version_info < (3, 10):  # noqa: UP036 (this script may be run by an older one)
+        raise SetupError(
+            f'python3 is {platform.python_version()}, 3.10 or newer is needed. '
+            'Name another one: make PYTHON=python3.11 ...'
+        )
+
+
+def gpu_visible() -> bool:
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+    return Path('/dev/nvidiactl').exists() and not hidden
+
+
+@contextlib.contextmanager
+def locked(venv: Path) -> Iterator[None]:
+    """Let one set-up of this environment run at a time, whoever starts another beside it."""
+    CACHE.mkdir(exist_ok=True)
+    with open(CACHE / f'{venv.name}.lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f'another set-up of {venv.name} is running; waiting for it')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_venv(venv: Path) -> None:
+    """Make the environment, unless it is there with this Python and a working pip."""
+    if runs(venv, f'import pip, sys; assert sys.version_info[:2] == {sys.version_info[:2]}'):
+        return
+    if venv.exists() and any(venv.iterdir()) and not (venv / 'pyvenv.cfg').exists():
+        raise SetupError(f'{venv} exists and is no virtual environment; move it away')
+    try:
+        run(sys.executable, '-m', 'venv', '--clear', venv)
+    except subprocess.CalledProcessError:
+        raise SetupError(
+            f'{sys.executable} cannot make a virtual environment. On Debian and Ubuntu: '
+            'apt-get install python3-venv python3-dev'
+        ) from None
+
+
+def remove_other_family(venv: Path, stack: str) -> None:
+    """Uninstall the packages that share this stack's import names, and this stack's with them.
+
+    Both families write the same folders, so removing one leaves holes in the other.
+    """
+    others = [name for family, names in FAMILY.items() if family != stack for name in names]
+    if any(installed_version(venv, name) for name in others):
+        pip(venv, 'uninstall', '--yes', *others, *FAMILY[stack])
+
+
+def install_stack(venv: Path, stack: str) -> None:
+    """Install MMDetection and what it stands on; mmcv from a wheel that fits, or built here."""
+    packages = ['-r', REQUIREMENTS / f'{stack}.txt']
+    requirement = pinned_mmcv(stack)
+    fits_for = venv / MMCV_STAMP
+    variant = mmcv_variant(venv)
+    if fits_for.is_file() and fits_for.read_text() != variant:
+        pip(venv, 'uninstall', '--yes', MMCV[stack])
+    kept = CACHE / 'wheels' / variant
+    find = ['--find-links', kept] if kept.is_dir() else []
+    found = pip_succeeds(venv, 'install', *find, '--only-binary', MMCV[stack], *packages)
+    if not (found and mmcv_fits(venv)):
+        if found:
+            say(f'the {requirement} that pip found does not fit this torch')
+            pip(venv, 'uninstall', '--yes', MMCV[stack])
+        pip(venv, 'install', build_mmcv(venv, stack, requirement, kept), *packages)
+        if not mmcv_fits(venv, verbose=True):
+            raise SetupError(f'{requirement}, built here, cannot be imported; why is above')
+    write_whole(fits_for, variant)
+
+
+def pinned_mmcv(stack: str) -> str:
+    text = (REQUIREMENTS / f'{stack}.txt').read_text()
+    return re.search(rf'^{re.escape(MMCV[stack])}==\S+', text, re.MULTILINE).group()
+
+
+def mmcv_fits(venv: Path, verbose: bool = False) -> bool:
+    """Whether mmcv's operators load with this torch, and run on the GPU if it sees one."""
+    code = (
+        'import torch\n'
+        'from mmcv.ops import get_compiling_cuda_version, nms, roi_align\n'
+        'cpu_only = get_compiling_cuda_version() == "not available"\n'
+        'assert not (cpu_only and torch.cuda.is_available()), "mmcv has no CUDA operators"\n'
+    )
+    return runs(venv, code, verbose)
+
+
+def mmcv_variant(venv: Path) -> str:
+    """Name what a compiled mmcv depends on: Python, torch and whether for CUDA."""
+    code = (
+        'import sys, torch\n'
+        'device = "cuda" if torch.cuda.is_available() else "cpu"\n'
+        'print(f"python{sys.version_info[0]}.{sys.version_info[1]}-torch{torch.__version__}", '
+        'device, sep="-")'
+    )
+    return output(venv_python(venv), '-c', code)
+
+
+def build_mmcv(venv: Path, stack: str, requirement: str, kept: Path) -> Path:
+    """Build mmcv's wheel from source and keep it.
+
+    The source is unpacked under `.cache/` and built in place: what is compiled stays compiled,
+    and ninja goes on with the rest after an interruption.
+    """
+    check_compilers(venv)
+    cores = len(os.sched_getaffinity(0))
+    jobs = int(os.environ.get('MAX_JOBS', cores))
+    say(
+        f'no wheel of {requirement} fits: compiling its operators, about {BUILD_CPU_MINUTES} CPU '
+        f'minutes, so about {max(1, round(BUILD_CPU_MINUTES / min(jobs, cores)))} minutes with '
+        f'{jobs} jobs (once; the wheel is kept in {kept.relative_to(ROOT)})'
+    )
+    source = unpack_source(venv, stack, requirement, CACHE / 'build' / kept.name)
+    env = {'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs)}
+    fresh = source / 'wheel'
+    shutil.rmtree(fresh, ignore_errors=True)
+    command = ['wheel', '-v', '--no-deps', '--no-build-isolation', '--no-cache-dir']
+    follow_build(pip_command(venv, *command, '-w', fresh, source), env, source / 'build.log')
+    wheel = next(fresh.glob('*.whl'))
+    kept.mkdir(parents=True, exist_ok=True)
+    wheel.replace(kept / wheel.name)
+    shutil.rmtree(source)
+    return kept / wheel.name
+
+
+def check_compilers(venv: Path) -> None:
+    if not shutil.which(os.environ.get('CXX', 'g++')):
+        raise SetupError('g++ is needed to compile mmcv. On Debian and Ubuntu: apt-get install g++')
+    header = 'import os, sysconfig as s; print(os.path.join(s.get_paths()["include"], "Python.h"))'
+    if not Path(output(venv_python(venv), '-c', header)).exists():
+        raise SetupError(
+            'the C headers of Python are needed to compile mmcv. On Debian and Ubuntu: '
+            'apt-get install python3-dev'
+        )
+    cuda = 'import torch; print(torch.cuda.is_available() and torch.version.cuda or "")'
+    version = output(venv_python(venv), '-c', cuda)
+    nvcc = os.path.join(os.environ.get('CUDA_HOME', '/usr/local/cuda'), 'bin', 'nvcc')
+    if version and not (shutil.which('nvcc') or os.path.exists(nvcc)):
+        raise SetupError(
+            f'torch sees a GPU, and nvcc, which compiles mmcv for it, is not found. Install the '
+            f'CUDA {version} toolkit and set CUDA_HOME, or work on the CPU: '
+            'CUDA_VISIBLE_DEVICES= make ...'
+        )
+
+
+def unpack_source(venv: Path, stack: str, requirement: str, folder: Path) -> Path:
+    """Download mmcv's source archive and unpack it, unless that was done before."""
+    source = folder / requirement
+    if source.is_dir():
+        say('going on with the interrupted build')
+        return source
+    temporary = folder / 'unpacking'
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    pip(
+        venv, 'download', '--no-deps', '--no-build-isolation', '--no-binary', MMCV[stack],
+        '-d', temporary, requirement,
+    )  # fmt: skip
+    archive = next(temporary.glob('*.tar.gz'))
+    with tarfile.open(archive) as tar:
+        tar.extractall(temporary)
+    next(path for path in temporary.iterdir() if path.is_dir()).rename(source)
+    shutil.rmtree(temporary)
+    return source
+
+
+def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
+    """Run a build, show ninja's `[12/118]` as progress, and keep the whole output in `log`."""
+    start, shown = time.monotonic(), -1
+    with open(log, 'w') as file:
+        process = subprocess.Popen(
+            command, env={**os.environ, **env}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors='replace',
+        )  # fmt: skip
+        for line in process.stdout:
+            file.write(line)
+            match = re.match(r'\s*\[(\d+)/(\d+)\]', line)
+            if match:
+                done, total = map(int, match.groups())
+                if done * 10 // total > shown:
+                    shown = done * 10 // total
+                    say(f'  compiled {done} of {total} ({minutes(time.monotonic() - start)})')
+    if process.wait():
+        say(''.join(log.read_text().splitlines(keepends=True)[-40:]))
+        raise SetupError(f'compiling mmcv failed; its last lines are above, all of them in {log}')
+
+
+def check_imports(venv: Path) -> None:
+    code = 'import mmsniper, cv2, mmcv.ops, mmdet.apis, mmengine.runner, pycocotools.mask'
+    if not runs(venv, code, verbose=True):
+        raise SetupError('the packages installed do not work together; the reason is above')
+
+
+# Helpers --------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def minutes(seconds: float) -> str:
+    return f'{seconds / 60:.1f} min'
+
+
+def write_whole(path: Path, text: str) -> None:
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def venv_python(venv: Path) -> Path:
+    return venv / 'bin' / 'python'
+
+
+def run(*command: object, env: dict[str, str] | None = None) -> None:
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **(env or {})})
+
+
+def output(*command: object) -> str:
+    command = [str(part) for part in command]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def runs(venv: Path, code: str, verbose: bool = False) -> bool:
+    if not venv_python(venv).exists():
+        return False
+    quiet = None if verbose else subprocess.DEVNULL
+    command = [str(venv_python(venv)), '-c', code]
+    return subprocess.run(command, stdout=quiet, stderr=quiet, cwd=venv).returncode == 0
+
+
+def installed_version(venv: Path, name: str) -> str | None:
+    code = (
+        'import sys\nfrom importlib import metadata\n'
+        'try: print(metadata.version(sys.argv[1]))\n'
+        'except metadata.PackageNotFoundError: pass\n'
+    )
+    return output(venv_python(venv), '-c', code, name) or None
+
+
+def pip_command(venv: Path, verb: str, *arguments: object) -> list[str]:
+    command = [venv_python(venv), '-m', 'pip', '--disable-pip-version-check', verb, *arguments]
+    if verb in ('install', 'download', 'wheel'):
+        command += ['--constraint', CONSTRAINTS]
+    return [str(part) for part in command]
+
+
+def pip(venv: Path, verb: str, *arguments: object) -> None:
+    run(*pip_command(venv, verb, '--quiet', *arguments))
+
+
+def pip_succeeds(venv: Path, verb: str, *arguments: object) -> bool:
+    command = pip_command(venv, verb, '--quiet', *arguments)
+    return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Test a detector. The command line is that of MMDetection's tools/test.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from copy import deepcopy
+
+from _launch import build_runner, launch_parser, load_config
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config, ConfigDict
+
+META_KEYS = (
+    'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
+)  # fmt: skip
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = launch_parser(__doc__)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to this file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument('--show-dir', help='write pictures of the predictions to this folder')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that --show shows an image [2]'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation by the config's tta_model and tta_pipeline; for SNIPER: all "
+        'levels of the pyramid, each with its own range of sizes',
+    )
+    args = parser.parse_args(argv)
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out {args.out}: the file must end in .pkl or .pickle')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        cfg = trigger_visualization_hook(cfg, args)
+    if args.tta:
+        use_tta(cfg)
+    runner = build_runner(cfg)
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+
+
+def use_tta(cfg: Config) -> None:
+    """Wrap the model in the config's ``tta_model`` and test with its ``tta_pipeline``.
+
+    What the config lacks of the two is MMDetection's default: the image and its mirror image,
+    merged by NMS.
+    """
+    datasets = list(innermost(cfg.test_dataloader.dataset))
+    if 'tta_model' not in cfg:
+        nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=nms)
+    if 'tta_pipeline' not in cfg:
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        pack = [dict(type='PackDetInputs', meta_keys=META_KEYS)]
+        pipeline = deepcopy(datasets[0].pipeline)
+        cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, pack])]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
+
+
+def innermost(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Yield the configs of the data sets that read the images, from below any wrappers."""
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    if not inner:
+        yield dataset
+    for below in inner:
+        yield from innermost(below)
+
+
+if __name__ == '__main__':
+    main()

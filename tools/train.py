@@ -1,0 +1,115 @@
+"""Train a detector. The command line is that of MMDetection's tools/train.py."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+
+from _launch import build_runner, launch_parser, load_config
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader, find_latest_checkpoint
+
+from mmsniper.compat import allow_checkpoint_globals
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = launch_parser(__doc__)
+    parser.add_argument('--amp', action='store_true', help='train with mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='continue from this checkpoint; without a value, from the last one in the work '
+        'folder, or from scratch if it has none',
+    )
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    if args.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper')
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('resume'):
+        prepare_resume(cfg)
+    build_runner(cfg).train()
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise SystemExit(
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config: the batch size, '
+            'over all GPUs, that its learning rate was chosen for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def prepare_resume(cfg: Config) -> None:
+    """Find the checkpoint to continue from and take over its random seed.
+
+    mmengine restores the seed after it has built the data loader, whose sampler would by then
+    have planned with another one.
+
+    Args:
+        cfg: The config; ``resume``, ``load_from`` and ``randomness`` are changed in place.
+    """
+    checkpoint = cfg.get('load_from') or last_checkpoint(Path(cfg.work_dir))
+    if checkpoint is None:
+        print_log(f'No checkpoint in {cfg.work_dir}: training starts from scratch.', 'current')
+        cfg.resume = False
+        return
+    cfg.load_from = checkpoint
+    seed = checkpoint_seed(checkpoint)
+    if seed is not None:
+        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+
+
+def last_checkpoint(work_dir: Path) -> str | None:
+    """Path of the checkpoint that was saved last in ``work_dir``, None if there is none."""
+    noted = find_latest_checkpoint(str(work_dir))
+    if noted is None:
+        return None
+    # The note holds a path as seen from where training was started, which may be elsewhere.
+    for path in (Path(noted), work_dir / Path(noted).name):
+        if path.is_file():
+            return str(path)
+    there = ', '.join(sorted(path.name for path in work_dir.glob('*.pth'))) or 'none'
+    raise SystemExit(
+        f'{work_dir / "last_checkpoint"} names {noted!r}, which is gone. Name another checkpoint: '
+        f'--resume PATH (in {work_dir}: {there}), or leave --resume out to start anew'
+    )
+
+
+def checkpoint_seed(checkpoint: str) -> int | None:
+    """The random seed of the run that saved ``checkpoint``, None if it noted none."""
+    allow_checkpoint_globals()
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise SystemExit(
+            f'Cannot resume from {checkpoint}: {error}\n'
+            'If the file was cut short, name an earlier one: --resume PATH'
+        ) from error
+    if 'meta' not in content or 'message_hub' not in content:
+        raise SystemExit(
+            f'Cannot resume from {checkpoint}: it holds weights and not the state of a training '
+            f'run. To start from its weights: --cfg-options load_from={checkpoint}'
+        )
+    return content['meta'].get('seed')
+
+
+if __name__ == '__main__':
+    main()

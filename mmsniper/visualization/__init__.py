@@ -1,0 +1,10 @@
+"""Pictures of chips and detections, from plain arrays to PNG files."""
+
+from .chips import CROWD, INVALID, VALID, ChipView, boxes_in_chips, draw_chips
+from .detections import draw_detections, match_detections
+from .figure import save_figure
+
+__all__ = [
+    'CROWD', 'INVALID', 'VALID', 'ChipView', 'boxes_in_chips', 'draw_chips', 'draw_detections',
+    'match_detections', 'save_figure'
+]

@@ -1,0 +1,137 @@
+"""What all pictures share: colours, images of any size, boxes, files.
+
+Figures are matplotlib objects with their own Agg canvas: no pyplot, no global state, no display.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+DPI = 120
+MAX_SIDE = 1600
+"""Images are shrunk to this side before they are drawn, px."""
+
+GOOD = '#21d95a'
+BAD = '#ff4136'
+MISSED = '#ffd500'
+IGNORED = '#b4b4b4'
+LEVEL_COLOURS = ('#ff9f1c', '#19a7ff', '#ff4fa3', '#9b6bff', '#00c2a8', '#c0d72f')
+"""Of the levels of a pyramid, fine to coarse; they repeat."""
+
+
+def level_colour(level: int) -> str:
+    """Colour of a pyramid level, 0 is the finest."""
+    return LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of the given size in inches, with a canvas of its own."""
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Save a figure as PNG. The file appears when it is whole; folders are made as needed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    figure.savefig(temporary, format='png')
+    os.replace(temporary, path)
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Check that an image is one as MMDetection loads it.
+
+    Raises:
+        ValueError: If it is not (h, w, 3) uint8.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'an image to draw on must be (h, w, 3) uint8 BGR, got an array of shape '
+                         f'{image.shape} and type {image.dtype}')
+
+
+def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
+    """Boxes as (n, 4) float64; an empty list is no boxes.
+
+    Raises:
+        ValueError: If they do not have that shape.
+    """
+    array = np.asarray(boxes, np.float64)
+    if array.size == 0:
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f'{what} must have the shape (n, 4), xyxy; got {array.shape}')
+    return array
+
+
+def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -> None:
+    """Show a BGR image so that data coordinates are its own pixels, however large it is.
+
+    Args:
+        axes (Axes): Where to draw.
+        image (np.ndarray): (h, w, 3) uint8, BGR.
+        max_side (int): Larger images are shrunk to this side first. Defaults to 1600.
+    """
+    height, width = image.shape[:2]
+    shrink = max_side / max(height, width)
+    if shrink < 1:
+        size = max(round(width * shrink), 1), max(round(height * shrink), 1)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    axes.imshow(image[..., ::-1], extent=(0, width, height, 0), interpolation='antialiased',
+                interpolation_stage='rgba')
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def draw_boxes(axes: Axes, boxes: NDArray, colour: str, *, dashed: bool = False,
+               width: float = 1.5, names: Sequence[str] = (), fill: float = 0.0) -> None:
+    """Draw boxes with a dark halo, so that they show on any image.
+
+    Args:
+        axes (Axes): Where to draw.
+        boxes (np.ndarray): (n, 4) xyxy in data coordinates.
+        colour (str): Colour of lines and names.
+        dashed (bool): Dashed lines. Defaults to False.
+        width (float): Line width, points. Defaults to 1.5.
+        names (Sequence[str]): Text above each box. Defaults to none.
+        fill (float): Opacity of the box's inside. Defaults to 0.
+    """
+    halo = [withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, 0.55))]
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        corner, size = (left, top), (right - left, bottom - top)
+        if fill:
+            axes.add_patch(Rectangle(corner, *size, facecolor=colour, alpha=fill, linewidth=0))
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width,
+                                 linestyle='--' if dashed else '-', path_effects=halo))
+        if i < len(names):
+            axes.annotate(names[i], corner, (0, 2), textcoords='offset points', fontsize=6,
+                          annotation_clip=True, clip_on=True,
+                          bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.6, 'linewidth': 0})
+
+
+def draw_legend(figure: Figure, entries: Sequence[Rectangle], width: float = 2.6) -> None:
+    """Put a legend along the bottom of a figure, each entry ``width`` inches wide."""
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
+    figure.legend(handles=list(entries), loc='lower center', ncols=columns, fontsize=8,
+                  frameon=False, borderaxespad=0.3)
+
+
+def legend_entry(colour: str, label: str, dashed: bool = False) -> Rectangle:
+    """A legend's entry for boxes drawn by :func:`draw_boxes`."""
+    return Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linewidth=2,
+                     linestyle='--' if dashed else '-', label=label)

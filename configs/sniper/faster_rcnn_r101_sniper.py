@@ -1,0 +1,95 @@
+# SNIPER with Faster R-CNN R-101 FPN on COCO: the paper's recipe (section 5) for 8 GPUs x 20 chips.
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py',
+    '../_base_/pyramids/coco_paper.py',
+    '../_base_/sniper_runtime.py',
+]
+pyramid = _base_.pyramid
+
+model = dict(
+    data_preprocessor=dict(
+        # Chips at the coarse level may be smaller; equal shapes keep cuDNN and memory steady.
+        batch_augments=[dict(type='BatchFixedSizePad', size=(pyramid['chip_size'],) * 2)]
+    ),
+    # 20 chips a GPU are enough to train BatchNorm, beyond the frozen stem and first stage.
+    backbone=dict(norm_cfg=dict(requires_grad=True), norm_eval=False, frozen_stages=1),
+    roi_head=dict(
+        type='SNIPERRoIHead', pyramid=pyramid, bbox_head=dict(reg_class_agnostic=True)
+    ),
+    train_cfg=dict(
+        rpn=dict(assigner=dict(type='ValidRangeAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4)),
+        rpn_proposal=dict(max_per_img=300),
+        # More than there are, so that every proposal is used: no resampling.
+        rcnn=dict(sampler=dict(num=1024, pos_fraction=0.5)),
+    ),
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='ChipSampler', pyramid=pyramid),
+    dict(type='ScaleRangeFilter', pyramid=pyramid),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+coco_train = _base_.train_dataloader.dataset
+coco_train.pipeline = []
+train_dataloader = dict(
+    batch_size=20,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(_delete_=True, type='ChipAwareSampler', pyramid=pyramid),
+    batch_sampler=None,
+    dataset=dict(_delete_=True, type='ChipDataset', dataset=coco_train, pipeline=train_pipeline),
+)
+
+# The paper: lr 0.015 for 8 x 16 chips. Linear scaling to 8 x 20: 0.015 * 160 / 128 = 0.01875.
+# `tools/train.py --auto-scale-lr` does the same for any other number of GPUs or chips.
+auto_scale_lr = dict(base_batch_size=160)
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    optimizer=dict(type='SGD', lr=0.01875, momentum=0.9, weight_decay=0.0001),
+)
+max_epochs = 7
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+param_scheduler = [
+    # From 0.0005, as in the paper, at its lr of 0.015.
+    dict(type='LinearLR', start_factor=0.0005 / 0.015, by_epoch=False, begin=0, end=2000),
+    # A tenth from epoch 5.33 on. (MultiStepLR takes whole epochs only.)
+    dict(type='ConstantLR', factor=0.1, begin=5.33, by_epoch=True, convert_to_iter_based=True),
+]
+
+# Validation during training: one pass at 800x1333, as in the stock config.
+# `tools/test.py --tta`: every level, each keeps what is in its test range, merged by Soft-NMS.
+tta_model = dict(
+    type='SNIPERTTAModel',
+    pyramid=pyramid,
+    tta_cfg=dict(
+        nms=dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001), max_per_img=100
+    ),
+    # The merge chooses among what the levels return, and each drops what is out of its range.
+    view_test_cfg=dict(rcnn=dict(max_per_img=300)),
+)
+tta_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='LevelResize', pyramid=pyramid, level=level, test=True)
+                for level in range(len(pyramid['levels']))
+            ],
+            [dict(type='RandomFlip', prob=0.0)],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                        'flip_direction',
+                    ),
+                )
+            ],
+        ],
+    ),
+]

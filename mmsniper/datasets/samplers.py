@@ -13,13 +13,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
-from mmsniper.chips import (
-    AnnotationTable,
-    ChipPlan,
-    PositiveChipPlanner,
-    ScalePyramid,
-    plan_statistics,
-)
+from mmsniper.chips import AnnotationTable, ChipPlan, PositiveChipPlanner, ScalePyramid
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 
 
@@ -113,11 +107,9 @@ class ChipAwareSampler(Sampler):
                 f'{self.pyramid.chip_size} px there, so there is nothing to train on: check the '
                 f'valid ranges (original pixels) of the pyramid against the sizes of your boxes'
             )
-        stats = plan_statistics(table, self.pyramid, self.plan)
+        per_level = self.plan.count_per_level(self.pyramid.num_levels).tolist()
         print_log(
-            f'{len(self.plan)} chips for {len(table)} images, fine to coarse '
-            f'{stats.chips_per_level}; {stats.coverage:.1%} of the valid boxes are covered, '
-            f'{stats.orphans} boxes fit into a chip at no level where they are valid',
+            f'{len(self.plan)} chips for {len(table)} images, fine to coarse {per_level}',
             logger='current',
         )
 

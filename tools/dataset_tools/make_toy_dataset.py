@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         files = make_toy_dataset(
             args.out_dir, spec, args.processes, args.overwrite,
             lambda images, total: tqdm(images, 'toy images', total, unit='image'))
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     for split, path in files.items():
         print(f'{split}: {spec.count(split)} images, {path}')

@@ -116,7 +116,6 @@ class InRangeSampler:
             keep |= (iou >= _FOREGROUND_IOU).any(dim=0)
             gt_in_range |= adopted
         assign_result.gt_inds[~keep] = -1
-        assign_result.labels[~keep] = -1
         in_range = _InRangeAssignResult(assign_result, gt_in_range)
         return self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)
 

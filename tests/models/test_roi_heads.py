@@ -300,6 +300,24 @@ class TestCascade:
         for [result] in stages:
             assert level_range.contains(result.priors).all()
 
+    def test_proposals_that_all_leave_the_range_do_no_harm(self, make_head):
+        # The first stage makes boxes several times as large, and no ground truth is added.
+        head = make_head('cascade')
+        torch.nn.init.constant_(head.bbox_head[0].fc_reg.bias, 10.0)
+        losses, stages = run(head, [proposals(FOREGROUND)], [sample([VALID], [1])])
+        assert [len(result.priors) for [result] in stages] == [1, 0]
+        loss = sum(v.sum() for k, v in losses.items() if 'loss' in k)
+        assert torch.isfinite(loss)
+        loss.backward()
+        assert [k for k, p in head.named_parameters() if p.grad is None] == []
+
+    def test_no_loss_is_added_where_every_stage_has_proposals(self, make_head):
+        losses, _ = run(
+            make_head('cascade', add_gt=True), [proposals(BACKGROUND)], [sample([VALID], [1])]
+        )
+        per_stage = ('loss_cls', 'acc', 'loss_bbox', 'loss_mask')
+        assert set(losses) == {f's{i}.{name}' for i in range(3) for name in per_stage}
+
 
 class TestOrphans:
     ADOPTING = {**PYRAMID, 'adopt_orphans': True}
@@ -331,8 +349,9 @@ class TestOrphans:
 
 
 class TestEdges:
-    def test_the_callers_samples_stay_as_they_are(self, make_head):
-        data = sample([VALID], [1], [INVALID, BACKGROUND], [2, -1])
+    @pytest.mark.parametrize('ignored', [[], [INVALID, BACKGROUND]], ids=['none', 'two'])
+    def test_the_callers_samples_stay_as_they_are(self, make_head, ignored):
+        data = sample([VALID], [1], ignored, [2, -1][: len(ignored)])
         before = copy.deepcopy(data)
         gt, ignored = data.gt_instances, data.ignored_instances
         run_one(make_head('mask', add_gt=True), [FOREGROUND, INVALID], data)

@@ -3,21 +3,26 @@
 #   run_distributed N SCRIPT [ARGUMENTS ...]
 #
 # Environment: NNODES, NODE_RANK, MASTER_ADDR and PORT, as in MMDetection, for several machines;
-# PYTHON, the Python to use. On one machine without PORT a free port is taken, so that several
+# PYTHON, the Python to use [that of the shell, else of .venv]. On one machine without PORT a free port is taken, so that several
 # runs do not collide.
 
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 find_python() {
-    local venv=$TOOLS/../.venv/bin/python
+    local candidate
     if [ -n "${PYTHON:-}" ]; then
         echo "$PYTHON"
-    elif ! python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("mmengine"))' \
-        2>/dev/null && [ -x "$venv" ]; then
-        echo "$venv"
-    else
-        echo python
+        return
     fi
+    for candidate in python "$TOOLS"/../.venv{,-onedl}/bin/python; do
+        if "$candidate" -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("mmengine"))' \
+            2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "no Python with mmengine found: run 'make setup', or set PYTHON" >&2
+    exit 1
 }
 
 run_distributed() {
@@ -30,7 +35,9 @@ run_distributed() {
             --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}"
         )
     fi
+    local python
+    python=$(find_python)
     PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
-        exec "$(find_python)" -m torch.distributed.run "${meeting[@]}" \
+        exec "$python" -m torch.distributed.run "${meeting[@]}" \
         --nproc_per_node="$processes" "$TOOLS/$script" "$@"
 }

@@ -333,11 +333,16 @@ def output(*command: object) -> str:
 
 
 def runs(venv: Path, code: str, verbose: bool = False) -> bool:
+    """Whether the environment's Python runs `code`; `verbose` prints why it does not."""
     if not venv_python(venv).exists():
         return False
-    quiet = None if verbose else subprocess.DEVNULL
     command = [str(venv_python(venv)), '-c', code]
-    return subprocess.run(command, stdout=quiet, stderr=quiet, cwd=venv).returncode == 0
+    done = subprocess.run(
+        command, cwd=venv, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode and verbose:
+        say(done.stdout)
+    return done.returncode == 0
 
 
 def installed_version(venv: Path, name: str) -> str | None:

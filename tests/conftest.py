@@ -1,0 +1,37 @@
+"""What every test runs under; read before any test imports torch."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+# A slow machine is no failure; in CI the same examples are tried each time.
+settings.register_profile('mmsniper', deadline=None, derandomize='CI' in os.environ)
+settings.load_profile('mmsniper')
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a script of tools/ as a module: ``load_tool('train')``."""
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+        path = ROOT / 'tools' / f'{name}.py'
+        spec = importlib.util.spec_from_file_location(f'mmsniper_tool_{path.stem}', path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -58,11 +58,13 @@ class ChipIndex(int):
         """The same chip under another image index."""
         return ChipIndex(image, self.chip)
 
-    def __sub__(self, other: int) -> ChipIndex:
-        return self.moved_to(int(self) - other)
+    def __sub__(self, other: Any) -> Any:
+        image = super().__sub__(other)
+        return image if image is NotImplemented else self.moved_to(image)
 
-    def __mod__(self, other: int) -> ChipIndex:
-        return self.moved_to(int(self) % other)
+    def __mod__(self, other: Any) -> Any:
+        image = super().__mod__(other)
+        return image if image is NotImplemented else self.moved_to(image)
 
     def __reduce__(self) -> tuple[type, tuple[int, Chip]]:
         return ChipIndex, (int(self), self.chip)
@@ -89,15 +91,14 @@ class ChipDataset:
     integer is an image without a planned chip.
 
     Args:
-        dataset: The data set to wrap, or its config. Its own pipeline should be empty, or load
-            only.
+        dataset: The data set to wrap, or its config, without a pipeline of its own.
         pipeline: The transforms, ``LoadImageFromFile`` to ``PackDetInputs``.
         max_refetch: How many other images are tried, drawn at random, where the pipeline returns
             None (as ``FilterAnnotations`` does for an image without boxes). Default: 15.
         lazy_init: Do not load annotations yet. Default: False.
 
     Raises:
-        ValueError: If the pipeline is empty.
+        ValueError: If the pipeline is empty, or the wrapped data set has one, too.
         RuntimeError: If a transform fails; the message names the image's file and the chip.
 
     Example:
@@ -120,10 +121,10 @@ class ChipDataset:
     ) -> None:
         if not pipeline:
             raise ValueError(
-                'ChipDataset needs a pipeline of its own, from LoadImageFromFile to '
-                'PackDetInputs; the wrapped data set\'s pipeline runs before the chip is known'
+                'ChipDataset needs a pipeline of its own, from LoadImageFromFile to PackDetInputs'
             )
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+        _check_no_pipeline(self.dataset)
         self.pipeline = Compose(pipeline)
         self.max_refetch = max_refetch
         if not lazy_init:
@@ -162,7 +163,7 @@ class ChipDataset:
         )
 
     def _prepare(self, idx: int) -> dict | None:
-        results = self.dataset[int(idx)]
+        results = self.get_data_info(idx)
         chip = getattr(idx, 'chip', None)
         if chip is not None:
             results['chip'] = chip
@@ -174,5 +175,43 @@ class ChipDataset:
             what = f'{chip} of {name}' if chip is not None else name
             raise RuntimeError(
                 f'cannot make a sample of {what} (img_id {img_id}): '
-                f'{type(error).__name__}: {error}'
+                f'{type(error).__name__}: {error}{_hint(results, error)}'
             ) from error
+
+
+def _hint(results: Mapping[str, Any], error: Exception) -> str:
+    """What to do about an error of the pipeline."""
+    if isinstance(error, FileNotFoundError):
+        return '. Do data_root and data_prefix point at the images?'
+    if 'img' not in results:
+        return (
+            '. If the file is no image or is cut short, replace it, or remove it from the '
+            'annotation file'
+        )
+    return ''
+
+
+def _check_no_pipeline(dataset: Any) -> None:
+    """Refuse pipelines below a ChipDataset.
+
+    They run before the chip is attached, and where they return None the data set replaces the
+    image by another one, out of which the chip would then be cut.
+    """
+    pipeline = getattr(dataset, 'pipeline', None)
+    transforms = getattr(pipeline, 'transforms', pipeline)
+    if transforms:
+        names = ', '.join(type(transform).__name__ for transform in transforms)
+        raise ValueError(
+            f'{type(dataset).__name__} in a ChipDataset has a pipeline ({names}), which would run '
+            f'before the chip is known: move all of it to the pipeline of ChipDataset'
+        )
+    for inner in inner_datasets(dataset):
+        _check_no_pipeline(inner)
+
+
+def inner_datasets(dataset: Any) -> list[Any]:
+    """The data sets directly below a wrapper such as ``ConcatDataset``; none below others."""
+    if getattr(dataset, 'datasets', None):
+        return list(dataset.datasets)
+    inner = getattr(dataset, 'dataset', None)
+    return [] if inner is None else [inner]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positive_chips
 from mmsniper.datasets.chip_dataset import Chip
+from mmsniper.datasets.instances import clip_to_image, is_object, keep_instances
 
 # A window's edge this close to a pixel's edge (original px) lies on it; float32 coordinates of
 # 20,000 px scenes are exact to 0.001 px.
@@ -76,7 +77,10 @@ class ChipSampler(BaseTransform):
     data preprocessor pads the batch.
 
     Boxes are cropped to the chip, and masks with them. A box that the chip cuts to less than
-    ``min_visible_size`` is dropped. A box that lies whole in the chip stays, however small.
+    ``min_visible_size`` is dropped. A box that lies whole in the chip stays, however small, unless
+    it is no object at all: NaN, or less than one original pixel wide or high within the image.
+
+    Comes before every transform that moves pixels (``RandomFlip``, ``Resize``, ...).
 
     Required Keys:
 
@@ -130,12 +134,15 @@ class ChipSampler(BaseTransform):
         """Cut out the chip.
 
         Raises:
-            ValueError: If the image has another size than its annotations say.
+            ValueError: If the image has another size than its annotations say, an earlier
+                transform moved its pixels, or the chip was planned with another pyramid.
         """
         height, width = results['img'].shape[:2]
+        _check_untouched(results)
         _check_size(results, width, height)
         if results.get('chip') is None:
             results['chip'] = self._draw(results, width, height)
+        _check_chip(results['chip'], self.pyramid, width, height)
         window = pixel_window(results['chip'].box, width, height)
         scale = self.pyramid.scales(width, height)[results['chip'].level]
         shape = self._chip_shape(window, scale)
@@ -172,43 +179,55 @@ class ChipSampler(BaseTransform):
         sx, sy = w / (x2 - x1), h / (y2 - y1)
         results['scale_factor'] = (sx, sy)
         results['keep_ratio'] = True
-        matrix = np.array([[sx, 0, -sx * x1], [0, sy, -sy * y1], [0, 0, 1]])
-        before = results.get('homography_matrix', np.eye(3))
-        results['homography_matrix'] = (matrix @ before).astype(np.float32)
+        results['homography_matrix'] = np.array(
+            [[sx, 0, -sx * x1], [0, sy, -sy * y1], [0, 0, 1]], np.float32
+        )
 
     def _crop_boxes(self, results: dict, window: tuple[int, int, int, int]) -> None:
         if 'gt_bboxes' not in results:
             return
         h, w = results['img_shape']
-        ori_h, ori_w = results['ori_shape']
-        full = results['gt_bboxes'].tensor.numpy()
-        full = np.clip(full, 0, np.array([ori_w, ori_h, ori_w, ori_h], np.float32))
-        moved = (full.astype(np.float64) - np.tile(window[:2], 2)) * np.tile(
-            results['scale_factor'], 2
-        )
+        scale = np.tile(results['scale_factor'], 2)
+        full = clip_to_image(results['gt_bboxes'].tensor.numpy(), results['ori_shape'])
+        moved = (full.astype(np.float64) - np.tile(window[:2], 2)) * scale
         cropped = np.clip(moved, 0, [w, h, w, h])
-        keep = self._kept(cropped, cut=(cropped != moved).any(axis=1))
-        boxes: BaseBoxes = results['gt_bboxes'][keep]
-        boxes.tensor = boxes.tensor.new_tensor(cropped[keep])
-        results['gt_bboxes'] = boxes
-        results['gt_full_bboxes'] = full[keep]
-        for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
-            if key in results:
-                results[key] = results[key][keep]
-        if results.get('gt_masks') is not None:
-            # BitmapMasks cannot be taken by an empty boolean mask.
-            masks = results['gt_masks'][np.flatnonzero(keep)]
-            results['gt_masks'] = masks.crop(np.array(window)).resize((h, w))
-
-    def _kept(self, cropped: NDArray, cut: NDArray) -> NDArray[np.bool_]:
+        cut = (np.abs(cropped - moved) > _ON_PIXEL * scale).any(axis=1)
         sides = cropped[:, 2:] - cropped[:, :2]
-        # NaN boxes fail both comparisons, boxes of zero area and those outside the first.
-        return (sides > 0).all(axis=1) & (~cut | (sides >= self.min_visible_size).all(axis=1))
+        least = np.where(cut, self.min_visible_size, 0.0)[:, None]
+        keep = is_object(full) & ((sides > 0) & (sides >= least)).all(axis=1)
+        keep_instances(results, keep)
+        boxes: BaseBoxes = results['gt_bboxes']
+        boxes.tensor = boxes.tensor.new_tensor(cropped[keep])
+        results['gt_full_bboxes'] = full[keep]
+        if results.get('gt_masks') is not None:
+            results['gt_masks'] = results['gt_masks'].crop(np.array(window)).resize((h, w))
 
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(pyramid={self.pyramid}, '
             f'min_visible_size={self.min_visible_size}, interpolation={self.interpolation!r})'
+        )
+
+
+def _check_untouched(results: Mapping[str, Any]) -> None:
+    if 'homography_matrix' in results or results['img'].shape[:2] != tuple(results['ori_shape']):
+        raise ValueError(
+            'the image was flipped, resized or cropped before ChipSampler, whose chips are windows '
+            'of the original image: put ChipSampler right after LoadAnnotations'
+        )
+
+
+def _check_chip(chip: Chip, pyramid: ScalePyramid, width: int, height: int) -> None:
+    """A chip's window must be what its level shows in a chip."""
+    scale = dict(enumerate(pyramid.scales(width, height))).get(chip.level, math.nan)
+    x1, y1, x2, y2 = chip.box
+    sides = np.array([x2 - x1, y2 - y1]) * scale
+    wanted = np.minimum(np.array([width, height]) * scale, pyramid.chip_size)
+    if not (np.abs(sides - wanted) <= 2 * _ON_PIXEL * scale).all():
+        raise ValueError(
+            f'the {chip} does not belong to the pyramid of ChipSampler (chip size '
+            f'{pyramid.chip_size}, {pyramid.num_levels} levels): give ChipAwareSampler and all '
+            f'transforms the same pyramid'
         )
 
 

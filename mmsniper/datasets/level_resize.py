@@ -34,7 +34,7 @@ class LevelResize(Resize):
         test: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(scale_factor=1.0, keep_ratio=True, **kwargs)
+        super().__init__(scale_factor=1.0, **kwargs)
         self.pyramid = ScalePyramid.from_config(pyramid)
         if level is not None and not 0 <= level < self.pyramid.num_levels:
             raise ValueError(

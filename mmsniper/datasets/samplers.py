@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,13 @@ from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
 from mmsniper.chips import AnnotationTable, ChipPlan, PositiveChipPlanner, ScalePyramid
-from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
+from mmsniper.datasets.chip_dataset import (
+    Chip,
+    ChipDataset,
+    ChipIndex,
+    ChipIndexTable,
+    inner_datasets,
+)
 
 
 @DATA_SAMPLERS.register_module()
@@ -63,6 +70,7 @@ class ChipAwareSampler(Sampler):
         self.round_up = round_up
         self.epoch = 0
         _let_chips_through(dataset)
+        print_log(f'planning chips for {len(dataset)} images', logger='current')
         table = read_annotations(dataset)
         self.planner = PositiveChipPlanner(
             table, self.pyramid, strategy=strategy, stride=stride, seed=self.seed
@@ -96,22 +104,45 @@ class ChipAwareSampler(Sampler):
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         if self.round_up:
             order = np.resize(order, len(self) * self.world_size)
-        for i in order[self.rank::self.world_size].tolist():
+        for i in order[self.rank::self.world_size]:
             chip = Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), int(plan.kind[i]))
             yield ChipIndex(int(plan.image[i]), chip)
 
     def _log(self, table: AnnotationTable) -> None:
-        if len(self.plan) == 0:
-            raise ValueError(
-                f'no box of the {len(table)} images is valid at any level and fits into a chip of '
-                f'{self.pyramid.chip_size} px there, so there is nothing to train on: check the '
-                f'valid ranges (original pixels) of the pyramid against the sizes of your boxes'
+        nan = np.flatnonzero(np.isnan(table.boxes).any(axis=1))
+        if len(nan):
+            path = self.dataset.get_data_info(int(table.image[nan[0]])).get('img_path')
+            print_log(
+                f'{len(nan)} boxes have NaN coordinates and are left out, the first of them is one '
+                f'of {path}: correct the annotation file',
+                logger='current',
+                level=logging.WARNING,
             )
+        if len(self.plan) == 0:
+            raise ValueError(_nothing_valid(table, self.pyramid))
         per_level = self.plan.count_per_level(self.pyramid.num_levels).tolist()
         print_log(
             f'{len(self.plan)} chips for {len(table)} images, fine to coarse {per_level}',
             logger='current',
         )
+
+
+def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
+    boxes = table.boxes[~table.ignore].astype(np.float64)
+    if not len(boxes):
+        return (
+            f'none of the {len(table)} images has a box to learn from ({len(table.ignore)} boxes '
+            f'are crowd, difficult, or less than a pixel wide): do the classes in metainfo have '
+            f'the names of those in the annotation file?'
+        )
+    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    ranges = ', '.join(f'[{lo:g}, {hi:g})' for lo, hi in pyramid.ranges())
+    return (
+        f'no box is valid at a level where it fits into a chip of {pyramid.chip_size} px, so there '
+        f'is nothing to train on: the {len(boxes)} boxes of {len(table)} images have sizes '
+        f'(sqrt of area, original px) from {sizes.min():.1f} to {sizes.max():.1f}, the valid '
+        f'ranges are {ranges}. Change the valid ranges or the resize rules of the pyramid'
+    )
 
 
 def read_annotations(dataset: Any) -> AnnotationTable:
@@ -147,14 +178,21 @@ def _let_chips_through(dataset: Any) -> None:
     """Check that chip indices reach a ChipDataset, and clear the way for them."""
     if isinstance(dataset, ChipDataset):
         return
+    if type(dataset).__name__ == '_SlicedDataset':  # mmengine's, for num_batch_per_epoch
+        raise TypeError(
+            'num_batch_per_epoch counts images, of which ChipAwareSampler makes several chips '
+            'each: remove it from the data loader, and for a shorter epoch give the data set '
+            'fewer images, indices=100 for example'
+        )
     if isinstance(dataset, ClassBalancedDataset):
         # It looks images up in this list, in which an index would lose its chip.
+        dataset.full_init()
         dataset.repeat_indices = ChipIndexTable(dataset.repeat_indices)
-    below = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if below == [None]:
+    below = inner_datasets(dataset)
+    if not below or not hasattr(dataset, 'get_data_info'):
         raise TypeError(
-            f'ChipAwareSampler yields chips, which {type(dataset).__name__} cannot cut out: wrap '
-            f'it, dataset=dict(type=\'ChipDataset\', dataset=..., pipeline=...)'
+            f'ChipAwareSampler yields chips, which {type(dataset).__name__} cannot cut out or '
+            f'pass on: wrap it, dataset=dict(type=\'ChipDataset\', dataset=..., pipeline=...)'
         )
     for inner in below:
         _let_chips_through(inner)

@@ -13,6 +13,7 @@ from mmdet.structures.bbox import autocast_box_type
 from numpy.typing import NDArray
 
 from mmsniper.chips import ScalePyramid
+from mmsniper.datasets.instances import clip_to_image, is_object, keep_instances
 
 # Label of an ignored box that is no object to learn at another scale but a region to leave alone.
 IGNORE_REGION = -1
@@ -29,7 +30,9 @@ class ScaleRangeFilter(BaseTransform):
     difficult ones, get the label -1, by which they are told from invalid ones.
 
     After ``ChipSampler`` the level is the chip's. On a whole image it is the level nearest to the
-    image's scale factor, which makes SNIP and plain multi-scale training with ranges.
+    image's scale factor, which makes SNIP and plain multi-scale training with ranges; boxes that
+    are no objects (NaN, or less than one original pixel wide or high within the image) are dropped
+    there, as ``ChipSampler`` drops them.
 
     Required Keys:
 
@@ -39,11 +42,14 @@ class ScaleRangeFilter(BaseTransform):
     - ori_shape
     - scale_factor (without: 1)
     - chip, gt_full_bboxes (after ChipSampler)
+    - gt_masks (BitmapMasks | PolygonMasks) (optional)
 
     Modified Keys:
 
+    - gt_bboxes
     - gt_bboxes_labels
     - gt_ignore_flags
+    - gt_masks
 
     Args:
         pyramid (dict): The scale pyramid.
@@ -64,7 +70,8 @@ class ScaleRangeFilter(BaseTransform):
 
         Raises:
             KeyError: If boxes, labels or ignore flags have not been loaded.
-            ValueError: If boxes were dropped between ``ChipSampler`` and this transform.
+            ValueError: If a chip was planned but not cut out, or boxes were added or dropped
+                since.
         """
         for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
             if key not in results:
@@ -72,6 +79,8 @@ class ScaleRangeFilter(BaseTransform):
                     f'ScaleRangeFilter needs {key!r}: put it after '
                     f'LoadAnnotations(with_bbox=True)'
                 )
+        if results.get('chip') is None:
+            keep_instances(results, is_object(self._seen(results)))
         ignored = np.asarray(results['gt_ignore_flags'], bool)
         labels = results['gt_bboxes_labels'].copy()
         labels[ignored] = IGNORE_REGION
@@ -79,15 +88,21 @@ class ScaleRangeFilter(BaseTransform):
         results['gt_ignore_flags'] = ignored | ~self._valid(results)
         return results
 
+    def _seen(self, results: dict) -> NDArray[np.float64]:
+        """Boxes in original pixels, of a chip relative to its corner."""
+        boxes = results['gt_bboxes'].tensor.numpy() / np.tile(_scale(results), 2)
+        if results.get('chip') is not None:
+            return boxes
+        return clip_to_image(boxes, results['ori_shape'])
+
     def _valid(self, results: dict) -> NDArray[np.bool_]:
         height, width = results['ori_shape']
-        scale = np.array(results.get('scale_factor', (1.0, 1.0)))
-        seen = results['gt_bboxes'].tensor.numpy() / np.tile(scale, 2)
+        seen = self._seen(results)
         if results.get('chip') is not None:
             levels, full = [results['chip'].level], _full_boxes(results)
         else:
-            levels = self.pyramid.levels_at(math.sqrt(scale.prod()), (width, height))
-            full = seen
+            scale = math.sqrt(np.prod(_scale(results)))
+            levels, full = self.pyramid.levels_at(scale, (width, height)), seen
         valid, _ = self.pyramid.valid_and_fits(full, width, height)
         visible = _area(seen) >= self.min_visible * _area(full)
         return valid[:, list(levels)].any(axis=1) & visible
@@ -98,12 +113,21 @@ class ScaleRangeFilter(BaseTransform):
         )
 
 
+def _scale(results: Mapping[str, Any]) -> NDArray[np.float64]:
+    return np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
+
+
 def _full_boxes(results: Mapping[str, Any]) -> NDArray[np.float32]:
     full = results.get('gt_full_bboxes')
-    if full is None or len(full) != len(results['gt_bboxes']):
+    if full is None:
         raise ValueError(
-            'the boxes have changed since ChipSampler cut the chip: put ScaleRangeFilter right '
-            'after ChipSampler, before transforms that add or drop boxes'
+            'a chip was planned but nothing has cut it out: put ChipSampler before ScaleRangeFilter'
+        )
+    if len(full) != len(results['gt_bboxes']):
+        raise ValueError(
+            f'there were {len(full)} boxes when ChipSampler cut the chip, now there are '
+            f'{len(results["gt_bboxes"])}: put ScaleRangeFilter right after ChipSampler, before '
+            f'transforms that add or drop boxes'
         )
     return full
 

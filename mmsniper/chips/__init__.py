@@ -1,9 +1,10 @@
 """Which chips: pyramid, cover, plan. Pure NumPy and SciPy."""
 
-from .cover import Cover, minimum_cover
+from .cover import Cover, grid_cover, minimum_cover
 from .plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
 from .positive import PositiveChipPlanner, plan_positive_chips
 from .pyramid import Level, ResizeRule, ScalePyramid
+from .statistics import PlanStatistics, pixel_ratio, plan_statistics
 
 __all__ = [
     'KINDS',
@@ -13,9 +14,13 @@ __all__ = [
     'ChipPlan',
     'Cover',
     'Level',
+    'PlanStatistics',
     'PositiveChipPlanner',
     'ResizeRule',
     'ScalePyramid',
+    'grid_cover',
     'minimum_cover',
+    'pixel_ratio',
     'plan_positive_chips',
+    'plan_statistics',
 ]

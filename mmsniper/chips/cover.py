@@ -2,9 +2,9 @@
 
 A box is enclosed by a chip whose origin (left, top) lies in a certain rectangle. The fewest chips
 that cover a set of boxes are therefore the fewest points that pierce a set of axis-parallel
-rectangles. Such rectangles have Helly number two: those that intersect pairwise have a point in
-common. So a chip is a clique of the rectangles' intersection graph, and the boxes of a clique can
-share a chip whose origin is any point of the clique's common rectangle: the chip's *slack*.
+rectangles. Such rectangles have Helly number two: those that meet pairwise have a point in common.
+So a chip is a clique of the graph of rectangles that meet, and the boxes of a clique can share a
+chip whose origin is any point of the clique's common rectangle: the chip's *slack*.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from .rectangles import Floats, Ints, common, neighbours, piercings, run_starts
+from .search import held_by, improve, solve
 
-# Pairs of rectangles looked at in one go; bounds the temporary memory.
-_BLOCK = 1 << 22
-# Components up to this size are searched with Python's integers as bit sets.
-_SMALL = 64
-_SEARCH_NODES = 5_000
+# Where the sum over rectangles of (number of neighbours)^2 exceeds this, the graph is too large to
+# be looked at: thousands of boxes all within a few chips.
+_MAX_WORK = 1e8
+# Rectangles whose neighbours are counted to estimate that sum.
+_SAMPLE = 200
+# Up to this many rectangles a matrix is faster than a sparse one.
+_DENSE = 300
+# Rectangles that a window of the local search starts with, or adds, and how often.
+_PART, _ATTEMPTS = 100, 12
+# Candidate coordinates per axis where the graph is too large.
+_COARSE = 256
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,9 @@ class Cover:
     """Points that pierce rectangles, and which rectangle is pierced by which point.
 
     Attributes:
-        assignment: Point of every rectangle, shape (n,).
-        lo, hi: Where each point may lie without leaving any rectangle assigned to it: the corners
-            of its slack, shape (k, 2).
+        assignment: Point of every rectangle, shape (n,); -1 where it has none (``grid`` only).
+        lo, hi: Corners of each point's slack, shape (k, 2): anywhere in it, the point is in all
+            rectangles assigned to it.
         group: Group of every point, shape (k,), ascending.
         unproven: Groups for which fewer points might do, because the search was cut off.
     """
@@ -55,30 +60,28 @@ def minimum_cover(
     """The fewest points that pierce every rectangle, for many independent groups at once.
 
     Args:
-        lo, hi: Corners of the closed rectangles ``lo <= hi``, shape (n, 2).
+        lo, hi: Corners of the closed rectangles, ``lo <= hi``, shape (n, 2).
         group: Rectangles of different groups never share a point, shape (n,). Default: one group.
-        time_limit: Seconds for the exact search in one connected component. Default: 10.
+        time_limit: Seconds for the proof in one connected component of a dense scene, after which
+            the best cover found is taken and its group counts as unproven. Default: 10.
 
     Returns:
-        The cover, ordered by group and then by the first rectangle of each point.
+        The cover, ordered by group and then by the first rectangle of each point. A group's part
+        does not depend on the other groups.
 
     Raises:
         ValueError: If a rectangle is empty or the shapes differ.
     """
     lo, hi, group = _check_rectangles(lo, hi, group)
+    if not len(lo):
+        return Cover(group, lo, hi, group, group)
     order = np.argsort(group, kind='stable')
     lo, hi, group = lo[order], hi[order], group[order]
-    starts = _run_starts(group)
-    sizes = np.diff(np.append(starts, len(group)))
-    label, unproven = np.repeat(np.arange(len(starts)), sizes), np.zeros(0, np.int64)
-    if len(starts):
-        common = np.maximum.reduceat(lo, starts) <= np.minimum.reduceat(hi, starts)
-        hard = np.flatnonzero(np.repeat(~common.all(axis=1), sizes))
-        if len(hard):
-            cliques, open_ = _clique_cover(lo[hard], hi[hard], group[hard], time_limit)
-            label[hard] = len(starts) + cliques
-            unproven = np.unique(group[hard][open_])
-    return _as_cover(lo, hi, group, label, order, unproven)
+    label, open_ = _label(lo, hi, group, time_limit)
+    cover = _as_cover(lo, hi, group, _widen_slack(lo, hi, group, label), group[open_])
+    assignment = np.empty(len(lo), np.int64)
+    assignment[order] = cover.assignment
+    return Cover(assignment, cover.lo, cover.hi, cover.group, cover.unproven)
 
 
 def _check_rectangles(
@@ -95,196 +98,312 @@ def _check_rectangles(
     return lo, hi, group
 
 
-def _run_starts(values: NDArray) -> Ints:
-    """Where each run of equal values begins."""
-    if not len(values):
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+def _label(
+    lo: Floats, hi: Floats, group: Ints, time_limit: float
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """Cover sorted groups: each as one clique if it is one, else by the graph's structure.
+
+    Returns:
+        For every rectangle a label without gaps, and whether its group is without proof.
+    """
+    starts = run_starts(group)
+    sizes = np.diff(np.append(starts, len(group)))
+    label = np.repeat(np.arange(len(starts)), sizes)
+    unproven = np.zeros(len(lo), bool)
+    meet = (np.maximum.reduceat(lo, starts) <= np.minimum.reduceat(hi, starts)).all(axis=1)
+    crowded = np.zeros(len(starts), bool)
+    for g in np.flatnonzero(~meet & (sizes > 2 * _SAMPLE)):
+        part = slice(starts[g], starts[g] + sizes[g])
+        crowded[g] = _work(lo[part], hi[part]) > _MAX_WORK
+        if crowded[g]:
+            label[part] = len(lo) * (g + 1) + improve(
+                lo[part], hi[part], _coarse_cover(lo[part], hi[part]), _cover_window)
+            unproven[part] = True
+    hard = np.flatnonzero(np.repeat(~meet & ~crowded, sizes))
+    if len(hard):
+        clique, unproven[hard] = _clique_cover(lo[hard], hi[hard], group[hard], time_limit)
+        label[hard] = len(lo) * (len(starts) + 1) + clique
+    return np.unique(label, return_inverse=True)[1], unproven
 
 
-def _as_cover(
-    lo: Floats, hi: Floats, group: Ints, label: Ints, order: Ints, unproven: Ints
-) -> Cover:
-    """From labelled rectangles, sorted by group, to a cover in the caller's order."""
+def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) -> Cover:
+    """Number the points in the order of their first rectangle."""
     _, first, label = np.unique(label, return_index=True, return_inverse=True)
-    # Number the points in the order of their first rectangle: independent of other groups.
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     label = rank[label]
-    lo_k, hi_k = _intersections(lo, hi, label)
-    assignment = np.empty(len(lo), np.int64)
-    assignment[order] = label
-    return Cover(assignment, lo_k, hi_k, group[np.sort(first)], unproven)
+    return Cover(label, *common(lo, hi, label), group[np.sort(first)], np.unique(unproven))
 
 
-def _intersections(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:
-    """Common rectangle of the rectangles with each label 0, 1, ..."""
-    by_label = np.argsort(label, kind='stable')
-    starts = _run_starts(label[by_label])
-    if not len(starts):
-        return lo[:0], hi[:0]
-    return (
-        np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts),
-    )
-
-
-# --- the intersection graph -----------------------------------------------------------------------
-
-
-def _stabbed(
-    lo: Floats, hi: Floats, group: Ints, x: Floats, x_group: Ints
-) -> tuple[Ints, Ints, Ints]:
-    """Which values lie in each interval of the same group.
+def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
+    """Hand rectangles that confine their point over to points that they do not confine.
 
     Returns:
-        Order that sorts the values, and for every interval the first and last + 1 of its values
-        in that order.
+        Labels with which no slack is smaller than before, and some are larger.
     """
-    n, m = len(lo), len(x)
-    # Equal coordinates: an interval's start comes before values, its end after them.
-    kind = np.repeat([0, 1, 2], [n, m, n])
-    by = np.lexsort((kind, np.concatenate([lo, x, hi]), np.concatenate([group, x_group, group])))
-    before = np.cumsum(kind[by] == 1)
-    position = np.empty(len(by), np.int64)
-    position[by] = before
-    order = by[kind[by] == 1] - n
-    return order, position[:n], position[n + m:]
-
-
-def _expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
-    """Rows and values of the ranges ``start[i]:stop[i]``, one after the other."""
-    count = stop - start
-    row = np.repeat(np.arange(len(count)), count)
-    value = np.arange(len(row)) + np.repeat(start - (np.cumsum(count) - count), count)
-    return row, value
-
-
-def _neighbours(lo: Floats, hi: Floats, group: Ints) -> tuple[Ints, Ints]:
-    """All ordered pairs (i, j) of intersecting rectangles of one group, i = j included, sorted."""
-    sweeps = [_stabbed(lo[:, a], hi[:, a], group, lo[:, a], group) for a in (0, 1)]
-    axis = int(np.argmin([(stop - start).sum() for _, start, stop in sweeps]))
-    order, start, stop = sweeps[axis]
-    pairs = []
-    bounds = np.append(np.searchsorted(np.cumsum(stop - start),
-                                       np.arange(0, (stop - start).sum(), _BLOCK)), len(lo))
-    for a, b in zip(bounds[:-1], bounds[1:]):
-        i, j = _expand(start[a:b], stop[a:b])
-        i, j = i + a, order[j]
-        other = 1 - axis
-        # Two intervals with the same start find each other twice.
-        keep = (lo[i, other] <= hi[j, other]) & (lo[j, other] <= hi[i, other]) & (
-            (lo[i, axis] < lo[j, axis]) | (i < j))
-        pairs.append((i[keep], j[keep]))
-    i = np.concatenate([p[0] for p in pairs])
-    j = np.concatenate([p[1] for p in pairs])
-    n = len(lo)
-    loop = np.arange(n)
-    key = np.sort(np.concatenate([i * n + j, j * n + i, loop * n + loop]))
-    return key // n, key % n
+    slack_lo, slack_hi = common(lo, hi, label)
+    of = np.empty(len(slack_lo), np.int64)
+    of[label] = group
+    _, group_of, count = np.unique(of, return_inverse=True, return_counts=True)
+    confines = ((lo == slack_lo[label]) | (hi == slack_hi[label])).any(axis=1)
+    some = np.flatnonzero(confines & (count[group_of] > 1)[label])
+    i, k = piercings(lo[some], hi[some], group[some], slack_lo, of)
+    i = some[i]
+    free = (k != label[i]) & (slack_hi[k] <= hi[i]).all(axis=1)
+    # Of several, the point that has the least to lose.
+    by = np.lexsort(((slack_hi - slack_lo).prod(axis=1)[k[free]], i[free]))
+    i, k = i[free][by], k[free][by]
+    first = run_starts(i)
+    label = label.copy()
+    label[i[first]] = k[first]
+    return label
 
 
 def _clique_cover(
-    lo: Floats, hi: Floats, group: Ints, time_limit: float
+    lo: Floats, hi: Floats, group: Ints, time_limit: float, *, window: bool = False
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """Minimum cover of a graph's vertices with cliques: the rules, then a search for the rest.
+
+    Args:
+        lo, hi, group: Rectangles, shape (n, 2), (n, 2), (n,).
+        time_limit: As in :func:`minimum_cover`.
+        window: The rectangles are a part of a larger component.
 
     Returns:
         Label of every rectangle's clique (arbitrary integers), and the mask of rectangles in
         components without a proof of minimality.
     """
     n = len(lo)
-    i, j = _neighbours(lo, hi, group)
-    label = np.full(n, -1, np.int64)
-    keeper = np.arange(n)
+    label, itself = np.full(n, -1, np.int64), np.arange(n)
+    keeper = itself.copy()
+    i, j = neighbours(lo, hi, group)
     while len(i):
-        forced, members = _simplicial(lo, hi, i, j)
-        if len(forced):
-            label[members] = forced  # a shared member goes to any of its cliques
+        clique, member = _forced(lo, hi, i, j)
+        if len(member):
+            label[member] = clique  # a member of several goes to any of them
         else:
-            dropped, by = _dominated(lo, hi, i, j)
+            dropped, by = _dominated(i, j, n)
             if not len(dropped):
                 break
             keeper[dropped] = by
-        alive = (label < 0) & (keeper == np.arange(n))
+        alive = (label < 0) & (keeper == itself)
         keep = alive[i] & alive[j]
         i, j = i[keep], j[keep]
-    open_ = np.zeros(n, bool)
-    if len(i):
-        _solve_kernels(lo, hi, i, j, label, open_, time_limit)
+    unproven = _solve_rest(lo, hi, i, j, label, time_limit, window)
     while (keeper[keeper] != keeper).any():
         keeper = keeper[keeper]
-    return label[keeper], open_
+    return label[keeper], unproven[keeper]
 
 
-def _simplicial(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
-    """Cliques that some minimum cover must have: the neighbourhoods that are cliques.
+def _forced(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
+    """Cliques that some minimum cover has: neighbourhoods that are cliques.
 
-    The point that pierces rectangle r pierces nothing but neighbours of r. Where all of these have
-    a point in common, no other choice can be better.
+    A point that pierces rectangle r pierces nothing but neighbours of r. Where all of these have a
+    point in common, no other choice is better.
 
     Returns:
-        For every member of such a clique: the clique's name (its first such r), and the member.
+        For every member of such a clique: the clique's name (the first such r), and the member.
     """
-    starts = _run_starts(i)
-    vertex = i[starts]
-    common = (np.maximum.reduceat(lo[j], starts) <= np.minimum.reduceat(hi[j], starts)).all(axis=1)
+    starts = run_starts(i)
+    meet = (np.maximum.reduceat(lo[j], starts) <= np.minimum.reduceat(hi[j], starts)).all(axis=1)
     simplicial = np.zeros(len(lo), bool)
-    simplicial[vertex[common]] = True
-    # Adjacent simplicial vertices have the same neighbourhood: keep the first.
-    inner = simplicial[i] & simplicial[j] & (j < i)
-    simplicial[i[inner]] = False
+    simplicial[i[starts[meet]]] = True
+    # Such r that are neighbours of each other have the same neighbours: keep the first.
+    simplicial[i[simplicial[i] & simplicial[j] & (j < i)]] = False
     chosen = simplicial[i]
     return i[chosen], j[chosen]
 
 
-def _dominated(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
-    """Rectangles that are pierced for free, because a neighbour's neighbours are all theirs too.
+def _dominated(i: Ints, j: Ints, n: int) -> tuple[Ints, Ints]:
+    """Rectangles that need no thought: whatever pierces a certain neighbour can pierce them too.
 
-    Where N[q] is a subset of N[r], any clique with q can take in r.
+    If the neighbours of q are all neighbours of r as well, any clique with q can take in r.
 
     Returns:
-        The rectangles r that may be left out, and a q for each.
+        The rectangles r, and a q for each.
     """
-    n = len(lo)
-    adjacency = csr_array((np.ones(len(i), np.int32), (i, j)), shape=(n, n))
-    shared = np.asarray((adjacency @ adjacency)[i, j]).ravel()
-    degree = np.bincount(i, minlength=n)
-    # (i, j) = (q, r); equals keep the first.
+    vertex = np.unique(i)
+    i, j = np.searchsorted(vertex, [i, j])
+    shape = (len(vertex), len(vertex))
+    if len(vertex) <= _DENSE:
+        adjacency = np.zeros(shape, np.float32)
+        adjacency[i, j] = 1
+        shared = (adjacency @ adjacency)[i, j]
+    else:
+        adjacency = csr_array((np.ones(len(i), np.int32), (i, j)), shape=shape)
+        shared = (adjacency @ adjacency).multiply(adjacency).tocsr()
+        shared.sort_indices()
+        shared = shared.data
+    degree = np.bincount(i)
+    # Of two with the same neighbours the first stays.
     drop = (shared == degree[i]) & ((degree[i] < degree[j]) | (i < j)) & (i != j)
     dropped, first = np.unique(j[drop], return_index=True)
-    return dropped, i[drop][first]
+    return vertex[dropped], vertex[i[drop][first]]
 
 
-# --- what the rules leave over --------------------------------------------------------------------
-
-
-def _solve_kernels(
-    lo: Floats, hi: Floats, i: Ints, j: Ints, label: Ints, open_: NDArray[np.bool_],
-    time_limit: float,
-) -> None:
-    """Label the rectangles that the rules left over, one connected component at a time."""
+def _solve_rest(
+    lo: Floats, hi: Floats, i: Ints, j: Ints, label: Ints, time_limit: float, window: bool
+) -> NDArray[np.bool_]:
+    """Label what the rules left over, one connected component at a time."""
     n = len(lo)
+    unproven = np.zeros(n, bool)
+    if not len(i):
+        return unproven
     vertex = np.unique(i)
-    _, component = connected_components(coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n)))
-    by = vertex[np.argsort(component[vertex], kind='stable')]
-    for members in np.split(by, _run_starts(component[by])[1:]):
-        cliques, proven = _solve(lo[members], hi[members], time_limit)
-        # A name of its own: rectangles' indices name the forced cliques.
-        label[members] = n + members[0] + n * cliques
-        open_[members] = not proven
+    graph = coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n))
+    component = connected_components(graph)[1][vertex]
+    by = np.argsort(component, kind='stable')
+    for members in np.split(vertex[by], run_starts(component[by])[1:]):
+        clique, proven = solve(
+            lo[members], hi[members], time_limit, None if window else _cover_window)
+        # Names unlike those of other components and those of forced cliques, which are below n.
+        label[members] = n * (1 + clique) + members[0]
+        unproven[members] = not proven
+    return unproven
 
 
-def _solve(lo: Floats, hi: Floats, time_limit: float) -> tuple[Ints, bool]:
-    cliques = _maximal_cliques(lo, hi)
-    a = csr_array(cliques.T.astype(float))
-    result = milp(np.ones(a.shape[1]), constraints=LinearConstraint(a, 1), integrality=1,
-                  bounds=Bounds(0, 1), options=dict(time_limit=time_limit))
-    chosen = np.flatnonzero(result.x > 0.5)
-    return cliques[chosen].argmax(axis=0), result.status == 0
+def _cover_window(lo: Floats, hi: Floats, most: int) -> Floats | None:
+    """Pierce rectangles by at most so many points, starting with some of the rectangles.
+
+    The points for some are often points for all; where not, some of the others are added. Where
+    even some need more points than ``most``, so do all.
+    """
+    chosen = np.zeros(len(lo), bool)
+    missed = np.arange(len(lo))
+    for _ in range(_ATTEMPTS):
+        chosen[missed[_spread(len(missed), _PART)]] = True
+        part_lo, part_hi = lo[chosen], hi[chosen]
+        group = np.zeros(len(part_lo), np.int64)
+        label, _ = _clique_cover(part_lo, part_hi, group, time_limit=1.0, window=True)
+        points = common(part_lo, part_hi, np.unique(label, return_inverse=True)[1])[1]
+        if len(points) > most:
+            return None
+        missed = np.flatnonzero(~held_by(lo, hi, points).any(axis=0))
+        if not len(missed):
+            return points
+    return None
 
 
-def _maximal_cliques(lo: Floats, hi: Floats) -> NDArray[np.bool_]:
-    inx = (lo[:, 0] <= hi[:, :1]) & (hi[:, :1] <= hi[:, 0])
-    iny = (lo[:, 1] <= hi[:, 1:]) & (hi[:, 1:] <= hi[:, 1])
-    sets = np.unique((inx[:, None] & iny[None]).reshape(-1, len(lo)), axis=0)
-    return sets[sets.any(axis=1)]
+# --- too many rectangles to look at pairs ---------------------------------------------------------
+
+
+def _spread(n: int, count: int) -> Ints:
+    """At most so many of the numbers 0 to n - 1, evenly."""
+    return np.linspace(0, n - 1, min(n, count)).astype(int)
+
+
+def _work(lo: Floats, hi: Floats) -> float:
+    """Estimate of the sum of squares of the rectangles' numbers of neighbours."""
+    some = _spread(len(lo), _SAMPLE)
+    meets = [((lo <= hi[k]) & (lo[k] <= hi)).all(axis=1).sum() for k in some]
+    return len(lo) * float(np.mean(np.square(meets, dtype=float)))
+
+
+def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
+    """Greedy cover with points from a coarse grid, again and again until all are pierced.
+
+    The grid's lines are upper ends of some of the rectangles, which it thereby pierces.
+    """
+    label = np.full(len(lo), -1, np.int64)
+    open_ = np.arange(len(lo))
+    while len(open_):
+        some = open_[_spread(len(open_), _COARSE)]
+        first, last = np.empty((2, len(open_), 2), np.int64)
+        for axis in (0, 1):
+            lines = np.unique(hi[some, axis])
+            first[:, axis] = np.searchsorted(lines, lo[open_, axis])
+            last[:, axis] = np.searchsorted(lines, hi[open_, axis], side='right') - 1
+        chosen, _ = grid_greedy(first, last)
+        done = chosen >= 0
+        label[open_[done]] = label.max() + 1 + chosen[done]
+        open_ = open_[~done]
+    return label
+
+
+# --- the paper's cover ----------------------------------------------------------------------------
+
+
+def grid_cover(
+    first: ArrayLike, last: ArrayLike, group: ArrayLike | None = None,
+    draws: ArrayLike | None = None,
+) -> Cover:
+    """Pierce rectangles with grid points, greedily: the paper's choice of chips (section 3.2).
+
+    Takes the point that pierces most of what is left, until none pierces any.
+
+    Args:
+        first, last: First and last grid lines of each rectangle, integers, shape (n, 2). One
+            without a grid line (``first > last``) stays uncovered.
+        group: As in :func:`minimum_cover`.
+        draws: Numbers in [0, 1) that decide between equally good points, shape (n,); the k-th
+            choice in a group is decided by the number of its k-th rectangle. Default: zeros,
+            which takes the first point.
+
+    Returns:
+        The cover; ``lo`` and ``hi`` are both the chosen point.
+    """
+    first = np.asarray(first, np.int64).reshape(-1, 2)
+    last = np.asarray(last, np.int64).reshape(-1, 2)
+    n = len(first)
+    group = np.zeros(n, np.int64) if group is None else np.asarray(group, np.int64)
+    draws = np.zeros(n) if draws is None else np.asarray(draws, np.float64)
+    exists = np.flatnonzero((first <= last).all(axis=1))
+    order = exists[np.argsort(group[exists], kind='stable')]
+    first, last, group, draws = first[order], last[order], group[order], draws[order]
+    point, label = _grid_points(first, last, group, draws)
+    cover = _as_cover(point, point, group, label, group[:0])
+    assignment = np.full(n, -1, np.int64)
+    assignment[order] = cover.assignment
+    return Cover(assignment, cover.lo, cover.hi, cover.group, cover.unproven)
+
+
+def _grid_points(
+    first: Ints, last: Ints, group: Ints, draws: NDArray[np.float64]
+) -> tuple[Floats, Ints]:
+    """The point that pierces each rectangle, and a label that names it; groups are sorted."""
+    if not len(group):
+        return np.zeros((0, 2)), group
+    starts = run_starts(group)
+    sizes = np.diff(np.append(starts, len(group)))
+    label = np.repeat(starts, sizes)
+    # Where one point pierces a whole group, the greedy choice is one of the points that all share.
+    least = np.maximum.reduceat(first, starts)
+    count = np.minimum.reduceat(last, starts) - least + 1
+    index = (draws[starts] * count.prod(axis=1)).astype(np.int64)
+    wide = np.maximum(count[:, 1], 1)
+    point = np.repeat(least + np.stack([index // wide, index % wide], axis=1), sizes, axis=0)
+    for g in np.flatnonzero((count < 1).any(axis=1)):
+        part = slice(starts[g], starts[g] + sizes[g])
+        chosen, points = grid_greedy(first[part], last[part], draws[part])
+        label[part] += chosen
+        point[part] = points[chosen]
+    return point.astype(np.float64), label
+
+
+def grid_greedy(
+    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None
+) -> tuple[Ints, Ints]:
+    """Greedy choice for one group; see :func:`grid_cover`.
+
+    Returns:
+        For every rectangle the number of its point or -1, and the points, shape (k, 2).
+    """
+    chosen, points = np.full(len(first), -1, np.int64), []
+    exists = (first <= last).all(axis=1)
+    if not exists.any():
+        return chosen, np.zeros((0, 2), np.int64)
+    origin = first[exists].min(axis=0)
+    gain = np.zeros(last[exists].max(axis=0) - origin + 1, np.int32)
+    (a, c), (b, d) = (first - origin).T.tolist(), (last - origin + 1).T.tolist()
+    for k in np.flatnonzero(exists).tolist():
+        gain[a[k]:b[k], c[k]:d[k]] += 1
+    while gain.any():
+        best = np.flatnonzero(gain == gain.max())
+        draw = 0.0 if draws is None else draws[len(points)]
+        point = np.array(np.unravel_index(best[int(draw * len(best))], gain.shape)) + origin
+        new = np.flatnonzero((chosen < 0) & ((first <= point) & (point <= last)).all(axis=1))
+        for k in new.tolist():
+            gain[a[k]:b[k], c[k]:d[k]] -= 1
+        chosen[new] = len(points)
+        points.append(point)
+    return chosen, np.array(points)

@@ -1,71 +1,294 @@
-"""Positive chips: chips that enclose every object at the levels where it is learned."""
+"""Positive chips: every object is inside a chip at the levels where it is learned."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cover import minimum_cover
+from .cover import Cover, grid_cover, minimum_cover
 from .plan import POSITIVE, AnnotationTable, ChipPlan
-from .pyramid import ScalePyramid
+from .pyramid import TOLERANCE, ScalePyramid
 from .seeding import uniform
 
 STRATEGIES = ('minimum', 'grid')
-_CHUNK = 1 << 16
-_TOLERANCE = 1e-9
+# Boxes looked at together, and chips placed together: bounds the temporary memory.
+_BOXES = 1 << 16
+_CHIPS = 1 << 18
+
+Progress = Callable[[int, int], None]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
+
+    Attributes:
+        image: Image index, shape (n,), ascending.
+        level: Pyramid level, shape (n,), ascending within an image.
+        index: Index of the box in the table, shape (n,).
+        box: Original pixels, xyxy, shape (n, 4).
+        size: Width and height of the image, shape (n, 2).
+        scale: Scaled pixels per original pixel, shape (n, 1).
+        side: Side of a chip in original pixels, shape (n, 1).
+    """
+
+    image: Ints
+    level: Ints
+    index: Ints
+    box: Floats
+    size: Floats
+    scale: Floats
+    side: Floats
+
+    def group(self, num_levels: int) -> Ints:
+        """A number for each (image, level), shape (n,)."""
+        return self.image * num_levels + self.level
+
+    def origins(self) -> tuple[Floats, Floats]:
+        """Corners of the rectangle of the chip origins with which a chip encloses each box.
+
+        Returns:
+            Least and greatest (left, top), original pixels, shape (n, 2) each.
+        """
+        side = self.side * (1 + TOLERANCE)
+        hi = np.minimum(self.box[:, :2], np.maximum(self.size - side, 0))
+        return np.clip(self.box[:, 2:] - side, 0, hi), hi
+
+
+def targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
+    """Chunks of images and what must be enclosed in them, in the order of the images."""
+    starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
+    cuts = np.unique([0, *starts, len(table)]).tolist()
+    for first, last in zip(cuts[:-1], cuts[1:]):
+        yield range(first, last), _targets(table, pyramid, first, last)
+
+
+def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: int) -> Targets:
+    part = slice(table.offset[first], table.offset[last])
+    image = np.repeat(np.arange(first, last), np.diff(table.offset[first:last + 1]))
+    size = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
+    valid, fits = pyramid.valid_and_fits(table.boxes[part], size[:, 0], size[:, 1])
+    i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
+    by = np.lexsort((level, image[i]))
+    i, level = i[by], level[by]
+    scale = pyramid.scales(size[i, 0], size[i, 1])[np.arange(len(i)), level][:, None]
+    return Targets(
+        image[i], level, part.start + i, table.boxes[part][i].astype(np.float64), size[i], scale,
+        pyramid.chip_size / scale,
+    )
+
+
+@dataclass(frozen=True)
+class _Chips:
+    """Chips and where their origins may lie, in the order of the images: 21 bytes each."""
+
+    image: NDArray[np.int32]
+    level: NDArray[np.int8]
+    lo: NDArray[np.float32]
+    hi: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, num_levels: int, cover: Cover) -> _Chips:
+        hi = cover.hi.astype(np.float32)
+        lo = cover.lo.astype(np.float32)
+        # Rounded inwards, so that boxes stay enclosed.
+        lo = np.minimum(np.where(lo < cover.lo, np.nextafter(lo, np.float32(np.inf)), lo), hi)
+        image, level = np.divmod(cover.group, num_levels)
+        return cls(image.astype(np.int32), level.astype(np.int8), lo, hi)
+
+    @classmethod
+    def joined(cls, parts: list[_Chips]) -> _Chips:
+        if not parts:
+            parts = [cls.of(1, minimum_cover(np.zeros((0, 2)), np.zeros((0, 2))))]
+        return cls(*(np.concatenate([getattr(p, name) for p in parts])
+                     for name in ('image', 'level', 'lo', 'hi')))
 
 
 class PositiveChipPlanner:
-    """x"""
+    """Plan the positive chips of a data set, epoch by epoch (SNIPER section 3.2).
 
-    def __init__(self, table, pyramid, strategy='minimum', stride=32, seed=0, image_ids=None):
+    Every box that is valid at a level and fits into a chip there is enclosed by a chip.
+
+    - ``'minimum'``: by the fewest chips. They are found once, at the first plan. In each epoch
+      every chip is placed anew, uniformly within the slack that keeps its boxes inside.
+    - ``'grid'``: the paper's greedy choice among chips at every ``stride`` scaled pixels, and
+      flush with the image's right and bottom edges. Boxes within a stride of ``chip_size`` may be
+      missed.
+
+    An image's chips depend on its own boxes and (seed, epoch, image index) only.
+
+    Args:
+        table: Image sizes and boxes.
+        pyramid: The scale pyramid.
+        strategy: ``'minimum'`` or ``'grid'``. Default: 'minimum'.
+        stride: Stride of the grid in scaled pixels, or the pair (least, greatest) from which each
+            epoch draws one, as the authors' release does with (56, 59). Default: 32.
+        seed: Seed of all draws. Default: 0.
+        image_ids: Where the table is a part of a data set, the index of each of its images in the
+            whole, shape (num_images,): keys the draws, and is what plans hold. Default: 0, 1, ...
+        progress: Called with the numbers of images done and in all, while covers are computed.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        pyramid: ScalePyramid,
+        strategy: str = 'minimum',
+        stride: int | tuple[int, int] = 32,
+        seed: int = 0,
+        *,
+        image_ids: ArrayLike | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if strategy not in STRATEGIES:
+            raise ValueError(f'strategy must be one of {STRATEGIES}, got {strategy!r}')
         self.table = table
         self.pyramid = pyramid
         self.strategy = strategy
+        self.stride = _check_stride(stride)
         self.seed = seed
-        self.stride = stride
-        self.image_ids = image_ids
-        self._cover = None
+        self.image_ids = _check_image_ids(image_ids, len(table))
+        self.progress = progress
+        self._minimum: _Chips | None = None
+        self._unproven = 0
 
     def plan(self, epoch: int = 0) -> ChipPlan:
-        if self._cover is None:
-            self._cover = self._make()
-        image, level, lo, hi = self._cover
-        ids = image if self.image_ids is None else np.asarray(self.image_ids, np.int32)[image]
-        first = np.searchsorted(image, image)
-        ordinal = np.arange(len(image)) - first
-        u = uniform(self.seed, epoch, ids[:, None], ordinal[:, None], np.arange(2))
-        origin = lo + u * (hi.astype(np.float64) - lo)
-        size = np.stack([self.table.width, self.table.height], 1)[image]
-        side = self.pyramid.chip_size / self.pyramid.scales(size[:, 0], size[:, 1])[
-            np.arange(len(image)), level]
-        end = np.minimum(origin + side[:, None], size)
-        return ChipPlan(ids, level, np.concatenate([origin, end], 1).astype(np.float32),
-                        np.full(len(image), POSITIVE, np.int8))
+        """The chips of an epoch, in the order of the images and of levels within an image."""
+        if self.strategy == 'grid':
+            return self._place(self._cover(epoch), epoch)
+        if self._minimum is None:
+            self._minimum = self._cover(epoch)
+        return self._place(self._minimum, epoch)
 
-    def _make(self):
-        t, p = self.table, self.pyramid
-        parts = []
-        bounds = np.unique(np.append(np.searchsorted(t.offset, np.arange(0, len(t.boxes), _CHUNK)), len(t)))
-        for a, b in zip(bounds[:-1], bounds[1:]):
-            boxes = t.boxes[t.offset[a]:t.offset[b]]
-            image = np.repeat(np.arange(a, b), np.diff(t.offset[a:b + 1]))
-            valid, fits = p.valid_and_fits(boxes, t.width[image], t.height[image])
-            use = valid & fits & ~t.ignore[t.offset[a]:t.offset[b], None]
-            box, level = np.nonzero(use)
-            boxes, image = boxes[box].astype(np.float64), image[box]
-            size = np.stack([t.width, t.height], 1)[image]
-            side = (p.chip_size / p.scales(size[:, 0], size[:, 1]))[np.arange(len(image)), level][:, None]
-            side = side * (1 + _TOLERANCE)
-            hi = np.minimum(boxes[:, :2], np.maximum(size - side, 0))
-            lo = np.minimum(np.maximum(boxes[:, 2:] - side, 0), hi)
-            c = minimum_cover(lo, hi, image * p.num_levels + level)
-            parts.append((c.group // p.num_levels, c.group % p.num_levels, c.lo, c.hi))
-        if not parts:
-            parts = [(np.zeros(0), np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2)))]
-        image, level, lo, hi = (np.concatenate(x) for x in zip(*parts))
-        return image.astype(np.int32), level.astype(np.int8), lo.astype(np.float32), hi.astype(np.float32)
+    @property
+    def unproven(self) -> int:
+        """Pairs (image, level) whose number of chips is not proven minimal (``'minimum'`` only).
+
+        Not zero for scenes of thousands of boxes only, where the search is cut off. Known once
+        there is a plan.
+        """
+        return self._unproven
+
+    def _cover(self, epoch: int) -> _Chips:
+        chips, unproven = [], 0
+        for images, part in targets(self.table, self.pyramid):
+            group = part.group(self.pyramid.num_levels)
+            if self.strategy == 'minimum':
+                cover = minimum_cover(*part.origins(), group)
+            else:
+                cover = self._grid_cover(part, group, epoch)
+            chips.append(_Chips.of(self.pyramid.num_levels, cover))
+            unproven += len(cover.unproven)
+            if self.progress is not None:
+                self.progress(images.stop, len(self.table))
+        self._unproven = unproven
+        return _Chips.joined(chips)
+
+    def _grid_cover(self, part: Targets, group: Ints, epoch: int) -> Cover:
+        least, greatest = self.stride
+        stride = least + int(uniform(self.seed, epoch) * (greatest - least + 1))
+        step = stride / part.scale
+        edge = np.maximum(part.size - part.side, 0)
+        first, last = _grid_lines(part, step, edge)
+        ordinal = np.arange(len(group)) - np.searchsorted(group, group)
+        draws = uniform(self.seed, epoch, part.level, self.image_ids[part.image], ordinal)
+        cover = grid_cover(first, last, group, draws)
+        of = np.searchsorted(group, cover.group)
+        origin = np.minimum(cover.lo * step[of], edge[of])
+        return Cover(cover.assignment, origin, origin, cover.group, cover.unproven)
+
+    def _place(self, chips: _Chips, epoch: int) -> ChipPlan:
+        plan = ChipPlan(
+            self.image_ids[chips.image], chips.level, np.empty((len(chips.image), 4), np.float32),
+            np.full(len(chips.image), POSITIVE, np.int8),
+        )
+        for first in range(0, len(plan), _CHIPS):
+            self._place_some(chips, epoch, slice(first, first + _CHIPS), plan.box)
+        return plan
+
+    def _place_some(
+        self, chips: _Chips, epoch: int, part: slice, box: NDArray[np.float32]
+    ) -> None:
+        image, level = chips.image[part], chips.level[part]
+        ordinal = np.arange(part.start, part.start + len(image)) - np.searchsorted(
+            chips.image, image)
+        draw = uniform(
+            self.seed, epoch, self.image_ids[image][:, None], ordinal[:, None], np.arange(2))
+        lo, hi = chips.lo[part].astype(np.float64), chips.hi[part].astype(np.float64)
+        origin = lo + draw * (hi - lo)
+        size = np.stack([self.table.width[image], self.table.height[image]], axis=1)
+        scales = self.pyramid.scales(size[:, 0], size[:, 1])
+        side = self.pyramid.chip_size / scales[np.arange(len(image)), level]
+        box[part, :2] = origin
+        box[part, 2:] = np.minimum(origin + side[:, None], size)
 
 
-def plan_positive_chips(table, pyramid, strategy='minimum', seed=0, epoch=0, stride=32, image_ids=None, progress=None):
-    return PositiveChipPlanner(table, pyramid, strategy, stride, seed, image_ids).plan(epoch)
+def plan_positive_chips(
+    table: AnnotationTable,
+    pyramid: ScalePyramid,
+    strategy: str = 'minimum',
+    seed: int = 0,
+    epoch: int = 0,
+    stride: int | tuple[int, int] = 32,
+    image_ids: ArrayLike | None = None,
+    progress: Progress | None = None,
+) -> ChipPlan:
+    """Plan the positive chips of one epoch; see :class:`PositiveChipPlanner`.
+
+    Example:
+        >>> table = AnnotationTable.from_images([(640, 480, [[10, 20, 40, 50]], None)])
+        >>> pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[
+        ...     dict(resize=dict(factor=2.0), valid_range=(0, None))]))
+        >>> plan_positive_chips(table, pyramid).box.shape
+        (1, 4)
+    """
+    planner = PositiveChipPlanner(
+        table, pyramid, strategy, stride, seed, image_ids=image_ids, progress=progress)
+    return planner.plan(epoch)
+
+
+def _grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
+    """First and last line of the grid of chip origins with which a chip encloses each box.
+
+    Lines 0, 1, ... are a step apart (original px); the last one of an image is at its ``edge``,
+    where the chip is flush with the image's end.
+    """
+    number = np.ceil(edge / step - TOLERANCE)
+    slip = TOLERANCE * part.side
+    first = np.ceil((part.box[:, 2:] - part.side - slip) / step)
+    last = np.floor((part.box[:, :2] + slip) / step)
+    first = np.clip(first, 0, number)
+    last = np.where(part.box[:, :2] + slip >= edge, number, np.minimum(last, number - 1))
+    return first.astype(np.int64), last.astype(np.int64)
+
+
+def _check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (stride, stride) if isinstance(stride, (int, np.integer)) else stride
+    try:
+        least, greatest = pair
+        good = 1 <= least <= greatest and all(int(v) == v for v in pair)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(
+            f'stride must be a positive number of scaled pixels or a pair (least, greatest) of '
+            f'such, got {stride!r}'
+        )
+    return int(least), int(greatest)
+
+
+def _check_image_ids(image_ids: ArrayLike | None, images: int) -> NDArray[np.int32]:
+    if image_ids is None:
+        return np.arange(images, dtype=np.int32)
+    image_ids = np.asarray(image_ids, np.int32)
+    if image_ids.shape != (images,):
+        raise ValueError(f'{images} images need as many image_ids, got shape {image_ids.shape}')
+    return image_ids

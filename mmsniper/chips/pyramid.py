@@ -10,8 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Two levels whose scales differ by less than this (relative) show an image at the same resolution.
-_SAME_SCALE = 1e-6
+# A box may exceed a chip by this, relatively: without it the rounding of chip_size / width * width
+# would keep some boxes as wide as their image from fitting at a level made to hold the image.
+TOLERANCE = 1e-9
+# Levels whose scales differ by less than this (relative) show an image at the same resolution.
+# Rounding a chip's window to whole pixels changes its scale by up to 2 * scale / chip_size, 1.2% at
+# the paper's finest level, so that closer levels could not be told apart anyway.
+_SAME_SCALE = 0.02
 
 
 @dataclass(frozen=True)
@@ -263,13 +268,14 @@ class ScalePyramid:
             Two masks of shape (n, num_levels): the box's size is in the level's range (or the
             level adopts it, see ``adopt_orphans``); the box is no larger than a chip.
         """
-        wh = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        wh = boxes[:, 2:] - boxes[:, :2]
         shape = (len(boxes),)
         scales = self.scales(np.broadcast_to(width, shape), np.broadcast_to(height, shape))
         size = np.sqrt(np.maximum(wh, 0).prod(axis=1))[:, None]
         lo, hi = self.ranges().T
         valid = (size >= lo) & (size < hi)
-        fits = wh.max(axis=1, initial=0)[:, None] * scales <= self.chip_size
+        fits = wh.max(axis=1, initial=0)[:, None] * scales <= self.chip_size * (1 + TOLERANCE)
         if self.adopt_orphans:
             orphan = fits.any(axis=1) & ~(valid & fits).any(axis=1)
             valid[orphan, fits[orphan].argmax(axis=1)] = True

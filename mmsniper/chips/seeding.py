@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): every bit affects every bit."""
+    """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): all bits affect all bits."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

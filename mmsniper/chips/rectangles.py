@@ -1,0 +1,160 @@
+"""Many axis-parallel rectangles at once: which intersect, and which have a point in common.
+
+Rectangles are closed, given by their corners ``lo <= hi`` of shape (n, 2), and belong to groups;
+those of different groups never meet. A *label* names a set of rectangles of one group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Pairs of rectangles looked at in one go; bounds the temporary memory.
+_BLOCK = 1 << 21
+
+
+def run_starts(values: NDArray) -> Ints:
+    """Where each run of equal values begins."""
+    if not len(values):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+
+def expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
+    """Rows and values of the ranges ``start[i]:stop[i]``, one after the other.
+
+    Example:
+        >>> expand(np.array([5, 8]), np.array([7, 9]))
+        (array([0, 0, 1]), array([5, 6, 8]))
+    """
+    count = stop - start
+    row = np.repeat(np.arange(len(count)), count)
+    value = np.arange(len(row)) + np.repeat(start - (np.cumsum(count) - count), count)
+    return row, value
+
+
+def blocks(start: Ints, stop: Ints) -> list[slice]:
+    """Slices of the ranges ``start[i]:stop[i]`` that hold a bounded number of values each."""
+    total = np.cumsum(stop - start)
+    if not len(total):
+        return []
+    cuts = np.searchsorted(total, np.arange(_BLOCK, total[-1], _BLOCK))
+    cuts = np.unique(np.concatenate([[0], cuts, [len(total)]]))
+    return [slice(a, b) for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist())]
+
+
+def common(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:
+    """Corners of the intersection of the rectangles with each of the labels 0, 1, ..., k - 1.
+
+    Every label must be in use. Where ``lo > hi`` the rectangles have no point in common.
+    """
+    by_label = np.argsort(label, kind='stable')
+    starts = run_starts(label[by_label])
+    if not len(starts):
+        return lo[:0], hi[:0]
+    return (
+        np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts),
+    )
+
+
+def stabbed(
+    lo: Floats, hi: Floats, group: Ints, x: Floats, x_group: Ints
+) -> tuple[Ints, Ints, Ints]:
+    """Which numbers lie in each closed interval of the same group.
+
+    Args:
+        lo, hi: Ends of the intervals, shape (n,).
+        group: Groups of the intervals, shape (n,).
+        x: Numbers, shape (m,).
+        x_group: Groups of the numbers, shape (m,).
+
+    Returns:
+        ``order, start, stop``: interval i holds the numbers ``x[order[start[i]:stop[i]]]``.
+    """
+    n, m = len(lo), len(x)
+    # Among equal coordinates an interval's start comes before the numbers, its end after them.
+    kind = np.repeat(np.array([0, 1, 2], np.int8), [n, m, n])
+    by = np.lexsort((kind, np.concatenate([lo, x, hi]), np.concatenate([group, x_group, group])))
+    is_number = kind[by] == 1
+    position = np.empty(len(by), np.int64)
+    position[by] = np.cumsum(is_number)
+    return by[is_number] - n, position[:n], position[n + m:]
+
+
+def neighbours(lo: Floats, hi: Floats, group: Ints) -> tuple[Ints, Ints]:
+    """All ordered pairs (i, j) of rectangles that meet, each with itself included, sorted."""
+    n = len(lo)
+    sweeps = [stabbed(lo[:, a], hi[:, a], group, lo[:, a], group) for a in (0, 1)]
+    axis = int(np.argmin([(stop - start).sum() for _, start, stop in sweeps]))
+    order, start, stop = sweeps[axis]
+    other = 1 - axis
+    keys = [np.arange(n) * (n + 1)]
+    for block in blocks(start, stop):
+        i, j = expand(start[block], stop[block])
+        i, j = i + block.start, order[j]
+        # Intervals with the same start find each other twice, and each finds itself.
+        once = (lo[i, axis] < lo[j, axis]) | (i < j)
+        meet = once & (lo[i, other] <= hi[j, other]) & (lo[j, other] <= hi[i, other])
+        i, j = i[meet], j[meet]
+        keys += [i * n + j, j * n + i]
+    key = np.sort(np.concatenate(keys))
+    return key // max(n, 1), key % max(n, 1)
+
+
+def piercings(
+    lo: Floats, hi: Floats, group: Ints, points: Floats, point_group: Ints
+) -> tuple[Ints, Ints]:
+    """All pairs (rectangle, point) of one group in which the rectangle holds the point."""
+    order, start, stop = stabbed(lo[:, 0], hi[:, 0], group, points[:, 0], point_group)
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    for block in blocks(start, stop):
+        i, k = expand(start[block], stop[block])
+        i, k = i + block.start, order[k]
+        holds = (lo[i, 1] <= points[k, 1]) & (points[k, 1] <= hi[i, 1])
+        found.append((i[holds], k[holds]))
+    i, k = zip(*found)
+    return np.concatenate(i), np.concatenate(k)
+
+
+def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
+    """The maximal sets of rectangles (all of one group) that have a point in common.
+
+    Such a set is pierced by the point (least upper end in x, least upper end in y) of its members,
+    so candidates are the points made of the upper ends of two rectangles that hold the point.
+
+    Returns:
+        Incidence matrix, shape (number of cliques, n), of ones; sorted by the cliques' rectangles.
+    """
+    n = len(lo)
+    i, j = neighbours(lo, hi, np.zeros(n, np.int64))
+    begin = np.searchsorted(i, np.arange(n + 1))
+    held = (hi[i, 0] <= hi[j, 0]) & (hi[j, 1] <= hi[i, 1])
+    a, b = i[held], j[held]
+    points = np.stack([hi[a, 0], hi[b, 1]], axis=1)
+    found, start, stop = [], begin[a], begin[a + 1]
+    for block in blocks(start, stop):
+        # All that can hold the point, or meet the clique, are neighbours of a.
+        row, k = expand(start[block], stop[block])
+        k, point = j[k], points[block][row]
+        inside = ((lo[k] <= point) & (point <= hi[k])).all(axis=1)
+        slack_lo, slack_hi = common(lo[k[inside]], hi[k[inside]], row[inside])
+        meets = ((lo[k] <= slack_hi[row]) & (slack_lo[row] <= hi[k])).all(axis=1)
+        maximal = np.bincount(row[inside]) == np.bincount(row[meets])
+        kept = inside & maximal[row]
+        found.append((slack_lo[maximal], slack_hi[maximal], row[kept], k[kept]))
+    return _distinct_cliques(found, n)
+
+
+def _distinct_cliques(found: list[tuple[Floats, Floats, Ints, Ints]], n: int) -> csr_array:
+    slack = np.concatenate([np.concatenate(f[:2], axis=1) for f in found])
+    # A maximal clique is all that meets its slack: equal slacks mean equal cliques.
+    _, first = np.unique(slack, axis=0, return_index=True)
+    indptr = np.concatenate([run_starts(f[2]) + o for f, o in zip(
+        found, np.cumsum([0] + [len(f[2]) for f in found]))] + [[sum(len(f[2]) for f in found)]])
+    member = np.concatenate([f[3] for f in found])
+    shape = (len(slack), n)
+    return csr_array((np.ones(len(member)), member, indptr), shape=shape)[first]

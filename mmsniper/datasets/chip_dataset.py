@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from operator import index
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -50,21 +51,19 @@ class ChipIndex(int):
     chip: Chip
 
     def __new__(cls, image: int, chip: Chip) -> ChipIndex:
-        index = super().__new__(cls, image)
-        index.chip = chip
-        return index
+        self = super().__new__(cls, image)
+        self.chip = chip
+        return self
 
     def moved_to(self, image: int) -> ChipIndex:
         """The same chip under another image index."""
         return ChipIndex(image, self.chip)
 
-    def __sub__(self, other: Any) -> Any:
-        image = super().__sub__(other)
-        return image if image is NotImplemented else self.moved_to(image)
+    def __sub__(self, other: SupportsIndex) -> ChipIndex:
+        return self.moved_to(int(self) - index(other))
 
-    def __mod__(self, other: Any) -> Any:
-        image = super().__mod__(other)
-        return image if image is NotImplemented else self.moved_to(image)
+    def __mod__(self, other: SupportsIndex) -> ChipIndex:
+        return self.moved_to(int(self) % index(other))
 
     def __reduce__(self) -> tuple[type, tuple[int, Chip]]:
         return ChipIndex, (int(self), self.chip)
@@ -76,9 +75,9 @@ class ChipIndex(int):
 class ChipIndexTable(list):
     """A list of image indices through which a :class:`ChipIndex` keeps its chip."""
 
-    def __getitem__(self, index: Any) -> Any:
-        image = super().__getitem__(index)
-        return index.moved_to(image) if isinstance(index, ChipIndex) else image
+    def __getitem__(self, idx: Any) -> Any:
+        image = super().__getitem__(idx)
+        return idx.moved_to(image) if isinstance(idx, ChipIndex) else image
 
 
 @DATASETS.register_module()

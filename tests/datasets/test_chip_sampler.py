@@ -231,8 +231,8 @@ def test_boxes_map_back_to_the_original_within_a_thousandth_of_a_pixel(data):
     boxes = np.sort(corners.reshape(-1, 2, 2), axis=1).reshape(-1, 4) * np.tile(size, 2)
     chip = (level, (*origin.tolist(), *(origin + extent).tolist()))
     flip = [] if direction is None else [RandomFlip(prob=1.0, direction=direction)]
-    img = np.zeros((size[1], size[0]), np.uint8)
-    out = Compose([ChipSampler(PYRAMID), *flip])(inputs(boxes, size=size, chip=chip) | dict(img=img))
+    results = inputs(boxes, size=size, chip=chip, img=np.zeros(size[::-1], np.uint8))
+    out = Compose([ChipSampler(PYRAMID), *flip])(results)
 
     back = np.linalg.inv(out['homography_matrix'].astype(np.float64))
     points = out['gt_bboxes'].numpy().reshape(-1, 2) @ back[:2, :2].T + back[:2, 2]
@@ -261,7 +261,9 @@ def rectangle_masks(boxes, kind, size=(100, 80)):
 
 @pytest.mark.parametrize('direction', [None, 'horizontal', 'vertical', 'diagonal'])
 @pytest.mark.parametrize('kind', ['bitmap', 'polygon'])
-@pytest.mark.parametrize('chip', [FINE, MIDDLE, (0, (10.4, 20.9, 42.4, 52.9)), (2, (0, 0, 100, 80))])
+@pytest.mark.parametrize(
+    'chip', [FINE, MIDDLE, (0, (10.4, 20.9, 42.4, 52.9)), (2, (0, 0, 100, 80))]
+)
 def test_masks_stay_aligned_with_their_boxes(kind, chip, direction):
     boxes = [[60, 60, 64, 64], [12, 22, 20, 30], [0, 30, 26, 70], [24, 24, 44, 44]]
     results = inputs(boxes, chip=chip, gt_masks=rectangle_masks(boxes, kind))
@@ -324,7 +326,8 @@ def test_without_a_plan_it_draws_one_of_the_images_positive_chips():
         assert out['chip'].kind == POSITIVE
         (full,) = out['gt_full_bboxes'].tolist()
         x1, y1, x2, y2 = out['chip'].box
-        assert x1 <= full[0] and y1 <= full[1] and x2 >= full[2] and y2 >= full[3]
+        assert x1 <= full[0] <= full[2] <= x2
+        assert y1 <= full[1] <= full[3] <= y2
         seen.add((out['chip'].level, boxes.index(full), round(x1, 2)))
     assert {(level, box) for level, box, _ in seen} == {(0, 0), (1, 1)}
     assert len(seen) > 20  # drawn anew each time
@@ -344,7 +347,8 @@ def test_an_image_without_a_valid_box_gives_a_window_at_a_random_place(size):
         x1, y1, x2, y2 = chip.box
         side = (32, 64, 128)[chip.level]
         assert (x2 - x1, y2 - y1) == pytest.approx((min(side, size[0]), min(side, size[1])))
-        assert x1 >= 0 and y1 >= 0 and x2 <= size[0] and y2 <= size[1]
+        assert 0 <= x1 < x2 <= size[0]
+        assert 0 <= y1 < y2 <= size[1]
     if size[0] > 128:
         assert len({chip.box[0] for chip in chips}) > 30
 

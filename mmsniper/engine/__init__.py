@@ -2,8 +2,9 @@
 
 from mmsniper.compat import allow_checkpoint_globals
 from mmsniper.engine.pixel_counter_hook import PixelCounterHook
+from mmsniper.engine.training_time_hook import TrainingTimeHook
 
 # Every run imports the engine: here its checkpoints become loadable.
 allow_checkpoint_globals()
 
-__all__ = ['PixelCounterHook']
+__all__ = ['PixelCounterHook', 'TrainingTimeHook']

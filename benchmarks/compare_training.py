@@ -1,0 +1,172 @@
+"""Train configs on the same number of pixels, several seeds each, and compare them.
+
+Writes every run, means and standard deviations to benchmarks/results/NAME.json and a table to
+benchmarks/results/NAME.md. Interrupted, it goes on where it was when it is started again.
+
+    python benchmarks/compare_training.py bccd --jobs 4
+    python benchmarks/compare_training.py toy --jobs 2
+    python benchmarks/compare_training.py mine --configs a=configs/a.py b=configs/b.py --pixels 1e9
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+from rich.table import Table
+
+from mmsniper.testing.comparison import (
+    COLUMNS,
+    Comparison,
+    execute_all,
+    markdown,
+    plan_runs,
+    summarise,
+    table_rows,
+    write_text,
+)
+from mmsniper.testing.training_run import RunError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A comparison of the project's own, and what is said above its table."""
+
+    title: str
+    description: str
+    comparison: Comparison
+
+
+PRESETS = {
+    'bccd': Preset(
+        'BCCD blood cells: SNIPER against whole images',
+        'The same Faster R-CNN R-18, trained from scratch on the 205 training images of BCCD '
+        '(640x480 px) and tested on its 87 validation images.',
+        Comparison(
+            configs={
+                'SNIPER': 'configs/sniper/faster_rcnn_r18_sniper_bccd.py',
+                'single-scale': 'configs/baselines/faster_rcnn_r18_single_scale_bccd.py',
+                'multi-scale': 'configs/baselines/faster_rcnn_r18_multi_scale_bccd.py',
+            },
+            pixels=400e6,
+        ),
+    ),
+    'toy': Preset(
+        'Toy scenes: SNIPER against whole images at one scale',
+        'The same small Faster R-CNN, trained from scratch on the 240 training scenes of the toy '
+        'data set (about 1000x1000 px, small objects are sparse) and tested on its 60 validation '
+        'scenes. The data: `python tools/dataset_tools/make_toy_dataset.py --out-dir '
+        'work_dirs/toy_data`.',
+        Comparison(
+            configs={
+                'SNIPER': 'configs/sniper/faster_rcnn_r18_sniper_toy.py',
+                'single-scale': 'configs/baselines/faster_rcnn_r18_single_scale_toy.py',
+            },
+            pixels=400e6,
+        ),
+    ),
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'name', help=f'{" or ".join(PRESETS)}, or a name of your own together with --configs'
+    )
+    parser.add_argument(
+        '--configs', nargs='+', metavar='NAME=CONFIG', help='what is compared, unless a preset'
+    )
+    parser.add_argument('--pixels', type=float, help='training pixels of each run [the preset\'s]')
+    parser.add_argument('--seeds', type=int, nargs='+', help='random seeds [0 1 2]')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time [%(default)s]')
+    parser.add_argument('--threads', type=int, default=1, help='threads of a run [%(default)s]')
+    parser.add_argument('--work-dir', help='folder of the runs [work_dirs/compare/NAME]')
+    parser.add_argument('--out-dir', default='benchmarks/results', help='[%(default)s]')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        help='settings that override every config',
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    if (args.configs is None) == (args.name not in PRESETS):
+        parser.error(
+            f'name a preset ({", ".join(PRESETS)}), or give --configs and another name; got '
+            f'{args.name} {"without" if args.configs is None else "with"} --configs'
+        )
+    if args.configs and (args.pixels is None or any('=' not in c for c in args.configs)):
+        parser.error('--configs needs --pixels, and each config as NAME=CONFIG')
+    if args.jobs < 1 or args.threads < 1:
+        parser.error(f'--jobs and --threads must be at least 1, got {args.jobs}, {args.threads}')
+    return args
+
+
+def preset_of(args: argparse.Namespace) -> Preset:
+    """The preset that the arguments name or describe."""
+    if args.configs:
+        configs = dict(item.split('=', 1) for item in args.configs)
+        preset = Preset(args.name, '', Comparison(configs, args.pixels))
+    else:
+        preset = PRESETS[args.name]
+    changes = {
+        key: value
+        for key, value in (
+            ('pixels', args.pixels),
+            ('seeds', args.seeds and tuple(args.seeds)),
+            ('options', args.cfg_options),
+            ('threads', args.threads),
+        )
+        if value
+    }
+    return replace(preset, comparison=replace(preset.comparison, **changes))
+
+
+def command_line(argv: list[str]) -> str:
+    """The command that makes this result, without what does not matter to it."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for name in ('--jobs', '--work-dir', '--out-dir'):
+        parser.add_argument(name)
+    _, kept = parser.parse_known_args(argv)
+    return shlex.join(['python', 'benchmarks/compare_training.py', *kept])
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console()
+    try:
+        preset = preset_of(args)
+        work_dir = Path(args.work_dir or ROOT / 'work_dirs' / 'compare' / args.name).resolve()
+        with console.status('counting the pixels of an epoch'):
+            contestants = plan_runs(preset.comparison, ROOT, work_dir)
+        for item in contestants:
+            console.print(
+                f'{item.name}: {item.runs[0].max_epochs} epochs of '
+                f'{item.pixels_per_epoch / 1e6:.1f} Mpx'
+            )
+        execute_all(contestants, args.jobs, console)
+    except (ValueError, FileNotFoundError, RunError) as error:
+        sys.exit(f'error: {error}')
+    summary = summarise(preset.comparison, contestants, preset.description)
+    out = Path(args.out_dir) / args.name
+    write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
+    write_text(out.with_suffix('.md'), markdown(summary, preset.title, command_line(argv)))
+    table = Table(*COLUMNS, title=preset.title)
+    for row in table_rows(summary):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f'{out}.json, {out}.md')
+
+
+if __name__ == '__main__':
+    main()

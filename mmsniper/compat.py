@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,17 +89,8 @@ def _installed_versions() -> dict[str, str]:
 
 def _release(version: str) -> tuple[int, ...]:
     """``'2.13.0+cpu'`` -> ``(2, 13)``: enough to compare, so that no package is needed for it."""
-    numbers = []
-    for part in version.split('+')[0].split('.'):
-        digits = part[: len(part) - len(part.lstrip('0123456789'))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-        if digits != part:  # '0rc1': what follows the digits is no release number
-            break
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    release = re.match(r'[\d.]*\d', version).group()
+    return tuple(int(number) for number in re.sub(r'(\.0+)+$', '', release).split('.'))
 
 
 def _rebuild_hint(name: str) -> str:

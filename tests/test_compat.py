@@ -194,7 +194,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, monkeypatch, harm):
     touched = tmp_path / 'touched'
     harmful = {
         'call': RunsCode(os.mkdir, str(touched)),
-        'attribute': RunsCode(getattr, np.ndarray, 'tofile'),
+        'attribute': RunsCode(getattr, np.ndarray, 'mean'),
         'private': RunsCode(getattr, HistoryBuffer, '__init__'),
     }[harm]
     path = tmp_path / 'harmful.pth'
@@ -202,6 +202,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, monkeypatch, harm):
     with pytest.raises(pickle.UnpicklingError):
         CheckpointLoader.load_checkpoint(str(path), 'cpu')
     assert not touched.exists()
+    assert checkpoint._safe_torch_load is torch.load
 
 
 def load_unsafely(file, map_location=None):

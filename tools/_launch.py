@@ -17,6 +17,9 @@ from mmengine.runner import Runner
 
 from mmsniper.compat import allow_checkpoint_globals, use_gloo_without_gpu
 
+# Whether or not the config imports mmsniper: a stock detector is trained and resumed as well.
+allow_checkpoint_globals()
+
 
 def launch_parser(description: str) -> argparse.ArgumentParser:
     """Make a parser of the arguments that training and testing have in common."""
@@ -70,6 +73,5 @@ def build_runner(cfg: Config) -> Runner:
             'GPU, and torch sees none. Leave --amp out, or train in full precision: '
             '--cfg-options optim_wrapper.type=OptimWrapper'
         )
-    allow_checkpoint_globals()
     use_gloo_without_gpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from _launch import build_runner, launch_parser, load_config
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
-
-from mmsniper.compat import allow_checkpoint_globals
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -68,7 +65,7 @@ def prepare_resume(cfg: Config) -> None:
     """
     checkpoint = cfg.get('load_from') or last_checkpoint(Path(cfg.work_dir))
     if checkpoint is None:
-        print_log(f'No checkpoint in {cfg.work_dir}: training starts from scratch.', 'current')
+        print(f'No checkpoint in {cfg.work_dir}: training starts from scratch.')
         cfg.resume = False
         return
     cfg.load_from = checkpoint
@@ -95,7 +92,6 @@ def last_checkpoint(work_dir: Path) -> str | None:
 
 def checkpoint_seed(checkpoint: str) -> int | None:
     """The random seed of the run that saved ``checkpoint``, None if it noted none."""
-    allow_checkpoint_globals()
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:

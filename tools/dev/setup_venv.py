@@ -43,6 +43,8 @@ FAMILY = {
     'official': ('mmengine', 'mmcv', 'mmcv-full', 'mmcv-lite', 'mmdet'),
     'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
 }
+# What has to be there before mmcv is built, beside torch.
+BUILD_NEEDS = ('setuptools', 'wheel', 'ninja', 'numpy')
 BUILD_CPU_MINUTES = 20
 
 
@@ -63,6 +65,9 @@ def main() -> int:
         say(f'set-up failed: {" ".join(map(str, error.cmd))} exited with {error.returncode}; ')
         say('its own words are above. Run the same command again to go on from here.')
         return 1
+    except KeyboardInterrupt:
+        say('interrupted; run the same command again to go on from here')
+        return 130
     return 0
 
 
@@ -87,7 +92,7 @@ def setup(venv: Path, stack: str, torch: str) -> None:
     stamp.unlink(missing_ok=True)
     remove_other_family(venv, stack)
     say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
-    pip(venv, 'install', *shlex.split(torch), 'setuptools', 'wheel', 'ninja', 'numpy')
+    run(*pip_command(venv, 'install', *shlex.split(torch), *BUILD_NEEDS))
     say(f'step 2 of 3: {MMCV[stack]} with its compiled operators, and MMDetection')
     install_stack(venv, stack)
     say('step 3 of 3: mmsniper and what its tests need')
@@ -101,8 +106,7 @@ def setup(venv: Path, stack: str, torch: str) -> None:
 def setup_key(stack: str, torch: str) -> str:
     """What a finished set-up depends on; the same key means that nothing is to be done."""
     digest = hashlib.sha256()
-    files = [*sorted(REQUIREMENTS.glob('*.txt')), ROOT / 'setup.cfg', ROOT / 'pyproject.toml']
-    for file in files:
+    for file in [*sorted(REQUIREMENTS.glob('*.txt')), ROOT / 'setup.cfg']:
         digest.update(file.read_bytes())
     parts = [stack, torch, platform.python_version(), str(ROOT), f'gpu={gpu_visible()}']
     return '\n'.join([*parts, digest.hexdigest()]) + '\n'
@@ -222,7 +226,9 @@ def build_mmcv(venv: Path, stack: str, requirement: str, kept: Path) -> Path:
         f'{jobs} jobs (once; the wheel is kept in {kept.relative_to(ROOT)})'
     )
     source = unpack_source(venv, stack, requirement, CACHE / 'build' / kept.name)
-    env = {'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs)}
+    # torch looks for ninja on the PATH.
+    path = f'{venv / "bin"}{os.pathsep}{os.environ["PATH"]}'
+    env = {'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs), 'PATH': path}
     fresh = source / 'wheel'
     shutil.rmtree(fresh, ignore_errors=True)
     command = ['wheel', '-v', '--no-deps', '--no-build-isolation', '--no-cache-dir']
@@ -288,8 +294,8 @@ def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
             match = re.match(r'\s*\[(\d+)/(\d+)\]', line)
             if match:
                 done, total = map(int, match.groups())
-                if done * 10 // total > shown:
-                    shown = done * 10 // total
+                if done * 20 // total > shown:
+                    shown = done * 20 // total
                     say(f'  compiled {done} of {total} ({minutes(time.monotonic() - start)})')
     if process.wait():
         say(''.join(log.read_text().splitlines(keepends=True)[-40:]))
@@ -323,8 +329,8 @@ def venv_python(venv: Path) -> Path:
     return venv / 'bin' / 'python'
 
 
-def run(*command: object, env: dict[str, str] | None = None) -> None:
-    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **(env or {})})
+def run(*command: object) -> None:
+    subprocess.run([str(part) for part in command], check=True)
 
 
 def output(*command: object) -> str:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmdet.registry import DATA_SAMPLERS
 from mmengine.dataset import ClassBalancedDataset
-from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.dist import all_gather_object, get_dist_info, is_main_process, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
+from tqdm import tqdm
 
-from mmsniper.chips import AnnotationTable, ChipPlan, PositiveChipPlanner, ScalePyramid
+from mmsniper.chips import (
+    AnnotationTable,
+    ChipPlan,
+    PositiveChipPlanner,
+    ScalePyramid,
+    plan_statistics,
+)
 from mmsniper.datasets.chip_dataset import (
     Chip,
     ChipDataset,
@@ -50,6 +58,7 @@ class ChipAwareSampler(Sampler):
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
         ValueError: If an image has no size, or no image has a chip.
+        RuntimeError: If the ranks' plans differ.
     """
 
     def __init__(
@@ -70,12 +79,15 @@ class ChipAwareSampler(Sampler):
         self.round_up = round_up
         self.epoch = 0
         _let_chips_through(dataset)
-        print_log(f'planning chips for {len(dataset)} images', logger='current')
         table = read_annotations(dataset)
         self.planner = PositiveChipPlanner(
             table, self.pyramid, strategy=strategy, stride=stride, seed=self.seed
         )
-        self._plan: ChipPlan | None = None
+        with _bar(total=len(table), desc='planning chips') as bar:
+            self.planner.progress = lambda done, total: bar.update(done - bar.n)
+            self._plan: ChipPlan | None = self.planner.plan(self.epoch)
+        self.planner.progress = None
+        _check_ranks_agree(self._plan)
         self._log(table)
 
     @property
@@ -120,9 +132,11 @@ class ChipAwareSampler(Sampler):
             )
         if len(self.plan) == 0:
             raise ValueError(_nothing_valid(table, self.pyramid))
-        per_level = self.plan.count_per_level(self.pyramid.num_levels).tolist()
+        stats = plan_statistics(table, self.pyramid, self.plan)
         print_log(
-            f'{len(self.plan)} chips for {len(table)} images, fine to coarse {per_level}',
+            f'{stats.chips} chips for {stats.images} images, fine to coarse '
+            f'{stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
+            f'{stats.orphans} boxes fit into a chip at no level where they are valid',
             logger='current',
         )
 
@@ -154,9 +168,28 @@ def read_annotations(dataset: Any) -> AnnotationTable:
     Raises:
         ValueError: If an image has no ``width`` and ``height``.
     """
-    return AnnotationTable.from_images(
-        _image_annotations(dataset.get_data_info(i)) for i in range(len(dataset))
+    images = _bar(range(len(dataset)), desc='reading annotations')
+    return AnnotationTable.from_images(_image_annotations(dataset.get_data_info(i)) for i in images)
+
+
+def _bar(*args: Any, **kwargs: Any) -> tqdm:
+    """Progress of what takes longer than a few seconds, on one rank."""
+    return tqdm(
+        *args, unit=' images', delay=3, mininterval=1, disable=not is_main_process(), **kwargs
     )
+
+
+def _check_ranks_agree(plan: ChipPlan) -> None:
+    """Ranks with different plans would wait for each other for ever at the end of the epoch."""
+    arrays = (plan.image, plan.level, plan.box, plan.kind)
+    mine = len(plan), zlib.crc32(b''.join(array.tobytes() for array in arrays))
+    all_ = all_gather_object(mine)
+    if len(set(all_)) > 1:
+        raise RuntimeError(
+            f'the ranks have planned different chips (numbers of chips: '
+            f'{[chips for chips, _ in all_]}): do all of them read the same annotation file, with '
+            f'the same versions of numpy and scipy?'
+        )
 
 
 def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:

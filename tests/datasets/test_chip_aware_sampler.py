@@ -195,7 +195,8 @@ def test_two_real_processes_share_one_plan(tmp_path, five_images, chips_of, pyra
     assert set(first['chips'] + second['chips']) == set(first['plan'])
     assert len(set(first['chips']) & set(second['chips'])) <= len(first['plan']) % 2
     for rank in (first, second):
-        assert [chip for batch in rank['batches'] for chip in batch] == [c for _, c in rank['chips']]
+        loaded_chips = [chip for batch in rank['batches'] for chip in batch]
+        assert loaded_chips == [chip for _, chip in rank['chips']]
 
 
 # --- in a data loader -----------------------------------------------------------------------------
@@ -269,6 +270,13 @@ def test_an_iteration_based_loop_goes_on_with_the_next_epochs_plan(
         reference.set_epoch(epoch)
         batches = [next(endless) for _ in range(len(loader))]
         assert sorted(loaded(batches)) == sorted(planned(reference))
+
+
+def test_says_that_ranks_disagree(make_sampler, dataset, monkeypatch):
+    """They would have batches of different number, and hang."""
+    monkeypatch.setattr(samplers, 'all_gather_object', lambda mine: [mine, (mine[0] + 1, 0)])
+    with pytest.raises(RuntimeError, match=r'different chips .*\[1\d, 1\d\].* annotation file'):
+        make_sampler(dataset)
 
 
 # --- size -----------------------------------------------------------------------------------------

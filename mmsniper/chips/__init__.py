@@ -2,7 +2,7 @@
 
 from .cover import Cover, grid_cover, minimum_cover
 from .plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
-from .positive import PositiveChipPlanner, plan_positive_chips
+from .positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from .pyramid import Level, ResizeRule, ScalePyramid
 from .statistics import PlanStatistics, pixel_ratio, plan_statistics
 
@@ -10,6 +10,7 @@ __all__ = [
     'KINDS',
     'NEGATIVE',
     'POSITIVE',
+    'STRATEGIES',
     'AnnotationTable',
     'ChipPlan',
     'Cover',

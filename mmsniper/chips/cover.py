@@ -274,7 +274,7 @@ def _cover_window(lo: Floats, hi: Floats, most: int) -> Floats | None:
         chosen[missed[_spread(len(missed), _PART)]] = True
         part_lo, part_hi = lo[chosen], hi[chosen]
         group = np.zeros(len(part_lo), np.int64)
-        label, _ = _clique_cover(part_lo, part_hi, group, time_limit=1.0, window=True)
+        label, _ = _clique_cover(part_lo, part_hi, group, time_limit=0.0, window=True)
         points = common(part_lo, part_hi, np.unique(label, return_inverse=True)[1])[1]
         if len(points) > most:
             return None

@@ -15,10 +15,10 @@ from scipy.sparse import csr_array
 from .rectangles import Floats, Ints, common, maximal_cliques, piercings
 
 # Up to this many rectangles: exact search in Python, with integers as sets, for so many nodes.
-SEARCH_SIZE = 48
+SEARCH_SIZE = 100
 SEARCH_NODES = 2_000
-# Up to this many rectangles: proof by HiGHS, which here takes it a second or two.
-PROOF_SIZE = 1_000
+# Up to this many rectangles: proof by HiGHS, which mostly takes it a second or two.
+PROOF_SIZE = 600
 # The local search: windows looked at again, and points in each.
 WINDOWS = 400
 WINDOW_POINTS = (6, 20)
@@ -28,37 +28,32 @@ CoverWindow = Callable[[Floats, Floats, int], Floats | None]
 
 
 def solve(
-    lo: Floats, hi: Floats, time_limit: float,
-    cover_window: CoverWindow | None = None,
+    lo: Floats, hi: Floats, time_limit: float, cover_window: CoverWindow | None = None
 ) -> tuple[Ints, bool]:
     """Cover connected rectangles with cliques.
 
-    Few rectangles are searched exactly. A greedy cover of many is improved window by window, and
-    then HiGHS looks for a smaller one or proves that there is none.
+    Few rectangles are searched exactly; of more, HiGHS is asked. Where neither comes to an end, or
+    there are too many, a greedy cover is improved window by window.
 
     Args:
         lo, hi: Corners, shape (n, 2).
         time_limit: Seconds for HiGHS.
         cover_window: Points that pierce part of the rectangles, at most so many; None if it finds
-            none. Default: no local search.
+            none. Default: these rectangles are such a part, only the first search is made.
 
     Returns:
         Label of every rectangle's clique, 0, 1, ..., and whether their number is proven minimal.
     """
     cliques = maximal_cliques(lo, hi)
+    chosen, proven = greedy(cliques), False
     if len(lo) <= SEARCH_SIZE:
-        chosen, proven = search(cliques)
-        if proven:
-            return first_label(cliques[chosen]), True
-    else:
-        chosen = greedy(cliques)
+        chosen, proven = search(cliques, chosen)
+    if not proven and cover_window is not None and len(lo) <= PROOF_SIZE:
+        chosen, proven = prove(cliques, chosen, time_limit)
     labels = first_label(cliques[chosen])
-    if cover_window is not None:
+    if not proven and cover_window is not None:
         labels = improve(lo, hi, labels, cover_window)
-    if len(lo) > PROOF_SIZE:
-        return labels, False
-    better, proven = fewer(cliques, labels.max() + 1, time_limit)
-    return (labels if better is None else first_label(cliques[better])), proven
+    return labels, proven
 
 
 def first_label(cliques: csr_array) -> Ints:
@@ -84,14 +79,22 @@ def greedy(cliques: csr_array) -> Ints:
     return np.array(chosen)
 
 
-def search(cliques: csr_array) -> tuple[Ints, bool]:
+class _OutOfNodes(Exception):  # noqa: N818
+    """The search takes too long."""
+
+
+def search(cliques: csr_array, cover: Ints) -> tuple[Ints, bool]:
     """Branch and bound for few rectangles.
+
+    Args:
+        cliques: Shape (number of cliques, number of rectangles).
+        cover: Rows of a cover to start from.
 
     Returns:
         Rows of a cover, and whether it is proven minimal within ``SEARCH_NODES`` nodes.
     """
     sets, adjacent, of = _as_bits(cliques)
-    best = greedy(cliques).tolist()
+    best = cover.tolist()
     nodes = 0
 
     def visit(open_: int, chosen: list[int]) -> None:
@@ -103,7 +106,7 @@ def search(cliques: csr_array) -> tuple[Ints, bool]:
             return
         nodes += 1
         if nodes > SEARCH_NODES:
-            raise TimeoutError
+            raise _OutOfNodes
         tried: list[int] = []
         lowest = (open_ & -open_).bit_length() - 1
         for c in sorted(of[lowest], key=lambda c: -(sets[c] & open_).bit_count()):
@@ -116,7 +119,7 @@ def search(cliques: csr_array) -> tuple[Ints, bool]:
 
     try:
         visit((1 << cliques.shape[1]) - 1, [])
-    except TimeoutError:
+    except _OutOfNodes:
         return np.array(best), False
     return np.array(best), True
 
@@ -149,25 +152,29 @@ def _independent(open_: int, adjacent: list[int]) -> int:
     return count
 
 
-def fewer(cliques: csr_array, number: int, time_limit: float) -> tuple[Ints | None, bool]:
-    """Look for a cover by fewer than ``number`` cliques with HiGHS.
+def prove(cliques: csr_array, cover: Ints, time_limit: float) -> tuple[Ints, bool]:
+    """Integer programming by HiGHS.
+
+    A cover that HiGHS has not proven minimal when the time is over is not taken: what is planned
+    must not depend on how busy the machine is.
+
+    Args:
+        cliques: Shape (number of cliques, number of rectangles).
+        cover: Rows of a cover, to fall back on.
+        time_limit: Seconds.
 
     Returns:
-        Rows of such a cover, or None where none was found; and whether the better of the two
-        (that cover, or one of ``number``) is proven minimal.
+        Rows of a cover, and whether it is proven minimal.
     """
-    count = cliques.shape[0]
     result = milp(
-        np.ones(count), integrality=1, bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(cliques.T, 1),
-                     LinearConstraint(np.ones((1, count)), ub=number - 1)],
-        options=dict(time_limit=time_limit),
+        np.ones(cliques.shape[0]), integrality=1, bounds=Bounds(0, 1),
+        constraints=LinearConstraint(cliques.T, 1), options=dict(time_limit=time_limit),
     )
-    if result.x is None:
-        return None, result.status == 2  # infeasible
+    if result.status != 0:
+        return cover, False
     chosen = np.flatnonzero(result.x > 0.5)
-    covers = len(chosen) < number and np.diff(cliques[chosen].tocsc().indptr).all()
-    return (chosen, result.status == 0) if covers else (None, False)
+    covers = np.diff(cliques[chosen].tocsc().indptr).all()
+    return (chosen, True) if covers else (cover, False)
 
 
 def improve(lo: Floats, hi: Floats, labels: Ints, cover_window: CoverWindow) -> Ints:

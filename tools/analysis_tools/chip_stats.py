@@ -1,0 +1,177 @@
+"""Plan the chips of a COCO file and tell what they cost and what they cover; no images needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from mmsniper.chips import (
+    STRATEGIES,
+    AnnotationTable,
+    PositiveChipPlanner,
+    ScalePyramid,
+    pixel_ratio,
+    plan_statistics,
+)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config with a pyramid')
+    parser.add_argument('--ann-file',
+                        help='COCO annotation file; default: that of the config\'s training data')
+    parser.add_argument('--strategy', choices=STRATEGIES, default='minimum',
+                        help='the fewest chips, or the paper\'s choice from a grid; '
+                        'default: minimum')
+    parser.add_argument('--stride', type=int, nargs='+', default=[32], metavar='S',
+                        help='stride of the grid in scaled pixels, or the least and the greatest '
+                        'one to draw it from; default: 32')
+    parser.add_argument('--seed', type=int, default=0, help='seed of all draws; default: 0')
+    parser.add_argument('--epoch', type=int, default=0, help='epoch to plan; default: 0')
+    parser.add_argument('--out', help='write the numbers to this JSON file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='settings that override the config, KEY=VALUE')
+    args = parser.parse_args(argv)
+    if len(args.stride) > 2 or min(args.stride) < 1 or args.stride != sorted(args.stride):
+        parser.error(f'--stride takes a positive number or two in ascending order, got '
+                     f'{args.stride}')
+    args.stride = (args.stride[0], args.stride[-1])
+    return args
+
+
+def read_config(file: str, options: dict[str, Any] | None) -> Config:
+    """Read a config without importing what it asks for: nothing of it is built here."""
+    config = Config.fromfile(file, import_custom_modules=False)
+    if options:
+        config.merge_from_dict(options)
+    if 'pyramid' not in config:
+        raise ValueError(
+            f'{file} has no pyramid; add one to _base_, such as '
+            f'configs/_base_/pyramids/coco_paper.py, or set pyramid = dict(chip_size=..., '
+            f'levels=[...])')
+    return config
+
+
+def annotation_files(dataset: Any) -> Iterator[str]:
+    """The annotation files of a data set's config, looked for inside wrappers.
+
+    Args:
+        dataset (dict): As in ``train_dataloader.dataset``.
+    """
+    if dataset.get('ann_file'):
+        yield os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+    for inner in [dataset.get('dataset'), *(dataset.get('datasets') or [])]:
+        if inner is not None:
+            yield from annotation_files(inner)
+
+
+def training_file(config: Config, name: str) -> str:
+    """The one annotation file of the training data."""
+    files = list(annotation_files(config.get('train_dataloader', {}).get('dataset', {})))
+    if len(set(files)) != 1:
+        found = f'names several: {sorted(set(files))}' if files else 'names none'
+        raise ValueError(
+            f'train_dataloader.dataset of {name} {found}; choose one with --ann-file')
+    return files[0]
+
+
+def plan_chips(
+    table: AnnotationTable, pyramid: ScalePyramid, args: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    """Plan an epoch and count.
+
+    Returns:
+        dict: The numbers, by the keys of the JSON file.
+    """
+    seconds = []
+    # A small data set is planned in no time: the fastest of several says what planning takes.
+    while sum(seconds) < 1.0 and len(seconds) < 5:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task('planning', total=len(table))
+
+            def show(done: int, _: int, bar: Progress = bar, task: TaskID = task) -> None:
+                bar.update(task, completed=done)
+
+            planner = PositiveChipPlanner(
+                table, pyramid, args.strategy, args.stride, args.seed, progress=show)
+            start = time.perf_counter()
+            plan = planner.plan(args.epoch)
+            seconds.append(time.perf_counter() - start)
+    found = plan_statistics(table, pyramid, plan)
+    return dict(
+        images=found.images,
+        chips=found.chips,
+        chips_per_image=round(found.chips_per_image, 4),
+        chips_per_level=found.chips_per_level,
+        pixel_ratio_800x1333=round(pixel_ratio(table, pyramid, len(plan)), 4),
+        coverage=found.coverage,
+        orphans=found.orphans,
+        ms_per_image=round(min(seconds) / max(len(table), 1) * 1000, 4),
+        boxes=found.boxes,
+        strategy=args.strategy,
+        unproven=planner.unproven,
+    )
+
+
+def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Console) -> None:
+    """Print the numbers as a table."""
+    table = Table(title=title, show_header=False, title_justify='left')
+    table.add_row('images', f'{numbers["images"]:,}')
+    table.add_row('boxes (crowd and degenerate ones left out)', f'{numbers["boxes"]:,}')
+    table.add_row('chips', f'{numbers["chips"]:,}  ({numbers["chips_per_image"]:.2f} per image)')
+    for level, chips in zip(pyramid.levels, numbers['chips_per_level']):
+        lo, hi = level.valid_range
+        table.add_row(f'  of boxes of {lo:g} to {hi:g} px', f'{chips:,}')
+    table.add_row('pixels, relative to whole images of 800x1333',
+                  f'{numbers["pixel_ratio_800x1333"]:.3f}')
+    table.add_row('covered (box, level) pairs', f'{numbers["coverage"]:.2%}')
+    table.add_row('orphans: boxes that fit at no level of theirs', f'{numbers["orphans"]:,}')
+    if numbers['strategy'] == 'minimum':
+        table.add_row('(image, level) pairs not proven minimal', f'{numbers["unproven"]:,}')
+    table.add_row('planning', f'{numbers["ms_per_image"]:.3f} ms per image')
+    console.print(table)
+
+
+def write_json(content: dict[str, Any], file: str) -> None:
+    """Write a JSON file whole or not at all."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    temporary.write_text(json.dumps(content, indent=2) + '\n')
+    temporary.replace(path)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the command; returns the numbers."""
+    args, console = parse_args(argv), Console()
+    try:
+        config = read_config(args.config, args.cfg_options)
+        pyramid = ScalePyramid.from_config(config.pyramid)
+        file = args.ann_file or training_file(config, args.config)
+        with console.status(f'reading {file}'):
+            table = AnnotationTable.from_coco(file)
+    except FileNotFoundError as error:
+        raise SystemExit(
+            f'chip_stats: there is no {error.filename or error}; --ann-file names another '
+            f'annotation file') from None
+    except (ValueError, OSError) as error:
+        raise SystemExit(f'chip_stats: {error}') from None
+    numbers = plan_chips(table, pyramid, args, console)
+    show(numbers, pyramid, f'{args.strategy} chips of {file}', console)
+    if args.out:
+        write_json(numbers, args.out)
+    return numbers
+
+
+if __name__ == '__main__':
+    main()

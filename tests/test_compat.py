@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import OrderedDict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_mixed_families_are_named_and_the_one_of_mmdet_is_kept():
     assert 'mmengine 0.10.7 (official), onedl-mmcv 2.3.6 (onedl)' in message
     assert 'pip uninstall -y mmengine onedl-mmcv onedl-mmdetection' in message
     assert 'pip install "onedl-mmengine==0.10.12" "onedl-mmcv==2.3.6"' in message
+
+
+@pytest.mark.skipif(not find_spec('pkg_resources'), reason='nothing installed needs it')
+def test_the_lack_of_pkg_resources_is_named_with_its_fix(monkeypatch):
+    monkeypatch.setattr('mmsniper.compat._installed_versions', lambda: OFFICIAL)
+    check_versions()
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    with pytest.raises(ImportError, match='pip install "setuptools<81"'):
+        check_versions()
 
 
 @pytest.mark.parametrize('family', ['official', 'onedl'])

@@ -90,9 +90,12 @@ def setup(venv: Path, stack: str, torch: str) -> None:
     say(f'setting up {venv.name}: {stack} stack, {torch}')
     make_venv(venv)
     stamp.unlink(missing_ok=True)
+    forget_half_installed(venv)
     remove_other_family(venv, stack)
     say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
-    run(*pip_command(venv, 'install', *shlex.split(torch), *BUILD_NEEDS))
+    pip(
+        venv, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=installed_version(venv, 'torch')
+    )  # fmt: skip
     say(f'step 2 of 3: {MMCV[stack]} with its compiled operators, and MMDetection')
     install_stack(venv, stack)
     say('step 3 of 3: mmsniper and what its tests need')
@@ -151,6 +154,16 @@ def make_venv(venv: Path) -> None:
             f'{sys.executable} cannot make a virtual environment. On Debian and Ubuntu: '
             'apt-get install python3-venv python3-dev'
         ) from None
+
+
+def forget_half_installed(venv: Path) -> None:
+    """Let pip install again what it was interrupted in: it writes RECORD last."""
+    packages = next(venv.glob('lib/python*/site-packages'))
+    for info in packages.glob('*.dist-info'):
+        if not (info / 'RECORD').exists():
+            shutil.rmtree(info)
+    for leftover in packages.glob('~*'):  # moved aside by an uninstall that did not end
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def remove_other_family(venv: Path, stack: str) -> None:
@@ -367,8 +380,8 @@ def pip_command(venv: Path, verb: str, *arguments: object) -> list[str]:
     return [str(part) for part in command]
 
 
-def pip(venv: Path, verb: str, *arguments: object) -> None:
-    run(*pip_command(venv, verb, '--quiet', *arguments))
+def pip(venv: Path, verb: str, *arguments: object, quiet: object = True) -> None:
+    run(*pip_command(venv, verb, *(['--quiet'] if quiet else []), *arguments))
 
 
 def pip_succeeds(venv: Path, verb: str, *arguments: object) -> bool:

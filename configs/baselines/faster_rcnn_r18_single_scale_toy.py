@@ -1,4 +1,4 @@
-# The detector of the SNIPER config on whole images at one scale: half the size.
+# The detector of the SNIPER config on whole images at one scale, two fifths of the size.
 _base_ = [
     '../_base_/models/faster_rcnn_r18_tiny.py',
     '../_base_/datasets/toy.py',
@@ -6,18 +6,18 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(roi_head=dict(bbox_head=dict(num_classes=4)))
-scale = (600, 600)
+factor = 0.4
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='Resize', scale_factor=factor, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='Resize', scale_factor=factor, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -25,7 +25,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -67,8 +67,8 @@ tta_model = dict(
     tta_cfg=dict(
         nms=dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001), max_per_img=100
     ),
-    # The merge chooses among what the levels return, and each drops what is out of its range.
-    view_test_cfg=dict(rcnn=dict(max_per_img=300)),
+    # Soft-NMS is to see all of a level's detections, of which those out of its range go first.
+    view_test_cfg=dict(rcnn=dict(score_thr=0.01, nms=None, max_per_img=1000)),
 )
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),

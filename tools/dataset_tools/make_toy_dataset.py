@@ -18,7 +18,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     default = ToyDatasetSpec()
-    parser.add_argument('--out-dir', default='data/toy', help='directory of the data set')
+    parser.add_argument('--out-dir', default='work_dirs/toy_data', help='directory of the data set')
     parser.add_argument('--seed', type=int, default=default.seed)
     parser.add_argument('--num-train', type=int, default=default.num_train, help='training images')
     parser.add_argument('--num-val', type=int, default=default.num_val, help='validation images')

@@ -1,0 +1,122 @@
+"""The COCO config is the paper's recipe on MMDetection's own detector."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.structures import InstanceData
+from torch.nn.modules.batchnorm import _BatchNorm
+
+CONFIG = (
+    Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
+)
+
+
+@pytest.fixture(scope='module')
+def cfg():
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.init_cfg = None
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def model(cfg):
+    return MODELS.build(cfg.model)
+
+
+def test_it_is_the_stock_detector_but_for_the_recipe(cfg):
+    stock = get_config('mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py')
+    assert cfg.model.neck == stock.model.neck
+    assert cfg.model.rpn_head == stock.model.rpn_head
+    assert cfg.model.backbone.depth == 101
+    assert cfg.test_dataloader == stock.test_dataloader
+    assert cfg.train_dataloader.dataset.dataset.ann_file == stock.train_dataloader.dataset.ann_file
+
+
+def test_batchnorm_is_trained_beyond_the_stem_and_the_first_stage(model):
+    model.train()
+    frozen = {'bn1', 'layer1'}
+    for name, module in model.backbone.named_modules():
+        if isinstance(module, _BatchNorm):
+            trained = name.split('.')[0] not in frozen
+            assert module.training == trained, name
+            assert module.weight.requires_grad == trained, name
+
+
+def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
+    """0.0005 to 0.015 in 2000 iterations, a tenth from epoch 5.33; times 160 / 128."""
+    scheduled = torch.nn.Linear(1, 1)
+    optim = build_optim_wrapper(
+        scheduled, {**cfg.optim_wrapper, 'type': 'OptimWrapper'}
+    )
+    epoch_length = 3000
+    schedulers = []
+    for item in cfg.param_scheduler:
+        item = dict(item)
+        cls = PARAM_SCHEDULERS.get(item.pop('type'))
+        if item.pop('convert_to_iter_based', False):
+            schedulers.append(
+                cls.build_iter_from_epoch(optimizer=optim, epoch_length=epoch_length, **item)
+            )
+        else:
+            schedulers.append(cls(optimizer=optim, **item))
+    rates = []
+    for _ in range(cfg.max_epochs * epoch_length):
+        rates.append(optim.param_groups[0]['lr'] / (160 / 128))
+        optim.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    drop = int(5.33 * epoch_length)
+    assert rates[0] == pytest.approx(0.0005)
+    assert rates[2000] == pytest.approx(0.015)
+    assert rates[drop - 1] == pytest.approx(0.015)
+    assert rates[drop + 1] == pytest.approx(0.0015)
+    assert rates[-1] == pytest.approx(0.0015)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+
+
+def test_one_config_dict_is_the_pyramid_of_every_piece(cfg):
+    pieces = [
+        cfg.model.roi_head,
+        cfg.train_dataloader.sampler,
+        *(t for t in cfg.train_pipeline if t.type in ('ChipSampler', 'ScaleRangeFilter')),
+        cfg.tta_model,
+        *cfg.tta_pipeline[1].transforms[0],
+    ]
+    assert len(pieces) == 8
+    assert all(piece.pyramid == cfg.pyramid for piece in pieces)
+
+
+def test_it_trains_on_a_chip_with_every_parameter_that_is_not_frozen(model):
+    model.train()
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(96, 96), ori_shape=(480, 640), scale_factor=(3.0, 3.0)
+        )
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[10.0, 10.0, 60.0, 70.0]]), labels=torch.tensor([3])
+    )
+    sample.ignored_instances = InstanceData(
+        bboxes=torch.tensor([[40.0, 40.0, 90.0, 90.0], [0.0, 0.0, 90.0, 20.0]]),
+        labels=torch.tensor([5, -1]),
+    )
+    image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
+    data = model.data_preprocessor(
+        dict(inputs=[image] * 2, data_samples=[sample, sample.clone()]), training=True
+    )
+    assert data['inputs'].shape == (2, 3, 512, 512), 'smaller chips are padded to the chip size'
+    data['inputs'] = data['inputs'][..., :96, :96]
+    for padded in data['data_samples']:
+        padded.set_metainfo(dict(pad_shape=(96, 96), batch_input_shape=(96, 96)))
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    assert torch.isfinite(loss)
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without

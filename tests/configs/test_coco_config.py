@@ -32,10 +32,12 @@ def model(cfg):
 
 def test_it_is_the_stock_detector_but_for_the_recipe(cfg):
     stock = get_config('mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py')
-    assert cfg.model.neck == stock.model.neck
-    assert cfg.model.rpn_head == stock.model.rpn_head
+    for part in ('neck', 'rpn_head'):
+        mine = {k: v for k, v in cfg.model[part].items() if k != '_scope_'}
+        assert mine == stock.model[part]
     assert cfg.model.backbone.depth == 101
-    assert cfg.test_dataloader == stock.test_dataloader
+    assert [t.type for t in cfg.test_pipeline] == [t.type for t in stock.test_pipeline]
+    assert cfg.test_pipeline[1].scale == stock.test_pipeline[1].scale == (1333, 800)
     assert cfg.train_dataloader.dataset.dataset.ann_file == stock.train_dataloader.dataset.ann_file
 
 

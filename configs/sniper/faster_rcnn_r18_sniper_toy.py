@@ -25,7 +25,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='ChipAwareSampler', pyramid=pyramid),
@@ -59,6 +59,8 @@ tta_model = dict(
     tta_cfg=dict(
         nms=dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001), max_per_img=100
     ),
+    # Soft-NMS is to see all of a level's detections, of which those out of its range go first.
+    view_test_cfg=dict(rcnn=dict(score_thr=0.001, nms=None, max_per_img=500)),
 )
 tta_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-MAX_SAMPLES = 2048
+MAX_SAMPLES = 1024
 
 
 class BlankImage:
@@ -44,7 +44,7 @@ def pixels_per_epoch(cfg: Config, max_samples: int = MAX_SAMPLES) -> float:
     Args:
         cfg (Config): A config with a ``train_dataloader``.
         max_samples (int): Number of inputs whose mean size stands for that of all. Small data sets
-            are gone through several times to reach it. Defaults to 2048.
+            are gone through several times to reach it. Defaults to 1024.
 
     Returns:
         float: Expected number of pixels.

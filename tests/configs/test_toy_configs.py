@@ -1,0 +1,105 @@
+"""The demo's configs train as they say, and both on the same detector."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
+from mmsniper.testing.pixel_budget import pixels_per_epoch
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+SNIPER = CONFIGS / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
+SINGLE_SCALE = CONFIGS / 'baselines' / 'faster_rcnn_r18_single_scale_toy.py'
+
+
+@pytest.fixture(scope='module')
+def toy_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp('toy')
+    make_toy_dataset(root, ToyDatasetSpec(num_train=3, num_val=1, min_side=300, max_side=340), 1)
+    return root
+
+
+def moved(node, before, after):
+    """The same nested settings with all paths under another folder."""
+    if isinstance(node, dict):
+        return {key: moved(value, before, after) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(moved(item, before, after) for item in node)
+    return node.replace(before, after) if isinstance(node, str) else node
+
+
+def load(path, toy_root, work_dir):
+    """The config on the small data set, without worker processes, one epoch long."""
+    cfg = Config.fromfile(path)
+    assert cfg.data_root == 'work_dirs/toy_data/'
+    cfg = Config(moved(cfg.to_dict(), cfg.data_root, f'{toy_root}/'))
+    cfg.merge_from_dict({
+        'work_dir': str(work_dir),
+        'train_cfg.max_epochs': 1,
+        **{f'{part}_dataloader.{key}': value for part in ('train', 'val', 'test')
+           for key, value in (('num_workers', 0), ('persistent_workers', False))},
+    })  # fmt: skip
+    return cfg
+
+
+def test_both_configs_train_the_same_detector():
+    sniper, single = (deepcopy(Config.fromfile(path).model.to_dict())
+                      for path in (SNIPER, SINGLE_SCALE))  # fmt: skip
+    assert sniper['roi_head'].pop('type') == 'SNIPERRoIHead'
+    assert single['roi_head'].pop('type') == 'StandardRoIHead'
+    sniper['roi_head'].pop('pyramid')
+    sniper['data_preprocessor'].pop('batch_augments')
+    for model, assigner in ((sniper, 'ValidRangeAssigner'), (single, 'MaxIoUAssigner')):
+        assert model['train_cfg']['rpn']['assigner'].pop('type') == assigner
+    assert sniper == single
+
+
+def test_both_configs_have_the_same_schedule():
+    sniper, single = Config.fromfile(SNIPER), Config.fromfile(SINGLE_SCALE)
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_evaluator', 'randomness'):
+        assert sniper[key] == single[key]
+
+
+def test_every_piece_of_the_sniper_config_has_the_same_pyramid():
+    cfg = Config.fromfile(SNIPER)
+    found = []
+
+    def collect(node):
+        if isinstance(node, dict):
+            found.extend([node['pyramid']] if 'pyramid' in node else [])
+            node = list(node.values())
+        if isinstance(node, (list, tuple)):
+            for item in node:
+                collect(item)
+
+    collect({key: value for key, value in cfg.to_dict().items() if key != 'pyramid'})
+    # Roi head; sampler; ChipSampler and ScaleRangeFilter; the single-scale test of the val and the
+    # test loader; the TTA model and its three levels; and the pipelines' own names in the config.
+    assert len(found) >= 10
+    assert all(pyramid == cfg.pyramid.to_dict() for pyramid in found)
+
+
+@pytest.mark.parametrize('path', [SNIPER, SINGLE_SCALE], ids=['sniper', 'single_scale'])
+def test_a_training_counts_its_pixels_and_ends_with_its_schedule(path, toy_root, tmp_path):
+    cfg = load(path, toy_root, tmp_path)
+    cfg.param_scheduler = cfg.param_scheduler[1:]  # the epoch is shorter than the warm-up
+    cfg.train_dataloader.batch_size = 1
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+
+    hub = runner.message_hub
+    planned = pixels_per_epoch(cfg, max_samples=20)
+    assert hub.get_info('train_pixels') == pytest.approx(planned, rel=1e-6)
+    assert hub.get_info('train_seconds') > 0
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    losses = [float(v) for v in hub.get_scalar('train/loss').data[0]]
+    assert len(losses) > 1
+    assert np.isfinite(losses).all()
+    # max_epochs alone has shortened the schedule: the cosine is at its last step.
+    cosine = (1 + np.cos(np.pi * (1 - 1 / runner.max_iters))) / 2
+    expected = 1e-6 + (1e-3 - 1e-6) * cosine
+    assert runner.optim_wrapper.get_lr()['lr'][0] == pytest.approx(expected)

@@ -1,4 +1,4 @@
-# The detector of the SNIPER config on whole images at one scale, two fifths of the size.
+# The detector of the SNIPER config on whole images at one scale, half the size.
 _base_ = [
     '../_base_/models/faster_rcnn_r18_tiny.py',
     '../_base_/datasets/toy.py',
@@ -6,7 +6,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(roi_head=dict(bbox_head=dict(num_classes=4)))
-factor = 0.4
+factor = 0.5
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -25,7 +25,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=1,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

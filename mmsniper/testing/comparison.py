@@ -157,10 +157,12 @@ def execute_all(
 
         def work(label: str, run: TrainingRun) -> None:
             def report(stage: str, done: float) -> None:
-                progress.update(
-                    bars[label], completed=overall_progress(run.stages, stage, done),
-                    description=f'{label}: {stage}',
-                )  # fmt: skip
+                overall = overall_progress(run.stages, stage, done)
+                before = progress.tasks[bars[label]].completed
+                progress.update(bars[label], completed=overall, description=f'{label}: {stage}')
+                # A log file has no bars.
+                if not console.is_terminal and int(10 * overall) > int(10 * before):
+                    console.print(f'{label}: {overall:.0%} ({stage})')
 
             was_finished = run.finished
             execute(run, report, processes.add)

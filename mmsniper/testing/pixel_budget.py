@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import islice
 from typing import Any
 
@@ -57,7 +59,8 @@ def pixels_per_epoch(cfg: Config, max_samples: int = MAX_SAMPLES) -> float:
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     loader = cfg.train_dataloader
-    dataset = DATASETS.build(loader.dataset)
+    with redirect_stdout(io.StringIO()):  # pycocotools talks
+        dataset = DATASETS.build(loader.dataset)
     sampler = DATA_SAMPLERS.build(
         loader.sampler, default_args={'dataset': dataset, 'seed': seed}
     )

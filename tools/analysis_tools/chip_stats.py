@@ -51,7 +51,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def read_config(file: str, options: dict[str, Any] | None) -> Config:
     """Read a config without importing what it asks for: nothing of it is built here."""
-    config = Config.fromfile(file, import_custom_modules=False)
+    try:
+        config = Config.fromfile(file, import_custom_modules=False)
+    except SyntaxError as error:
+        raise ValueError(f'{file} is not a config: {error}') from None
     if options:
         config.merge_from_dict(options)
     if 'pyramid' not in config:
@@ -158,12 +161,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         config = read_config(args.config, args.cfg_options)
         pyramid = ScalePyramid.from_config(config.pyramid)
         file = args.ann_file or training_file(config, args.config)
+        if not os.path.isfile(file):
+            raise ValueError(f'there is no annotation file {file}; --ann-file names another')
         with console.status(f'reading {file}'):
             table = AnnotationTable.from_coco(file)
-    except FileNotFoundError as error:
-        raise SystemExit(
-            f'chip_stats: there is no {error.filename or error}; --ann-file names another '
-            f'annotation file') from None
     except (ValueError, OSError) as error:
         raise SystemExit(f'chip_stats: {error}') from None
     numbers = plan_chips(table, pyramid, args, console)

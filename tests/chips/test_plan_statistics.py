@@ -1,0 +1,113 @@
+"""What is told about a plan, by hand."""
+
+import numpy as np
+import pytest
+
+from mmsniper.chips import (
+    AnnotationTable,
+    ChipPlan,
+    ScalePyramid,
+    pixel_ratio,
+    plan_statistics,
+    rectangles,
+)
+
+PYRAMID = ScalePyramid.from_config(dict(chip_size=64, levels=[
+    dict(resize=dict(factor=2.0), valid_range=(0, 20)),
+    dict(resize=dict(factor=1.0), valid_range=(10, 50)),
+]))
+TABLE = AnnotationTable.from_images([
+    (200, 100, [
+        [10, 10, 25, 25],    # 15: both levels
+        [60, 60, 100, 100],  # 40: the second
+        [0, 0, 5, 5],        # 5: the first
+        [0, 0, 4, 60],       # 15.5: both, but it fits at the second only
+        [0, 0, 2, 99],       # 14: both, and fits at neither: an orphan
+        [0, 0, 80, 80],      # 80: none, an orphan
+        [0, 0, 15, 15],      # crowd
+    ], [False] * 6 + [True]),
+    (100, 100, [], None),
+])
+
+
+def chips(*rows):
+    image, level, box = zip(*rows)
+    return ChipPlan(np.array(image, np.int32), np.array(level, np.int8),
+                    np.array(box, np.float32), np.zeros(len(rows), np.int8))
+
+
+def test_counts_and_coverage_by_hand():
+    plan = chips(
+        (0, 1, [50, 36, 114, 100]),  # the 40 px box
+        (0, 0, [0, 0, 32, 32]),      # those of 15 and 5
+        (0, 1, [20, 20, 84, 84]),    # none
+        (1, 0, [0, 0, 32, 32]),      # none
+        (0, 0, [0, 20, 32, 52]),     # none
+    )
+    found = plan_statistics(TABLE, PYRAMID, plan)
+    assert found.images == 2
+    assert found.boxes == 6
+    assert found.chips == 5
+    assert found.chips_per_level == [3, 2]
+    assert found.chips_per_image == 2.5
+    # 15 at both levels, 40 and 15.5 at the second, 5 at the first; not 15 and 15.5 at the second.
+    assert found.pairs == 5
+    assert found.covered == 3
+    assert found.coverage == pytest.approx(3 / 5)
+    assert found.orphans == 2
+
+
+def test_a_chip_covers_boxes_of_its_own_level_and_image_only():
+    whole = [0, 0, 200, 100]
+    assert plan_statistics(TABLE, PYRAMID, chips((1, 0, whole), (1, 1, whole))).covered == 0
+    assert plan_statistics(TABLE, PYRAMID, chips((0, 0, whole))).covered == 2
+    assert plan_statistics(TABLE, PYRAMID, chips((0, 0, whole), (0, 1, whole))).coverage == 1.0
+
+
+def test_a_box_counts_once_however_many_chips_it_is_in():
+    whole = [0, 0, 200, 100]
+    assert plan_statistics(TABLE, PYRAMID, chips(*[(0, 0, whole)] * 3)).covered == 2
+
+
+@pytest.mark.parametrize('edge', range(4))
+def test_rounding_is_allowed_for_and_no_more(edge):
+    table = AnnotationTable.from_images([(200, 100, [[40, 40, 50, 50]], None)])
+    box = np.array([40, 40, 50, 50.0])
+    inwards = np.array([1, 1, -1, -1])[edge]
+    for slip, covered in [(5e-4, 2), (5e-3, 0)]:
+        window = box.copy()
+        window[edge] += inwards * slip
+        plan = chips((0, 0, window), (0, 1, window))
+        assert plan_statistics(table, PYRAMID, plan).covered == covered
+
+
+def test_it_does_not_depend_on_how_much_is_looked_at_together(monkeypatch):
+    plan = chips(*[(0, 0, [0, 0, 32, 32])] * 9, (0, 1, [50, 36, 114, 100]))
+    monkeypatch.setattr(rectangles, '_BLOCK', 2)
+    assert plan_statistics(TABLE, PYRAMID, plan).covered == 3
+
+
+def test_without_anything_to_cover_all_is_covered():
+    table = AnnotationTable.from_images([(100, 100, [], None)])
+    found = plan_statistics(table, PYRAMID, ChipPlan.empty())
+    assert found.coverage == 1.0
+    assert found.chips_per_image == 0
+    assert found.orphans == 0
+
+
+def test_pixels_relative_to_whole_images_by_hand():
+    # 640x480 becomes 1067x800 (short side), 1000x300 becomes 1333x400 (long side, 399.9 rounded).
+    table = AnnotationTable.from_images([(640, 480, [], None), (300, 1000, [], None)])
+    assert pixel_ratio(table, PYRAMID, 100) == pytest.approx(
+        100 * 64 * 64 / (1067 * 800 + 400 * 1333))
+    assert pixel_ratio(table, PYRAMID, 100, scale=(500, 1000)) == pytest.approx(
+        100 * 64 * 64 / (667 * 500 + 300 * 1000))
+
+
+def test_the_plan_is_a_struct_of_arrays():
+    plan = chips((0, 1, [1, 2, 3, 4]), (1, 0, [5, 6, 7, 8]), (2, 1, [0, 0, 1, 1]))
+    assert len(plan) == 3
+    assert plan.count_per_level(3).tolist() == [1, 2, 0]
+    for index in ([2, 0], np.array([2, 0])):
+        assert plan.take(index).image.tolist() == [2, 0]
+    assert plan.take(plan.level == 1).box.tolist() == [[1, 2, 3, 4], [0, 0, 1, 1]]

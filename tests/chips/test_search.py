@@ -1,0 +1,101 @@
+"""The searches for what the rules leave over: each alone, and when it is cut off."""
+
+import numpy as np
+import pytest
+from brute_force_covers import bars, fewest_by_integer_program
+from scipy.sparse import csr_array
+
+from mmsniper.chips import search
+from mmsniper.chips.rectangles import common, maximal_cliques
+
+SEEDS = range(12)
+
+
+def covers(cliques, chosen):
+    return (cliques.toarray()[chosen].sum(axis=0) > 0).all()
+
+
+@pytest.fixture(params=SEEDS)
+def problem(request):
+    lo, hi = bars(30, extent=12, seed=request.param)
+    return lo, hi, maximal_cliques(lo, hi), fewest_by_integer_program(lo, hi)
+
+
+def test_greedy_takes_what_adds_most():
+    sets = np.array([[1, 1, 0, 0, 0], [0, 1, 1, 1, 0], [0, 0, 0, 1, 1]], float)
+    assert search.greedy(csr_array(sets)).tolist() == [1, 0, 2]
+
+
+def test_greedy_covers(problem):
+    _, _, cliques, fewest = problem
+    chosen = search.greedy(cliques)
+    assert covers(cliques, chosen)
+    assert len(chosen) >= fewest
+
+
+def test_the_search_is_exact(problem):
+    _, _, cliques, fewest = problem
+    chosen, proven = search.search(cliques, search.greedy(cliques))
+    assert proven
+    assert covers(cliques, chosen)
+    assert len(chosen) == fewest
+
+
+def test_a_search_out_of_nodes_keeps_a_cover_and_claims_nothing(problem, monkeypatch):
+    cliques = problem[2]
+    everything = np.arange(cliques.shape[0])
+    monkeypatch.setattr(search, 'SEARCH_NODES', 1)
+    chosen, proven = search.search(cliques, everything)
+    assert not proven
+    assert covers(cliques, chosen)
+
+
+def test_the_integer_program_is_exact(problem):
+    _, _, cliques, fewest = problem
+    chosen, proven = search.prove(cliques, search.greedy(cliques), time_limit=60)
+    assert proven
+    assert covers(cliques, chosen)
+    assert len(chosen) == fewest
+
+
+def test_without_time_the_integer_program_leaves_the_cover_as_it_was():
+    lo, hi = bars(150, extent=40, seed=0)
+    cliques = maximal_cliques(lo, hi)
+    cover = search.greedy(cliques)
+    chosen, proven = search.prove(cliques, cover, time_limit=0)
+    assert not proven
+    assert chosen is cover
+
+
+def by_integer_program(lo, hi, most):
+    cliques = maximal_cliques(lo, hi)
+    chosen, _ = search.prove(cliques, np.arange(cliques.shape[0]), time_limit=60)
+    points = common(lo, hi, search.first_label(cliques[chosen]))[1]
+    return points if len(points) <= most else None
+
+
+def test_the_local_search_makes_covers_smaller():
+    improved = 0
+    for seed in SEEDS:
+        lo, hi = bars(120, extent=40, seed=seed)
+        cliques = maximal_cliques(lo, hi)
+        before = search.first_label(cliques[search.greedy(cliques)])
+        after = search.improve(lo, hi, before, by_integer_program)
+        slack_lo, slack_hi = common(lo, hi, after)
+        assert (slack_lo <= slack_hi).all()
+        assert after.max() <= before.max()
+        improved += after.max() < before.max()
+    assert improved > len(SEEDS) / 2
+
+
+def test_a_local_search_that_finds_nothing_keeps_the_number():
+    lo, hi = bars(60, extent=30, seed=0)
+    cliques = maximal_cliques(lo, hi)
+    before = search.first_label(cliques[search.greedy(cliques)])
+    after = search.improve(lo, hi, before, lambda lo, hi, most: None)
+    assert after.max() == before.max()
+
+
+def test_a_rectangle_is_labelled_with_the_first_clique_that_has_it():
+    sets = np.array([[1, 1, 0], [0, 1, 1], [0, 1, 1]], float)
+    assert search.first_label(csr_array(sets)).tolist() == [0, 0, 1]

@@ -14,8 +14,9 @@ from .pyramid import TOLERANCE, ScalePyramid
 from .seeding import uniform
 
 STRATEGIES = ('minimum', 'grid')
-# Boxes looked at together, and chips placed together: bounds the temporary memory.
-_BOXES = 1 << 16
+# Boxes looked at together, and chips placed together: bounds the temporary memory, and the time
+# between two reports of progress.
+_BOXES = 1 << 14
 _CHIPS = 1 << 18
 
 Progress = Callable[[int, int], None]

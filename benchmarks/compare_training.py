@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from mmsniper.testing.comparison import (
     table_rows,
     write_text,
 )
+from mmsniper.testing.demo import make_toy_data
 from mmsniper.testing.training_run import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +47,7 @@ class Preset:
     title: str
     description: str
     comparison: Comparison
+    prepare: Callable[[Console], None] = lambda console: None
 
 
 PRESETS = {
@@ -57,15 +61,14 @@ PRESETS = {
                 'single-scale': 'configs/baselines/faster_rcnn_r18_single_scale_bccd.py',
                 'multi-scale': 'configs/baselines/faster_rcnn_r18_multi_scale_bccd.py',
             },
-            pixels=400e6,
+            pixels=300e6,
         ),
     ),
     'toy': Preset(
         'Toy scenes: SNIPER against whole images at one scale',
         'The same small Faster R-CNN, trained from scratch on the 240 training scenes of the toy '
         'data set (about 1000x1000 px, small objects are sparse) and tested on its 60 validation '
-        'scenes. The data: `python tools/dataset_tools/make_toy_dataset.py --out-dir '
-        'work_dirs/toy_data`.',
+        'scenes.',
         Comparison(
             configs={
                 'SNIPER': 'configs/sniper/faster_rcnn_r18_sniper_toy.py',
@@ -73,6 +76,7 @@ PRESETS = {
             },
             pixels=400e6,
         ),
+        prepare=make_toy_data,
     ),
 }
 
@@ -91,8 +95,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', help='random seeds [0 1 2]')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time [%(default)s]')
     parser.add_argument('--threads', type=int, default=1, help='threads of a run [%(default)s]')
-    parser.add_argument('--work-dir', help='folder of the runs [work_dirs/compare/NAME]')
-    parser.add_argument('--out-dir', default='benchmarks/results', help='[%(default)s]')
+    parser.add_argument(
+        '--work-dir', type=Path, help='folder of the runs [work_dirs/compare/NAME]'
+    )
+    parser.add_argument(
+        '--out-dir', type=Path, default=ROOT / 'benchmarks' / 'results',
+        help='folder of the two files [benchmarks/results]',
+    )  # fmt: skip
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
         help='settings that override every config',
@@ -144,9 +153,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
+    work_dir = (args.work_dir or ROOT / 'work_dirs' / 'compare' / args.name).resolve()
+    out = args.out_dir.resolve() / args.name
+    os.chdir(ROOT)  # the configs' paths start here
     try:
         preset = preset_of(args)
-        work_dir = Path(args.work_dir or ROOT / 'work_dirs' / 'compare' / args.name).resolve()
+        preset.prepare(console)
         with console.status('counting the pixels of an epoch'):
             contestants = plan_runs(preset.comparison, ROOT, work_dir)
         for item in contestants:
@@ -158,7 +170,6 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, RunError) as error:
         sys.exit(f'error: {error}')
     summary = summarise(preset.comparison, contestants, preset.description)
-    out = Path(args.out_dir) / args.name
     write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
     write_text(out.with_suffix('.md'), markdown(summary, preset.title, command_line(argv)))
     table = Table(*COLUMNS, title=preset.title)

@@ -106,7 +106,10 @@ def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contes
     for name, config in comparison.configs.items():
         cfg = Config.fromfile(root / config)
         cfg.merge_from_dict(dict(comparison.options))
-        per_epoch = pixels_per_epoch(cfg)
+        try:
+            per_epoch = pixels_per_epoch(cfg)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'the data of {config} is not there: {error}') from None
         runs = []
         for seed in comparison.seeds:
             settings = dict(

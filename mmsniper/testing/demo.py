@@ -71,10 +71,7 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
         RunError: If a training or a test fails.
     """
     os.chdir(demo.root)  # the configs' paths start here
-    make_toy_dataset(
-        Config.fromfile(SNIPER).data_root,
-        progress=lambda images, total: track(images, 'toy images', total, console=console),
-    )
+    make_toy_data(console)
     comparison = Comparison(
         {'SNIPER': SNIPER, 'single-scale': SINGLE_SCALE}, demo.pixels, seeds=(demo.seed,)
     )
@@ -87,6 +84,14 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
     write_text(demo.out_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
     console.print(demo_table(summary))
     return summary
+
+
+def make_toy_data(console: Console) -> None:
+    """Make the toy data set where the configs look for it, or what is missing of it."""
+    make_toy_dataset(
+        Config.fromfile(SNIPER).data_root,
+        progress=lambda images, total: track(images, 'toy images', total, console=console),
+    )
 
 
 def draw_chips(root: Path, out_dir: Path) -> None:

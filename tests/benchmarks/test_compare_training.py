@@ -1,0 +1,105 @@
+"""The command line of the comparison: presets, and comparisons of one's own."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmsniper.testing import comparison as module
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def script():
+    path = ROOT / 'benchmarks' / 'compare_training.py'
+    spec = importlib.util.spec_from_file_location('compare_training', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look it up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_every_preset_names_configs_that_exist(script):
+    for preset in script.PRESETS.values():
+        for config in preset.comparison.configs.values():
+            assert 'train_dataloader' in Config.fromfile(ROOT / config)
+
+
+def test_a_preset_runs_as_it_is_unless_told_otherwise(script):
+    preset = script.preset_of(script.parse_args(['bccd']))
+    assert preset.comparison == script.PRESETS['bccd'].comparison
+    assert len(preset.comparison.seeds) == 3
+
+    changed = script.preset_of(script.parse_args(
+        ['bccd', '--pixels', '1e6', '--seeds', '5', '--threads', '2', '--cfg-options', 'a.b=3'])
+    ).comparison  # fmt: skip
+    assert changed.configs == preset.comparison.configs
+    assert (changed.pixels, changed.seeds, changed.threads) == (1e6, (5,), 2)
+    assert changed.options == {'a.b': 3}
+
+
+def test_a_comparison_of_ones_own(script):
+    args = script.parse_args(
+        ['mine', '--configs', 'a=configs/a.py', 'b=configs/b.py', '--pixels', '1e9'])
+    preset = script.preset_of(args)
+    assert preset.comparison.configs == {'a': 'configs/a.py', 'b': 'configs/b.py'}
+    assert preset.comparison.pixels == 1e9
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['mine'], 'name a preset'),
+        (['bccd', '--configs', 'a=a.py', '--pixels', '1'], 'name a preset'),
+        (['mine', '--configs', 'a=a.py'], 'needs --pixels'),
+        (['mine', '--configs', 'a.py', '--pixels', '1'], 'NAME=CONFIG'),
+        (['bccd', '--jobs', '0'], 'at least 1'),
+    ],
+)
+def test_a_wrong_command_line_is_told_of(script, argv, message, capsys):
+    with pytest.raises(SystemExit):
+        script.parse_args(argv)
+    assert message in capsys.readouterr().err
+
+
+def test_the_noted_command_leaves_out_what_does_not_change_the_result(script):
+    argv = ['toy', '--jobs', '2', '--seeds', '0', '1', '--work-dir', 'x', '--pixels', '1e8']
+    assert script.command_line(argv) == (
+        'python benchmarks/compare_training.py toy --seeds 0 1 --pixels 1e8')
+
+
+def test_json_and_table_are_written(script, tmp_path, monkeypatch):
+    def plan_runs(comparison, root, work_dir):
+        assert work_dir == tmp_path / 'work'
+        return [module.Contestant(
+            name, config, 1.0, tuple(
+                module.TrainingRun(config, 2, seed, work_dir / f'{name}{seed}', root)
+                for seed in comparison.seeds))
+            for name, config in comparison.configs.items()]  # fmt: skip
+
+    def execute_all(contestants, jobs, console):
+        for run in (run for c in contestants for run in c.runs):
+            run.work_dir.mkdir(parents=True)
+            for stage in run.stages:
+                keys = module.COSTS if stage == 'train' else module.METRICS
+                run.result_file(stage).write_text(json.dumps(dict.fromkeys(keys, 0.25)))
+
+    monkeypatch.setattr(script, 'plan_runs', plan_runs)
+    monkeypatch.setattr(script, 'execute_all', execute_all)
+    monkeypatch.setattr(script.signal, 'signal', lambda *args: None)
+    monkeypatch.chdir(tmp_path)  # the script goes to the project's folder
+    script.main(['bccd', '--work-dir', 'work', '--out-dir', 'out'])
+
+    summary = json.loads((tmp_path / 'out' / 'bccd.json').read_text())
+    names = [entry['name'] for entry in summary['contestants']]
+    assert names == list(script.PRESETS['bccd'].comparison.configs)
+    assert summary['contestants'][0]['mean']['test']['AP'] == 0.25
+    assert str(tmp_path) not in json.dumps(summary)
+    page = (tmp_path / 'out' / 'bccd.md').read_text()
+    assert page.startswith('# BCCD')
+    assert page.count('0.250 ± 0.000') == 6 * len(names)

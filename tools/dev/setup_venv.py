@@ -26,7 +26,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,16 +184,25 @@ def install_stack(venv: Path, stack: str) -> None:
     if fits_for.is_file() and fits_for.read_text() != variant:
         pip(venv, 'uninstall', '--yes', MMCV[stack])
     kept = CACHE / 'wheels' / variant
-    find = ['--find-links', kept] if kept.is_dir() else []
-    found = pip_succeeds(venv, 'install', *find, '--only-binary', MMCV[stack], *packages)
-    if not (found and mmcv_fits(venv)):
-        if found:
-            say(f'the {requirement} that pip found does not fit this torch')
-            pip(venv, 'uninstall', '--yes', MMCV[stack])
-        pip(venv, 'install', build_mmcv(venv, stack, requirement, kept), *packages)
+    wheel = next(kept.glob(f'{requirement.replace("-", "_").replace("==", "-")}-*.whl'), None)
+    if wheel is None and not wheel_found(venv, stack, requirement, packages):
+        wheel = build_mmcv(venv, stack, requirement, kept)
+    if wheel:
+        pip(venv, 'install', wheel, *packages)
         if not mmcv_fits(venv, verbose=True):
-            raise SetupError(f'{requirement}, built here, cannot be imported; why is above')
+            raise SetupError(f'{wheel}, built here, cannot be imported; why is above')
     write_whole(fits_for, variant)
+
+
+def wheel_found(venv: Path, stack: str, requirement: str, packages: list[object]) -> bool:
+    """Install the stack with a wheel of mmcv that somebody else built, if one fits."""
+    if not pip_succeeds(venv, 'install', '--only-binary', MMCV[stack], *packages):
+        return False
+    if mmcv_fits(venv):
+        return True
+    say(f'the {requirement} that pip found does not fit this torch')
+    pip(venv, 'uninstall', '--yes', MMCV[stack])
+    return False
 
 
 def pinned_mmcv(stack: str) -> str:
@@ -286,9 +294,7 @@ def unpack_source(venv: Path, stack: str, requirement: str, folder: Path) -> Pat
         venv, 'download', '--no-deps', '--no-build-isolation', '--no-binary', MMCV[stack],
         '-d', temporary, requirement,
     )  # fmt: skip
-    archive = next(temporary.glob('*.tar.gz'))
-    with tarfile.open(archive) as tar:
-        tar.extractall(temporary)
+    shutil.unpack_archive(next(temporary.glob('*.tar.gz')), temporary)
     next(path for path in temporary.iterdir() if path.is_dir()).rename(source)
     shutil.rmtree(temporary)
     return source

@@ -59,14 +59,14 @@ def _forced(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
     point in common, no other choice is better.
 
     Returns:
-        For every member of such a clique: the clique's name (the first such r), and the member.
+        For every member of such a clique: the clique's name (such an r), and the member. Later
+        names replace earlier ones.
     """
     starts = run_starts(i)
     meet = (np.maximum.reduceat(lo[j], starts) <= np.minimum.reduceat(hi[j], starts)).all(axis=1)
     simplicial = np.zeros(len(lo), bool)
     simplicial[i[starts[meet]]] = True
-    # Such r that are neighbours of each other have the same neighbours: keep the first.
-    simplicial[i[simplicial[i] & simplicial[j] & (j < i)]] = False
+    # Such r that are neighbours of each other have the same clique; the last one names it.
     chosen = simplicial[i]
     return i[chosen], j[chosen]
 

@@ -40,14 +40,25 @@ def test_minimum_where_rules_do_not_suffice(seed):
     assert len(cover) == fewest_by_integer_program(lo, hi)
 
 
+# Two lying and two standing bars around a hole: each meets two others, no three have a point in
+# common, and no rule applies.
+FRAME = (np.array([[0, 1], [0, 4], [1, 0], [4, 0]], float),
+         np.array([[5, 1], [5, 4], [1, 5], [4, 5]], float))
+
+
 def test_rectangles_around_a_hole():
-    # Two lying and two standing bars: each meets two others, no three have a point in common.
-    lo = np.array([[0, 1], [0, 4], [1, 0], [4, 0]], float)
-    hi = np.array([[5, 1], [5, 4], [1, 5], [4, 5]], float)
+    lo, hi = FRAME
     assert len(minimum_cover(lo, hi)) == 2
-    # Left, top, right and bottom sides of a frame and a bar that meets none of them.
-    lo, hi = np.append(lo, [[2, 2]], axis=0), np.append(hi, [[3, 3]], axis=0)
-    assert len(minimum_cover(lo, hi)) == 3
+    # And one in the hole, which meets none of them.
+    assert len(minimum_cover([*lo, [2, 2]], [*hi, [3, 3]])) == 3
+
+
+@pytest.mark.parametrize('group', [[0] * 12, [0] * 4 + [1] * 8, [0] * 4 + [1] * 4 + [2] * 4])
+def test_several_problems_that_no_rule_solves(group):
+    lo, hi = (np.concatenate([corners, corners + 10, corners + 20]) for corners in FRAME)
+    cover = minimum_cover(lo, hi, group)
+    check_cover(cover, lo, hi, group)
+    assert len(cover) == 6
 
 
 def test_touching_rectangles_share_a_point():

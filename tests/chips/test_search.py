@@ -6,6 +6,7 @@ from brute_force_covers import bars, fewest_by_integer_program
 from scipy.sparse import csr_array
 
 from mmsniper.chips import search
+from mmsniper.chips.cliques import cover_window
 from mmsniper.chips.rectangles import common, maximal_cliques
 
 SEEDS = range(12)
@@ -67,20 +68,13 @@ def test_without_time_the_integer_program_leaves_the_cover_as_it_was():
     assert chosen is cover
 
 
-def by_integer_program(lo, hi, most):
-    cliques = maximal_cliques(lo, hi)
-    chosen, _ = search.prove(cliques, np.arange(cliques.shape[0]), time_limit=60)
-    points = common(lo, hi, search.first_label(cliques[chosen]))[1]
-    return points if len(points) <= most else None
-
-
 def test_the_local_search_makes_covers_smaller():
     improved = 0
     for seed in SEEDS:
         lo, hi = bars(120, extent=40, seed=seed)
         cliques = maximal_cliques(lo, hi)
         before = search.first_label(cliques[search.greedy(cliques)])
-        after = search.improve(lo, hi, before, by_integer_program)
+        after = search.improve(lo, hi, before, cover_window)
         slack_lo, slack_hi = common(lo, hi, after)
         assert (slack_lo <= slack_hi).all()
         assert after.max() <= before.max()

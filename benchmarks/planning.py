@@ -1,0 +1,249 @@
+"""How fast chips are planned, and what a plan weighs.
+
+Plans all levels of the paper's COCO pyramid in one process, for data sets of several sizes, and for
+single scenes of thousands of boxes. Images are made like those of data/coco_tiny where it is found,
+else from a built-in distribution like COCO's.
+
+    python benchmarks/planning.py
+    python benchmarks/planning.py --images 1000 10000 --scenes 0 --out planning.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import scipy
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from mmsniper.chips import (
+    AnnotationTable,
+    ChipPlan,
+    PositiveChipPlanner,
+    ScalePyramid,
+    plan_statistics,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / 'benchmarks/results/planning.json'
+PYRAMID = ROOT / 'configs/_base_/pyramids/coco_paper.py'
+COCO_TINY = [folder / 'coco_tiny/annotations'
+             for folder in (ROOT / 'data', ROOT.parent / 'shared/data')]
+GOAL_MS, GOAL_BYTES = 0.5, 200e6
+# Boxes, and side of the image in px.
+SCENES = [(500, 4000), (2000, 4000), (5000, 4000), (5000, 20_000)]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--images', type=int, nargs='+', default=[1000, 10_000, 118_287, 1_000_000],
+                        help='sizes of the data sets %(default)s')
+    parser.add_argument('--repeats', type=int, default=5,
+                        help='runs of each, of which the median counts; one of those of over a '
+                        'minute [%(default)s]')
+    parser.add_argument('--grid-images', type=int, default=10_000,
+                        help='largest data set to plan by the grid strategy too [%(default)s]')
+    parser.add_argument('--scenes', type=int, default=len(SCENES),
+                        help='number of dense scenes [%(default)s]')
+    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
+    args = parser.parse_args(argv)
+    if min([*args.images, args.repeats]) < 1:
+        parser.error('--images and --repeats must be positive')
+    return args
+
+
+def seed_images() -> tuple[AnnotationTable, str]:
+    """Images to make others like, and where they are from."""
+    for folder in COCO_TINY:
+        files = sorted(folder.glob('instances_*2017.json'))
+        if files:
+            return joined([AnnotationTable.from_coco(file) for file in files]), 'coco_tiny'
+    return built_in_images(1000), 'built-in'
+
+
+def joined(tables: Sequence[AnnotationTable]) -> AnnotationTable:
+    """One table of the images of several."""
+    counts = np.concatenate([np.diff(table.offset) for table in tables])
+    return AnnotationTable.from_arrays(
+        np.concatenate([table.width for table in tables]),
+        np.concatenate([table.height for table in tables]), np.cumsum([0, *counts]),
+        np.concatenate([table.boxes for table in tables]),
+        np.concatenate([table.ignore for table in tables]))
+
+
+def built_in_images(count: int) -> AnnotationTable:
+    """Images of 640x480 px whose boxes are distributed about as COCO's: 7.3 in the mean."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(count):
+        size = np.array([640, 480] if rng.random() < 0.75 else [480, 640])
+        boxes = rng.geometric(1 / 7.3)
+        area, aspect = rng.lognormal(3.7, 1.2, boxes), rng.lognormal(0, 0.4, boxes)
+        wh = np.clip(np.stack([area * aspect, area / aspect], axis=1), 2, size - 1)
+        start = rng.uniform(0, size - wh)
+        images.append((*size.tolist(), np.concatenate([start, start + wh], axis=1), None))
+    return AnnotationTable.from_images(images)
+
+
+def images_like(seeds: AnnotationTable, count: int) -> AnnotationTable:
+    """That many images: one of the seeds each, with every box moved by up to 2 px."""
+    rng = np.random.default_rng(count)
+    chosen = rng.integers(0, len(seeds), count)
+    counts = np.diff(seeds.offset)[chosen]
+    offset = np.concatenate([[0], np.cumsum(counts)])
+    box = np.arange(offset[-1]) + np.repeat(seeds.offset[chosen] - offset[:-1], counts)
+    moved = seeds.boxes[box] + np.tile(rng.uniform(-2, 2, (len(box), 2)), 2)
+    return AnnotationTable.from_arrays(
+        seeds.width[chosen], seeds.height[chosen], offset, moved, seeds.ignore[box])
+
+
+def scene(boxes: int, side: int) -> AnnotationTable:
+    """One square image with that many boxes of 8 to 60 px."""
+    rng = np.random.default_rng(0)
+    wh = np.exp(rng.uniform(np.log(8), np.log(60), (boxes, 2)))
+    start = rng.uniform(0, side - wh)
+    return AnnotationTable.from_images([
+        (side, side, np.concatenate([start, start + wh], axis=1), None)])
+
+
+def seconds(work: Callable[[], Any], repeats: int, bar: tqdm) -> tuple[float, float]:
+    """Median time of some work, by the clock and of the processor.
+
+    The two differ where other programs keep the machine busy.
+    """
+    clock, cpu = [], []
+    while len(clock) < repeats and sum(clock) < 60:
+        start, start_cpu = time.perf_counter(), time.process_time()
+        work()
+        cpu.append(time.process_time() - start_cpu)
+        clock.append(time.perf_counter() - start)
+        bar.update()
+    bar.update(repeats - len(clock))
+    return median(clock), median(cpu)
+
+
+def nbytes(plan: ChipPlan) -> int:
+    return sum(getattr(plan, name).nbytes for name in ('image', 'level', 'box', 'kind'))
+
+
+def measure(
+    table: AnnotationTable, pyramid: ScalePyramid, args: argparse.Namespace, bar: tqdm
+) -> dict[str, Any]:
+    """Plan one data set."""
+    count = len(table)
+
+    def ms_per_image(planner: PositiveChipPlanner | None, name: str) -> dict[str, float]:
+        def work() -> None:
+            (planner or PositiveChipPlanner(table, pyramid)).plan(1)
+
+        clock, cpu = seconds(work, args.repeats, bar)
+        return {name: clock / count * 1e3, f'{name}_cpu': cpu / count * 1e3}
+
+    planner = PositiveChipPlanner(table, pyramid)
+    plan = planner.plan(0)
+    found = plan_statistics(table, pyramid, plan)
+    result = dict(
+        images=count, boxes=found.boxes, chips=found.chips, coverage=found.coverage,
+        unproven=planner.unproven, plan_bytes=nbytes(plan),
+        **ms_per_image(None, 'ms_per_image'), **ms_per_image(planner, 'ms_later_epochs'))
+    if count <= args.grid_images:
+        result.update(ms_per_image(PositiveChipPlanner(table, pyramid, 'grid'), 'ms_grid'))
+    return rounded(result)
+
+
+def measure_scene(table: AnnotationTable, pyramid: ScalePyramid, bar: tqdm) -> dict[str, Any]:
+    """Plan one dense scene."""
+    planner = PositiveChipPlanner(table, pyramid)
+    clock, cpu = seconds(lambda: planner.plan(0), 1, bar)
+    found = plan_statistics(table, pyramid, planner.plan(0))
+    return rounded(dict(
+        boxes=found.boxes, image_side=int(table.width[0]), chips=found.chips,
+        coverage=found.coverage, unproven_levels=planner.unproven, seconds=clock,
+        seconds_cpu=cpu))
+
+
+def rounded(result: dict[str, Any]) -> dict[str, Any]:
+    """Numbers with four digits that mean something."""
+    return {key: float(f'{value:.4g}') if isinstance(value, float) else value
+            for key, value in result.items()}
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The claims, from the runs."""
+    largest = max(runs, key=lambda run: run['images'])
+    images = np.log([run['images'] for run in runs])
+    times = np.log([run['ms_per_image_cpu'] * run['images'] for run in runs])
+    # Of time ~ images^exponent; 1 is linear.
+    exponent = np.polyfit(images, times, 1)[0] if len(runs) > 1 else float('nan')
+    million = largest['plan_bytes'] / largest['images'] * 1e6
+    return rounded(dict(
+        worst_ms_per_image=max(run['ms_per_image'] for run in runs),
+        worst_ms_per_image_cpu=max(run['ms_per_image_cpu'] for run in runs),
+        goal_ms_per_image=GOAL_MS,
+        exponent_of_time_in_images=float(exponent),
+        plan_bytes_of_a_million_images=million, goal_bytes=GOAL_BYTES))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return dict(
+        machine=platform.machine(), cpus=os.cpu_count(),
+        load_before=round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None,
+        python=platform.python_version(), numpy=np.__version__, scipy=scipy.__version__,
+        threads=os.environ.get('OMP_NUM_THREADS'))
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Print the numbers as tables, one column for each data set or scene."""
+    for name, title in (('runs', 'Data sets'), ('scenes', 'Dense scenes')):
+        runs = result[name]
+        table = Table(title=title, show_header=False)
+        for key in dict.fromkeys(key for run in runs for key in run):
+            table.add_row(key, *(f'{run[key]:,}' if key in run else '' for run in runs))
+        if runs:
+            console.print(table)
+    console.print(result['summary'])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; returns what the JSON file holds."""
+    args, facts = parse_args(argv), machine()
+    pyramid = ScalePyramid.from_config(Config.fromfile(PYRAMID).pyramid)
+    seeds, source = seed_images()
+    PositiveChipPlanner(seeds, pyramid).plan(0)  # what is loaded on first use
+    sizes, scenes = sorted(set(args.images)), SCENES[:args.scenes]
+    grids = sum(size <= args.grid_images for size in sizes)
+    total = (2 * len(sizes) + grids) * args.repeats + len(scenes)
+    with tqdm(total=total, desc='planning', unit='run', disable=None) as bar:
+        runs = [measure(images_like(seeds, size), pyramid, args, bar) for size in sizes]
+        dense = [measure_scene(scene(*s), pyramid, bar) for s in scenes]
+    result = dict(
+        images_like=source, pyramid=PYRAMID.stem, machine=facts, runs=runs, scenes=dense,
+        summary=summary(runs))
+    show(result, Console())
+    write_json(result, args.out)
+    return result
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    temporary.write_text(json.dumps(content, indent=2) + '\n')
+    temporary.replace(path)
+
+
+if __name__ == '__main__':
+    main()

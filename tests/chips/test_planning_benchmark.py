@@ -1,0 +1,72 @@
+"""The benchmark of planning runs and says what it should; how fast it is, is its own business."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def planning(monkeypatch):
+    spec = importlib.util.spec_from_file_location(
+        'planning_benchmark', ROOT / 'benchmarks' / 'planning.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # Not the data at hand: what is tested is the same everywhere.
+    monkeypatch.setattr(module, 'COCO_TINY', [])
+    return module
+
+
+def test_what_it_writes(planning, tmp_path, capsys):
+    out = tmp_path / 'results' / 'planning.json'
+    planning.main(['--images', '30', '20', '--repeats', '2', '--scenes', '1', '--grid-images',
+                   '20', '--out', str(out)])
+    result = json.loads(out.read_text())
+    assert result['images_like'] == 'built-in'
+    assert [run['images'] for run in result['runs']] == [20, 30]
+    for run in result['runs']:
+        assert run['coverage'] == 1.0
+        assert run['plan_bytes'] == 22 * run['chips']
+        assert run['ms_per_image'] > 0
+    assert ['ms_grid' in run for run in result['runs']] == [True, False]
+    assert result['scenes'][0]['coverage'] == 1.0
+    assert result['summary']['plan_bytes_of_a_million_images'] == pytest.approx(
+        result['runs'][1]['plan_bytes'] / 30 * 1e6, rel=1e-3)
+    assert str(ROOT) not in out.read_text()
+    assert str(Path.home()) not in out.read_text()
+    assert 'Dense scenes' in capsys.readouterr().out
+
+
+def test_images_are_made_like_the_given_ones(planning):
+    seeds = planning.built_in_images(50)
+    table = planning.images_like(seeds, 400)
+    assert len(table) == 400
+    shapes = {(w, h) for w, h in zip(seeds.width.tolist(), seeds.height.tolist())}
+    assert {(w, h) for w, h in zip(table.width.tolist(), table.height.tolist())} == shapes
+    originals = {len(seeds.boxes_of(i)): seeds.boxes_of(i) for i in range(50)}
+    for i in range(400):
+        boxes = table.boxes_of(i)
+        assert len(boxes) in originals
+    mean = len(seeds.boxes) / 50
+    assert len(table.boxes) / 400 == pytest.approx(mean, rel=0.2)
+
+
+def test_images_of_several_files_are_joined(planning):
+    a, b = planning.built_in_images(3), planning.built_in_images(2)
+    both = planning.joined([a, b])
+    assert len(both) == 5
+    np.testing.assert_array_equal(both.boxes_of(4), b.boxes_of(1))
+
+
+def test_the_exponent_of_linear_time_is_one(planning):
+    runs = [dict(images=n, ms_per_image=0.1, ms_per_image_cpu=0.1, plan_bytes=90 * n)
+            for n in (10, 1000)]
+    found = planning.summary(runs)
+    assert found['exponent_of_time_in_images'] == pytest.approx(1)
+    assert found['plan_bytes_of_a_million_images'] == 90e6
+    runs[1]['ms_per_image_cpu'] = 1.0  # a hundred times the images, a thousand times the time
+    assert planning.summary(runs)['exponent_of_time_in_images'] == pytest.approx(1.5)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--pixels', type=float, default=170e6,
+        '--pixels', type=float, default=146e6,
         help='training pixels of each of the two detectors [%(default).0f]',
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='random seed [%(default)s]')

@@ -1,4 +1,5 @@
-# The detector of the SNIPER config on whole images at one scale, half the size.
+# The detector of the SNIPER config on whole images at one scale: about half their size, so that a
+# batch of one image has about as many pixels as one of eight chips.
 _base_ = [
     '../_base_/models/faster_rcnn_r18_tiny.py',
     '../_base_/datasets/toy.py',
@@ -6,18 +7,18 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(roi_head=dict(bbox_head=dict(num_classes=4)))
-factor = 0.5
+scale = (500, 500)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale_factor=factor, keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale_factor=factor, keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',

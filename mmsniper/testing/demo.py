@@ -34,7 +34,7 @@ from mmsniper.visualization import draw_detections, save_figure
 
 SNIPER = 'configs/sniper/faster_rcnn_r18_sniper_toy.py'
 SINGLE_SCALE = 'configs/baselines/faster_rcnn_r18_single_scale_toy.py'
-PIXELS = 170e6
+PIXELS = 146e6
 PICTURES = 5
 
 
@@ -45,7 +45,7 @@ class Demo:
     Args:
         root (Path): The project's folder.
         out_dir (Path): Folder of everything that it makes but the toy data.
-        pixels (float): Training pixels of each of the two detectors. Defaults to 170 million.
+        pixels (float): Training pixels of each of the two detectors. Defaults to 146 million.
         seed (int): Random seed. Defaults to 0.
         jobs (int): Trainings at a time, one thread each. Defaults to 2.
     """

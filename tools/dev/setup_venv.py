@@ -190,7 +190,8 @@ def install_stack(venv: Path, stack: str) -> None:
     if wheel:
         pip(venv, 'install', wheel, *packages)
         if not mmcv_fits(venv, verbose=True):
-            raise SetupError(f'{wheel}, built here, cannot be imported; why is above')
+            wheel.unlink()  # or the next try would take it again
+            raise SetupError(f'{wheel.name}, built here, cannot be imported; why is above')
     write_whole(fits_for, variant)
 
 

@@ -74,7 +74,7 @@ PRESETS = {
                 'SNIPER': 'configs/sniper/faster_rcnn_r18_sniper_toy.py',
                 'single-scale': 'configs/baselines/faster_rcnn_r18_single_scale_toy.py',
             },
-            pixels=400e6,
+            pixels=300e6,
         ),
         prepare=make_toy_data,
     ),

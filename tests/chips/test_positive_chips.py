@@ -211,6 +211,16 @@ class TestDeterminism:
             assert same(plan.take(plan.image == i), whole.take(whole.image == i))
 
     @pytest.mark.parametrize('strategy', ['minimum', 'grid'])
+    def test_draws_are_keyed_by_the_index_in_the_whole_data_set(self, strategy):
+        image = (640, 480, [[300, 200, 310, 210]], None)
+        whole = plan_positive_chips(AnnotationTable.from_images([image] * 8), PAPER, strategy)
+        part = plan_positive_chips(
+            AnnotationTable.from_images([image] * 2), PAPER, strategy, image_ids=[6, 3])
+        assert part.image.tolist() == [6, 3]
+        np.testing.assert_array_equal(part.box, whole.box[[6, 3]])
+        assert len(np.unique(whole.box, axis=0)) > 1
+
+    @pytest.mark.parametrize('strategy', ['minimum', 'grid'])
     def test_it_does_not_matter_how_many_images_are_looked_at_together(
         self, strategy, coco_tiny, monkeypatch
     ):
@@ -264,6 +274,25 @@ class TestGrid:
                    for e in range(100)}
         assert {(x, y) for x, y, _, _ in origins} == {
             (x, y) for x in (256, 288) for y in (256, 288)}
+
+    def test_rounding_does_not_decide_whether_a_chip_holds_a_box(self):
+        # At factor 3 chips start at 32 k / 3 and end at (32 k + 512) / 3: whole numbers for these
+        # k. Each box ends there, and only chip k starts before it.
+        images = []
+        for k in range(2, 900, 3):
+            end = (32 * k + 512) // 3
+            images.append((10_000, 171, [[end - 170, 0, end, 10]], None))
+        plan = plan_positive_chips(
+            AnnotationTable.from_images(images), ScalePyramid(512, PAPER.levels[:1]), 'grid')
+        assert plan.image.tolist() == list(range(len(images)))
+
+    def test_the_flush_chip_is_one_among_equals(self):
+        # The grid's chips at 128 and, flush with the edge, at 136 both hold the box.
+        planner = PositiveChipPlanner(one_image([[140, 0, 180, 10]], 200, 64), PLAIN, 'grid')
+        x = np.array([planner.plan(epoch).box[0, 0] for epoch in range(400)])
+        # The standard deviation is 10.
+        assert abs((x == 128).sum() - 200) < 50
+        assert abs((x == 136).sum() - 200) < 50
 
     def test_real_images(self, coco_tiny):
         # The authors' release has 360 and 385 chips on these images.
@@ -371,6 +400,18 @@ class TestOddImages:
         for epoch in range(3):
             plan = plan_positive_chips(table, PAPER, epoch=epoch)
             assert plan_statistics(table, PAPER, plan).coverage == 1.0
+
+
+def test_rounding_to_float32_takes_nothing_off_the_boxes(monkeypatch):
+    # Every chip at the least of its slack, where it ends with its box.
+    monkeypatch.setattr(positive, 'uniform', lambda *key: np.zeros(np.broadcast(*key).shape))
+    rng = np.random.default_rng(0)
+    start = rng.uniform(200, 19_000, (2000, 2)).astype(np.float32)
+    images = [(20_000, 20_000, [[x, y, x + 33.3, y + 44.4]], None) for x, y in start]
+    table = AnnotationTable.from_images(images)
+    plan = plan_positive_chips(table, ScalePyramid(512, PAPER.levels[:1]))
+    assert (plan.box[:, 2:] >= table.boxes[:, 2:]).all()
+    assert (plan.box[:, 2:] - table.boxes[:, 2:]).max() < 0.005
 
 
 def test_a_plan_of_a_million_images_fits_in_200_mb():

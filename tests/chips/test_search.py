@@ -1,8 +1,13 @@
 """The searches for what the rules leave over: each alone, and when it is cut off."""
 
+from itertools import combinations
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from brute_force_covers import bars, fewest_by_integer_program
+from brute_force_covers import bars, fewest_by_integer_program, holds
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from mmsniper.chips import search
@@ -42,6 +47,20 @@ def test_the_search_is_exact(problem):
     assert len(chosen) == fewest
 
 
+@given(st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=1, max_size=9))
+def test_the_search_is_exact_for_any_sets(sets):
+    elements = sorted(set().union(*sets))
+    incidence = np.array([[e in s for e in elements] for s in sets], float)
+    fewest = next(
+        k for k in range(1, len(sets) + 1)
+        if any(incidence[list(rows)].any(axis=0).all()
+               for rows in combinations(range(len(sets)), k)))
+    chosen, proven = search.search(csr_array(incidence), np.arange(len(sets)))
+    assert proven
+    assert covers(csr_array(incidence), chosen)
+    assert len(chosen) == fewest
+
+
 def test_a_search_out_of_nodes_keeps_a_cover_and_claims_nothing(problem, monkeypatch):
     cliques = problem[2]
     everything = np.arange(cliques.shape[0])
@@ -66,6 +85,36 @@ def test_without_time_the_integer_program_leaves_the_cover_as_it_was():
     chosen, proven = search.prove(cliques, cover, time_limit=0)
     assert not proven
     assert chosen is cover
+
+
+def test_what_is_found_when_the_time_is_over_is_not_taken(monkeypatch):
+    # It would depend on how busy the machine is, and ranks would plan differently.
+    sets = csr_array(np.ones((2, 3)))
+    found = SimpleNamespace(status=1, x=np.array([1.0, 0.0]))
+    monkeypatch.setattr(search, 'milp', lambda *args, **kwargs: found)
+    chosen, proven = search.prove(sets, np.array([0, 1]), time_limit=1)
+    assert chosen.tolist() == [0, 1]
+    assert not proven
+
+
+def test_the_local_search_covers_again_only_what_is_left_uncovered():
+    lo, hi = bars(120, extent=40, seed=0)
+    cliques = maximal_cliques(lo, hi)
+    before = search.first_label(cliques[search.greedy(cliques)])
+    points = common(lo, hi, before)[1]
+    held = holds(lo, hi, points).sum(axis=0)
+    sizes = []
+
+    def look(window_lo, window_hi, most):
+        sizes.append((len(window_lo), most))
+
+    search.improve(lo, hi, before, look)
+    expected = []
+    for seed in points:
+        near = np.abs(points - seed).max(axis=1).argsort(kind='stable')[:sizes[0][1]]
+        out = holds(lo, hi, points[near]).sum(axis=0)
+        expected.append((((out > 0) & (out == held)).sum(), len(near)))
+    assert sizes == expected
 
 
 def test_the_local_search_makes_covers_smaller():

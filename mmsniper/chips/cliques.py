@@ -17,13 +17,13 @@ _PART, _ATTEMPTS = 100, 12
 
 
 def clique_cover(
-    lo: Floats, hi: Floats, group: Ints, time_limit: float, *, window: bool = False
+    lo: Floats, hi: Floats, group: Ints, node_limit: int, *, window: bool = False
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """Minimum cover of a graph's vertices with cliques: the rules, then a search for the rest.
 
     Args:
         lo, hi, group: Rectangles, shape (n, 2), (n, 2), (n,).
-        time_limit: As in :func:`minimum_cover`.
+        node_limit: As in :func:`minimum_cover`.
         window: The rectangles are a part of a larger component.
 
     Returns:
@@ -46,7 +46,7 @@ def clique_cover(
         alive = (label < 0) & (keeper == itself)
         keep = alive[i] & alive[j]
         i, j = i[keep], j[keep]
-    unproven = _solve_rest(lo, hi, i, j, label, time_limit, window)
+    unproven = _solve_rest(lo, hi, i, j, label, node_limit, window)
     while (keeper[keeper] != keeper).any():
         keeper = keeper[keeper]
     return label[keeper], unproven[keeper]
@@ -99,7 +99,7 @@ def _dominated(i: Ints, j: Ints) -> tuple[Ints, Ints]:
 
 
 def _solve_rest(
-    lo: Floats, hi: Floats, i: Ints, j: Ints, label: Ints, time_limit: float, window: bool
+    lo: Floats, hi: Floats, i: Ints, j: Ints, label: Ints, node_limit: int, window: bool
 ) -> NDArray[np.bool_]:
     """Label what the rules left over, one connected component at a time."""
     n = len(lo)
@@ -112,7 +112,7 @@ def _solve_rest(
     by = np.argsort(component, kind='stable')
     for members in np.split(vertex[by], run_starts(component[by])[1:]):
         clique, proven = solve(
-            lo[members], hi[members], time_limit, None if window else cover_window)
+            lo[members], hi[members], node_limit, None if window else cover_window)
         # Names unlike those of other components and those of forced cliques, which are below n.
         label[members] = n * (1 + clique) + members[0]
         unproven[members] = not proven
@@ -131,7 +131,7 @@ def cover_window(lo: Floats, hi: Floats, most: int) -> Floats | None:
         chosen[missed[spread(len(missed), _PART)]] = True
         part_lo, part_hi = lo[chosen], hi[chosen]
         group = np.zeros(len(part_lo), np.int64)
-        label, _ = clique_cover(part_lo, part_hi, group, time_limit=0.0, window=True)
+        label, _ = clique_cover(part_lo, part_hi, group, node_limit=0, window=True)
         points = common(part_lo, part_hi, np.unique(label, return_inverse=True)[1])[1]
         if len(points) > most:
             return None

@@ -50,15 +50,15 @@ class Cover:
 
 
 def minimum_cover(
-    lo: ArrayLike, hi: ArrayLike, group: ArrayLike | None = None, *, time_limit: float = 10.0
+    lo: ArrayLike, hi: ArrayLike, group: ArrayLike | None = None, *, node_limit: int = 1000
 ) -> Cover:
     """The fewest points that pierce every rectangle, for many independent groups at once.
 
     Args:
         lo, hi: Corners of the closed rectangles, ``lo <= hi``, shape (n, 2).
         group: Rectangles of different groups never share a point, shape (n,). Default: one group.
-        time_limit: Seconds for the proof in one connected component of a dense scene, after which
-            the best cover found is taken and its group counts as unproven. Default: 10.
+        node_limit: Nodes of the integer program's search tree for a connected component, after
+            which the best cover found is taken and its group counts as unproven. Default: 1000.
 
     Returns:
         The cover, ordered by group and then by the first rectangle of each point. A group's part
@@ -72,7 +72,7 @@ def minimum_cover(
         return Cover(group, lo, hi, group, group)
     order = np.argsort(group, kind='stable')
     lo, hi, group = lo[order], hi[order], group[order]
-    label, open_ = _label(lo, hi, group, time_limit)
+    label, open_ = _label(lo, hi, group, node_limit)
     cover = _as_cover(lo, hi, group, _widen_slack(lo, hi, group, label), group[open_])
     assignment = np.empty(len(lo), np.int64)
     assignment[order] = cover.assignment
@@ -94,7 +94,7 @@ def _check_rectangles(
 
 
 def _label(
-    lo: Floats, hi: Floats, group: Ints, time_limit: float
+    lo: Floats, hi: Floats, group: Ints, node_limit: int
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """Cover sorted groups: each as one clique if it is one, else by the graph's structure.
 
@@ -115,7 +115,7 @@ def _label(
             unproven[part] = True
     hard = np.flatnonzero(np.repeat(~meet & ~crowded, sizes))
     if len(hard):
-        clique, unproven[hard] = clique_cover(lo[hard], hi[hard], group[hard], time_limit)
+        clique, unproven[hard] = clique_cover(lo[hard], hi[hard], group[hard], node_limit)
         label[hard] = len(lo) * (len(starts) + 1) + clique
     return np.unique(label, return_inverse=True)[1], unproven
 

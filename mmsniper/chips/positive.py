@@ -95,12 +95,10 @@ class _Chips:
 
     @classmethod
     def of(cls, num_levels: int, cover: Cover) -> _Chips:
-        hi = cover.hi.astype(np.float32)
-        lo = cover.lo.astype(np.float32)
-        # Rounded inwards, so that boxes stay enclosed.
-        lo = np.minimum(np.where(lo < cover.lo, np.nextafter(lo, np.float32(np.inf)), lo), hi)
         image, level = np.divmod(cover.group, num_levels)
-        return cls(image.astype(np.int32), level.astype(np.int8), lo, hi)
+        return cls(
+            image.astype(np.int32), level.astype(np.int8), cover.lo.astype(np.float32),
+            cover.hi.astype(np.float32))
 
     @classmethod
     def joined(cls, parts: list[_Chips]) -> _Chips:

@@ -17,8 +17,9 @@ from .rectangles import Floats, Ints, common, maximal_cliques, piercings
 # Up to this many rectangles: exact search in Python, with integers as sets, for so many nodes.
 SEARCH_SIZE = 100
 SEARCH_NODES = 2_000
-# Up to this many rectangles: proof by HiGHS, which mostly takes it a second or two.
-PROOF_SIZE = 600
+# Up to this many rectangles: proof by HiGHS, which takes it about a second. Of more, it may spend
+# minutes before the first node, where no limit but one of time would stop it.
+PROOF_SIZE = 160
 # The local search: windows looked at again, and points in each.
 WINDOWS = 400
 WINDOW_POINTS = (6, 20)
@@ -28,7 +29,7 @@ CoverWindow = Callable[[Floats, Floats, int], Floats | None]
 
 
 def solve(
-    lo: Floats, hi: Floats, time_limit: float, cover_window: CoverWindow | None = None
+    lo: Floats, hi: Floats, node_limit: int, cover_window: CoverWindow | None = None
 ) -> tuple[Ints, bool]:
     """Cover connected rectangles with cliques.
 
@@ -37,7 +38,7 @@ def solve(
 
     Args:
         lo, hi: Corners, shape (n, 2).
-        time_limit: Seconds for HiGHS.
+        node_limit: Nodes for HiGHS.
         cover_window: Points that pierce part of the rectangles, at most so many; None if it finds
             none. Default: these rectangles are such a part, only the first search is made.
 
@@ -49,7 +50,7 @@ def solve(
     if len(lo) <= SEARCH_SIZE:
         chosen, proven = search(cliques, chosen)
     if not proven and cover_window is not None and len(lo) <= PROOF_SIZE:
-        chosen, proven = prove(cliques, chosen, time_limit)
+        chosen, proven = prove(cliques, chosen, node_limit)
     labels = first_label(cliques[chosen])
     if not proven and cover_window is not None:
         labels = improve(lo, hi, labels, cover_window)
@@ -152,29 +153,31 @@ def _independent(open_: int, adjacent: list[int]) -> int:
     return count
 
 
-def prove(cliques: csr_array, cover: Ints, time_limit: float) -> tuple[Ints, bool]:
+def prove(cliques: csr_array, cover: Ints, node_limit: int) -> tuple[Ints, bool]:
     """Integer programming by HiGHS.
 
-    A cover that HiGHS has not proven minimal when the time is over is not taken: what is planned
-    must not depend on how busy the machine is.
+    The limit is on nodes and not on seconds: what is planned must not depend on how busy the
+    machine is, or ranks would plan differently, and a resumed run differently from the first.
 
     Args:
         cliques: Shape (number of cliques, number of rectangles).
         cover: Rows of a cover, to fall back on.
-        time_limit: Seconds.
+        node_limit: Nodes of the search tree.
 
     Returns:
         Rows of a cover, and whether it is proven minimal.
     """
     result = milp(
         np.ones(cliques.shape[0]), integrality=1, bounds=Bounds(0, 1),
-        constraints=LinearConstraint(cliques.T, 1), options=dict(time_limit=time_limit),
+        constraints=LinearConstraint(cliques.T, 1), options=dict(node_limit=node_limit),
     )
-    if result.status != 0:
+    if result.x is None:
         return cover, False
     chosen = np.flatnonzero(result.x > 0.5)
     covers = np.diff(cliques[chosen].tocsc().indptr).all()
-    return (chosen, True) if covers else (cover, False)
+    if not covers or len(chosen) > len(cover):
+        return cover, False
+    return chosen, result.status == 0
 
 
 def improve(lo: Floats, hi: Floats, labels: Ints, cover_window: CoverWindow) -> Ints:

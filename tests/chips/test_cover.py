@@ -156,13 +156,14 @@ class TestDenseScenes:
         assert len(cover.unproven) == 0
         assert len(cover) == fewest_by_integer_program(lo, hi, end_points(lo, hi))
 
-    def test_without_time_for_a_proof_the_cover_is_good_and_said_to_be_unproven(self, monkeypatch):
+    def test_where_a_proof_would_take_too_long_the_cover_is_good_and_said_to_be_unproven(self, monkeypatch):
         lo, hi = bars(60, extent=30, seed=3)
         lo, hi = np.concatenate([lo, [[99, 99]]]), np.concatenate([hi, [[100, 100]]])
         group = np.append(np.full(60, 7), 9)
         fewest = len(minimum_cover(lo, hi, group))
         monkeypatch.setattr(search, 'SEARCH_SIZE', 0)
-        cover = minimum_cover(lo, hi, group, time_limit=0)
+        monkeypatch.setattr(search, 'PROOF_SIZE', 0)
+        cover = minimum_cover(lo, hi, group)
         check_cover(cover, lo, hi, group)
         assert cover.unproven.tolist() == [7]
         assert fewest <= len(cover) <= fewest * 1.1

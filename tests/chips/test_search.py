@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from brute_force_covers import bars, fewest_by_integer_program, holds
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -48,6 +48,7 @@ def test_the_search_is_exact(problem):
 
 
 @given(st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=1, max_size=9))
+@example([{0, 2}, {0, 1, 4}, {0, 1, 3}, {2, 4}])
 def test_the_search_is_exact_for_any_sets(sets):
     elements = sorted(set().union(*sets))
     incidence = np.array([[e in s for e in elements] for s in sets], float)
@@ -72,29 +73,34 @@ def test_a_search_out_of_nodes_keeps_a_cover_and_claims_nothing(problem, monkeyp
 
 def test_the_integer_program_is_exact(problem):
     _, _, cliques, fewest = problem
-    chosen, proven = search.prove(cliques, search.greedy(cliques), time_limit=60)
+    chosen, proven = search.prove(cliques, search.greedy(cliques), node_limit=1000)
     assert proven
     assert covers(cliques, chosen)
     assert len(chosen) == fewest
 
 
-def test_without_time_the_integer_program_leaves_the_cover_as_it_was():
-    lo, hi = bars(150, extent=40, seed=0)
-    cliques = maximal_cliques(lo, hi)
-    cover = search.greedy(cliques)
-    chosen, proven = search.prove(cliques, cover, time_limit=0)
-    assert not proven
-    assert chosen is cover
-
-
-def test_what_is_found_when_the_time_is_over_is_not_taken(monkeypatch):
-    # It would depend on how busy the machine is, and ranks would plan differently.
+@pytest.mark.parametrize(
+    'found, chosen',
+    [(None, [0, 1]), ([1.0, 0.0], [0]), ([0.0, 0.0], [0, 1])],
+    ids=['nothing', 'a smaller cover', 'no cover'],
+)
+def test_out_of_nodes_the_integer_program_proves_nothing_but_may_help(monkeypatch, found, chosen):
     sets = csr_array(np.ones((2, 3)))
-    found = SimpleNamespace(status=1, x=np.array([1.0, 0.0]))
-    monkeypatch.setattr(search, 'milp', lambda *args, **kwargs: found)
-    chosen, proven = search.prove(sets, np.array([0, 1]), time_limit=1)
-    assert chosen.tolist() == [0, 1]
+    result = SimpleNamespace(status=1, x=None if found is None else np.array(found))
+    monkeypatch.setattr(search, 'milp', lambda *args, **kwargs: result)
+    rows, proven = search.prove(sets, np.array([0, 1]), node_limit=1)
+    assert rows.tolist() == chosen
     assert not proven
+
+
+def test_no_limit_of_the_integer_program_depends_on_the_clock(monkeypatch):
+    # Otherwise ranks would plan differently, and a resumed run differently from the first.
+    options = {}
+    monkeypatch.setattr(
+        search, 'milp', lambda *args, **kwargs: options.update(kwargs['options'])
+        or SimpleNamespace(status=1, x=None))
+    search.prove(csr_array(np.ones((2, 3))), np.array([0, 1]), node_limit=7)
+    assert options == {'node_limit': 7}
 
 
 def test_the_local_search_covers_again_only_what_is_left_uncovered():
@@ -119,7 +125,7 @@ def test_the_local_search_covers_again_only_what_is_left_uncovered():
 
 def test_the_local_search_makes_covers_smaller():
     improved = 0
-    for seed in SEEDS:
+    for seed in range(4):
         lo, hi = bars(120, extent=40, seed=seed)
         cliques = maximal_cliques(lo, hi)
         before = search.first_label(cliques[search.greedy(cliques)])
@@ -128,7 +134,7 @@ def test_the_local_search_makes_covers_smaller():
         assert (slack_lo <= slack_hi).all()
         assert after.max() <= before.max()
         improved += after.max() < before.max()
-    assert improved > len(SEEDS) / 2
+    assert improved >= 3
 
 
 def test_a_local_search_that_finds_nothing_keeps_the_number():

@@ -156,7 +156,7 @@ class TestDenseScenes:
         assert len(cover.unproven) == 0
         assert len(cover) == fewest_by_integer_program(lo, hi, end_points(lo, hi))
 
-    def test_where_a_proof_would_take_too_long_the_cover_is_good_and_said_to_be_unproven(self, monkeypatch):
+    def test_without_a_proof_the_cover_is_good_and_said_to_be_unproven(self, monkeypatch):
         lo, hi = bars(60, extent=30, seed=3)
         lo, hi = np.concatenate([lo, [[99, 99]]]), np.concatenate([hi, [[100, 100]]])
         group = np.append(np.full(60, 7), 9)

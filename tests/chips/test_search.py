@@ -80,7 +80,7 @@ def test_the_integer_program_is_exact(problem):
 
 
 @pytest.mark.parametrize(
-    'found, chosen',
+    ('found', 'chosen'),
     [(None, [0, 1]), ([1.0, 0.0], [0]), ([0.0, 0.0], [0, 1])],
     ids=['nothing', 'a smaller cover', 'no cover'],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +112,8 @@ def draw_predictions(run: TrainingRun, out_dir: Path, console: Console) -> None:
         by_id = {sample['img_id']: sample['pred_instances'] for sample in pickle.load(file)}
     cfg = Config.fromfile(run.root / run.config)
     init_default_scope(cfg.default_scope)
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    with redirect_stdout(io.StringIO()):  # pycocotools talks
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
     for index in track(busiest(dataset, PICTURES), 'pictures of detections', console=console):
         info = dataset.get_data_info(index)
         found, objects = by_id[info['img_id']], info['instances']

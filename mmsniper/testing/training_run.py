@@ -7,10 +7,12 @@ interrupted training continues from its last checkpoint.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -214,6 +216,7 @@ def _run_stage(
     with open(log_path, 'a') as log, subprocess.Popen(
         run.command(stage), cwd=run.root, env=env, text=True, errors='replace',
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[lock.fileno()],
+        preexec_fn=_end_with_parent,
     ) as process:  # fmt: skip
         started(process)
         for line in process.stdout:
@@ -230,9 +233,19 @@ def _run_stage(
         )
 
 
+_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent ends, even if that is killed."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @contextmanager
 def _locked(work_dir: Path) -> Any:
-    """Hold the folder's lock. The stages inherit it: it outlives a killed parent, as they do."""
+    """Hold the folder's lock. The stages inherit it, in case they outlive a killed parent."""
     with open(work_dir / 'lock', 'w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

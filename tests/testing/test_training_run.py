@@ -1,5 +1,6 @@
 """A run does its stages as a user would, keeps what is finished, and says what went wrong."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -187,3 +188,31 @@ def test_the_last_test_counts(run):
         content = {f'coco/bbox_{theirs}': value for theirs in METRICS.values()}
         (folder / f'{name}.json').write_text(json.dumps(content))
     assert training_run.test_result(run, 'test')['AP'] == 0.2
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks the Linux kernel to end processes')
+def test_a_stage_ends_with_a_killed_parent(run):
+    (run.root / 'tools' / 'train.py').write_text(
+        'import pathlib, time\n'
+        'print("Epoch(train) [1][1/1]", flush=True)\n'
+        'time.sleep(20)\n'
+        'pathlib.Path("survived").touch()\n'
+    )
+    parent = (
+        'from pathlib import Path\n'
+        'from mmsniper.testing.training_run import TrainingRun, execute\n'
+        'def say(stage, done):\n'
+        '    print(done, flush=True)\n'
+        f'root = Path({str(run.root)!r})\n'
+        'execute(TrainingRun("a.py", 1, 0, root / "runs", root), say)\n'
+    )
+    with subprocess.Popen(
+        [sys.executable, '-c', parent], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == '0.0\n'
+        assert process.stdout.readline() == '1.0\n'  # the stage has started and waits
+        process.kill()
+    # The stage held the lock: who gets it knows that the stage has ended.
+    with open(run.root / 'runs' / 'lock') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    assert not (run.root / 'survived').exists()

@@ -1,0 +1,39 @@
+"""The control changes how detections are merged, and nothing else of a test."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    'SNIPER': 'sniper/faster_rcnn_r18_sniper_bccd.py',
+    'single-scale': 'baselines/faster_rcnn_r18_single_scale_bccd.py',
+    'multi-scale': 'baselines/faster_rcnn_r18_multi_scale_bccd.py',
+}
+
+
+def controls():
+    spec = importlib.util.spec_from_file_location(
+        'nms_control', ROOT / 'benchmarks' / 'nms_control.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.CONTROLS
+
+
+@pytest.mark.parametrize('control', controls(), ids=lambda c: f'{c[0]}, {c[1]}')
+def test_it_changes_the_nms_that_decides_and_nothing_else(control):
+    name, how, change, tta = control
+    cfg = Config.fromfile(ROOT / 'configs' / CONFIGS[name])
+    before = cfg.to_dict()
+    change(cfg)
+    after = cfg.to_dict()
+    deciding = after['tta_model']['tta_cfg'] if tta else after['model']['test_cfg']['rcnn']
+    assert deciding['nms']['type'] == ('soft_nms' if 'Soft-NMS' in how else 'nms')
+    assert deciding['max_per_img'] == 100
+    for side in (before, after):
+        side['model']['test_cfg'].pop('rcnn')
+        side.get('tta_model', {}).pop('tta_cfg', None)
+    assert after == before

@@ -1,6 +1,14 @@
-"""Which chips: pyramid, cover, plan. Pure NumPy and SciPy."""
+"""Which chips: pyramid, cover, plans of positive and negative chips. Pure NumPy and SciPy."""
 
 from .cover import Cover, grid_cover, minimum_cover
+from .negative import (
+    MIN_PROPOSALS,
+    NegativeChips,
+    NegativeStatistics,
+    draw_negative_chips,
+    plan_negative_chips,
+)
+from .negative_pool import NegativeChipPool
 from .plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
 from .positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from .pyramid import Level, ResizeRule, ScalePyramid
@@ -8,6 +16,7 @@ from .statistics import PlanStatistics, pixel_ratio, plan_statistics
 
 __all__ = [
     'KINDS',
+    'MIN_PROPOSALS',
     'NEGATIVE',
     'POSITIVE',
     'STRATEGIES',
@@ -15,13 +24,18 @@ __all__ = [
     'ChipPlan',
     'Cover',
     'Level',
+    'NegativeChipPool',
+    'NegativeChips',
+    'NegativeStatistics',
     'PlanStatistics',
     'PositiveChipPlanner',
     'ResizeRule',
     'ScalePyramid',
+    'draw_negative_chips',
     'grid_cover',
     'minimum_cover',
     'pixel_ratio',
+    'plan_negative_chips',
     'plan_positive_chips',
     'plan_statistics',
 ]

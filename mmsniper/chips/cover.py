@@ -249,9 +249,11 @@ def _grid_points(
 
 
 def grid_greedy(
-    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None
+    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None, least: int = 1
 ) -> tuple[Ints, Ints]:
     """Greedy choice for one group; see :func:`grid_cover`.
+
+    Ends when no point pierces ``least`` of what is left.
 
     Returns:
         For every rectangle the number of its point or -1, and the points, shape (k, 2).
@@ -261,17 +263,38 @@ def grid_greedy(
     if not exists.any():
         return chosen, np.zeros((0, 2), np.int64)
     origin = first[exists].min(axis=0)
-    gain = np.zeros(last[exists].max(axis=0) - origin + 1, np.int32)
-    (a, c), (b, d) = (first - origin).T.tolist(), (last - origin + 1).T.tolist()
-    for k in np.flatnonzero(exists).tolist():
-        gain[a[k]:b[k], c[k]:d[k]] += 1
-    while gain.any():
-        best = np.flatnonzero(gain == gain.max())
-        draw = 0.0 if draws is None else draws[len(points)]
-        point = np.array(np.unravel_index(best[int(draw * len(best))], gain.shape)) + origin
-        new = np.flatnonzero((chosen < 0) & ((first <= point) & (point <= last)).all(axis=1))
-        for k in new.tolist():
-            gain[a[k]:b[k], c[k]:d[k]] -= 1
+    gain = _depth(first[exists] - origin, last[exists] - origin)
+    open_ = np.flatnonzero(exists)
+    while (most := gain.max()) >= least:
+        if draws is None:
+            best = gain.argmax()
+        else:
+            best = np.flatnonzero(gain == most)
+            best = best[int(draws[len(points)] * len(best))]
+        point = np.array(np.unravel_index(best, gain.shape)) + origin
+        hit = ((first[open_] <= point) & (point <= last[open_])).all(axis=1)
+        new, open_ = open_[hit], open_[~hit]
+        corner = first[new].min(axis=0)
+        depth = _depth(first[new] - corner, last[new] - corner)
+        (x, y), (w, h) = (corner - origin).tolist(), depth.shape
+        gain[x:x + w, y:y + h] -= depth
         chosen[new] = len(points)
         points.append(point)
-    return chosen, np.array(points)
+    return chosen, np.array(points, np.int64).reshape(-1, 2)
+
+
+def _depth(first: Ints, last: Ints) -> Ints:
+    """How many of the rectangles each point of a grid is in.
+
+    Args:
+        first, last: First and last grid lines, from 0 on, shape (n, 2).
+
+    Returns:
+        int32 array that ends with the greatest of the lines.
+    """
+    (a, c), (b, d) = first.T, (last + 1).T
+    wide, high = b.max() + 1, d.max() + 1
+    corners = np.concatenate([a * high + c, b * high + d, a * high + d, b * high + c])
+    sign = np.repeat([1.0, 1.0, -1.0, -1.0], len(first))
+    steps = np.bincount(corners, sign, wide * high).astype(np.int32).reshape(wide, high)
+    return steps.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)[:-1, :-1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,13 @@ class ChipPlan:
             np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros((0, 4), np.float32),
             np.zeros(0, np.int8),
         )
+
+    @classmethod
+    def joined(cls, plans: Sequence[ChipPlan]) -> ChipPlan:
+        """The chips of several plans, one after the other."""
+        plans = [cls.empty(), *plans]
+        return cls(*(np.concatenate([getattr(plan, field.name) for plan in plans])
+                     for field in fields(cls)))
 
     def take(self, index: ArrayLike) -> ChipPlan:
         """The chips at the given positions (or of the given mask), in that order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,78 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from .cover import Cover, grid_cover, minimum_cover
 from .plan import POSITIVE, AnnotationTable, ChipPlan
-from .pyramid import TOLERANCE, ScalePyramid
+from .pyramid import ScalePyramid
 from .seeding import uniform
+from .targets import Ints, Targets, grid_lines, targets
 
 STRATEGIES = ('minimum', 'grid')
-# Boxes looked at together, and chips placed together: bounds the temporary memory, and the time
-# between two reports of progress.
-_BOXES = 1 << 14
+# Chips placed together: bounds the temporary memory.
 _CHIPS = 1 << 18
 
 Progress = Callable[[int, int], None]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
-
-    Attributes:
-        image: Image index, shape (n,), ascending.
-        level: Pyramid level, shape (n,), ascending within an image.
-        index: Index of the box in the table, shape (n,).
-        box: Original pixels, xyxy, shape (n, 4).
-        size: Width and height of the image, shape (n, 2).
-        scale: Scaled pixels per original pixel, shape (n, 1).
-        side: Side of a chip in original pixels, shape (n, 1).
-    """
-
-    image: Ints
-    level: Ints
-    index: Ints
-    box: Floats
-    size: Floats
-    scale: Floats
-    side: Floats
-
-    def group(self, num_levels: int) -> Ints:
-        """A number for each (image, level), shape (n,)."""
-        return self.image * num_levels + self.level
-
-    def origins(self) -> tuple[Floats, Floats]:
-        """Corners of the rectangle of the chip origins with which a chip encloses each box.
-
-        Returns:
-            Least and greatest (left, top), original pixels, shape (n, 2) each.
-        """
-        side = self.side * (1 + TOLERANCE)
-        hi = np.minimum(self.box[:, :2], np.maximum(self.size - side, 0))
-        return np.clip(self.box[:, 2:] - side, 0, hi), hi
-
-
-def targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
-    """Chunks of images and what must be enclosed in them, in the order of the images."""
-    starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
-    cuts = np.unique([0, *starts, len(table)]).tolist()
-    for first, last in zip(cuts[:-1], cuts[1:]):
-        yield range(first, last), _targets(table, pyramid, first, last)
-
-
-def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: int) -> Targets:
-    part = slice(table.offset[first], table.offset[last])
-    image = np.repeat(np.arange(first, last), np.diff(table.offset[first:last + 1]))
-    size = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
-    valid, fits = pyramid.valid_and_fits(table.boxes[part], size[:, 0], size[:, 1])
-    i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
-    by = np.lexsort((level, image[i]))
-    i, level = i[by], level[by]
-    scale = pyramid.scales(size[i, 0], size[i, 1])[np.arange(len(i)), level][:, None]
-    return Targets(
-        image[i], level, part.start + i, table.boxes[part][i].astype(np.float64), size[i], scale,
-        pyramid.chip_size / scale,
-    )
 
 
 @dataclass(frozen=True)
@@ -196,7 +133,7 @@ class PositiveChipPlanner:
         stride = least + int(uniform(self.seed, epoch) * (greatest - least + 1))
         step = stride / part.scale
         edge = np.maximum(part.size - part.side, 0)
-        first, last = _grid_lines(part, step, edge)
+        first, last = grid_lines(part, step, edge)
         ordinal = np.arange(len(group)) - np.searchsorted(group, group)
         draws = uniform(self.seed, epoch, part.level, self.image_ids[part.image], ordinal)
         cover = grid_cover(first, last, group, draws)
@@ -252,21 +189,6 @@ def plan_positive_chips(
     planner = PositiveChipPlanner(
         table, pyramid, strategy, stride, seed, image_ids=image_ids, progress=progress)
     return planner.plan(epoch)
-
-
-def _grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
-    """First and last line of the grid of chip origins with which a chip encloses each box.
-
-    Lines 0, 1, ... are a step apart (original px); the last one of an image is at its ``edge``,
-    where the chip is flush with the image's end.
-    """
-    number = np.ceil(edge / step - TOLERANCE)
-    slip = TOLERANCE * part.side
-    first = np.ceil((part.box[:, 2:] - part.side - slip) / step)
-    last = np.floor((part.box[:, :2] + slip) / step)
-    first = np.clip(first, 0, number)
-    last = np.where(part.box[:, :2] + slip >= edge, number, np.minimum(last, number - 1))
-    return first.astype(np.int64), last.astype(np.int64)
 
 
 def _check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .plan import AnnotationTable, ChipPlan
-from .positive import Targets, targets
 from .pyramid import ScalePyramid
-from .rectangles import blocks, expand
-
-# A box counts as enclosed if it sticks out by less than this, in original px and relatively:
-# plans are float32.
-_ABSOLUTE = 1e-3
-_RELATIVE = 2.0**-23
+from .targets import Windows, targets
 
 
 @dataclass(frozen=True)
@@ -61,36 +54,17 @@ def plan_statistics(
         pyramid: The scale pyramid.
         plan: Chips of the table's images, which ``plan.image`` indexes.
     """
-    key = plan.image.astype(np.int64) * pyramid.num_levels + plan.level
-    order = np.argsort(key, kind='stable')
-    key, window = key[order], plan.box[order]
+    windows = Windows.of(plan, pyramid.num_levels)
     boxes, pairs, covered, reached = int((~table.ignore).sum()), 0, 0, 0
     for _, part in targets(table, pyramid):
         pairs += len(part.image)
-        covered += int(_enclosed(part, part.group(pyramid.num_levels), key, window).sum())
+        covered += int(windows.enclose(part).sum())
         reached += len(np.unique(part.index))
     return PlanStatistics(
         images=len(table), boxes=boxes, chips=len(plan),
         chips_per_level=plan.count_per_level(pyramid.num_levels).tolist(), pairs=pairs,
         covered=covered, orphans=boxes - reached,
     )
-
-
-def _enclosed(
-    part: Targets, group: NDArray[np.int64], key: NDArray[np.int64], window: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Which targets are in one of the windows with the key of their group (keys are sorted)."""
-    found = np.zeros(len(group), bool)
-    start, stop = np.searchsorted(key, group), np.searchsorted(key, group, side='right')
-    for block in blocks(start, stop):
-        i, k = expand(start[block], stop[block])
-        i += block.start
-        box = part.box[i]
-        slip = _ABSOLUTE + _RELATIVE * box
-        inside = (box[:, :2] >= window[k, :2] - slip[:, :2]) & (
-            box[:, 2:] <= window[k, 2:] + slip[:, 2:])
-        found[i[inside.all(axis=1)]] = True
-    return found
 
 
 def pixel_ratio(

@@ -17,6 +17,7 @@ from mmsniper.chips import (
     plan_positive_chips,
     plan_statistics,
     positive,
+    targets,
 )
 
 PAPER = ScalePyramid.from_config(dict(chip_size=512, levels=[
@@ -225,7 +226,7 @@ class TestDeterminism:
         self, strategy, coco_tiny, monkeypatch
     ):
         whole = plan_positive_chips(coco_tiny[1], PAPER, strategy)
-        monkeypatch.setattr(positive, '_BOXES', 10)
+        monkeypatch.setattr(targets, '_BOXES', 10)
         monkeypatch.setattr(positive, '_CHIPS', 7)
         assert same(plan_positive_chips(coco_tiny[1], PAPER, strategy), whole)
 

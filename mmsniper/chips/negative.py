@@ -1,0 +1,235 @@
+"""Negative chips: windows in which a briefly trained RPN sees objects that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cover import grid_greedy
+from .plan import NEGATIVE, AnnotationTable, ChipPlan
+from .pyramid import ScalePyramid
+from .rectangles import Ints, expand, run_starts
+from .seeding import uniform
+from .targets import Targets, Windows, grid_lines, targets
+
+MIN_PROPOSALS = (25, 10)
+"""What the authors' release asks of a chip: more than this many, finest level and others."""
+
+# Tells the draws of negative chips from those that place positive ones.
+_SALT = 2
+
+
+@dataclass(frozen=True)
+class NegativeStatistics:
+    """Numbers about negative chips; sums over parts of a data set can be added up.
+
+    Attributes:
+        images: Images that were looked at.
+        proposals: Proposals in them.
+        valid: Pairs (proposal, level) that are valid and fit into a chip.
+        enclosed: Those of them that lie whole in a positive chip of the level.
+        chips_per_level: Chips of the pool, fine to coarse.
+        capped: Chips left out because their image has enough.
+        images_with_chips: Images with a chip in the pool.
+    """
+
+    images: int
+    proposals: int
+    valid: int
+    enclosed: int
+    chips_per_level: tuple[int, ...]
+    capped: int
+    images_with_chips: int
+
+    @property
+    def chips(self) -> int:
+        """Chips of the pool."""
+        return sum(self.chips_per_level)
+
+    def __add__(self, other: NegativeStatistics) -> NegativeStatistics:
+        levels = tuple(a + b for a, b in zip(self.chips_per_level, other.chips_per_level))
+        mine, theirs = vars(self), vars(other)
+        return NegativeStatistics(
+            **{k: mine[k] + theirs[k] for k in mine if k != 'chips_per_level'},
+            chips_per_level=levels,
+        )
+
+    def __str__(self) -> str:
+        share = self.enclosed / max(self.valid, 1)
+        return (
+            f'{self.chips} negative chips for {self.images_with_chips} of {self.images} images, '
+            f'fine to coarse {list(self.chips_per_level)}; of {self.proposals} proposals, valid at '
+            f'{self.valid} levels, positive chips enclose {share:.1%}'
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NegativeChips:
+    """What :func:`plan_negative_chips` finds.
+
+    Attributes:
+        chips: The chips, by image, level, and the number of proposals that they hold.
+        held: Uncovered proposals that each chip encloses and no chip before it, int32, shape (n,).
+        uncovered: The proposals that no positive chip encloses, at the levels where they count.
+        statistics: Numbers about them.
+    """
+
+    chips: ChipPlan
+    held: NDArray[np.int32]
+    uncovered: Targets
+    statistics: NegativeStatistics
+
+
+def plan_negative_chips(
+    proposals: AnnotationTable,
+    positives: ChipPlan,
+    pyramid: ScalePyramid,
+    min_proposals: int | Sequence[int] = MIN_PROPOSALS,
+    max_per_image: int | None = None,
+    stride: int = 32,
+) -> NegativeChips:
+    """Find windows full of proposals that no positive chip encloses (SNIPER section 3.3).
+
+    At each level: the proposals whose size is in the level's valid range and which lie in no
+    positive chip of the level are covered greedily, with chips at every ``stride`` scaled pixels
+    and flush with the image's right and bottom edges, each time the one that encloses most of what
+    is left. Chips that enclose more than ``min_proposals`` are kept.
+
+    Args:
+        proposals: Image sizes and proposals, xyxy in original pixels: a table whose boxes are the
+            proposals, best first or in any order.
+        positives: Positive chips of the same images.
+        pyramid: The scale pyramid.
+        min_proposals: A chip must hold *more* than this many. One number, or one for each level,
+            fine to coarse, of which the last holds for all further levels. Default: (25, 10), as
+            in the authors' release.
+        max_per_image: Keep at most so many chips of an image, those that hold most. Default:
+            None, all.
+        stride: Stride of the candidates in scaled pixels. Default: 32.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> table = AnnotationTable.from_images([(200, 100, [[150, 40, 160, 50]] * 3, None)])
+        >>> pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[
+        ...     dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+        >>> plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2).held
+        array([3], dtype=int32)
+    """
+    least = _least(min_proposals, pyramid.num_levels)
+    if max_per_image is not None and not max_per_image >= 1:
+        raise ValueError(f'max_per_image must be at least 1, or None; got {max_per_image!r}')
+    if not (stride >= 1 and int(stride) == stride):
+        raise ValueError(f'stride must be a positive number of scaled pixels, got {stride!r}')
+    windows = Windows.of(positives, pyramid.num_levels)
+    valid, open_, covers = 0, [], []
+    for _, part in targets(proposals, pyramid):
+        valid += len(part.image)
+        open_.append(part.take(~windows.enclose(part)))
+        covers.append(_cover(open_[-1], pyramid.num_levels, least, stride))
+    uncovered = Targets.joined(open_)
+    chips, held = _joined(covers)
+    kept = _best(chips, held, max_per_image)
+    pool = chips.take(kept)
+    return NegativeChips(
+        pool, held[kept], uncovered,
+        NegativeStatistics(
+            images=len(proposals), proposals=int((~proposals.ignore).sum()), valid=valid,
+            enclosed=valid - len(uncovered.image),
+            chips_per_level=tuple(pool.count_per_level(pyramid.num_levels).tolist()),
+            capped=len(chips) - len(pool), images_with_chips=len(np.unique(pool.image)),
+        ),
+    )
+
+
+def draw_negative_chips(pool: ChipPlan, per_image: int, seed: int, epoch: int) -> ChipPlan:
+    """Draw an epoch's negative chips: up to ``per_image`` of each image, without replacement.
+
+    Args:
+        pool: Negative chips, ascending by image.
+        per_image: Chips of an image in an epoch; the authors' release takes at most 2.
+        seed, epoch: What the draw depends on, together with the image.
+
+    Returns:
+        The chosen chips, in the order of the pool.
+    """
+    starts = run_starts(pool.image)
+    first = np.repeat(starts, np.diff(np.append(starts, len(pool))))
+    draw = uniform(seed, epoch, pool.image, np.arange(len(pool)) - first, _SALT)
+    order = np.lexsort((draw, pool.image))
+    return pool.take(np.sort(order[np.arange(len(pool)) - first < per_image]))
+
+
+def _least(min_proposals: int | Sequence[int], levels: int) -> list[int]:
+    """The least number of proposals that makes a chip, at each level."""
+    given = min_proposals if isinstance(min_proposals, Sequence) else [min_proposals]
+    if not given or not all(_is_count(value) for value in given):
+        raise ValueError(
+            f'min_proposals must be a number, or one for each level, not negative; got '
+            f'{min_proposals!r}'
+        )
+    return [int(given[min(level, len(given) - 1)]) + 1 for level in range(levels)]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and value >= 0
+
+
+def _cover(
+    part: Targets, levels: int, least: Sequence[int], stride: int
+) -> tuple[ChipPlan, NDArray[np.int32]]:
+    """Greedy chips over the targets, and how many targets each is the first to enclose."""
+    step, edge = stride / part.scale, np.maximum(part.size - part.side, 0)
+    first, last = grid_lines(part, step, edge)
+    group = part.group(levels)
+    starts = run_starts(group)
+    at, origin, held = [], [np.zeros((0, 2))], []
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(group)]):
+        enough = least[part.level[start]]
+        if stop - start < enough:
+            continue
+        chosen, points = _greedy(first[start:stop], last[start:stop], enough)
+        at += [start] * len(points)
+        origin.append(np.minimum(points * step[start], edge[start]))
+        held += np.bincount(chosen[chosen >= 0], minlength=len(points)).tolist()
+    at, origin = np.array(at, np.int64), np.concatenate(origin)
+    box = np.concatenate([origin, np.minimum(origin + part.side[at], part.size[at])], axis=1)
+    chips = ChipPlan(
+        part.image[at].astype(np.int32), part.level[at].astype(np.int8), box.astype(np.float32),
+        np.full(len(at), NEGATIVE, np.int8),
+    )
+    return chips, np.array(held, np.int32)
+
+
+def _greedy(first: Ints, last: Ints, least: int) -> tuple[Ints, Ints]:
+    """As :func:`grid_greedy`, on those grid lines only at which some rectangle begins.
+
+    The first of the deepest points lies on such lines, so that nothing is lost; scenes of 20,000 px
+    have more lines than proposals.
+    """
+    lines = [np.unique(column) for column in first.T]
+    few_first = np.stack([np.searchsorted(x, c) for x, c in zip(lines, first.T)], axis=1)
+    few_last = np.stack(
+        [np.searchsorted(x, c, side='right') - 1 for x, c in zip(lines, last.T)], axis=1)
+    chosen, points = grid_greedy(few_first, few_last, least=least)
+    return chosen, np.stack([x[c] for x, c in zip(lines, points.T)], axis=1)
+
+
+def _joined(parts: Sequence[tuple[ChipPlan, NDArray]]) -> tuple[ChipPlan, NDArray[np.int32]]:
+    held = [np.zeros(0, np.int32), *(held for _, held in parts)]
+    return ChipPlan.joined([chips for chips, _ in parts]), np.concatenate(held)
+
+
+def _best(chips: ChipPlan, held: NDArray[np.int32], limit: int | None) -> Ints:
+    """Positions of each image's ``limit`` chips that hold most, in the order of the chips."""
+    if limit is None:
+        return np.arange(len(chips))
+    order = np.lexsort((-held, chips.image))
+    starts = run_starts(chips.image)
+    _, rank = expand(np.zeros_like(starts), np.diff(np.append(starts, len(chips))))
+    return np.sort(order[rank < limit])

@@ -1,0 +1,243 @@
+"""The pool of negative chips that epochs draw from, as a file that knows what it belongs to."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmsniper.files import replacing
+
+from .negative import NegativeStatistics
+from .plan import NEGATIVE, ChipPlan
+from .pyramid import ScalePyramid
+
+FORMAT = 1
+# Images whose uncovered proposals are kept, for pictures; all of them would be gigabytes.
+_SHOWN = 1000
+_ARRAYS = (
+    'format', 'pyramid', 'origin', 'statistics', 'img_path', 'width', 'height', 'image', 'level',
+    'box', 'held', 'uncovered_image', 'uncovered_level', 'uncovered_box',
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class NegativeChipPool:
+    """Negative chips of a data set's images.
+
+    Images are known by their files, not by their positions, so that a pool serves any data set
+    whose images it has: a part of it, or one that repeats them.
+
+    Attributes:
+        pyramid: The pyramid that the chips belong to.
+        img_path: Files of the images that were looked at, each once, shape (num_images,).
+        width, height: Their sizes in original pixels, int32, shape (num_images,).
+        chips: The chips, ascending by image; ``chips.image`` indexes ``img_path``.
+        held: Uncovered proposals that each chip holds, int32, shape (n,).
+        statistics: Numbers about the mining.
+        uncovered_image, uncovered_level, uncovered_box: For pictures, the proposals that no
+            positive chip encloses, of up to 1000 images: int32 (m,), int8 (m,), float32 (m, 4).
+        origin: What the pool was mined from, so that it is recognised. Default: ''.
+    """
+
+    pyramid: ScalePyramid
+    img_path: NDArray[np.str_]
+    width: NDArray[np.int32]
+    height: NDArray[np.int32]
+    chips: ChipPlan
+    held: NDArray[np.int32]
+    statistics: NegativeStatistics
+    uncovered_image: NDArray[np.int32]
+    uncovered_level: NDArray[np.int8]
+    uncovered_box: NDArray[np.float32]
+    origin: str = ''
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> NegativeChipPool:
+        """Read a pool.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is cut short, or is not a pool; it says which.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in _ARRAYS if name in content}
+        except FileNotFoundError:
+            raise FileNotFoundError(f'there is no pool of negative chips {path}') from None
+        except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, EOFError, OSError,
+                TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{path} is not a whole .npz file, it may have been cut short ({error}): mine the '
+                f'negative chips again'
+            ) from None
+        missing = [name for name in _ARRAYS if name not in arrays]
+        if missing or int(arrays['format']) != FORMAT:
+            what = f'has no {", ".join(missing)}' if missing else f'is of format {arrays["format"]}'
+            raise ValueError(
+                f'{path} is not a pool of negative chips of format {FORMAT}: it {what}. '
+                f'tools/analysis_tools/mine_negatives.py makes one'
+            )
+        return _checked(cls._from_arrays(arrays), path)
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray]) -> NegativeChipPool:
+        statistics = json.loads(str(arrays['statistics']))
+        statistics['chips_per_level'] = tuple(statistics['chips_per_level'])
+        image = arrays['image']
+        return cls(
+            pyramid=ScalePyramid.from_config(json.loads(str(arrays['pyramid']))),
+            origin=str(arrays['origin']),
+            statistics=NegativeStatistics(**statistics),
+            chips=ChipPlan(
+                image, arrays['level'], arrays['box'], np.full(len(image), NEGATIVE, np.int8)),
+            **{name: arrays[name] for name in (
+                'img_path', 'width', 'height', 'held', 'uncovered_image', 'uncovered_level',
+                'uncovered_box')},
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the pool; the file appears when it is whole, and holds no pickled objects."""
+        with replacing(path) as temporary, open(temporary, 'wb') as file:
+            np.savez_compressed(
+                file, format=FORMAT, pyramid=json.dumps(describe(self.pyramid)),
+                origin=self.origin, statistics=json.dumps(asdict(self.statistics)),
+                img_path=self.img_path, width=self.width, height=self.height,
+                image=self.chips.image, level=self.chips.level, box=self.chips.box,
+                held=self.held, uncovered_image=self.uncovered_image,
+                uncovered_level=self.uncovered_level, uncovered_box=self.uncovered_box,
+            )
+
+    def check_pyramid(self, pyramid: ScalePyramid, name: str = 'the pool') -> None:
+        """Check that the chips belong to a pyramid, as far as training is concerned.
+
+        Args:
+            pyramid: The pyramid to train with.
+            name: Name of the pool in the error, such as its file.
+
+        Raises:
+            ValueError: If chip sizes, resize rules or valid ranges differ; it says which.
+        """
+        theirs, mine = describe(self.pyramid), describe(pyramid)
+        for key in mine:
+            if theirs[key] != mine[key]:
+                raise ValueError(
+                    f'{name} belongs to another pyramid: its {key} is {theirs[key]}, that of this '
+                    f'config {mine[key]}. Mine the negative chips again with this config'
+                )
+
+    def chips_for(
+        self, img_path: Sequence[str], width: ArrayLike, height: ArrayLike,
+        name: str = 'the pool',
+    ) -> ChipPlan:
+        """The pool's chips for the images of a data set.
+
+        Images are matched by as much of the end of their paths as tells them apart, so that the
+        data may have moved to another folder.
+
+        Args:
+            img_path: File of each image; a file may occur several times.
+            width, height: Image sizes in original pixels.
+            name: Name of the pool in errors, such as its file.
+
+        Returns:
+            Chips, ascending by image, whose ``image`` indexes ``img_path``.
+
+        Raises:
+            ValueError: If an image is not in the pool, or has another size there.
+        """
+        index = _match(list(img_path), self.img_path.tolist(), name)
+        size = np.stack([np.asarray(width), np.asarray(height)], axis=1)
+        other = np.stack([self.width, self.height], axis=1)[index]
+        wrong = np.flatnonzero((size != other).any(axis=1))
+        if len(wrong):
+            i = wrong[0]
+            raise ValueError(
+                f'{name} belongs to other images: {img_path[i]} is '
+                f'{size[i, 0]}x{size[i, 1]} px here and {other[i, 0]}x{other[i, 1]} px there. '
+                f'Mine the negative chips of this data set'
+            )
+        start = np.searchsorted(self.chips.image, index)
+        count = np.searchsorted(self.chips.image, index, side='right') - start
+        image = np.repeat(np.arange(len(index), dtype=np.int32), count)
+        ordinal = np.arange(len(image)) - np.repeat(np.cumsum(count) - count, count)
+        return replace(self.chips.take(np.repeat(start, count) + ordinal), image=image)
+
+
+def shown_images(images: int) -> NDArray[np.bool_]:
+    """Which of so many images keep their uncovered proposals for pictures: up to 1000, spread."""
+    shown = np.zeros(images, bool)
+    shown[np.linspace(0, max(images - 1, 0), min(_SHOWN, images)).astype(int)] = True
+    return shown
+
+
+def describe(pyramid: ScalePyramid) -> dict[str, Any]:
+    """A pyramid as a config without what is for test time only."""
+    levels = []
+    for level in pyramid.levels:
+        resize = {key: value for key, value in vars(level.resize).items() if value is not None}
+        lo, hi = level.valid_range
+        levels.append({
+            'resize': resize, 'valid_range': [lo, hi if math.isfinite(hi) else None],
+        })  # fmt: skip
+    return {
+        'chip_size': int(pyramid.chip_size), 'levels': levels,
+        'adopt_orphans': pyramid.adopt_orphans,
+    }  # fmt: skip
+
+
+def _checked(pool: NegativeChipPool, path: str | os.PathLike) -> NegativeChipPool:
+    """Check that the numbers in a file are chips of its images."""
+    images, chips = len(pool.img_path), pool.chips
+    shapes = {
+        'width': (pool.width, (images,)), 'height': (pool.height, (images,)),
+        'level': (chips.level, chips.image.shape), 'box': (chips.box, (len(chips.image), 4)),
+        'held': (pool.held, chips.image.shape),
+    }  # fmt: skip
+    for key, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise ValueError(f'{path}: {key} must have the shape {shape}, it has {array.shape}')
+    limit = np.stack([pool.width, pool.height], axis=1)
+    good = (
+        (np.diff(chips.image, prepend=0) >= 0).all()
+        and (chips.image < images).all()
+        and ((chips.level >= 0) & (chips.level < pool.pyramid.num_levels)).all()
+        and (chips.box[:, :2] >= 0).all()
+        and (chips.box[:, 2:] > chips.box[:, :2]).all()
+        and (chips.box[:, 2:] <= limit[chips.image] + 0.01).all()
+    )
+    if not good:
+        raise ValueError(
+            f'{path} holds chips that are not of its images or levels: mine them again'
+        )
+    return pool
+
+
+def _match(paths: list[str], pool: list[str], name: str) -> NDArray[np.int64]:
+    """Position in ``pool`` of the file that each path means."""
+    mine = {path: PurePath(path).parts[::-1] for path in set(paths)}
+    theirs = [PurePath(path).parts[::-1] for path in pool]
+    deepest = max(map(len, [*mine.values(), *theirs]), default=1)
+    # The least number of parts, from the file name on, that tells the files of each side apart.
+    depth = next(
+        (n for n in range(1, deepest)
+         if all(len({p[:n] for p in side}) == len(side) for side in (theirs, mine.values()))),
+        deepest,
+    )
+    index = {parts[:depth]: i for i, parts in enumerate(theirs)}
+    missing = [path for path, parts in mine.items() if parts[:depth] not in index]
+    if missing:
+        raise ValueError(
+            f'{name} belongs to other images: {len(missing)} of the {len(mine)} images of this '
+            f'data set are not among the {len(pool)} that were mined, such as {min(missing)}. '
+            f'Mine the negative chips of this data set'
+        )
+    return np.array([index[mine[path][:depth]] for path in paths], np.int64)

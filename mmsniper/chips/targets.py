@@ -1,0 +1,151 @@
+"""Boxes at the levels where they count: what chips are to enclose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .plan import AnnotationTable, ChipPlan
+from .pyramid import TOLERANCE, ScalePyramid
+from .rectangles import Floats, Ints, blocks, expand
+
+# Boxes looked at together: bounds the temporary memory, and the time between two reports of
+# progress.
+_BOXES = 1 << 14
+# A box counts as enclosed if it sticks out by less than this, in original px and relatively:
+# plans are float32.
+_ABSOLUTE = 1e-3
+_RELATIVE = 2.0**-23
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
+
+    Attributes:
+        image: Image index, shape (n,), ascending.
+        level: Pyramid level, shape (n,), ascending within an image.
+        index: Index of the box in the table, shape (n,).
+        box: Original pixels, xyxy, shape (n, 4).
+        size: Width and height of the image, shape (n, 2).
+        scale: Scaled pixels per original pixel, shape (n, 1).
+        side: Side of a chip in original pixels, shape (n, 1).
+    """
+
+    image: Ints
+    level: Ints
+    index: Ints
+    box: Floats
+    size: Floats
+    scale: Floats
+    side: Floats
+
+    def take(self, index: ArrayLike) -> Targets:
+        """The targets at the given positions (or of the given mask), in that order."""
+        index = np.asarray(index)
+        return Targets(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Targets]) -> Targets:
+        """The targets of several parts, one after the other."""
+        return cls(*(
+            np.concatenate([getattr(part, field.name) for part in [*parts, _NONE]])
+            for field in fields(cls)))
+
+    def group(self, num_levels: int) -> Ints:
+        """A number for each (image, level), shape (n,)."""
+        return self.image * num_levels + self.level
+
+    def origins(self) -> tuple[Floats, Floats]:
+        """Corners of the rectangle of the chip origins with which a chip encloses each box.
+
+        Returns:
+            Least and greatest (left, top), original pixels, shape (n, 2) each.
+        """
+        side = self.side * (1 + TOLERANCE)
+        hi = np.minimum(self.box[:, :2], np.maximum(self.size - side, 0))
+        return np.clip(self.box[:, 2:] - side, 0, hi), hi
+
+
+_NONE = Targets(
+    *(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)),
+    *(np.zeros((0, 1)) for _ in range(2)))
+
+
+def targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
+    """Chunks of images and what must be enclosed in them, in the order of the images."""
+    starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
+    cuts = np.unique([0, *starts, len(table)]).tolist()
+    for first, last in zip(cuts[:-1], cuts[1:]):
+        yield range(first, last), _targets(table, pyramid, first, last)
+
+
+def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: int) -> Targets:
+    part = slice(table.offset[first], table.offset[last])
+    image = np.repeat(np.arange(first, last), np.diff(table.offset[first:last + 1]))
+    size = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
+    valid, fits = pyramid.valid_and_fits(table.boxes[part], size[:, 0], size[:, 1])
+    i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
+    by = np.lexsort((level, image[i]))
+    i, level = i[by], level[by]
+    scale = pyramid.scales(size[i, 0], size[i, 1])[np.arange(len(i)), level][:, None]
+    return Targets(
+        image[i], level, part.start + i, table.boxes[part][i].astype(np.float64), size[i], scale,
+        pyramid.chip_size / scale,
+    )
+
+
+def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
+    """First and last line of the grid of chip origins with which a chip encloses each box.
+
+    Lines 0, 1, ... are a step apart (original px); the last one of an image is at its ``edge``,
+    where the chip is flush with the image's end.
+    """
+    number = np.ceil(edge / step - TOLERANCE)
+    slip = TOLERANCE * part.side
+    first = np.ceil((part.box[:, 2:] - part.side - slip) / step)
+    last = np.floor((part.box[:, :2] + slip) / step)
+    first = np.clip(first, 0, number)
+    last = np.where(part.box[:, :2] + slip >= edge, number, np.minimum(last, number - 1))
+    return first.astype(np.int64), last.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Chips sorted by image and level, to be asked which boxes they enclose.
+
+    Attributes:
+        num_levels: Levels of the pyramid.
+        group: :meth:`Targets.group` of every chip, ascending, shape (n,).
+        box: Windows in original pixels, shape (n, 4).
+    """
+
+    num_levels: int
+    group: Ints
+    box: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, plan: ChipPlan, num_levels: int) -> Windows:
+        """The windows of a plan's chips."""
+        group = plan.image.astype(np.int64) * num_levels + plan.level
+        order = np.argsort(group, kind='stable')
+        return cls(num_levels, group[order], plan.box[order])
+
+    def enclose(self, part: Targets) -> NDArray[np.bool_]:
+        """Which targets lie whole in a chip of their image and level, shape (n,)."""
+        group = part.group(self.num_levels)
+        found = np.zeros(len(group), bool)
+        start = np.searchsorted(self.group, group)
+        stop = np.searchsorted(self.group, group, side='right')
+        for block in blocks(start, stop):
+            i, k = expand(start[block], stop[block])
+            i += block.start
+            box = part.box[i]
+            slip = _ABSOLUTE + _RELATIVE * box
+            inside = (box[:, :2] >= self.box[k, :2] - slip[:, :2]) & (
+                box[:, 2:] <= self.box[k, 2:] + slip[:, 2:])
+            found[i[inside.all(axis=1)]] = True
+        return found

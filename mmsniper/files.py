@@ -1,0 +1,37 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file under a temporary name and rename it when it is whole.
+
+    Whoever reads ``path`` finds the old file or the new one, also if this process is killed or the
+    machine loses power meanwhile. Folders are made as needed.
+
+    Args:
+        path: The file to make or replace.
+
+    Yields:
+        The temporary path, in the same folder, to write to.
+
+    Example:
+        >>> with replacing('numbers.json') as file:
+        ...     _ = file.write_text('[1, 2, 3]')
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

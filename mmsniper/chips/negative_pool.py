@@ -8,6 +8,8 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import PurePath
 from typing import Any
 
@@ -27,6 +29,7 @@ _ARRAYS = (
     'format', 'pyramid', 'origin', 'statistics', 'img_path', 'width', 'height', 'image', 'level',
     'box', 'held', 'uncovered_image', 'uncovered_level', 'uncovered_box',
 )  # fmt: skip
+_JOINED = ('img_path', 'width', 'height', 'held', 'uncovered_level', 'uncovered_box')
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,28 @@ class NegativeChipPool:
             **{name: arrays[name] for name in (
                 'img_path', 'width', 'height', 'held', 'uncovered_image', 'uncovered_level',
                 'uncovered_box')},
+        )
+
+    @classmethod
+    def joined(cls, pools: Sequence[NegativeChipPool]) -> NegativeChipPool:
+        """The pools of several parts of a data set, which have no image in common, as one.
+
+        Args:
+            pools: At least one; all of the same pyramid and origin.
+        """
+        first = np.cumsum([0, *(len(pool.img_path) for pool in pools)])[:-1].astype(np.int32)
+        parts = {
+            name: np.concatenate([getattr(pool, name) for pool in pools]) for name in _JOINED
+        }
+        return replace(
+            pools[0],
+            chips=ChipPlan.joined([
+                replace(pool.chips, image=pool.chips.image + at)
+                for pool, at in zip(pools, first)]),
+            statistics=reduce(add, (pool.statistics for pool in pools)),
+            uncovered_image=np.concatenate(
+                [pool.uncovered_image + at for pool, at in zip(pools, first)]),
+            **parts,
         )
 
     def save(self, path: str | os.PathLike) -> None:

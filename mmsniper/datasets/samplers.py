@@ -17,10 +17,13 @@ from torch.utils.data import Sampler
 from tqdm import tqdm
 
 from mmsniper.chips import (
+    NEGATIVE,
     AnnotationTable,
     ChipPlan,
+    NegativeChipPool,
     PositiveChipPlanner,
     ScalePyramid,
+    draw_negative_chips,
     plan_statistics,
 )
 from mmsniper.datasets.chip_dataset import (
@@ -36,10 +39,12 @@ from mmsniper.datasets.chip_dataset import (
 class ChipAwareSampler(Sampler):
     """Plan the chips of every epoch, shuffle them and share them out to the ranks.
 
-    An epoch is every positive chip of every image, drawn anew from (seed, epoch). Each rank takes
-    every world_size-th chip of the same shuffled plan, so that the ranks' chips are disjoint and
-    together are the plan. What is yielded are :class:`ChipIndex` values, for a data set that has a
-    :class:`ChipDataset` in it.
+    An epoch is every positive chip of every image, drawn anew from (seed, epoch), and up to
+    ``negatives_per_image`` negative chips of every image, drawn from a pool, if there is one: a
+    file, or what :class:`~mmsniper.engine.NegativeChipHook` has mined. Images without objects have
+    negative chips only. Each rank takes every world_size-th chip of the same shuffled plan, so that
+    the ranks' chips are disjoint and together are the plan. What is yielded are
+    :class:`ChipIndex` values, for a data set that has a :class:`ChipDataset` in it.
 
     Args:
         dataset: The data loader's data set.
@@ -54,10 +59,15 @@ class ChipAwareSampler(Sampler):
         round_up: Repeat chips from the start of the epoch so that every rank has equally many, as
             ``DefaultSampler`` does. Where the number of chips divides by that of the ranks nothing
             is repeated. Default: True.
+        negatives: File with a pool of negative chips, which
+            ``tools/analysis_tools/mine_negatives.py`` makes. Default: None.
+        negatives_per_image: Negative chips that an epoch takes of an image, at most. Default: 2, as
+            in the authors' release.
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
-        ValueError: If an image has no size, or no image has a chip.
+        ValueError: If an image has no size, no image has a chip, or the pool belongs to other
+            images or another pyramid.
         RuntimeError: If the ranks' plans differ.
     """
 
@@ -70,6 +80,8 @@ class ChipAwareSampler(Sampler):
         shuffle: bool = True,
         seed: int | None = None,
         round_up: bool = True,
+        negatives: str | None = None,
+        negatives_per_image: int = 2,
     ) -> None:
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
@@ -89,13 +101,70 @@ class ChipAwareSampler(Sampler):
         self.planner.progress = None
         _check_ranks_agree(self._plan)
         self._log(table)
+        self._img_paths: list[str] | None = None
+        self._negatives, self.negatives_per_image = ChipPlan.empty(), negatives_per_image
+        if negatives is not None:
+            pool = NegativeChipPool.from_file(negatives)
+            self.set_negatives(pool, negatives_per_image, name=str(negatives))
 
     @property
     def plan(self) -> ChipPlan:
         """The chips of the current epoch, of all ranks, in the order of the images."""
         if self._plan is None:
-            self._plan = self.planner.plan(self.epoch)
+            positives, negatives = self.positives(), self._draw_negatives()
+            both = ChipPlan.joined([positives, negatives])
+            self._plan = both.take(np.argsort(both.image, kind='stable'))
         return self._plan
+
+    def positives(self) -> ChipPlan:
+        """The positive chips of the current epoch, of all ranks, in the order of the images."""
+        return self.planner.plan(self.epoch)
+
+    def _draw_negatives(self) -> ChipPlan:
+        return draw_negative_chips(
+            self._negatives, self.negatives_per_image, self.seed, self.epoch)
+
+    def img_paths(self) -> list[str]:
+        """File of every image, in the order of the data set's indices."""
+        if self._img_paths is None:
+            images = _bar(range(len(self.dataset)), desc='reading file names')
+            self._img_paths = [self.dataset.get_data_info(i)['img_path'] for i in images]
+        return self._img_paths
+
+    def set_negatives(
+        self, pool: NegativeChipPool, per_image: int | None = None, name: str = 'the pool'
+    ) -> None:
+        """Take negative chips from a pool, from the next iteration over this sampler on.
+
+        With several ranks all of them must call it.
+
+        Args:
+            pool: The pool; it replaces that of an earlier call.
+            per_image: New value of ``negatives_per_image``. Default: None, as it was.
+            name: What the pool is called in errors, such as its file.
+
+        Raises:
+            ValueError: If the pool belongs to other images or another pyramid.
+            RuntimeError: If the ranks' plans differ.
+        """
+        pool.check_pyramid(self.pyramid, name)
+        table = self.planner.table
+        chips = pool.chips_for(self.img_paths(), table.width, table.height, name)
+        if per_image is not None:
+            self.negatives_per_image = per_image
+        if not self.negatives_per_image >= 0:
+            raise ValueError(
+                f'negatives_per_image must not be negative, got {self.negatives_per_image!r}'
+            )
+        self._negatives, self._plan = chips, None
+        _check_ranks_agree(self.plan)
+        drawn = int((self.plan.kind == NEGATIVE).sum())
+        print_log(
+            f'{len(chips)} negative chips in the pool; an epoch takes up to '
+            f'{self.negatives_per_image} of an image, {drawn} in all, beside '
+            f'{len(self.plan) - drawn} positive chips',
+            logger='current',
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is for."""

@@ -1,10 +1,12 @@
 """Hooks: what happens around the training loop."""
 
 from mmsniper.compat import allow_checkpoint_globals
+from mmsniper.engine.mining import NegativeChipMiner
+from mmsniper.engine.negative_chip_hook import NegativeChipHook
 from mmsniper.engine.pixel_counter_hook import PixelCounterHook
 from mmsniper.engine.training_time_hook import TrainingTimeHook
 
 # Every run imports the engine: here its checkpoints become loadable.
 allow_checkpoint_globals()
 
-__all__ = ['PixelCounterHook', 'TrainingTimeHook']
+__all__ = ['NegativeChipHook', 'NegativeChipMiner', 'PixelCounterHook', 'TrainingTimeHook']

@@ -1,0 +1,417 @@
+"""Run the RPN over the training images and turn what fools it into a pool of negative chips."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import LoadAnnotations
+from mmdet.datasets.transforms import PackDetInputs
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dist import all_gather_object, broadcast, get_dist_info, is_main_process
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from mmsniper.chips import (
+    MIN_PROPOSALS,
+    NEGATIVE,
+    AnnotationTable,
+    ChipPlan,
+    NegativeChipPool,
+    ScalePyramid,
+    plan_negative_chips,
+)
+from mmsniper.chips.negative_pool import describe, shown_images
+from mmsniper.chips.tiling import overlapping_windows
+from mmsniper.datasets import Chip, ChipAwareSampler, ChipDataset, ChipIndex, ChipSampler
+from mmsniper.datasets.chip_dataset import inner_datasets
+from mmsniper.models.proposals import evaluating, proposal_head, propose
+
+# What is mined is kept part by part, so that an interrupted mining goes on where it was. A part is
+# a 64th of the work, or, of a large data set, this many windows.
+_PART_WINDOWS = 192
+_META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix', 'chip')
+
+
+@dataclass(frozen=True)
+class Window:
+    """A piece of an image that the network sees at once.
+
+    Attributes:
+        image: Index of the image in the data set.
+        ordinal: Position of the image among those that are mined.
+        chip: Level and window.
+        core: Of the windows of a level this one answers for the proposals with their centre here,
+            xyxy, original pixels.
+        shape: Height and width in scaled pixels.
+    """
+
+    image: int
+    ordinal: int
+    chip: Chip
+    core: tuple[float, float, float, float]
+    shape: tuple[int, int]
+
+    @property
+    def pixels(self) -> int:
+        """Scaled pixels."""
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
+class NegativeChipMiner:
+    """Mines negative chips with a detector's RPN (SNIPER section 3.3).
+
+    Every image is seen whole at the scale of every level; one that is larger than ``window_size``
+    there is seen in overlapping windows. Kept are each window's best proposals among those whose
+    size is in the level's valid range. What is found does not depend on the number of processes.
+
+    Args:
+        num_proposals: Proposals that are kept of a window. Default: 300, as in the authors'
+            release.
+        score_thr: Least score of a proposal. Default: 0.
+        min_proposals, max_per_image: See :func:`~mmsniper.chips.plan_negative_chips`.
+        empty_images: Mine in images without objects, too. They must be in the data set
+            (``filter_cfg=dict(filter_empty_gt=False)``). Default: True.
+        window_size: Largest side of what the network sees at once, scaled pixels; more than the
+            chip size. Default: 2048.
+        batch_pixels: Scaled pixels of a batch, at most (but at least one window). Default: None,
+            those of a training batch.
+        num_workers: Processes that load images. Default: None, those of the training.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    num_proposals: int = 300
+    score_thr: float = 0.0
+    min_proposals: int | Sequence[int] = MIN_PROPOSALS
+    max_per_image: int | None = None
+    empty_images: bool = True
+    window_size: int = 2048
+    batch_pixels: int | None = None
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('num_proposals', 'window_size', 'batch_pixels'):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f'{name} must be at least 1, got {value!r}')
+        # Raises for what it does not like.
+        one = ScalePyramid(1, ({'resize': {'factor': 1.0}, 'valid_range': (0, None)},))
+        plan_negative_chips(
+            AnnotationTable.from_images([]), ChipPlan.empty(), one, self.min_proposals,
+            self.max_per_image)
+
+    def mine(
+        self,
+        model: nn.Module,
+        sampler: ChipAwareSampler,
+        *,
+        batch_pixels: int,
+        num_workers: int = 0,
+        parts_dir: Path | None = None,
+    ) -> NegativeChipPool:
+        """Mine the images of a sampler's data set.
+
+        With several ranks all of them must call it; each mines its share and all get the pool.
+
+        Args:
+            model: Detector with an RPN; the same weights on all ranks.
+            sampler: Its data set is mined, around the positive chips of its current epoch.
+            batch_pixels, num_workers: What counts where this miner's own are None.
+            parts_dir: Where parts are kept until all is done, for a mining that is interrupted to
+                go on. Default: None, they are not kept.
+
+        Raises:
+            ValueError: If the detector proposes nothing, or ``window_size`` is too small.
+            RuntimeError: If an image cannot be read; the message names it.
+        """
+        origin = self.origin(model, sampler)
+        batch_pixels = self.batch_pixels or batch_pixels
+        parts = _cut(self._windows(sampler))
+        mine, found = _share(parts, parts_dir, origin)
+        _announce(parts, found)
+        batches = {k: _batches(parts[k], batch_pixels) for k in mine}
+        loader = DataLoader(
+            _window_dataset(sampler.dataset, self.window_size, sampler.pyramid),
+            batch_sampler=[[ChipIndex(w.image, w.chip) for w in batch]
+                           for k in mine for batch in batches[k]],
+            num_workers=num_workers if self.num_workers is None else self.num_workers,
+            collate_fn=pseudo_collate,
+            # Its own, so that mining leaves torch's random numbers alone.
+            generator=torch.Generator(),
+        )
+        planner = _PartPlanner(
+            self, sampler, origin, sampler.positives(),
+            shown_images(1 + max(w.ordinal for part in parts for w in part)))
+        bar = tqdm(
+            total=sum(w.pixels for k in mine for w in parts[k]) / 1e6, unit=' Mpx',
+            desc='mining negative chips', disable=not is_main_process(), mininterval=1,
+            bar_format='{l_bar}{bar}| {n:.0f}/{total:.0f}{unit} [{elapsed}<{remaining}]',
+        )
+        with bar, evaluating(model):
+            data = iter(loader)
+            for k in mine:
+                proposals = []
+                for batch in batches[k]:
+                    boxes = self._propose(model, next(data), batch, sampler.pyramid)
+                    proposals += zip(batch, boxes)
+                    bar.update(sum(w.pixels for w in batch) / 1e6)
+                found[k] = planner.plan(proposals)
+                if parts_dir is not None:
+                    found[k].save(_part_file(parts_dir, k))
+        everyone = [item for share in all_gather_object(found) for item in share.items()]
+        return NegativeChipPool.joined([pool for _, pool in sorted(everyone, key=lambda x: x[0])])
+
+    def origin(self, model: nn.Module, sampler: ChipAwareSampler) -> str:
+        """What a pool would be mined from: equal names mean equal pools."""
+        positives, table = sampler.positives(), sampler.planner.table
+        options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
+        digest = hashlib.sha256(json.dumps([describe(sampler.pyramid), options]).encode())
+        for array in (positives.image, positives.level, positives.box, table.width, table.height):
+            digest.update(np.ascontiguousarray(array))
+        digest.update('\n'.join(sampler.img_paths()).encode())
+        for name, value in sorted(model.state_dict().items()):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _windows(self, sampler: ChipAwareSampler) -> list[list[Window]]:
+        """The windows of every image that is mined, each image once."""
+        pyramid, table = sampler.pyramid, sampler.planner.table
+        if self.window_size <= pyramid.chip_size:
+            raise ValueError(
+                f'window_size {self.window_size} must exceed the chip size, {pyramid.chip_size}'
+            )
+        first: dict[str, int] = {}
+        for image, path in enumerate(sampler.img_paths()):
+            first.setdefault(path, image)
+        some = [i for i in first.values()
+                if self.empty_images or table.offset[i + 1] > table.offset[i]]
+        return [
+            list(self._windows_of(pyramid, i, k, int(table.width[i]), int(table.height[i])))
+            for k, i in enumerate(some)
+        ]
+
+    def _windows_of(
+        self, pyramid: ScalePyramid, image: int, ordinal: int, width: int, height: int
+    ) -> Iterator[Window]:
+        for level, scale in enumerate(pyramid.scales(width, height).tolist()):
+            boxes, cores = overlapping_windows(
+                width, height, self.window_size / scale, pyramid.chip_size / scale)
+            for box, core in zip(boxes.tolist(), cores.tolist()):
+                shape = tuple(math.ceil((box[i + 2] - box[i]) * scale) for i in (1, 0))
+                chip = Chip(level, tuple(box), NEGATIVE)
+                yield Window(image, ordinal, chip, tuple(core), shape)
+
+    def _propose(
+        self, model: nn.Module, data: Any, batch: Sequence[Window], pyramid: ScalePyramid
+    ) -> list[NDArray[np.float64]]:
+        """Proposals in each window of a batch, xyxy in original pixels."""
+        results = propose(model, data)
+        return [
+            self._select(result, sample.homography_matrix, window, pyramid)
+            for result, sample, window in zip(results, data['data_samples'], batch)
+        ]
+
+    def _select(
+        self, result: InstanceData, to_chip: NDArray, window: Window, pyramid: ScalePyramid
+    ) -> NDArray[np.float64]:
+        boxes = result.bboxes.detach().double().cpu().numpy().reshape(-1, 4)
+        scores = result.scores.detach().cpu().numpy()
+        boxes = (boxes - np.tile(to_chip[:2, 2], 2)) / np.tile(np.diag(to_chip)[:2], 2)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        x1, y1, x2, y2 = window.core
+        sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+        keep = (
+            (scores >= self.score_thr)
+            & pyramid.in_range(sizes, window.chip.level)
+            & (centre >= (x1, y1)).all(axis=1)
+            & (centre <= (x2, y2)).all(axis=1)
+        )
+        best = np.argsort(-scores[keep], kind='stable')[:self.num_proposals]
+        return boxes[keep][best]
+
+
+@dataclass(frozen=True)
+class _PartPlanner:
+    """Plans the negative chips of the images of a part."""
+
+    miner: NegativeChipMiner
+    sampler: ChipAwareSampler
+    origin: str
+    positives: ChipPlan
+    shown: NDArray[np.bool_]
+
+    def plan(self, proposals: Sequence[tuple[Window, NDArray[np.float64]]]) -> NegativeChipPool:
+        """The pool of some images, all of whose windows are given with their proposals."""
+        image = {window.ordinal: window.image for window, _ in proposals}
+        ordinal = np.array(sorted(image))
+        image = np.array([image[k] for k in ordinal.tolist()])
+        table, pyramid = self.sampler.planner.table, self.sampler.pyramid
+        width, height = table.width[image], table.height[image]
+        chips = plan_negative_chips(
+            _table(width, height, ordinal, proposals), _of_images(self.positives, image), pyramid,
+            self.miner.min_proposals, self.miner.max_per_image)
+        uncovered = chips.uncovered.take(self.shown[ordinal][chips.uncovered.image])
+        paths = self.sampler.img_paths()
+        return NegativeChipPool(
+            pyramid=pyramid, img_path=np.array([paths[i] for i in image.tolist()]),
+            width=width, height=height, chips=chips.chips, held=chips.held,
+            statistics=chips.statistics,
+            uncovered_image=uncovered.image.astype(np.int32),
+            uncovered_level=uncovered.level.astype(np.int8),
+            uncovered_box=uncovered.box.astype(np.float32),
+            origin=self.origin,
+        )  # fmt: skip
+
+
+def _table(
+    width: NDArray, height: NDArray, ordinal: NDArray,
+    proposals: Sequence[tuple[Window, NDArray[np.float64]]],
+) -> AnnotationTable:
+    """The proposals as a table of the images with the given (ascending) ordinals."""
+    boxes: list[list[NDArray]] = [[np.zeros((0, 4))] for _ in ordinal]
+    for window, some in proposals:
+        boxes[np.searchsorted(ordinal, window.ordinal)].append(some)
+    return AnnotationTable.from_images(
+        [(w, h, np.concatenate(some), None) for w, h, some in zip(width, height, boxes)])
+
+
+def check_minable(model: nn.Module, sampler: ChipAwareSampler) -> None:
+    """Check that negative chips can be mined, without mining.
+
+    Raises:
+        ValueError: If the detector has no RPN, or the data set's pipelines have no ``ChipSampler``.
+    """
+    proposal_head(model)
+    _window_dataset(sampler.dataset, 2 * sampler.pyramid.chip_size, sampler.pyramid)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all ranks the buffers of rank 0, those that its checkpoints hold.
+
+    In distributed training every rank has BatchNorm statistics of its own.
+    """
+    for buffer in model.buffers():
+        broadcast(buffer)
+
+
+def _of_images(plan: ChipPlan, image: NDArray) -> ChipPlan:
+    """The chips of some images, as chips of images 0, 1, ..."""
+    position = np.full(max(int(plan.image.max(initial=-1)), int(image.max(initial=-1))) + 1, -1)
+    position[image] = np.arange(len(image))
+    chips = plan.take(position[plan.image] >= 0)
+    return replace(chips, image=position[chips.image].astype(np.int32))
+
+
+def _cut(images: Sequence[Sequence[Window]]) -> list[list[Window]]:
+    """Share the windows out to parts of whole images, in a way that depends on nothing else."""
+    total = sum(map(len, images))
+    size = min(max(math.ceil(total / 64), 1), _PART_WINDOWS)
+    parts: list[list[Window]] = [[]]
+    for windows in images:
+        if parts[-1] and len(parts[-1]) + len(windows) > size:
+            parts.append([])
+        parts[-1] += windows
+    return parts
+
+
+def _batches(part: Sequence[Window], batch_pixels: int) -> list[list[Window]]:
+    """Batches of windows of about the same shape."""
+    batches: list[list[Window]] = []
+    for window in sorted(part, key=lambda w: (w.chip.level, w.shape, w.image)):
+        shapes = [w.shape for w in [*(batches[-1] if batches else []), window]]
+        height, width = (max(column) for column in zip(*shapes))
+        full = len(shapes) * height * width > batch_pixels
+        if full or not batches or batches[-1][0].chip.level != window.chip.level:
+            batches.append([])
+        batches[-1].append(window)
+    return batches
+
+
+def _part_file(folder: Path, k: int) -> Path:
+    return folder / f'{k:05d}.npz'
+
+
+def _share(
+    parts: Sequence[Sequence[Window]], folder: Path | None, origin: str
+) -> tuple[list[int], dict[int, NegativeChipPool]]:
+    """Which parts this rank is to mine, and those that it has from before."""
+    here: dict[int, NegativeChipPool] = {}
+    if folder is not None:
+        for k in range(len(parts)):
+            pool = stored_pool(_part_file(folder, k), origin)
+            if pool is not None:
+                here[k] = pool
+    rank, ranks = get_dist_info()
+    owner: dict[int, int] = {}
+    for other, known in enumerate(all_gather_object(sorted(here))):
+        for k in known:
+            owner.setdefault(k, other)
+    missing = [k for k in range(len(parts)) if k not in owner]
+    found = {k: pool for k, pool in here.items() if owner[k] == rank}
+    return missing[rank::ranks], found
+
+
+def stored_pool(path: Path, origin: str) -> NegativeChipPool | None:
+    """The pool in a file, None if there is none or it was mined from something else."""
+    try:
+        pool = NegativeChipPool.from_file(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return pool if pool.origin == origin else None
+
+
+def _announce(parts: Sequence[Sequence[Window]], found: dict[int, NegativeChipPool]) -> None:
+    windows = [window for part in parts for window in part]
+    done = f'; {len(found)} of {len(parts)} parts are there from before' if found else ''
+    print_log(
+        f'mining negative chips in {parts[-1][-1].ordinal + 1 if windows else 0} images: '
+        f'{len(windows)} windows, {sum(w.pixels for w in windows) / 1e6:.0f} million pixels, by '
+        f'{get_dist_info()[1]} processes{done}',
+        logger='current', level=logging.INFO,
+    )
+
+
+def _window_dataset(dataset: Any, window_size: int, pyramid: ScalePyramid) -> Any:
+    """The data set with pipelines that give windows of it instead of chips to learn from."""
+    seen = copy.copy(dataset)
+    if isinstance(dataset, ChipDataset):
+        seen.pipeline = _window_pipeline(dataset.pipeline.transforms, window_size, pyramid)
+    elif getattr(dataset, 'datasets', None):
+        seen.datasets = [_window_dataset(d, window_size, pyramid) for d in inner_datasets(dataset)]
+    else:
+        seen.dataset = _window_dataset(dataset.dataset, window_size, pyramid)
+    return seen
+
+
+def _window_pipeline(
+    transforms: Sequence[Any], window_size: int, pyramid: ScalePyramid
+) -> Compose:
+    """Load an image as the training does, cut a window out, and pack it."""
+    cut = next((i for i, t in enumerate(transforms) if isinstance(t, ChipSampler)), None)
+    if cut is None:
+        raise ValueError(
+            f'the pipeline of the ChipDataset has no ChipSampler to cut windows out with; it has '
+            f'{[type(t).__name__ for t in transforms]}'
+        )
+    # A window is a chip of a larger size.
+    sampler = copy.copy(transforms[cut])
+    sampler.pyramid = replace(pyramid, chip_size=window_size)
+    load = [t for t in transforms[:cut] if not isinstance(t, LoadAnnotations)]
+    return Compose([*load, sampler, PackDetInputs(meta_keys=_META_KEYS)])

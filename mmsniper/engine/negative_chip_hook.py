@@ -1,0 +1,195 @@
+"""Mine negative chips inside a training run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+
+from mmsniper.chips import NegativeChipPool
+from mmsniper.datasets import ChipAwareSampler
+from mmsniper.engine.mining import NegativeChipMiner, check_minable, share_buffers, stored_pool
+from mmsniper.engine.schedule import fit_to_epoch_length
+
+NEGATIVE_CHIPS = 'negative_chips'
+"""Key of the message hub: which pool the run draws from, in every checkpoint."""
+
+POOL_FILE = 'negative_chips.npz'
+
+
+@HOOKS.register_module()
+class NegativeChipHook(Hook):
+    """After some epochs, mine negative chips and train on them from then on (SNIPER section 3.3).
+
+    At the start of epoch ``warmup_epochs``, counted from 0, the RPN as it is runs over the training
+    images, see :class:`~mmsniper.engine.mining.NegativeChipMiner`. The pool is written to
+    ``negative_chips.npz`` in the work folder and handed to the :class:`ChipAwareSampler`, whose
+    epochs grow by up to ``chips_per_image`` chips for every image; the end of training, the time
+    left and schedules that are converted from epochs are fitted to that
+    (:func:`~mmsniper.engine.schedule.fit_to_epoch_length`).
+
+    Checkpoints name the pool, so that a resumed run loads it. Mining that was interrupted goes on
+    where it was, from ``negative_chips.parts/`` in the work folder.
+
+    Args:
+        warmup_epochs: Epochs on positive chips alone, at least 1. Default: 2, as in the paper.
+        interval: Mine again every so many epochs, with the RPN as it is then. Pools after the first
+            are ``negative_chips_epoch_N.npz``. Default: None, never.
+        chips_per_image: Negative chips that an epoch takes of an image, at most. Default: 2.
+        **mining: Arguments of :class:`~mmsniper.engine.mining.NegativeChipMiner`:
+            ``num_proposals``, ``score_thr``, ``min_proposals``, ``max_per_image``,
+            ``empty_images``, ``window_size``, ``batch_pixels``, ``num_workers``.
+
+    Raises:
+        ValueError: If an argument is out of its range; when training starts, if the detector has
+            no RPN, or the pool that a checkpoint names is not the one it was trained with.
+        TypeError: When training starts, if it is not epoch-based or has no ``ChipAwareSampler``.
+        FileNotFoundError: When training is resumed, if that pool is gone.
+
+    Example:
+        >>> custom_hooks = [dict(type='NegativeChipHook', warmup_epochs=2)]
+    """
+
+    # Before the hooks that take times, and whatever looks at the epoch's length.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(
+        self,
+        warmup_epochs: int = 2,
+        interval: int | None = None,
+        chips_per_image: int = 2,
+        **mining: Any,
+    ) -> None:
+        for name, value in (
+            ('warmup_epochs', warmup_epochs), ('interval', interval),
+            ('chips_per_image', chips_per_image),
+        ):  # fmt: skip
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
+        self.warmup_epochs = warmup_epochs
+        self.interval = interval
+        self.chips_per_image = chips_per_image
+        self.miner = NegativeChipMiner(**mining)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that mining will work, and load the pool of a resumed run."""
+        sampler = _sampler_of(runner)
+        check_minable(_detector_of(runner), sampler)
+        record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
+        if record is None or self._is_due(runner.epoch):
+            return
+        pool = _on_all_ranks(lambda: _recorded_pool(runner, record))
+        sampler.set_negatives(pool, self.chips_per_image, name=record['file'])
+        fit_to_epoch_length(runner, resumed=True)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Mine if it is time to."""
+        if not self._is_due(runner.epoch):
+            return
+        sampler, model = _sampler_of(runner), _detector_of(runner)
+        sampler.set_epoch(runner.epoch)
+        share_buffers(model)
+        name = POOL_FILE
+        if runner.epoch > self.warmup_epochs:
+            name = f'{Path(POOL_FILE).stem}_epoch_{runner.epoch}.npz'
+        pool = self._pool(runner, model, sampler, Path(runner.work_dir) / name)
+        sampler.set_negatives(pool, self.chips_per_image)
+        record = {'file': name, 'origin': pool.origin, 'epoch': runner.epoch}
+        runner.message_hub.update_info(NEGATIVE_CHIPS, record)
+        fit_to_epoch_length(runner)
+
+    def _is_due(self, epoch: int) -> bool:
+        since = epoch - self.warmup_epochs
+        return since == 0 or bool(self.interval and since > 0 and since % self.interval == 0)
+
+    def _pool(
+        self, runner: Runner, model: nn.Module, sampler: ChipAwareSampler, file: Path
+    ) -> NegativeChipPool:
+        """The pool that the file holds, if it is what would be mined now, or else a new one."""
+        origin = self.miner.origin(model, sampler)
+        pool = _on_all_ranks(lambda: stored_pool(file, origin))
+        if pool is not None:
+            runner.logger.info(f'{file} was mined before: {pool.statistics}')
+            return pool
+        parts = file.with_suffix('.parts') / origin
+        loader = runner.train_dataloader
+        batch_size = loader.batch_sampler.batch_size
+        pool = self.miner.mine(
+            model, sampler, batch_pixels=batch_size * sampler.pyramid.chip_size**2,
+            num_workers=loader.num_workers, parts_dir=parts)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # of shapes that training does not have
+        if is_main_process():
+            pool.save(file)
+            shutil.rmtree(parts.parent, ignore_errors=True)
+        runner.logger.info(f'{pool.statistics}; saved to {file}')
+        if not pool.statistics.chips:
+            runner.logger.warning(
+                f'no window holds more than {self.miner.min_proposals} proposals outside positive '
+                f'chips, so training goes on without negative chips: lower min_proposals of '
+                f'NegativeChipHook, or remove the hook'
+            )
+        return pool
+
+
+def _sampler_of(runner: Runner) -> ChipAwareSampler:
+    """The run's sampler."""
+    if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        raise TypeError(
+            f'NegativeChipHook mines between epochs, which a {type(runner.train_loop).__name__} '
+            f'does not have: use EpochBasedTrainLoop, or mine beforehand with '
+            f'tools/analysis_tools/mine_negatives.py and give the file to '
+            f'ChipAwareSampler(negatives=FILE)'
+        )
+    sampler = getattr(runner.train_dataloader.batch_sampler, 'sampler', None)
+    if not isinstance(sampler, ChipAwareSampler):
+        raise TypeError(
+            f'NegativeChipHook gives negative chips to a ChipAwareSampler, but the sampler of '
+            f'train_dataloader is a {type(sampler).__name__}: use sampler=dict('
+            f'type=\'ChipAwareSampler\', pyramid=pyramid)'
+        )
+    return sampler
+
+
+def _detector_of(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _on_all_ranks(load: Any) -> Any:
+    """What rank 0 loads, whose files the other ranks may not see."""
+    content = [load() if is_main_process() else None]
+    broadcast_object_list(content)
+    return content[0]
+
+
+def _recorded_pool(runner: Runner, record: dict[str, Any]) -> NegativeChipPool:
+    """The pool that the checkpoint of a resumed run names."""
+    folders = [Path(runner.work_dir)]
+    if runner._load_from:
+        folders.append(Path(runner._load_from).parent)
+    for folder in folders:
+        file = folder / record['file']
+        if file.is_file():
+            break
+    else:
+        raise FileNotFoundError(
+            f'the run to resume was trained with the negative chips of {record["file"]}, which is '
+            f'not in {" or ".join(map(str, folders))}: copy it there, or resume from a checkpoint '
+            f'of epoch {record["epoch"]} or before to mine again'
+        )
+    pool = NegativeChipPool.from_file(file)
+    if pool.origin != record['origin']:
+        raise ValueError(
+            f'{file} is not the pool that the run to resume was trained with (it was mined from '
+            f'{pool.origin}, that one from {record["origin"]}): put the right file there, or '
+            f'resume from a checkpoint of epoch {record["epoch"]} or before to mine again'
+        )
+    return pool

@@ -1,0 +1,75 @@
+"""Keep a training's schedule right when the length of its epochs changes on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.optim import OptimWrapper
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.runner import Runner
+
+
+def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
+    """Fit the end of training and the schedules to the present length of an epoch.
+
+    mmengine counts the iterations of a training once, at its start. Call this at the start of an
+    epoch from which on epochs have another length. Then ``runner.max_iters``, which the time left
+    is computed from, is that of the epochs that are left. Schedules are carried on where they are:
+
+    - given in epochs and converted (``convert_to_iter_based=True``): they reach every point at the
+      same epoch as before;
+    - in iterations without an ``end``: they end with the training;
+    - in iterations with an ``end``, or by epoch: as they were.
+
+    Args:
+        runner: An epoch-based run, at the start of an epoch.
+        resumed: The schedules are those of a checkpoint that knew of this length; leave them.
+    """
+    loop = runner.train_loop
+    left = runner.max_epochs - runner.epoch
+    # The loop has no other way to be told.
+    loop._max_iters = runner.iter + left * len(loop.dataloader)
+    runner.message_hub.update_info('max_iters', runner.max_iters)
+    if not resumed and runner.param_schedulers and runner.cfg.get('param_scheduler'):
+        runner.param_schedulers = _rebuilt(runner)
+
+
+def _rebuilt(runner: Runner) -> Any:
+    """The schedules of the config for the new length, at the point where the old ones are."""
+    old, config = runner.param_schedulers, runner.cfg.param_scheduler
+    with _values_kept(runner.optim_wrapper):
+        new = runner.build_param_scheduler(config)
+    steps = runner.epoch * len(runner.train_dataloader)
+    if not isinstance(new, Mapping):
+        _carry_on(new, old, config, steps)
+        return new
+    for name, schedulers in new.items():
+        by_name = config[name] if 'type' not in config and name in config else config
+        _carry_on(schedulers, old[name], by_name, steps)
+    return new
+
+
+def _carry_on(
+    new: list[_ParamScheduler], old: list[_ParamScheduler], config: Any, steps: int
+) -> None:
+    configs = [config] if isinstance(config, Mapping) else config
+    for scheduler, before, given in zip(new, old, configs, strict=True):
+        state = {k: v for k, v in before.state_dict().items() if k in _PROGRESS}
+        if given.get('convert_to_iter_based'):
+            state['last_step'] = steps
+        scheduler.load_state_dict(state)
+
+
+# Where a scheduler is; the rest of its state says what it is.
+_PROGRESS = ('last_step', '_global_step', '_last_value')
+
+
+@contextmanager
+def _values_kept(optim_wrapper: OptimWrapper) -> Iterator[None]:
+    """Undo what a scheduler does to learning rates and the like when it is built."""
+    before = [dict(group) for group in optim_wrapper.param_groups]
+    yield
+    for group, values in zip(optim_wrapper.param_groups, before, strict=True):
+        group.update({k: v for k, v in values.items() if k != 'params'})

@@ -1,0 +1,62 @@
+"""The region proposals of a detector, on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmdet.models.detectors import RPN
+from mmengine.structures import InstanceData
+from torch import nn
+
+
+def proposal_head(model: nn.Module) -> nn.Module:
+    """The part of a detector that proposes regions.
+
+    Args:
+        model: A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    head = model.bbox_head if isinstance(model, RPN) else getattr(model, 'rpn_head', None)
+    if head is None:
+        raise ValueError(
+            f'{type(model).__name__} has no rpn_head, so there are no proposals to mine negative '
+            f'chips from. Mine them with another detector or from any proposals, '
+            f'tools/analysis_tools/mine_negatives.py, and give the file to '
+            f'ChipAwareSampler(negatives=FILE) instead of using NegativeChipHook'
+        )
+    return head
+
+
+@torch.no_grad()
+def propose(model: nn.Module, batch: Mapping[str, Any]) -> list[InstanceData]:
+    """Run a detector as far as its region proposals.
+
+    How many there are, and their NMS, are those of its ``test_cfg.rpn``.
+
+    Args:
+        model: A detector with a :func:`proposal_head`, in evaluation mode.
+        batch: ``inputs`` and ``data_samples``, as a data loader gives them.
+
+    Returns:
+        For each input ``bboxes`` (n, 4), xyxy in the input's pixels, and ``scores`` (n,),
+        descending.
+    """
+    data = model.data_preprocessor(batch, training=False)
+    features = model.extract_feat(data['inputs'])
+    return proposal_head(model).predict(features, data['data_samples'], rescale=False)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -41,6 +41,7 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 import mmsniper
+from mmsniper.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 SNIPER_CONFIG = ROOT / 'configs/sniper/faster_rcnn_r101_sniper.py'
@@ -300,10 +301,8 @@ def machine(device: str) -> dict[str, Any]:
 
 def save(result: dict[str, Any], path: Path) -> None:
     """Write the result so far; a crash leaves the last complete file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.tmp')
-    partial.write_text(json.dumps(result, indent=2) + '\n')
-    partial.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + '\n')
 
 
 def run(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from mmsniper.chips import (
     ScalePyramid,
     plan_statistics,
 )
+from mmsniper.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/planning.json'
@@ -239,10 +240,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n')
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import statistics
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from mmsniper.compat import SUPPORTED
+from mmsniper.files import replacing
 from mmsniper.testing.pixel_budget import epochs_for, pixels_per_epoch
 from mmsniper.testing.training_run import (
     COSTS,
@@ -348,7 +348,5 @@ def _number(value: float | None, spread: float | None = None) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)

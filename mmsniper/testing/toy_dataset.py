@@ -178,6 +178,7 @@ def _dump(value: Any, indent: int | None = None) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
+    # Not `replacing`: under a name without the process's number, what a kill leaves is overwritten.
     temporary = path.with_name(f'.{path.name}.tmp')
     temporary.write_bytes(content)
     os.replace(temporary, path)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from mmsniper.files import replacing
+
 TRAIN, TEST, TTA = 'train', 'test', 'tta'
 METRICS = {
     'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s', 'APm': 'mAP_m',
@@ -264,6 +266,5 @@ def _literal(value: Any) -> str:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(json.dumps(content, indent=2))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+
+from mmsniper.files import replacing
 
 DPI = 120
 MAX_SIDE = 1600
@@ -46,11 +47,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """Save a figure as PNG. The file appears when it is whole; folders are made as needed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    figure.savefig(temporary, format='png')
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format='png')
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

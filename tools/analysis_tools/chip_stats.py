@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -23,6 +22,7 @@ from mmsniper.chips import (
     pixel_ratio,
     plan_statistics,
 )
+from mmsniper.files import replacing
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -147,11 +147,8 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
 
 def write_json(content: dict[str, Any], file: str) -> None:
     """Write a JSON file whole or not at all."""
-    path = Path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps(content, indent=2) + '\n')
-    temporary.replace(path)
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import math
 import statistics
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -102,26 +102,52 @@ def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contes
     Raises:
         FileNotFoundError: If a config or its data is not there.
     """
-    contestants = []
-    for name, config in comparison.configs.items():
-        cfg = Config.fromfile(root / config)
-        cfg.merge_from_dict(dict(comparison.options))
-        try:
-            per_epoch = pixels_per_epoch(cfg)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f'the data of {config} is not there: {error}') from None
-        runs = []
-        for seed in comparison.seeds:
-            settings = dict(
-                config=config, max_epochs=epochs_for(comparison.pixels, per_epoch), seed=seed,
-                root=root, tta='tta_model' in cfg, options=comparison.options,
-                threads=comparison.threads,
-            )  # fmt: skip
-            options = TrainingRun(work_dir=work_dir, **settings).all_options()
-            folder = f'{name}_seed{seed}_{_digest(cfg, options)}'
-            runs.append(TrainingRun(work_dir=work_dir / folder, **settings))
-        contestants.append(Contestant(name, config, per_epoch, tuple(runs)))
-    return contestants
+    return [
+        plan_contestant(
+            comparison, name,
+            lambda cfg, per_epoch, seed: epochs_for(comparison.pixels, per_epoch), root, work_dir,
+        )
+        for name in comparison.configs
+    ]  # fmt: skip
+
+
+def plan_contestant(
+    comparison: Comparison,
+    name: str,
+    epochs: Callable[[Config, float, int], int],
+    root: Path,
+    work_dir: Path,
+) -> Contestant:
+    """Plan the runs of one contestant, each with a number of epochs of its own.
+
+    Args:
+        comparison (Comparison): What is compared.
+        name (str): Which of its configs.
+        epochs (Callable): Chooses a run's number of epochs, from the config, the pixels of an
+            epoch and the seed.
+        root (Path): As of :func:`plan_runs`.
+        work_dir (Path): As of :func:`plan_runs`.
+
+    Raises:
+        FileNotFoundError: If the config or its data is not there.
+    """
+    config = comparison.configs[name]
+    cfg = Config.fromfile(root / config)
+    cfg.merge_from_dict(dict(comparison.options))
+    try:
+        per_epoch = pixels_per_epoch(cfg)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'the data of {config} is not there: {error}') from None
+    runs = []
+    for seed in comparison.seeds:
+        settings = dict(
+            config=config, max_epochs=epochs(cfg, per_epoch, seed), seed=seed, root=root,
+            tta='tta_model' in cfg, options=comparison.options, threads=comparison.threads,
+        )  # fmt: skip
+        options = TrainingRun(work_dir=work_dir, **settings).all_options()
+        folder = f'{name}_seed{seed}_{_digest(cfg, options)}'
+        runs.append(TrainingRun(work_dir=work_dir / folder, **settings))
+    return Contestant(name, config, per_epoch, tuple(runs))
 
 
 def _digest(cfg: Config, options: Mapping[str, Any]) -> str:

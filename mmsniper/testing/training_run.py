@@ -33,6 +33,9 @@ METRICS = {
 COSTS = ('train_pixels', 'train_seconds', 'train_cpu_seconds')
 """What ``PixelCounterHook`` and ``TrainingTimeHook`` keep in every checkpoint."""
 
+MINING_PIXELS = 'mining_pixels'
+"""Pixels that the RPN was run on to mine negative chips, in checkpoints of runs that count them."""
+
 _TRAIN_LINE = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]')
 _TEST_LINE = re.compile(r'Epoch\(test\)\s+\[\s*(\d+)/(\d+)\]')
 
@@ -158,7 +161,12 @@ def execute(
 
 
 def train_result(run: TrainingRun) -> dict[str, Any]:
-    """What the training has cost, as its last checkpoint tells."""
+    """What the training has cost, as its last checkpoint tells.
+
+    Returns:
+        dict: ``epochs``, ``COSTS``, and what else the checkpoint knows of: ``iterations`` and
+        ``MINING_PIXELS``.
+    """
     from mmengine.runner import CheckpointLoader
 
     from mmsniper.compat import allow_checkpoint_globals
@@ -172,7 +180,12 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
             f'{run.checkpoint} says nothing of {missing}: {run.config} needs custom_hooks='
             f"[dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]"
         )
-    return {'epochs': run.max_epochs, **{key: info[key] for key in COSTS}}
+    iterations = content.get('meta', {}).get('iter')
+    return {
+        'epochs': run.max_epochs,
+        **({} if iterations is None else {'iterations': iterations}),
+        **{key: info[key] for key in (*COSTS, MINING_PIXELS) if key in info},
+    }
 
 
 def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -159,9 +160,9 @@ class NegativeChipMiner:
             self, sampler, origin, sampler.positives(),
             shown_images(1 + max(w.ordinal for part in parts for w in part)))
         bar = tqdm(
-            total=sum(w.pixels for k in mine for w in parts[k]) / 1e6, unit=' Mpx',
-            desc='mining negative chips', disable=not is_main_process(), mininterval=1,
-            bar_format='{l_bar}{bar}| {n:.0f}/{total:.0f}{unit} [{elapsed}<{remaining}]',
+            total=sum(w.pixels for k in mine for w in parts[k]), unit='px', unit_scale=True,
+            desc='mining negative chips', disable=not is_main_process(),
+            mininterval=1 if sys.stderr.isatty() else 30,
         )
         with bar, evaluating(model):
             data = iter(loader)
@@ -170,7 +171,7 @@ class NegativeChipMiner:
                 for batch in batches[k]:
                     boxes = self._propose(model, next(data), batch, sampler.pyramid)
                     proposals += zip(batch, boxes)
-                    bar.update(sum(w.pixels for w in batch) / 1e6)
+                    bar.update(sum(w.pixels for w in batch))
                 found[k] = planner.plan(proposals)
                 if parts_dir is not None:
                     found[k].save(_part_file(parts_dir, k))

@@ -46,7 +46,8 @@ def test_the_old_content_stays_if_writing_fails_and_nothing_is_left_over(tmp_pat
             temporary.write_text('half')
             raise error
 
-    pytest.raises(error, write_half)
+    with pytest.raises(error):
+        write_half()
     assert path.read_text() == 'old'
     assert names(tmp_path) == ['pool.npz']
 
@@ -112,11 +113,9 @@ def test_processes_that_write_the_same_file_do_not_write_into_each_others(tmp_pa
 
 
 def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
-    order = []
-    for name in ('fsync', 'replace'):
-        monkeypatch.setattr(
-            os, name, lambda *args, name=name, real=getattr(os, name): (
-                order.append(name), real(*args)))
+    order, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda *args: (order.append('fsync'), fsync(*args)))
+    monkeypatch.setattr(os, 'replace', lambda *args: (order.append('replace'), replace(*args)))
     with replacing(tmp_path / 'pool.npz') as temporary:
         temporary.write_text('whole')
     assert order == ['fsync', 'replace']

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +31,11 @@ from mmsniper.testing.comparison import (
     summarise,
     table_rows,
     write_text,
+)
+from mmsniper.testing.comparison_options import (
+    add_comparison_options,
+    noted_command,
+    with_options,
 )
 from mmsniper.testing.demo import make_toy_data
 from mmsniper.testing.training_run import RunError
@@ -91,21 +94,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--configs', nargs='+', metavar='NAME=CONFIG', help='what is compared, unless a preset'
     )
-    parser.add_argument('--pixels', type=float, help='training pixels of each run [the preset\'s]')
-    parser.add_argument('--seeds', type=int, nargs='+', help='random seeds [0 1 2]')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time [%(default)s]')
-    parser.add_argument('--threads', type=int, default=1, help='threads of a run [%(default)s]')
-    parser.add_argument(
-        '--work-dir', type=Path, help='folder of the runs [work_dirs/compare/NAME]'
-    )
-    parser.add_argument(
-        '--out-dir', type=Path, default=ROOT / 'benchmarks' / 'results',
-        help='folder of the two files [benchmarks/results]',
-    )  # fmt: skip
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
-        help='settings that override every config',
-    )  # fmt: skip
+    add_comparison_options(parser, 'work_dirs/compare/NAME', ROOT / 'benchmarks' / 'results')
     args = parser.parse_args(argv)
     if (args.configs is None) == (args.name not in PRESETS):
         parser.error(
@@ -114,8 +103,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
     if args.configs and (args.pixels is None or any('=' not in c for c in args.configs)):
         parser.error('--configs needs --pixels, and each config as NAME=CONFIG')
-    if args.jobs < 1 or args.threads < 1:
-        parser.error(f'--jobs and --threads must be at least 1, got {args.jobs}, {args.threads}')
     return args
 
 
@@ -126,26 +113,12 @@ def preset_of(args: argparse.Namespace) -> Preset:
         preset = Preset(args.name, '', Comparison(configs, args.pixels))
     else:
         preset = PRESETS[args.name]
-    changes = {
-        key: value
-        for key, value in (
-            ('pixels', args.pixels),
-            ('seeds', args.seeds and tuple(args.seeds)),
-            ('options', args.cfg_options),
-            ('threads', args.threads),
-        )
-        if value
-    }
-    return replace(preset, comparison=replace(preset.comparison, **changes))
+    return replace(preset, comparison=with_options(preset.comparison, args))
 
 
 def command_line(argv: list[str]) -> str:
     """The command that makes this result, without what does not matter to it."""
-    parser = argparse.ArgumentParser(add_help=False)
-    for name in ('--jobs', '--work-dir', '--out-dir'):
-        parser.add_argument(name)
-    _, kept = parser.parse_known_args(argv)
-    return shlex.join(['python', 'benchmarks/compare_training.py', *kept])
+    return noted_command('benchmarks/compare_training.py', argv)
 
 
 def main(argv: list[str] | None = None) -> None:

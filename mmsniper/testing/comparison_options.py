@@ -58,7 +58,8 @@ def with_options(comparison: Comparison, args: argparse.Namespace) -> Comparison
         'options': args.cfg_options,
         'threads': args.threads,
     }
-    return replace(comparison, **{key: value for key, value in changes.items() if value is not None})
+    given = {key: value for key, value in changes.items() if value is not None}
+    return replace(comparison, **given)
 
 
 def noted_command(script: str, argv: Sequence[str]) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from mmsniper.chips import ScalePyramid
+from mmsniper.chips import NEGATIVE, POSITIVE, ScalePyramid
 
 from .figure import (
     BAD,
@@ -21,7 +22,10 @@ from .figure import (
     as_boxes,
     check_image,
     draw_boxes,
+    draw_dots,
     draw_legend,
+    draw_tags,
+    legend_dots,
     legend_entry,
     level_colour,
     new_figure,
@@ -49,6 +53,7 @@ class ChipView:
         level (int): Pyramid level, 0 is the finest.
         scale (float): Chip pixels per original pixel.
         names (Sequence[str]): Class name of each box. Defaults to none.
+        kind (int): ``mmsniper.chips.POSITIVE`` or ``NEGATIVE``. Defaults to positive.
     """
 
     image: NDArray[np.uint8]
@@ -57,6 +62,7 @@ class ChipView:
     level: int
     scale: float
     names: Sequence[str] = ()
+    kind: int = POSITIVE
 
 
 def boxes_in_chips(boxes: ArrayLike, chips: ArrayLike, levels: ArrayLike, pyramid: ScalePyramid,
@@ -81,13 +87,16 @@ def boxes_in_chips(boxes: ArrayLike, chips: ArrayLike, levels: ArrayLike, pyrami
 
 
 def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, levels: ArrayLike,
-               pyramid: Any, *, ignored: ArrayLike | None = None, views: Sequence[ChipView] = (),
-               max_views: int = 12, title: str = '') -> Figure:
+               pyramid: Any, *, kinds: ArrayLike | None = None, ignored: ArrayLike | None = None,
+               proposals: ArrayLike | None = None, proposal_levels: ArrayLike = (),
+               views: Sequence[ChipView] = (), max_views: int = 12, title: str = '') -> Figure:
     """Draw an image with its boxes and chips, and beside it the chips themselves.
 
     On the image a box is green if it lies whole in a chip of a level where it is valid, dashed red
     if it is learned nowhere, grey if it is ignored. In a chip it is green if it is valid there,
-    dashed red if not.
+    dashed red if not. A positive chip has its level's colour; a negative chip is dashed red, with
+    its level on a tag. Proposals are dots at their centres, in their level's colour, the larger the
+    coarser the level.
 
     Args:
         image (np.ndarray): (h, w, 3) uint8 BGR, the whole image.
@@ -95,10 +104,17 @@ def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, lev
         chips (np.ndarray): (m, 4) xyxy, original px.
         levels (np.ndarray): (m,) level of each chip.
         pyramid (ScalePyramid | dict): The pyramid.
+        kinds (np.ndarray, optional): (m,) ``mmsniper.chips.POSITIVE`` or ``NEGATIVE`` of each chip.
+            Defaults to None: all are positive, and the legend leaves negative chips out.
         ignored (np.ndarray, optional): (n,) bool, boxes that are crowd or difficult. Defaults to
             None, which is none.
+        proposals (np.ndarray, optional): (k, 4) xyxy, original px, proposals that no positive chip
+            encloses. Defaults to None: the legend leaves them out.
+        proposal_levels (np.ndarray): (k,) level at which no chip encloses it; a proposal occurs
+            once for each such level. Defaults to none.
         views (Sequence[ChipView]): The chips as the network sees them. Defaults to none.
-        max_views (int): Draw at most this many views, spread over the levels. Defaults to 12.
+        max_views (int): Draw at most this many views, spread over the levels, and half of them
+            of negative chips if there are so many. Defaults to 12.
         title (str): Above the picture. Defaults to ''.
 
     Returns:
@@ -115,99 +131,161 @@ def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, lev
     check_image(image)
     pyramid = ScalePyramid.from_config(pyramid)
     boxes, chips = as_boxes(boxes, 'boxes'), as_boxes(chips, 'chips')
-    levels = _check_levels(levels, len(chips), pyramid)
-    ignored = np.zeros(len(boxes), bool) if ignored is None else np.asarray(ignored, bool)
-    if ignored.shape != (len(boxes),):
-        raise ValueError(f'ignored must have one value for each of {len(boxes)} boxes, got the '
-                         f'shape {ignored.shape}')
+    levels = _check_levels(levels, len(chips), pyramid, 'chips')
+    ignored = _check_mask(ignored, len(boxes))
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, [width, height, width, height])
+    learned = boxes_in_chips(boxes, chips, levels, pyramid, (width, height)) & ~ignored
+    negative = _check_kinds(kinds, len(chips)) == NEGATIVE
+
     shown = _choose(views, max_views)
-    columns = math.ceil(len(shown) / _ROWS)
-    figure, main = _layout(width / height, columns)
+    figure, main, cells = _layout(width / height, len(shown), pyramid.num_levels)
     show_image(main, image)
-    _draw_plan(main, boxes, ignored, chips, levels, pyramid)
-    for i, view in enumerate(shown):
-        _draw_view(_cell(figure, i, columns), view, pyramid.chip_size)
+    entries = _draw_positives(main, chips[~negative], levels[~negative], pyramid,
+                              'chips' if kinds is None else 'positive chips')
+    if kinds is not None:
+        entries.append(_draw_negatives(main, chips[negative], levels[negative], pyramid))
+    if proposals is not None:
+        proposals = as_boxes(proposals, 'proposals')
+        proposal_levels = _check_levels(proposal_levels, len(proposals), pyramid, 'proposals')
+        entries.append(_draw_proposals(main, proposals, proposal_levels, pyramid))
+    entries += _draw_objects(main, boxes, learned, ignored)
+    draw_legend(figure, entries, _ENTRY)
+    for cell, view in zip(cells, shown, strict=True):
+        _draw_view(cell, view, pyramid.chip_size)
     more = f' ({len(shown)} of {len(views)} chips shown)' if len(shown) < len(views) else ''
     if title or more:
         main.set_title(title + more, fontsize=10, loc='left')
     return figure
 
 
-def _check_levels(levels: ArrayLike, count: int, pyramid: ScalePyramid) -> NDArray[np.int64]:
+def _check_levels(levels: ArrayLike, count: int, pyramid: ScalePyramid, what: str
+                  ) -> NDArray[np.int64]:
     levels = np.asarray(levels, int).reshape(-1)
     if len(levels) != count:
-        raise ValueError(f'{count} chips need as many levels, got {len(levels)}')
+        raise ValueError(f'{count} {what} need as many levels, got {len(levels)}')
     if count and not (0 <= levels.min() <= levels.max() < pyramid.num_levels):
         raise ValueError(f'levels must be in 0..{pyramid.num_levels - 1}, got '
                          f'{sorted(set(levels.tolist()))}')
     return levels
 
 
+def _check_kinds(kinds: ArrayLike | None, count: int) -> NDArray[np.int64]:
+    kinds = np.full(count, POSITIVE) if kinds is None else np.asarray(kinds, int).reshape(-1)
+    if len(kinds) != count or not np.isin(kinds, (POSITIVE, NEGATIVE)).all():
+        raise ValueError(f'kinds must be POSITIVE ({POSITIVE}) or NEGATIVE ({NEGATIVE}) for each '
+                         f'of {count} chips, got {kinds.tolist()}')
+    return kinds
+
+
+def _check_mask(ignored: ArrayLike | None, count: int) -> NDArray[np.bool_]:
+    ignored = np.zeros(count, bool) if ignored is None else np.asarray(ignored, bool)
+    if ignored.shape != (count,):
+        raise ValueError(f'ignored must have one value for each of {count} boxes, got the shape '
+                         f'{ignored.shape}')
+    return ignored
+
+
 def _choose(views: Sequence[ChipView], limit: int) -> list[ChipView]:
-    """At most ``limit`` views, fine to coarse, taken evenly from that order."""
-    ordered = sorted(views, key=lambda view: view.level)
-    if len(ordered) <= limit:
-        return ordered
-    return [ordered[i] for i in np.linspace(0, len(ordered) - 1, limit).astype(int)]
+    """At most ``limit`` views, positive before negative, fine to coarse, evenly of each kind."""
+    positive, negative = (sorted((view for view in views if view.kind == kind),
+                                 key=lambda view: view.level) for kind in (POSITIVE, NEGATIVE))
+    most = max(limit // 2, limit - len(positive))
+    few = _evenly(negative, most)
+    return _evenly(positive, limit - len(few)) + few
+
+
+def _evenly(views: Sequence[ChipView], limit: int) -> list[ChipView]:
+    return [views[i] for i in np.linspace(0, len(views) - 1, min(limit, len(views))).astype(int)]
 
 
 _TOP, _BOTTOM, _MARGIN = 0.35, 0.75, 0.15  # inches, around the image
+_ENTRY, _LINE = 2.6, 0.17  # inches, of an entry of the legend
 
 
-def _layout(aspect: float, columns: int) -> tuple[Figure, Axes]:
-    """A figure with room for the image of the given aspect and ``columns`` columns of chips."""
-    tall = _ROWS * _CELL
+def _layout(aspect: float, views: int, num_levels: int) -> tuple[Figure, Axes, list[Axes]]:
+    """A figure with room for the image of the given aspect, ``views`` chips and the legend."""
+    columns, tall = math.ceil(views / _ROWS), _ROWS * _CELL
     wide = float(np.clip(tall * aspect, 3.5, 11.0))
     total = wide + 2 * _MARGIN + columns * _CELL + (_MARGIN if columns else 0)
-    high = tall + _TOP + _BOTTOM
-    figure = new_figure(total, high)
-    main = figure.add_axes((_MARGIN / total, _BOTTOM / high, wide / total, tall / high))
+    # Beside the levels: boxes of three kinds, negative chips and proposals.
+    lines = math.ceil((num_levels + 5) / max(int(total / _ENTRY), 1))
+    bottom = max(_BOTTOM, lines * _LINE + _MARGIN)
+    figure = new_figure(total, tall + _TOP + bottom)
+    main = _axes(figure, _MARGIN, bottom, wide, tall)
     main.set_anchor('N')
-    return figure, main
+    side, first = _CELL - 0.3, total - _MARGIN - columns * _CELL + 0.15
+    return figure, main, [
+        _axes(figure, first + i // _ROWS * _CELL, bottom + (_ROWS - 1 - i % _ROWS) * _CELL,
+              side, side) for i in range(views)]
 
 
-def _cell(figure: Figure, index: int, columns: int) -> Axes:
-    """Axes of the ``index``-th chip, column by column from the top left."""
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches."""
     total, high = figure.get_size_inches()
-    column, row = divmod(index, _ROWS)
-    left = total - _MARGIN - (columns - column) * _CELL
-    bottom = _BOTTOM + (_ROWS - 1 - row) * _CELL
-    side = _CELL - 0.3
-    return figure.add_axes(((left + 0.15) / total, bottom / high, side / total, side / high))
+    return figure.add_axes((left / total, bottom / high, width / total, height / high))
 
 
-def _draw_plan(axes: Axes, boxes: NDArray, ignored: NDArray, chips: NDArray, levels: NDArray,
-               pyramid: ScalePyramid) -> None:
-    width, height = int(axes.get_xlim()[1]), int(axes.get_ylim()[0])
-    learned = boxes_in_chips(boxes, chips, levels, pyramid, (width, height)) & ~ignored
+def _draw_positives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid, what: str
+                    ) -> list[Artist]:
+    scales = pyramid.scales(int(axes.get_xlim()[1]), int(axes.get_ylim()[0]))
     entries = []
     for level, (low, high) in enumerate(pyramid.ranges()):
         mine = levels == level
         draw_boxes(axes, chips[mine], level_colour(level), width=2.2, fill=0.06)
         sizes = f'[{low:g}, {high:g})' if math.isfinite(high) else f'{low:g} and more'
-        scale = pyramid.scales(width, height)[level]
         entries.append(legend_entry(
-            level_colour(level), f'level {level}, ×{scale:.2g}: {mine.sum()} chips, sizes {sizes}'))
+            level_colour(level),
+            f'level {level}, ×{scales[level]:.2g}: {mine.sum()} {what}, sizes {sizes}'))
+    return entries
+
+
+def _draw_negatives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid) -> Artist:
+    draw_boxes(axes, chips, BAD, dashed=True, width=2.2, fill=0.06)
+    draw_tags(axes, chips[:, :2], [f'level {level}' for level in levels],
+              [level_colour(level) for level in levels])
+    return legend_entry(BAD, f'negative chips: {_per_level(levels, pyramid)}', True, fill=0.06)
+
+
+def _draw_proposals(axes: Axes, proposals: NDArray, levels: NDArray, pyramid: ScalePyramid
+                    ) -> Artist:
+    # Fine above coarse: one that is valid at two levels shows as a dot in a ring.
+    order = np.argsort(-levels, kind='stable')
+    centres = (proposals[:, :2] + proposals[:, 2:]) / 2
+    colours = [level_colour(level) for level in range(pyramid.num_levels)]
+    draw_dots(axes, centres[order], [colours[level] for level in levels[order]],
+              3 + 2 * levels[order])
+    return legend_dots(colours, f'uncovered proposals: {_per_level(levels, pyramid)}')
+
+
+def _per_level(levels: NDArray, pyramid: ScalePyramid) -> str:
+    """The number of levels, and how often each occurs, fine to coarse: 5 (3/2/0)."""
+    counts = np.bincount(levels, minlength=pyramid.num_levels)
+    return f'{len(levels)} ({"/".join(map(str, counts))})'
+
+
+def _draw_objects(axes: Axes, boxes: NDArray, learned: NDArray, ignored: NDArray) -> list[Artist]:
+    entries = []
     for mask, colour, dashed, label in ((learned, GOOD, False, 'valid in a chip'),
                                         (~learned & ~ignored, BAD, True, 'in no chip'),
                                         (ignored, IGNORED, True, 'ignored')):
         draw_boxes(axes, boxes[mask], colour, dashed=dashed)
         if mask.any():
             entries.append(legend_entry(colour, f'{label}: {mask.sum()}', dashed))
-    draw_legend(axes.figure, entries)
+    return entries
 
 
 def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
     check_image(view.image)
     boxes, states = as_boxes(view.boxes, 'boxes of a chip'), np.asarray(view.states)
+    negative = view.kind == NEGATIVE
+    colour = BAD if negative else level_colour(view.level)
     show_image(axes, view.image)
     axes.set_xlim(0, max(chip_size, view.image.shape[1]))
     axes.set_ylim(max(chip_size, view.image.shape[0]), 0)
     axes.set_facecolor('#404040')  # the padding of an image smaller than a chip
     for spine in axes.spines.values():
-        spine.set(edgecolor=level_colour(view.level), linewidth=2.5)
+        spine.set(edgecolor=colour, linewidth=2.5, linestyle='--' if negative else '-')
     for state, colour, dashed, _ in _STATES:
         chosen = np.flatnonzero(states == state)
         # The names of invalid boxes, often tiny and many, would hide the picture.
@@ -215,5 +293,6 @@ def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
         draw_boxes(axes, boxes[chosen], colour, dashed=dashed, names=names)
     counts = ', '.join(f'{(states == state).sum()} {label}' for state, _, _, label in _STATES
                        if (states == state).any())
-    axes.set_title(f'level {view.level}, ×{view.scale:.2g}: {counts or "no boxes"}', fontsize=7.5,
-                   pad=3)
+    title = f'level {view.level}, ×{view.scale:.2g}: {counts or "no boxes"}'
+    title = f'negative, {title}' if negative else title
+    axes.set_title(title, fontsize=min(7.5, 330 / len(title)), pad=3)  # not wider than its cell

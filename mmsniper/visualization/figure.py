@@ -11,13 +11,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import CircleCollection, PolyCollection
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.files import replacing
 
@@ -31,6 +33,8 @@ MISSED = '#ffd500'
 IGNORED = '#b4b4b4'
 LEVEL_COLOURS = ('#ff9f1c', '#19a7ff', '#ff4fa3', '#9b6bff', '#00c2a8', '#c0d72f')
 """Of the levels of a pyramid, fine to coarse; they repeat."""
+
+_RIM = 0.4  # points, around dots
 
 
 def level_colour(level: int) -> str:
@@ -125,14 +129,56 @@ def draw_boxes(axes: Axes, boxes: NDArray, colour: str, *, dashed: bool = False,
                       bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.6, 'linewidth': 0})
 
 
-def draw_legend(figure: Figure, entries: Sequence[Rectangle], width: float = 2.6) -> None:
+def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayLike) -> None:
+    """Draw dots with a dark rim, above all else; later ones lie above earlier ones.
+
+    Args:
+        axes (Axes): Where to draw.
+        points (np.ndarray): (n, 2) xy in data coordinates.
+        colours (Sequence[str]): Colour of each dot.
+        sizes (np.ndarray): (n,) diameter of each dot, points.
+    """
+    # One artist for all dots. scatter() would also change which part of the image is shown.
+    axes.add_collection(CircleCollection(
+        np.pi / 4 * np.square(sizes), offsets=np.reshape(points, (-1, 2)),
+        offset_transform=axes.transData, facecolors=to_rgba_array(list(colours)),
+        edgecolors='black', linewidths=_RIM, zorder=4), autolim=False)
+
+
+def draw_tags(axes: Axes, corners: NDArray, texts: Sequence[str], colours: Sequence[str]) -> None:
+    """Write on small plates above the top left corners of boxes, below them at the image's top.
+
+    Args:
+        axes (Axes): Where to draw.
+        corners (np.ndarray): (n, 2) xy in data coordinates.
+        texts (Sequence[str]): (n,) the texts.
+        colours (Sequence[str]): (n,) colours of the plates.
+    """
+    axes.apply_aspect()  # now, not when it is drawn: the room above depends on it
+    room = (axes.bbox.y1 - axes.transData.transform(corners)[:, 1]) / axes.figure.dpi * 72
+    for corner, text, colour, points in zip(corners, texts, colours, room, strict=True):
+        inside = points < 12
+        axes.annotate(text, corner, (2, -3 if inside else 3), textcoords='offset points',
+                      fontsize=6, va='top' if inside else 'bottom', annotation_clip=True,
+                      bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.8, 'linewidth': 0})
+
+
+def draw_legend(figure: Figure, entries: Sequence[Artist], width: float = 2.6) -> None:
     """Put a legend along the bottom of a figure, each entry ``width`` inches wide."""
     columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
+    dots = max([len(entry.get_facecolor()) for entry in entries
+                if isinstance(entry, CircleCollection)], default=1)
     figure.legend(handles=list(entries), loc='lower center', ncols=columns, fontsize=8,
-                  frameon=False, borderaxespad=0.3)
+                  frameon=False, borderaxespad=0.3, scatterpoints=dots, scatteryoffsets=[0.5])
 
 
-def legend_entry(colour: str, label: str, dashed: bool = False) -> Rectangle:
+def legend_entry(colour: str, label: str, dashed: bool = False, fill: float = 0.0) -> Rectangle:
     """A legend's entry for boxes drawn by :func:`draw_boxes`."""
-    return Rectangle((0, 0), 1, 1, fill=False, edgecolor=colour, linewidth=2,
+    return Rectangle((0, 0), 1, 1, facecolor=(colour, fill), edgecolor=colour, linewidth=2,
                      linestyle='--' if dashed else '-', label=label)
+
+
+def legend_dots(colours: Sequence[str], label: str) -> CircleCollection:
+    """A legend's entry for dots drawn by :func:`draw_dots`, with one of each colour."""
+    return CircleCollection([16.0], facecolors=to_rgba_array(list(colours)), edgecolors='black',
+                            linewidths=_RIM, label=label)

@@ -1,7 +1,9 @@
 """Draw training images with their boxes and chips, and the chips as the network sees them.
 
 The chips are those that training would have in the given epoch: the same plan, cut out by the
-config's own pipeline.
+config's own pipeline. With a pool of negative chips, the proposals for which they were made are
+drawn too. They were mined against the positive chips of another epoch, so that some may lie in the
+positive chips of this one.
 """
 
 from __future__ import annotations
@@ -9,17 +11,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mmsniper.chips import AnnotationTable, ChipPlan, ScalePyramid
-from mmsniper.datasets import IGNORE_REGION, Chip, ChipIndex
+from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
+from mmsniper.chips.negative_pool import shown_images
+from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
+from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView, draw_chips, save_figure
 
 CUTTING = ('ChipSampler', 'ScaleRangeFilter')
@@ -31,10 +37,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config with a pyramid and a train_dataloader')
     parser.add_argument('--out-dir', required=True, help='directory of the pictures (PNG)')
     parser.add_argument('--num', type=int, default=10,
-                        help='number of images, spread evenly over those that have chips; '
-                        'default: 10')
+                        help='number of images, spread evenly over those that have chips, or, '
+                        'with a pool, negative chips and proposals; default: 10')
     parser.add_argument('--epoch', type=int, default=0,
                         help='epoch whose chips are drawn, from 0; default: 0')
+    parser.add_argument('--negatives', metavar='POOL.npz',
+                        help='pool of negative chips, or none; default: that of the config\'s '
+                        f'sampler, else {POOL_FILE} in its work directory, if there is one')
+    parser.add_argument('--all-negatives', action='store_true',
+                        help='draw all negative chips of the pool; default: those of the epoch')
     parser.add_argument('--augment', action='store_true',
                         help='show the chips after all augmentations, such as flips; default: as '
                         'they are cut out')
@@ -119,7 +130,7 @@ def chip_view(results: dict, class_names: tuple[str, ...], pyramid: ScalePyramid
     states = np.where(ignored, np.where(labels == IGNORE_REGION, CROWD, INVALID), VALID)
     names = [class_names[label] if label >= 0 else '' for label in labels]
     return ChipView(results['img'], results['gt_bboxes'].tensor.numpy(), states, level,
-                    float(pyramid.scales(width, height)[level]), names)
+                    float(pyramid.scales(width, height)[level]), names, results['chip'].kind)
 
 
 def chip_views(dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid
@@ -140,8 +151,88 @@ def chip_views(dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid
             yield chip_view(results, dataset.metainfo['classes'], pyramid)
 
 
-def draw_image(dataset: Any, loader: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid,
-               out_dir: Path) -> Path:
+class Negatives(NamedTuple):
+    """What a pool says of a data set's images.
+
+    Attributes:
+        chips (ChipPlan): All its chips.
+        proposals (ChipPlan): Its uncovered proposals, as if they were chips.
+        kept (np.ndarray): (n,) indices of the images whose uncovered proposals it has kept.
+    """
+
+    chips: ChipPlan
+    proposals: ChipPlan
+    kept: NDArray[np.int32]
+
+
+def match_pool(pool: NegativeChipPool, sampler: ChipAwareSampler, name: str) -> Negatives:
+    """Find what a pool has for each image of a sampler's data set.
+
+    Args:
+        pool (NegativeChipPool): The pool.
+        sampler (ChipAwareSampler): The sampler.
+        name (str): Name of the pool in errors.
+
+    Raises:
+        ValueError: If the pool belongs to other images.
+    """
+    paths, table = sampler.img_paths(), sampler.planner.table
+
+    def matched(image: NDArray, level: NDArray, box: NDArray) -> ChipPlan:
+        plan = ChipPlan(image, level, box, np.full(len(image), NEGATIVE, np.int8))
+        plan = plan.take(np.argsort(image, kind='stable'))
+        return replace(pool, chips=plan).chips_for(paths, table.width, table.height, name)
+
+    kept = np.flatnonzero(shown_images(len(pool.img_path)))
+    return Negatives(
+        pool.chips_for(paths, table.width, table.height, name),
+        matched(pool.uncovered_image, pool.uncovered_level, pool.uncovered_box),
+        matched(kept, np.zeros(len(kept), np.int8), np.zeros((len(kept), 4))).image)
+
+
+def find_pool(cfg: Config, given: str | None) -> str | None:
+    """The file with the negative chips to draw, None if there is none to draw.
+
+    Args:
+        cfg (Config): The config.
+        given (str | None): What the command line says: a file, 'none', or None for nothing.
+    """
+    if given is not None:
+        return None if given == 'none' else given
+    file = cfg.train_dataloader.get('sampler', {}).get('negatives')
+    if file is not None:
+        return file
+    folder = cfg.get('work_dir') or Path('work_dirs') / Path(cfg.filename).stem
+    mined = Path(folder) / POOL_FILE
+    if not mined.is_file():
+        return None
+    print(f'negative chips are those of {mined}; without them: --negatives none')
+    return str(mined)
+
+
+def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.int32]:
+    """Images to draw, ascending and spread evenly over those that show most.
+
+    Args:
+        plan (ChipPlan): All chips; an image without any is not chosen.
+        proposals (ChipPlan): See :class:`Negatives`.
+        num (int): Number of images. First come those with negative chips and proposals, then
+            those with either.
+    """
+    images = np.unique(plan.image)
+    shows = (np.isin(images, plan.image[plan.kind == NEGATIVE]).astype(int)
+             + np.isin(images, proposals.image))
+    chosen = images[:0]
+    for things in (2, 1, 0):
+        some = images[shows == things]
+        count = min(num - len(chosen), len(some))
+        spread = some[np.linspace(0, len(some) - 1, count).astype(int)]
+        chosen = np.concatenate([chosen, spread])
+    return np.sort(chosen)
+
+
+def draw_image(dataset: Any, loader: Any, image: int, plan: ChipPlan, negatives: Negatives | None,
+               pyramid: ScalePyramid, out_dir: Path) -> Path:
     """Draw one image and its chips to a PNG file in ``out_dir``, and return its path."""
     info = dataset.get_data_info(image)
     instances = info.get('instances', [])
@@ -149,38 +240,74 @@ def draw_image(dataset: Any, loader: Any, image: int, plan: ChipPlan, pyramid: S
         info['width'], info['height'], [instance['bbox'] for instance in instances],
         [bool(instance.get('ignore_flag', 0)) for instance in instances])])
     source = Path(info['img_path'])
+    title = f'{source.name}, {info["width"]}×{info["height"]} px'
+    layers = {}
+    if negatives is not None:
+        layers['kinds'] = plan.kind
+        if image in negatives.kept:
+            mine = negatives.proposals.take(negatives.proposals.image == image)
+            layers.update(proposals=mine.box, proposal_levels=mine.level)
+        else:
+            title += '; the pool has not kept its proposals'
     figure = draw_chips(
         loader(info)['img'], annotations.boxes, plan.box, plan.level, pyramid,
         ignored=annotations.ignore, views=list(chip_views(dataset, image, plan, pyramid)),
-        title=f'{source.name}, {info["width"]}×{info["height"]} px')
+        title=title, **layers)
     path = out_dir / f'{image:06d}_{source.stem}.png'
     save_figure(figure, path)
     return path
 
 
-def browse(cfg: Config, out_dir: Path, num: int, epoch: int, augment: bool) -> list[Path]:
-    """Draw ``num`` training images of a config with the chips of an epoch."""
+def chips_per_image(cfg: Config) -> int | None:
+    """Negative chips of an image in an epoch by the config's hook; None: as the sampler says."""
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('type') == 'NegativeChipHook':
+            return hook.get('chips_per_image')
+    return None
+
+
+def plan_chips(cfg: Config, dataset: Any, seed: int, args: argparse.Namespace
+               ) -> tuple[ChipPlan, Negatives | None]:
+    """The chips of all images in the epoch to draw, and what there is to say of negative ones."""
+    pool = find_pool(cfg, args.negatives)
+    if args.all_negatives and pool is None:
+        raise ValueError('there is no pool whose chips --all-negatives could draw: name one with '
+                         '--negatives')
+    config = cfg.train_dataloader.get('sampler', {})
+    if config.get('type') != 'ChipAwareSampler':
+        config = {'type': 'ChipAwareSampler', 'pyramid': cfg.pyramid}
+    sampler = DATA_SAMPLERS.build({**config, 'negatives': None},
+                                  default_args={'dataset': dataset, 'seed': seed})
+    sampler.set_epoch(args.epoch)
+    if pool is None:
+        return sampler.plan, None
+    content = NegativeChipPool.from_file(pool)
+    sampler.set_negatives(content, chips_per_image(cfg), name=pool)
+    negatives = match_pool(content, sampler, pool)
+    if args.all_negatives:
+        return ChipPlan.joined([sampler.positives(), negatives.chips]), negatives
+    return sampler.plan, negatives
+
+
+def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
+    """Draw training images of a config with the chips of an epoch."""
     if 'pyramid' not in cfg:
         raise ValueError(f'{cfg.filename} has no pyramid: define pyramid=dict(chip_size=..., '
                          f'levels=[...]) in it or in one of its bases')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    loading = cfg.train_dataloader
-    config, loader = viewing_dataset(loading.dataset.to_dict(), cfg.pyramid.to_dict(), augment)
+    config, loader = viewing_dataset(cfg.train_dataloader.dataset.to_dict(),
+                                     cfg.pyramid.to_dict(), args.augment)
     dataset = DATASETS.build(config)
-    sampler = loading.get('sampler', {})
-    if sampler.get('type') != 'ChipAwareSampler':
-        sampler = {'type': 'ChipAwareSampler', 'pyramid': cfg.pyramid}
     seed = (cfg.get('randomness') or {}).get('seed') or 0
-    sampler = DATA_SAMPLERS.build(sampler, default_args={'dataset': dataset, 'seed': seed})
-    sampler.set_epoch(epoch)
-    plan = sampler.plan
+    plan, negatives = plan_chips(cfg, dataset, seed, args)
     np.random.seed(seed)  # of the augmentations
 
-    images = np.unique(plan.image)
-    images = images[np.linspace(0, len(images) - 1, min(num, len(images))).astype(int)]
+    proposals = negatives.proposals if negatives else ChipPlan.empty()
+    images = choose_images(plan, proposals, args.num)
     loader, pyramid = TRANSFORMS.build(loader), ScalePyramid.from_config(cfg.pyramid)
     return [
-        draw_image(dataset, loader, image, plan.take(plan.image == image), pyramid, out_dir)
+        draw_image(dataset, loader, image, plan.take(plan.image == image), negatives, pyramid,
+                   Path(args.out_dir))
         for image in tqdm(images.tolist(), 'pictures', unit='image')
     ]
 
@@ -191,7 +318,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     try:
-        paths = browse(cfg, Path(args.out_dir), args.num, args.epoch, args.augment)
+        paths = browse(cfg, args)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')
     print(f'{len(paths)} pictures in {args.out_dir}')

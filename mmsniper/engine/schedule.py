@@ -32,6 +32,8 @@ def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
     # The loop has no other way to be told.
     loop._max_iters = runner.iter + left * len(loop.dataloader)
     runner.message_hub.update_info('max_iters', runner.max_iters)
+    # Gradient accumulation completes its last step at the end of training.
+    runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     if not resumed and runner.param_schedulers and runner.cfg.get('param_scheduler'):
         runner.param_schedulers = _rebuilt(runner)
 
@@ -58,11 +60,14 @@ def _carry_on(
     for scheduler, before, given in zip(new, old, configs, strict=True):
         state = {k: v for k, v in before.state_dict().items() if k in _PROGRESS}
         if given.get('convert_to_iter_based'):
-            state['last_step'] = steps
+            begun = steps >= scheduler.begin
+            state['_global_step'] = steps
+            state['last_step'] = min(steps, scheduler.end - 1) - scheduler.begin if begun else -1
         scheduler.load_state_dict(state)
 
 
-# Where a scheduler is; the rest of its state says what it is.
+# Where a scheduler is: steps since its begin and of the training. The rest of its state says what
+# it is.
 _PROGRESS = ('last_step', '_global_step', '_last_value')
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.files import replacing
 
+from .file_names import match_files
 from .negative import NegativeStatistics
 from .plan import NEGATIVE, ChipPlan
 from .pyramid import ScalePyramid
@@ -179,7 +179,7 @@ class NegativeChipPool:
         Raises:
             ValueError: If an image is not in the pool, or has another size there.
         """
-        index = _match(list(img_path), self.img_path.tolist(), name)
+        index = _match(img_path, self.img_path.tolist(), name)
         size = np.stack([np.asarray(width), np.asarray(height)], axis=1)
         other = np.stack([self.width, self.height], axis=1)[index]
         wrong = np.flatnonzero((size != other).any(axis=1))
@@ -246,23 +246,14 @@ def _checked(pool: NegativeChipPool, path: str | os.PathLike) -> NegativeChipPoo
     return pool
 
 
-def _match(paths: list[str], pool: list[str], name: str) -> NDArray[np.int64]:
+def _match(paths: Sequence[str], pool: Sequence[str], name: str) -> NDArray[np.int64]:
     """Position in ``pool`` of the file that each path means."""
-    mine = {path: PurePath(path).parts[::-1] for path in set(paths)}
-    theirs = [PurePath(path).parts[::-1] for path in pool]
-    deepest = max(map(len, [*mine.values(), *theirs]), default=1)
-    # The least number of parts, from the file name on, that tells the files of each side apart.
-    depth = next(
-        (n for n in range(1, deepest)
-         if all(len({p[:n] for p in side}) == len(side) for side in (theirs, mine.values()))),
-        deepest,
-    )
-    index = {parts[:depth]: i for i, parts in enumerate(theirs)}
-    missing = [path for path, parts in mine.items() if parts[:depth] not in index]
+    index = match_files(paths, pool)
+    missing = {path for path, i in zip(paths, index.tolist()) if i < 0}
     if missing:
         raise ValueError(
-            f'{name} belongs to other images: {len(missing)} of the {len(mine)} images of this '
-            f'data set are not among the {len(pool)} that were mined, such as {min(missing)}. '
-            f'Mine the negative chips of this data set'
+            f'{name} belongs to other images: {len(missing)} of the {len(set(paths))} images of '
+            f'this data set are not among the {len(pool)} that were mined, such as '
+            f'{min(missing)}. Mine the negative chips of this data set'
         )
-    return np.array([index[mine[path][:depth]] for path in paths], np.int64)
+    return index

@@ -1,0 +1,41 @@
+"""Which files two lists of paths have in common, wherever their folders lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
+    """Find files by the end of their paths, so that data may have moved to another folder.
+
+    Compared is the least number of parts, from the file name on, that tells the files of each side
+    apart.
+
+    Args:
+        paths: The files to find; a file may occur several times.
+        among: The files to find them among.
+
+    Returns:
+        For each path the position in ``among`` of the file that it means, or -1, shape (n,).
+
+    Example:
+        >>> match_files(['new/a.png', 'new/c.png'], ['old/data/a.png', 'old/data/b.png'])
+        array([ 0, -1])
+        >>> match_files(['train/0.png'], ['val/0.png', 'train/0.png'])
+        array([1])
+    """
+    mine, theirs = ({path: PurePath(path).parts[::-1] for path in side} for side in (paths, among))
+    deepest = max(map(len, [*mine.values(), *theirs.values()]), default=1)
+    depth = next(
+        (n for n in range(1, deepest)
+         if all(len({parts[:n] for parts in side.values()}) == len(side)
+                for side in (mine, theirs))),
+        deepest,
+    )
+    position = {path: i for i, path in enumerate(among)}
+    index = {parts[:depth]: position[path] for path, parts in theirs.items()}
+    return np.array([index.get(mine[path][:depth], -1) for path in paths], np.int64)

@@ -112,7 +112,8 @@ def plan_negative_chips(
         stride: Stride of the candidates in scaled pixels. Default: 32.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or the positive chips are of other images
+            or levels.
 
     Example:
         >>> table = AnnotationTable.from_images([(200, 100, [[150, 40, 160, 50]] * 3, None)])
@@ -122,10 +123,13 @@ def plan_negative_chips(
         array([3], dtype=int32)
     """
     least = _least(min_proposals, pyramid.num_levels)
-    if max_per_image is not None and not max_per_image >= 1:
-        raise ValueError(f'max_per_image must be at least 1, or None; got {max_per_image!r}')
-    if not (stride >= 1 and int(stride) == stride):
+    if max_per_image is not None and not (_is_count(max_per_image) and max_per_image):
+        raise ValueError(
+            f'max_per_image must be a whole number from 1 on, or None; got {max_per_image!r}'
+        )
+    if not (_is_count(stride) and stride):
         raise ValueError(f'stride must be a positive number of scaled pixels, got {stride!r}')
+    _check_positives(positives, len(proposals), pyramid.num_levels)
     windows = Windows.of(positives, pyramid.num_levels)
     valid, open_, covers = 0, [], []
     for _, part in targets(proposals, pyramid):
@@ -157,7 +161,12 @@ def draw_negative_chips(pool: ChipPlan, per_image: int, seed: int, epoch: int) -
 
     Returns:
         The chosen chips, in the order of the pool.
+
+    Raises:
+        ValueError: If ``per_image`` is not a number, or negative.
     """
+    if not _is_count(per_image):
+        raise ValueError(f'per_image must be a whole number, not negative; got {per_image!r}')
     starts = run_starts(pool.image)
     first = np.repeat(starts, np.diff(np.append(starts, len(pool))))
     draw = uniform(seed, epoch, pool.image, np.arange(len(pool)) - first, _SALT)
@@ -178,6 +187,18 @@ def _least(min_proposals: int | Sequence[int], levels: int) -> list[int]:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and value >= 0
+
+
+def _check_positives(positives: ChipPlan, images: int, levels: int) -> None:
+    # A level too many would be taken for one of the next image.
+    for name, limit in (('level', levels), ('image', images)):
+        here = getattr(positives, name)
+        wrong = here[(here < 0) | (here >= limit)]
+        if len(wrong):
+            raise ValueError(
+                f'there is a positive chip of {name} {wrong[0]}, but there are {limit} {name}s: '
+                f'plan the positive chips for these images with this pyramid'
+            )
 
 
 def _cover(

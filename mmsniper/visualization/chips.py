@@ -242,7 +242,7 @@ def _draw_positives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScaleP
 
 def _draw_negatives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid) -> Artist:
     draw_boxes(axes, chips, BAD, dashed=True, width=2.2, fill=0.06)
-    draw_tags(axes, chips[:, :2], [f'level {level}' for level in levels],
+    draw_tags(axes, chips, [f'level {level}' for level in levels],
               [level_colour(level) for level in levels])
     return legend_entry(BAD, f'negative chips: {_per_level(levels, pyramid)}', True, fill=0.06)
 
@@ -295,4 +295,4 @@ def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
                        if (states == state).any())
     title = f'level {view.level}, ×{view.scale:.2g}: {counts or "no boxes"}'
     title = f'negative, {title}' if negative else title
-    axes.set_title(title, fontsize=min(7.5, 330 / len(title)), pad=3)  # not wider than its cell
+    axes.set_title(title, fontsize=min(7.5, 335 / len(title)), pad=3)  # not wider than its cell

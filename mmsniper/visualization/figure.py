@@ -35,6 +35,7 @@ LEVEL_COLOURS = ('#ff9f1c', '#19a7ff', '#ff4fa3', '#9b6bff', '#00c2a8', '#c0d72f
 """Of the levels of a pyramid, fine to coarse; they repeat."""
 
 _RIM = 0.4  # points, around dots
+_COVERED = 0.1  # of the picture, by dots
 
 
 def level_colour(level: int) -> str:
@@ -99,6 +100,7 @@ def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -
     axes.set_ylim(height, 0)
     axes.set_xticks([])
     axes.set_yticks([])
+    axes.apply_aspect()  # now, not when it is saved: what is drawn later asks how large it is
 
 
 def draw_boxes(axes: Axes, boxes: NDArray, colour: str, *, dashed: bool = False,
@@ -130,37 +132,60 @@ def draw_boxes(axes: Axes, boxes: NDArray, colour: str, *, dashed: bool = False,
 
 
 def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayLike) -> None:
-    """Draw dots with a dark rim, above all else; later ones lie above earlier ones.
+    """Draw dots with a dark rim above all else, later ones above earlier ones.
 
     Args:
         axes (Axes): Where to draw.
         points (np.ndarray): (n, 2) xy in data coordinates.
         colours (Sequence[str]): Colour of each dot.
-        sizes (np.ndarray): (n,) diameter of each dot, points.
+        sizes (np.ndarray): (n,) diameter of each dot, points; all are smaller where so many would
+            hide the picture.
     """
+    sizes = np.asarray(sizes, np.float64)
+    picture = np.prod(_points(axes, axes.bbox.size))
+    shrink = min(1.0, np.sqrt(_COVERED * picture / max(np.square(sizes).sum(), 1.0)))
     # One artist for all dots. scatter() would also change which part of the image is shown.
     axes.add_collection(CircleCollection(
-        np.pi / 4 * np.square(sizes), offsets=np.reshape(points, (-1, 2)),
+        np.pi / 4 * np.square(sizes * shrink), offsets=np.reshape(points, (-1, 2)),
         offset_transform=axes.transData, facecolors=to_rgba_array(list(colours)),
-        edgecolors='black', linewidths=_RIM, zorder=4), autolim=False)
+        edgecolors='black', linewidths=_RIM * shrink, zorder=4), autolim=False)
 
 
-def draw_tags(axes: Axes, corners: NDArray, texts: Sequence[str], colours: Sequence[str]) -> None:
+def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequence[str]) -> None:
     """Write on small plates above the top left corners of boxes, below them at the image's top.
+
+    A plate that would lie on an earlier one is moved to the right of it.
 
     Args:
         axes (Axes): Where to draw.
-        corners (np.ndarray): (n, 2) xy in data coordinates.
-        texts (Sequence[str]): (n,) the texts.
+        boxes (np.ndarray): (n, 4) xyxy in data coordinates.
+        texts (Sequence[str]): (n,) the texts; of a narrow box the last word.
         colours (Sequence[str]): (n,) colours of the plates.
     """
-    axes.apply_aspect()  # now, not when it is drawn: the room above depends on it
-    room = (axes.bbox.y1 - axes.transData.transform(corners)[:, 1]) / axes.figure.dpi * 72
-    for corner, text, colour, points in zip(corners, texts, colours, room, strict=True):
-        inside = points < 12
-        axes.annotate(text, corner, (2, -3 if inside else 3), textcoords='offset points',
-                      fontsize=6, va='top' if inside else 'bottom', annotation_clip=True,
+    corners, ends = (_points(axes, axes.transData.transform(boxes[:, i:i + 2])) for i in (0, 2))
+    inside = _points(axes, axes.bbox.y1) - corners[:, 1] < 12
+    taken = np.zeros((0, 4))
+    for i, (text, colour) in enumerate(zip(texts, colours, strict=True)):
+        text = text.split()[-1] if ends[i, 0] - corners[i, 0] < 60 else text
+        size = np.array([3.4 * len(text) + 2, 9.0])
+        shift = np.array([2.0, -12.0 if inside[i] else 3.0])
+        while (blocking := _meeting(taken, corners[i] + shift, size)).any():
+            shift[0] = taken[blocking, 2].max() - corners[i, 0] + 0.5
+        start = corners[i] + shift
+        taken = np.vstack([taken, [*start, *(start + size)]])
+        axes.annotate(text, boxes[i, :2], shift, textcoords='offset points', fontsize=6,
+                      annotation_clip=True,
                       bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.8, 'linewidth': 0})
+
+
+def _meeting(taken: NDArray, start: NDArray, size: NDArray) -> NDArray[np.bool_]:
+    """Which of the rectangles ``taken`` (n, 4) have points in common with another one."""
+    return ((taken[:, :2] < start + size) & (taken[:, 2:] > start)).all(axis=1)
+
+
+def _points(axes: Axes, pixels: ArrayLike) -> NDArray[np.float64]:
+    """Pixels of the figure in points."""
+    return np.asarray(pixels, np.float64) * 72 / axes.figure.dpi
 
 
 def draw_legend(figure: Figure, entries: Sequence[Artist], width: float = 2.6) -> None:

@@ -254,7 +254,7 @@ def _draw_proposals(axes: Axes, proposals: NDArray, levels: NDArray, pyramid: Sc
     centres = (proposals[:, :2] + proposals[:, 2:]) / 2
     colours = [level_colour(level) for level in range(pyramid.num_levels)]
     draw_dots(axes, centres[order], [colours[level] for level in levels[order]],
-              3 + 2 * levels[order])
+              3 + 2.5 * levels[order])
     return legend_dots(colours, f'uncovered proposals: {_per_level(levels, pyramid)}')
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import CircleCollection
 from matplotlib.colors import to_rgb
 
-from mmsniper.chips import ScalePyramid
+from mmsniper.chips import NEGATIVE, POSITIVE, ScalePyramid
 from mmsniper.visualization import (
     CROWD,
     INVALID,
@@ -22,14 +23,37 @@ PYRAMID = ScalePyramid.from_config({'chip_size': 100, 'levels': [
 IMAGE = np.full((300, 400, 3), 255, np.uint8)
 
 
-def is_drawn(figure, axes, x, y, colour):
-    """Whether ``colour`` shows within 2 figure pixels of the data point (x, y)."""
+def are_drawn(figure, axes, points, colour, tolerance=0.12):
+    """For each data point whether ``colour`` shows within 2 figure pixels of it."""
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
-    column, row = axes.transData.transform((x, y))
-    row, column = round(pixels.shape[0] - row), round(column)
-    patch = pixels[row - 2:row + 3, column - 2:column + 3]
-    return bool((np.abs(patch - to_rgb(colour)).max(axis=-1) < 0.12).any())
+    shows = np.abs(pixels - to_rgb(colour)).max(axis=-1) < tolerance
+    columns, rows = np.round(axes.transData.transform(points)).astype(int).T
+    rows = len(shows) - rows
+    return [bool(shows[row - 2:row + 3, column - 2:column + 3].any())
+            for row, column in zip(rows, columns, strict=True)]
+
+
+def is_drawn(figure, axes, x, y, colour):
+    """Whether ``colour`` shows within 2 figure pixels of the data point (x, y)."""
+    return are_drawn(figure, axes, [(x, y)], colour)[0]
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def dots_of(figure):
+    return [c for c in figure.axes[0].collections if isinstance(c, CircleCollection)]
+
+
+def tags_of(figure):
+    return figure.axes[0].texts
+
+
+def overlap(a, b):
+    """Whether two extents have an inner point in common."""
+    return bool(min(a.x1, b.x1) > max(a.x0, b.x0) and min(a.y1, b.y1) > max(a.y0, b.y0))
 
 
 def test_boxes_in_chips_needs_the_right_level_and_the_whole_box():
@@ -120,6 +144,137 @@ def test_pictures_are_saved_whole_and_folders_made(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ['chips.png']
 
 
+def test_a_negative_chip_is_dashed_red_with_its_level_on_a_tag():
+    figure = draw_chips(IMAGE, [], [[10, 10, 110, 110], [150, 50, 350, 250]], [0, 1], PYRAMID,
+                        kinds=[POSITIVE, NEGATIVE])
+    axes = figure.axes[0]
+    side = [(150, y) for y in range(60, 241)]
+    assert 0.3 < np.mean(are_drawn(figure, axes, side, BAD)) < 1
+    assert not any(are_drawn(figure, axes, side, level_colour(1)))
+    assert [tag.get_text() for tag in tags_of(figure)] == ['level 1']
+    assert to_rgb(tags_of(figure)[0].get_bbox_patch().get_facecolor()) == to_rgb(level_colour(1))
+    assert not any(are_drawn(figure, axes, [(10, y) for y in range(20, 101)], BAD))
+
+
+def test_a_negative_chip_is_not_counted_among_the_chips_of_its_level():
+    chips = [[0, 0, 100, 100]] * 3 + [[0, 0, 200, 200]]
+    figure = draw_chips(IMAGE, [], chips, [0, 0, 0, 1], PYRAMID,
+                        kinds=[NEGATIVE, POSITIVE, NEGATIVE, NEGATIVE])
+    assert legend_of(figure) == [
+        'level 0, ×1: 1 positive chips, sizes [0, 50)',
+        'level 1, ×0.5: 0 positive chips, sizes 40 and more', 'negative chips: 3 (2/1)']
+
+
+def test_a_box_that_only_a_negative_chip_encloses_is_learned_there():
+    figure = draw_chips(IMAGE, [[20, 20, 50, 50]], [[0, 0, 100, 100]], [0], PYRAMID,
+                        kinds=[NEGATIVE])
+    assert 'valid in a chip: 1' in legend_of(figure)
+
+
+def test_proposals_are_dots_at_their_centres_in_the_colour_of_their_level():
+    figure = draw_chips(IMAGE, [], [], [], PYRAMID, proposals=[[90, 40, 110, 60],
+                                                               [150, 100, 250, 200]],
+                        proposal_levels=[0, 1])
+    axes = figure.axes[0]
+    assert is_drawn(figure, axes, 100, 50, level_colour(0))
+    assert is_drawn(figure, axes, 200, 150, level_colour(1))
+    assert not is_drawn(figure, axes, 90, 40, level_colour(0))
+    assert legend_of(figure)[-1] == 'uncovered proposals: 2 (1/1)'
+
+
+def test_a_proposal_of_two_levels_shows_both_colours():
+    figure = draw_chips(IMAGE, [], [], [], PYRAMID, proposals=[[180, 130, 220, 170]] * 2,
+                        proposal_levels=[0, 1])
+    assert is_drawn(figure, figure.axes[0], 200, 150, level_colour(0))
+    around = [(200 + x, 150 + y) for x in range(-3, 4) for y in range(-3, 4)]
+    assert any(are_drawn(figure, figure.axes[0], around, level_colour(1), tolerance=0.3))
+
+
+def test_thousands_of_proposals_are_one_artist_and_leave_the_picture_visible():
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(0, (400, 300), (20000, 2))
+    figure = draw_chips(IMAGE, [], [], [], PYRAMID,
+                        proposals=np.concatenate([centres - 10, centres + 10], axis=1),
+                        proposal_levels=rng.integers(0, 2, 20000))
+    (dots,) = dots_of(figure)
+    assert len(dots.get_offsets()) == 20000
+    points = figure.axes[0].bbox.width * figure.axes[0].bbox.height * (72 / figure.dpi) ** 2
+    assert dots.get_sizes().sum() <= 0.1 * points
+
+
+def test_what_is_not_given_is_not_in_the_legend():
+    without = draw_chips(IMAGE, [], [], [], PYRAMID)
+    assert not any('negative' in text or 'proposals' in text for text in legend_of(without))
+    none = draw_chips(IMAGE, [], [], [], PYRAMID, kinds=[], proposals=[], proposal_levels=[])
+    assert legend_of(none)[-2:] == ['negative chips: 0 (0/0)', 'uncovered proposals: 0 (0/0)']
+
+
+@pytest.mark.parametrize('size', [(400, 300), (100, 300), (900, 100)], ids=str)
+@pytest.mark.parametrize('views', [0, 1, 7])
+def test_the_legend_is_clear_of_the_pictures(size, views):
+    width, height = size
+    image = np.zeros((height, width, 3), np.uint8)
+    view = ChipView(np.zeros((100, 100, 3), np.uint8), [], [], 0, 1.0)
+    figure = draw_chips(
+        image, [[10, 10, 20, 20], [50, 50, 60, 60], [5, 5, 90, 95]], [[0, 0, 40, 40]] * 2, [0, 1],
+        PYRAMID, kinds=[POSITIVE, NEGATIVE], ignored=[False, False, True],
+        proposals=[[0, 0, 9, 9]] * 1000, proposal_levels=[0, 1] * 500, views=[view] * views)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert len(legend_of(figure)) == 7
+    assert not any(overlap(legend, axes.bbox) for axes in figure.axes)
+    assert min(legend.x0, legend.y0) >= 0
+    assert legend.x1 <= figure.bbox.x1
+
+
+def test_no_tag_hides_another_one_or_leaves_the_image_at_the_top():
+    rng = np.random.default_rng(0)
+    corners = rng.choice([0, 1, 8, 15, 200], (30, 2))
+    levels = rng.integers(0, 2, 30)
+    chips = np.concatenate([corners, corners + 100 * (1 + levels[:, None])], axis=1)
+    figure = draw_chips(IMAGE, [], chips, levels, PYRAMID, kinds=[NEGATIVE] * 30)
+    figure.canvas.draw()
+    plates = [tag.get_bbox_patch().get_window_extent() for tag in tags_of(figure)]
+    assert len(plates) == 30
+    # A plate may touch the next one by a pixel: what it measures is estimated.
+    plates = [plate.padded(-1) for plate in plates]
+    assert not any(overlap(a, b) for i, a in enumerate(plates) for b in plates[:i])
+    assert max(plate.y1 for plate in plates) <= figure.axes[0].bbox.y1
+
+
+def test_the_tag_of_a_chip_that_is_drawn_small_is_short():
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    figure = draw_chips(image, [], [[1000, 1000, 1100, 1100], [500, 500, 1500, 1500]], [0, 1],
+                        PYRAMID, kinds=[NEGATIVE, NEGATIVE])
+    assert [tag.get_text() for tag in tags_of(figure)] == ['0', 'level 1']
+
+
+def test_the_view_of_a_negative_chip_has_a_red_frame_and_says_so():
+    views = [ChipView(np.zeros((100, 100, 3), np.uint8), [[10, 10, 30, 30]] * 3,
+                      [VALID, INVALID, CROWD], 1, 0.5, kind=kind) for kind in (POSITIVE, NEGATIVE)]
+    figure = draw_chips(IMAGE, [], [], [], PYRAMID, views=views)
+    positive, negative = figure.axes[1:]
+    assert positive.get_title() == 'level 1, ×0.5: 1 valid, 1 invalid, 1 ignored'
+    assert negative.get_title() == 'negative, level 1, ×0.5: 1 valid, 1 invalid, 1 ignored'
+    frames = [axes.spines['left'].get_edgecolor()[:3] for axes in (positive, negative)]
+    assert frames == [to_rgb(level_colour(1)), to_rgb(BAD)]
+    figure.canvas.draw()
+    gap = positive.bbox.y0 - negative.bbox.y1  # the second view is below the first
+    extent = negative.title.get_window_extent()
+    assert extent.height < gap
+    assert extent.width < negative.bbox.width + gap
+
+
+@pytest.mark.parametrize(('positive', 'negative', 'expected'), [
+    (20, 20, (3, 2)), (20, 1, (4, 1)), (1, 20, (1, 4)), (2, 2, (2, 2)), (0, 9, (0, 5))])
+def test_views_are_shared_out_to_both_kinds(positive, negative, expected):
+    views = [ChipView(np.zeros((100, 100, 3), np.uint8), [], [], 0, 1.0, kind=kind)
+             for kind in [NEGATIVE] * negative + [POSITIVE] * positive]
+    figure = draw_chips(IMAGE, [], [], [], PYRAMID, views=views, max_views=5)
+    said = [axes.get_title().startswith('negative') for axes in figure.axes[1:]]
+    assert said == [False] * expected[0] + [True] * expected[1]
+
+
 def test_drawing_leaves_pyplot_alone():
     import matplotlib.pyplot as plt
     before = plt.get_fignums()
@@ -134,6 +289,12 @@ def test_drawing_leaves_pyplot_alone():
     ({'levels': [0, 1]}, '1 chips need as many levels, got 2'),
     ({'levels': [2]}, r'levels must be in 0..1, got \[2\]'),
     ({'ignored': [True, False]}, 'ignored must have one value for each of 1 boxes'),
+    ({'kinds': [0, 1]}, r'kinds must be POSITIVE \(0\) or NEGATIVE \(1\) for each of 1 chips, '
+                        r'got \[0, 1\]'),
+    ({'kinds': [2]}, r'got \[2\]'),
+    ({'proposals': [[1, 2, 3]]}, r'proposals must have the shape \(n, 4\), xyxy; got \(1, 3\)'),
+    ({'proposals': [[1, 2, 3, 4]]}, '1 proposals need as many levels, got 0'),
+    ({'proposals': [[1, 2, 3, 4]], 'proposal_levels': [-1]}, r'levels must be in 0..1, got \[-1\]'),
 ])
 def test_wrong_arrays_are_refused(change, message):
     arguments = {'image': IMAGE, 'boxes': [[0, 0, 9, 9]], 'chips': [[0, 0, 100, 100]],

@@ -1,6 +1,8 @@
 """browse_chips.py draws the chips that training would have."""
 
 import importlib.util
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +10,16 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmsniper.chips import (
+    NEGATIVE,
+    POSITIVE,
+    AnnotationTable,
+    ChipPlan,
+    NegativeChipPool,
+    ScalePyramid,
+    draw_negative_chips,
+    plan_negative_chips,
+)
 from mmsniper.datasets import Chip
 from mmsniper.testing import CLASSES, ToyDatasetSpec, make_toy_dataset
 from mmsniper.visualization import INVALID, VALID
@@ -40,10 +52,31 @@ def coco(tmp_path_factory):
             'data_prefix': {'img': 'train/'}, 'metainfo': {'classes': CLASSES}, 'pipeline': []}
 
 
-def write_config(path, dataset, sampler=None, pyramid=PYRAMID):
+@pytest.fixture(scope='module')
+def pool(coco):
+    """Negative chips of the toy images, from proposals strewn at random, which it all keeps."""
+    content = json.loads((Path(coco['data_root']) / coco['ann_file']).read_text())
+    rng = np.random.default_rng(0)
+    images = []
+    for image in content['images']:
+        corner = rng.uniform(0, (image['width'] - 90, image['height'] - 90), (60, 2))
+        boxes = np.concatenate([corner, corner + rng.choice([20, 90], (60, 1))], axis=1)
+        images.append((image['width'], image['height'], boxes, None))
+    table = AnnotationTable.from_images(images)
+    found = plan_negative_chips(table, ChipPlan.empty(), ScalePyramid.from_config(PYRAMID), 3)
+    assert (np.bincount(found.chips.image) > 2).all()
+    return NegativeChipPool(
+        ScalePyramid.from_config(PYRAMID),
+        np.array([f'elsewhere/train/{image["file_name"]}' for image in content['images']]),
+        table.width, table.height, found.chips, found.held, found.statistics,
+        found.uncovered.image.astype(np.int32), found.uncovered.level.astype(np.int8),
+        found.uncovered.box.astype(np.float32))
+
+
+def write_config(path, dataset, sampler=None, pyramid=PYRAMID, **others):
     loader = {'batch_size': 2, 'num_workers': 0, 'dataset': dataset,
               'sampler': sampler or {'type': 'ChipAwareSampler', 'pyramid': PYRAMID}}
-    settings = {'train_dataloader': loader, 'randomness': {'seed': 3},
+    settings = {**others, 'train_dataloader': loader, 'randomness': {'seed': 3},
                 'custom_imports': {'imports': ['mmsniper.datasets'],
                                    'allow_failed_imports': False}}
     if pyramid is not None:
@@ -68,6 +101,29 @@ def record_drawings(tool, monkeypatch):
 
     monkeypatch.setattr(tool, 'draw_chips', recorded)
     return drawings
+
+
+def record_layers(tool, monkeypatch):
+    """What is drawn, by image, as keywords; nothing really is."""
+    layers = {}
+
+    def recorded(image, boxes, chips, levels, pyramid, **kwargs):
+        number = int(kwargs['title'].split('.')[0])
+        layers[number - 1] = {'chips': chips, 'levels': levels, **kwargs}
+
+    monkeypatch.setattr(tool, 'draw_chips', recorded)
+    monkeypatch.setattr(tool, 'save_figure', lambda figure, path: None)
+    return layers
+
+
+def negatives_of(layers):
+    """The negative chips drawn on each image."""
+    return {image: one['chips'][one['kinds'] == NEGATIVE].tolist()
+            for image, one in layers.items()}
+
+
+def chips_in(plan):
+    return {image: plan.box[plan.image == image].tolist() for image in range(4)}
 
 
 def test_it_draws_the_asked_number_of_images(tool, chip_config, tmp_path, capsys):
@@ -158,3 +214,172 @@ def test_errors_say_what_is_missing(tool, coco, tmp_path, chip_config):
                                                 'dataset': coco})
     assert 'there is no ChipDataset in the RepeatDataset' in error_of(repeated)
     assert '2' in error_of(chip_config, '--num', '0')
+
+
+def test_negative_chips_of_the_epoch_are_drawn_with_the_proposals_of_the_pool(
+        tool, chip_config, pool, tmp_path, monkeypatch):
+    layers = record_layers(tool, monkeypatch)
+    pool.save(tmp_path / 'pool.npz')
+    tool.main([chip_config, '--out-dir', str(tmp_path), '--epoch', '5',
+               '--negatives', str(tmp_path / 'pool.npz')])
+    assert negatives_of(layers) == chips_in(draw_negative_chips(pool.chips, 2, seed=3, epoch=5))
+    for image, one in layers.items():
+        assert (one['kinds'] == POSITIVE).any()
+        assert [view.kind for view in one['views']] == one['kinds'].tolist()
+        mine = pool.uncovered_image == image
+        assert np.array_equal(one['proposals'], pool.uncovered_box[mine])
+        assert np.array_equal(one['proposal_levels'], pool.uncovered_level[mine])
+
+
+def test_all_negative_chips_are_drawn_on_demand(tool, chip_config, pool, tmp_path, monkeypatch):
+    layers = record_layers(tool, monkeypatch)
+    pool.save(tmp_path / 'pool.npz')
+    out = ['--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')]
+    tool.main([chip_config, *out])
+    positives = {i: one['chips'][one['kinds'] == POSITIVE].tolist() for i, one in layers.items()}
+    tool.main([chip_config, *out, '--all-negatives'])
+    assert negatives_of(layers) == chips_in(pool.chips)
+    assert positives == {i: one['chips'][one['kinds'] == POSITIVE].tolist()
+                         for i, one in layers.items()}
+
+
+def test_pictures_of_negative_chips_are_written(tool, chip_config, pool, tmp_path):
+    pool.save(tmp_path / 'pool.npz')
+    tool.main([chip_config, '--out-dir', str(tmp_path / 'out'), '--num', '1',
+               '--negatives', str(tmp_path / 'pool.npz')])
+    (picture,) = (tmp_path / 'out').iterdir()
+    assert cv2.imread(str(picture)).shape[0] > 500
+
+
+def of_one_image(pool, image):
+    """The pool without the chips of all but one image, so that it can be told apart."""
+    mine = pool.chips.image == image
+    return replace(pool, chips=pool.chips.take(mine), held=pool.held[mine])
+
+
+def test_the_pool_is_the_given_one_else_the_samplers_else_that_in_the_work_directory(
+        tool, coco, pool, tmp_path, monkeypatch, capsys):
+    layers = record_layers(tool, monkeypatch)
+    files = [tmp_path / name for name in ('given.npz', 'sampler.npz', 'run/negative_chips.npz')]
+    for image, file in enumerate(files):
+        of_one_image(pool, image).save(file)
+    dataset = {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE}
+    sampler = {'type': 'ChipAwareSampler', 'pyramid': PYRAMID}
+    run = {'work_dir': str(tmp_path / 'run')}
+    mined = write_config(tmp_path / 'mined.py', dataset, **run)
+    both = write_config(tmp_path / 'both.py', dataset, {**sampler, 'negatives': str(files[1])},
+                        **run)
+
+    def images_with_negatives(config, *args):
+        tool.main([config, '--out-dir', str(tmp_path), *args])
+        return [image for image, chips in negatives_of(layers).items() if chips]
+
+    assert images_with_negatives(both, '--negatives', str(files[0])) == [0]
+    assert images_with_negatives(both) == [1]
+    assert 'negative_chips.npz' not in capsys.readouterr().out
+    assert images_with_negatives(mined) == [2]
+    assert f'negative chips are those of {files[2]}' in capsys.readouterr().out
+    for config in (both, mined):
+        tool.main([config, '--out-dir', str(tmp_path), '--negatives', 'none'])
+        assert not any('kinds' in one or 'proposals' in one for one in layers.values())
+
+
+def test_the_work_directory_is_by_default_that_of_the_configs_name(
+        tool, coco, pool, tmp_path, monkeypatch):
+    layers = record_layers(tool, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    dataset = {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE}
+    config = write_config(tmp_path / 'mine.py', dataset)
+    pool.save('work_dirs/mine/negative_chips.npz')
+    tool.main([config, '--out-dir', 'out'])
+    assert all(len(chips) == 2 for chips in negatives_of(layers).values())
+
+
+@pytest.mark.parametrize(('sampler', 'hooks', 'expected'), [
+    ({}, [], 2), ({'negatives_per_image': 1}, [], 1),
+    ({'negatives_per_image': 2}, [{'type': 'NegativeChipHook', 'chips_per_image': 1}], 1)])
+def test_an_image_has_as_many_negative_chips_as_in_training(
+        tool, coco, pool, tmp_path, monkeypatch, sampler, hooks, expected):
+    layers = record_layers(tool, monkeypatch)
+    pool.save(tmp_path / 'pool.npz')
+    config = write_config(
+        tmp_path / 'config.py', {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE},
+        {'type': 'ChipAwareSampler', 'pyramid': PYRAMID, **sampler}, custom_hooks=hooks)
+    tool.main([config, '--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')])
+    assert [len(chips) for chips in negatives_of(layers).values()] == [expected] * 4
+
+
+def test_an_image_without_objects_is_drawn_with_its_negative_chips(
+        tool, coco, pool, tmp_path, monkeypatch):
+    content = json.loads((Path(coco['data_root']) / coco['ann_file']).read_text())
+    empty = content['images'][1]['id']
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] != empty]
+    (tmp_path / 'some.json').write_text(json.dumps(content))
+    pool.save(tmp_path / 'pool.npz')
+    layers = record_layers(tool, monkeypatch)
+    dataset = {**coco, 'ann_file': str(tmp_path / 'some.json')}
+    config = write_config(tmp_path / 'config.py',
+                          {'type': 'ChipDataset', 'dataset': dataset, 'pipeline': PIPELINE})
+    tool.main([config, '--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')])
+    assert layers[1]['kinds'].tolist() == [NEGATIVE, NEGATIVE]
+    assert len(layers[1]['views']) == 2
+
+
+def test_the_title_says_where_the_pool_has_not_kept_the_proposals(
+        tool, chip_config, pool, tmp_path, monkeypatch):
+    # Of 2001 images every second one keeps them: the data set's images 0 and 2.
+    more = np.array([f'elsewhere/train/more_{i}.jpg' for i in range(1997)])
+    sizes = [np.concatenate([size, np.full(1997, 100, np.int32)])
+             for size in (pool.width, pool.height)]
+    kept = pool.uncovered_image % 2 == 0
+    replace(pool, img_path=np.concatenate([pool.img_path, more]), width=sizes[0], height=sizes[1],
+            uncovered_image=pool.uncovered_image[kept], uncovered_box=pool.uncovered_box[kept],
+            uncovered_level=pool.uncovered_level[kept]).save(tmp_path / 'pool.npz')
+    layers = record_layers(tool, monkeypatch)
+    out = ['--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')]
+    tool.main([chip_config, *out])
+    said = [layers[i]['title'].endswith('the pool has not kept its proposals') for i in range(4)]
+    assert said == [False, True, False, True]
+    assert ['proposals' in layers[i] for i in range(4)] == [True, False, True, False]
+    # All have negative chips; those with proposals come first.
+    layers.clear()
+    tool.main([chip_config, *out, '--num', '2'])
+    assert sorted(layers) == [0, 2]
+
+
+def some_chips(image, kind):
+    count = len(image)
+    return ChipPlan(np.array(image, np.int32), np.zeros(count, np.int8),
+                    np.zeros((count, 4), np.float32), np.full(count, kind, np.int8))
+
+
+def test_images_that_show_most_come_first_and_each_choice_is_spread(tool):
+    positives, negatives = some_chips(range(100), POSITIVE), some_chips(range(0, 100, 5), NEGATIVE)
+    plan, proposals = ChipPlan.joined([positives, negatives]), some_chips(range(40), NEGATIVE)
+    chosen = tool.choose_images
+    assert chosen(positives, ChipPlan.empty(), 3).tolist() == [0, 49, 99]
+    assert chosen(plan, proposals, 3).tolist() == [0, 15, 35]
+    both, either = set(range(0, 40, 5)), set(range(40)) | set(range(0, 100, 5))
+    ten = chosen(plan, proposals, 10).tolist()
+    assert both < set(ten) < either
+    assert ten == sorted(ten)
+    assert len(ten) == 10
+    assert chosen(plan, proposals, 1000).tolist() == list(range(100))
+
+
+def test_a_pool_that_does_not_belong_is_refused_in_its_own_words(tool, chip_config, pool, tmp_path):
+    def error_of(pool, *args):
+        pool.save(tmp_path / 'pool.npz')
+        with pytest.raises(SystemExit) as info:
+            tool.main([chip_config, '--out-dir', str(tmp_path), *args])
+        return str(info.value)
+
+    given = '--negatives', str(tmp_path / 'pool.npz')
+    others = replace(pool, img_path=np.array([f'{i}.jpg' for i in range(4)]))
+    assert f'error: {given[1]} belongs to other images: 4 of the 4' in error_of(others, *given)
+    smaller = ScalePyramid.from_config({**PYRAMID, 'chip_size': 64})
+    message = error_of(replace(pool, pyramid=smaller), *given)
+    assert f'error: {given[1]} belongs to another pyramid: its chip_size is 64' in message
+    assert 'there is no pool of negative chips' in error_of(pool, '--negatives', 'missing.npz')
+    assert 'is not a whole .npz file' in error_of(pool, '--negatives', chip_config)
+    assert 'name one with --negatives' in error_of(pool, '--all-negatives')

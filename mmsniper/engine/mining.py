@@ -39,11 +39,14 @@ from mmsniper.chips.negative_pool import describe, shown_images
 from mmsniper.chips.tiling import overlapping_windows
 from mmsniper.datasets import Chip, ChipAwareSampler, ChipDataset, ChipIndex, ChipSampler
 from mmsniper.datasets.chip_dataset import inner_datasets
+from mmsniper.datasets.proposal_files import ImageProposals
 from mmsniper.models.proposals import evaluating, proposal_head, propose
 
 # What is mined is kept part by part, so that an interrupted mining goes on where it was. A part is
 # a 64th of the work, or, of a large data set, this many windows.
 _PART_WINDOWS = 192
+# Images whose proposals are planned at a time: memory stays small, and progress shows.
+_PART_IMAGES = 500
 _META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix', 'chip')
 
 
@@ -172,40 +175,86 @@ class NegativeChipMiner:
                     boxes = self._propose(model, next(data), batch, sampler.pyramid)
                     proposals += zip(batch, boxes)
                     bar.update(sum(w.pixels for w in batch))
-                found[k] = planner.plan(proposals)
+                found[k] = planner.plan_windows(proposals)
                 if parts_dir is not None:
                     found[k].save(_part_file(parts_dir, k))
         everyone = [item for share in all_gather_object(found) for item in share.items()]
-        return NegativeChipPool.joined([pool for _, pool in sorted(everyone, key=lambda x: x[0])])
+        pools = [pool for _, pool in sorted(everyone, key=lambda x: x[0])]
+        return NegativeChipPool.joined([*pools, *planner.rest()])
 
-    def origin(self, model: nn.Module, sampler: ChipAwareSampler) -> str:
-        """What a pool would be mined from: equal names mean equal pools."""
+    def plan(
+        self, sampler: ChipAwareSampler, proposals: Sequence[ImageProposals]
+    ) -> NegativeChipPool:
+        """Plan a pool from proposals that are at hand, whatever detector has made them.
+
+        Of this miner's options ``num_proposals`` and ``score_thr`` then count for an image, and
+        those of the network's input do not count.
+
+        Args:
+            sampler: The pool is for its data set, around the positive chips of its current epoch.
+            proposals: Those of every image, in the order of the data set's indices.
+
+        Raises:
+            ValueError: If ``score_thr`` leaves none of the proposals.
+        """
+        images = self._images(sampler)
+        boxes = [proposals[i].best(self.num_proposals, self.score_thr).boxes for i in images]
+        if not any(map(len, boxes)):
+            raise ValueError(
+                f'no proposal of the {len(images)} images has a score of at least score_thr, '
+                f'{self.score_thr}: lower it'
+            )
+        planner = _PartPlanner(
+            self, sampler, self.origin(proposals, sampler), sampler.positives(),
+            shown_images(len(images)))
+        bar = tqdm(
+            total=len(images), unit=' images', desc='planning negative chips', delay=3,
+            disable=not is_main_process())
+        pools = []
+        with bar:
+            for some in np.array_split(np.arange(len(images)), -(-len(images) // _PART_IMAGES)):
+                pools.append(planner.plan(
+                    np.array(images)[some], some, [boxes[k] for k in some.tolist()]))
+                bar.update(len(some))
+        return NegativeChipPool.joined([*pools, *planner.rest()])
+
+    def origin(
+        self, source: nn.Module | Sequence[ImageProposals], sampler: ChipAwareSampler
+    ) -> str:
+        """What a pool would be mined from: equal names mean equal pools.
+
+        Args:
+            source: The detector, or the proposals, whichever there is.
+            sampler: As for :meth:`mine`.
+        """
         positives, table = sampler.positives(), sampler.planner.table
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
         digest = hashlib.sha256(json.dumps([describe(sampler.pyramid), options]).encode())
         for array in (positives.image, positives.level, positives.box, table.width, table.height):
             digest.update(np.ascontiguousarray(array))
         digest.update('\n'.join(sampler.img_paths()).encode())
-        for name, value in sorted(model.state_dict().items()):
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        for content in _contents(source):
+            digest.update(content)
         return digest.hexdigest()[:16]
 
+    def _images(self, sampler: ChipAwareSampler) -> list[int]:
+        """The images that are mined, each file once."""
+        first: dict[str, int] = {}
+        for image, path in enumerate(sampler.img_paths()):
+            first.setdefault(path, image)
+        offset = sampler.planner.table.offset
+        return [i for i in first.values() if self.empty_images or offset[i + 1] > offset[i]]
+
     def _windows(self, sampler: ChipAwareSampler) -> list[list[Window]]:
-        """The windows of every image that is mined, each image once."""
+        """The windows of every image that is mined."""
         pyramid, table = sampler.pyramid, sampler.planner.table
         if self.window_size <= pyramid.chip_size:
             raise ValueError(
                 f'window_size {self.window_size} must exceed the chip size, {pyramid.chip_size}'
             )
-        first: dict[str, int] = {}
-        for image, path in enumerate(sampler.img_paths()):
-            first.setdefault(path, image)
-        some = [i for i in first.values()
-                if self.empty_images or table.offset[i + 1] > table.offset[i]]
         return [
             list(self._windows_of(pyramid, i, k, int(table.width[i]), int(table.height[i])))
-            for k, i in enumerate(some)
+            for k, i in enumerate(self._images(sampler))
         ]
 
     def _windows_of(
@@ -258,16 +307,27 @@ class _PartPlanner:
     positives: ChipPlan
     shown: NDArray[np.bool_]
 
-    def plan(self, proposals: Sequence[tuple[Window, NDArray[np.float64]]]) -> NegativeChipPool:
+    def plan_windows(
+        self, proposals: Sequence[tuple[Window, NDArray[np.float64]]]
+    ) -> NegativeChipPool:
         """The pool of some images, all of whose windows are given with their proposals."""
-        image = {window.ordinal: window.image for window, _ in proposals}
-        ordinal = np.array(sorted(image))
-        image = np.array([image[k] for k in ordinal.tolist()])
+        boxes: dict[tuple[int, int], list[NDArray]] = {}
+        for window, some in proposals:
+            boxes.setdefault((window.ordinal, window.image), []).append(some)
+        ordinal, image = np.array(sorted(boxes)).T
+        return self.plan(image, ordinal, [np.concatenate(boxes[key]) for key in sorted(boxes)])
+
+    def plan(
+        self, image: NDArray[np.int64], ordinal: NDArray[np.int64], boxes: Sequence[NDArray]
+    ) -> NegativeChipPool:
+        """The pool of some images: their indices, ordinals (ascending) and proposals."""
         table, pyramid = self.sampler.planner.table, self.sampler.pyramid
         width, height = table.width[image], table.height[image]
+        proposals = AnnotationTable.from_images(
+            [(w, h, some, None) for w, h, some in zip(width, height, boxes)])
         chips = plan_negative_chips(
-            _table(width, height, ordinal, proposals), _of_images(self.positives, image), pyramid,
-            self.miner.min_proposals, self.miner.max_per_image)
+            proposals, _of_images(self.positives, image), pyramid, self.miner.min_proposals,
+            self.miner.max_per_image)
         uncovered = chips.uncovered.take(self.shown[ordinal][chips.uncovered.image])
         paths = self.sampler.img_paths()
         return NegativeChipPool(
@@ -280,17 +340,28 @@ class _PartPlanner:
             origin=self.origin,
         )  # fmt: skip
 
+    def rest(self) -> list[NegativeChipPool]:
+        """A pool without chips of the images that are not mined: those, too, are known."""
+        mined = set(self.miner._images(self.sampler))
+        everything = replace(self.miner, empty_images=True)._images(self.sampler)
+        image = np.array([i for i in everything if i not in mined], np.int64)
+        if not len(image):
+            return []
+        pool = self.plan(image, np.zeros_like(image), [np.zeros((0, 4))] * len(image))
+        return [replace(pool, statistics=replace(pool.statistics, images=0))]
 
-def _table(
-    width: NDArray, height: NDArray, ordinal: NDArray,
-    proposals: Sequence[tuple[Window, NDArray[np.float64]]],
-) -> AnnotationTable:
-    """The proposals as a table of the images with the given (ascending) ordinals."""
-    boxes: list[list[NDArray]] = [[np.zeros((0, 4))] for _ in ordinal]
-    for window, some in proposals:
-        boxes[np.searchsorted(ordinal, window.ordinal)].append(some)
-    return AnnotationTable.from_images(
-        [(w, h, np.concatenate(some), None) for w, h, some in zip(width, height, boxes)])
+
+def _contents(source: nn.Module | Sequence[ImageProposals]) -> Iterator[bytes | NDArray]:
+    """All numbers of a detector or of proposals."""
+    if isinstance(source, nn.Module):
+        for name, value in sorted(source.state_dict().items()):
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            yield name.encode() + flat.view(torch.uint8).numpy().tobytes()
+    else:
+        yield np.array([len(boxes) for boxes, _ in source])
+        for boxes, scores in source:
+            yield np.ascontiguousarray(boxes)
+            yield np.ascontiguousarray(scores)
 
 
 def check_minable(model: nn.Module, sampler: ChipAwareSampler) -> None:

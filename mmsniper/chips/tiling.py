@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .rectangles import Floats
 
@@ -37,16 +35,74 @@ def overlapping_windows(
         >>> cores[:, [0, 2]].tolist()
         [[0.0, 87.5], [87.5, 162.5], [162.5, 250.0]]
     """
-    if not 0 <= overlap < side:
-        raise ValueError(f'windows of {side} px cannot overlap by {overlap} px')
+    _check(side, overlap)
+    if max(width, height) <= side:  # almost every image
+        whole = np.array([[0.0, 0.0, width, height]])
+        return whole, whole
     (x, core_x), (y, core_y) = (_along(length, side, overlap) for length in (width, height))
     return _grid(x, y), _grid(core_x, core_y)
 
 
+def window_counts(
+    width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike
+) -> NDArray[np.int64]:
+    """How many windows :func:`overlapping_windows` makes.
+
+    Args:
+        width, height, side, overlap: As there, of any shapes that broadcast.
+
+    Example:
+        >>> window_counts([250, 99], [80, 101], side=100, overlap=20)
+        array([3, 2])
+    """
+    return _count(width, side, overlap) * _count(height, side, overlap)
+
+
+def least_side(
+    width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike
+) -> Floats:
+    """The least side of windows with which no more of them are needed, along either axis.
+
+    An image just larger than a window is seen in two halves, not in two whole windows.
+
+    Args:
+        width, height: Image sizes, pixels.
+        side: Largest side of a window, pixels.
+        overlap: Least overlap of neighbours, pixels, less than ``side``.
+
+    Returns:
+        Sides in pixels, of the shape to which the arguments broadcast.
+
+    Raises:
+        ValueError: If the windows are not larger than their overlap.
+
+    Example:
+        >>> least_side([110, 110, 300], [30, 80, 30], side=100, overlap=20)
+        array([65., 80., 90.])
+    """
+    _check(side, overlap)
+    sides = []
+    for length in (np.asarray(width), np.asarray(height)):
+        count = _count(length, side, overlap)
+        sides.append((length + (count - 1) * overlap) / count)
+    return np.minimum(np.maximum(*sides), side)
+
+
+def _check(side: ArrayLike, overlap: ArrayLike) -> None:
+    if not (np.less_equal(0, overlap) & np.less(overlap, side)).all():
+        raise ValueError(f'windows of {side} px cannot overlap by {overlap} px')
+
+
+def _count(length: ArrayLike, side: ArrayLike, overlap: ArrayLike) -> NDArray[np.int64]:
+    """Windows along one axis."""
+    length, side, overlap = (np.asarray(value, np.float64) for value in (length, side, overlap))
+    needed = np.ceil((length - overlap) / (side - overlap) - 1e-9)
+    return np.maximum(needed, 1).astype(np.int64)
+
+
 def _along(length: int, side: float, overlap: float) -> tuple[Floats, Floats]:
     """Start and end of the windows and of their cores along one axis, shape (n, 2) each."""
-    count = max(math.ceil((length - overlap) / (side - overlap) - 1e-9), 1)
-    start = np.linspace(0.0, max(length - side, 0.0), count)
+    start = np.linspace(0.0, max(length - side, 0.0), int(_count(length, side, overlap)))
     windows = np.stack([start, np.minimum(start + side, length)], axis=1)
     between = (windows[1:, 0] + windows[:-1, 1]) / 2
     ends = np.concatenate([[0.0], between, [length]])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import EmbeddingRPNHead
 from mmdet.models.detectors import RPN
 from mmengine.structures import InstanceData
 from torch import nn
@@ -19,12 +20,13 @@ def proposal_head(model: nn.Module) -> nn.Module:
         model: A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it has none, or one whose boxes are the same for every image (Sparse R-CNN).
     """
     head = model.bbox_head if isinstance(model, RPN) else getattr(model, 'rpn_head', None)
-    if head is None:
+    if head is None or isinstance(head, EmbeddingRPNHead):
+        what = 'no rpn_head' if head is None else 'learned boxes for an rpn_head'
         raise ValueError(
-            f'{type(model).__name__} has no rpn_head, so there are no proposals to mine negative '
+            f'{type(model).__name__} has {what}, so there are no proposals to mine negative '
             f'chips from. Mine them with another detector or from any proposals, '
             f'tools/analysis_tools/mine_negatives.py, and give the file to '
             f'ChipAwareSampler(negatives=FILE) instead of using NegativeChipHook'
@@ -53,10 +55,12 @@ def propose(model: nn.Module, batch: Mapping[str, Any]) -> list[InstanceData]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a while."""
-    training = model.training
+    """Put a model into evaluation mode for a while; then each module has its mode again."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        # Not by train(), which would undo what the user has frozen.
+        for module, training in modes:
+            module.training = training

@@ -128,6 +128,8 @@ class NegativeChipHook(Hook):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # of shapes that training does not have
         if is_main_process():
+            for left in file.parent.glob(f'.{file.name}.*.tmp'):
+                left.unlink()  # by a process that was killed while it wrote
             pool.save(file)
             shutil.rmtree(parts.parent, ignore_errors=True)
         runner.logger.info(f'{pool.statistics}; saved to {file}')

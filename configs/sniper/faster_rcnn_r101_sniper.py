@@ -34,6 +34,8 @@ train_pipeline = [
 ]
 coco_train = _base_.train_dataloader.dataset
 coco_train.pipeline = []
+# Images without objects are kept: they have negative chips only.
+coco_train.filter_cfg = dict(filter_empty_gt=False, min_size=32)
 train_dataloader = dict(
     batch_size=20,
     num_workers=8,
@@ -42,6 +44,10 @@ train_dataloader = dict(
     batch_sampler=None,
     dataset=dict(_delete_=True, type='ChipDataset', dataset=coco_train, pipeline=train_pipeline),
 )
+
+# Negative chips, mined after two epochs on positive ones. The paper mines them in a training of its
+# own: rpn_r101_sniper.py, tools/analysis_tools/mine_negatives.py, sampler=dict(negatives=FILE).
+custom_hooks = [*_base_.custom_hooks, dict(type='NegativeChipHook', warmup_epochs=2)]
 
 # The paper: lr 0.015 for 8 x 16 chips. Linear scaling to 8 x 20: 0.015 * 160 / 128 = 0.01875.
 # `tools/train.py --auto-scale-lr` does the same for any other number of GPUs or chips.

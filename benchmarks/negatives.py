@@ -1,0 +1,501 @@
+"""What negative chips give: trainings with against without them, of equally many iterations.
+
+All chips have the same size and all batches as many of them, so equal iterations are equal pixels.
+How much an epoch grows by negative chips is known when a run has mined them. Therefore the runs
+with negative chips come first, and each run without gets the number of epochs that comes nearest to
+the iterations of the one with its seed.
+
+Writes every run, means and standard deviations to benchmarks/results/negatives_NAME.json and tables
+to benchmarks/results/negatives_NAME.md. Interrupted, it goes on where it was when it is started
+again.
+
+    python benchmarks/negatives.py toy --jobs 4
+    python benchmarks/negatives.py bccd --jobs 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from mmsniper.chips import NegativeChipPool
+from mmsniper.engine.negative_chip_hook import POOL_FILE, NegativeChipHook
+from mmsniper.testing.comparison import (
+    Comparison,
+    Contestant,
+    execute_all,
+    mean,
+    plan_contestant,
+    sample_std,
+    summarise,
+    write_text,
+)
+from mmsniper.testing.comparison_options import (
+    add_comparison_options,
+    noted_command,
+    with_options,
+)
+from mmsniper.testing.demo import make_toy_data
+from mmsniper.testing.false_positives import detection_curve
+from mmsniper.testing.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun
+
+ROOT = Path(__file__).resolve().parents[1]
+WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
+RECALLS = (0.5, 0.7, 0.8, 0.9)
+SCORE = 0.5
+TOLERANCE = 0.02
+"""Share by which the iterations of a pair of runs may differ without being pointed out."""
+
+COLUMNS = {
+    'AP': 'AP',
+    'AP50': 'AP50',
+    'AP small': 'APs',
+    'AR': 'AR',
+    **{f'FP at recall {recall:g}': f'fp_recall_{recall:g}' for recall in RECALLS},
+    f'FP over score {SCORE:g}': f'fp_score_{SCORE:g}',
+    f'recall over score {SCORE:g}': f'recall_score_{SCORE:g}',
+}
+"""Headings of the measures, and their keys in the JSON file."""
+
+LOOKALIKE_COLUMNS = {
+    **{f'at recall {recall:g}': f'lookalikes_recall_{recall:g}' for recall in RECALLS},
+    f'over score {SCORE:g}': f'lookalikes_score_{SCORE:g}',
+}
+"""The same of false positives on look-alikes, for data that record them."""
+
+COST_COLUMNS = (
+    'negative chips', 'epochs', 'iterations', 'training Mpx', 'minutes', 'CPU minutes',
+    'chips in the pool', 'mined Mpx',
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A data set, its configs, and what is said above the tables."""
+
+    title: str
+    description: str
+    comparison: Comparison
+    prepare: Callable[[Console], None] = lambda console: None
+
+
+def _configs(data: str) -> dict[str, str]:
+    return {
+        WITHOUT: f'configs/sniper/faster_rcnn_r18_sniper_{data}.py',
+        WITH: f'configs/sniper/faster_rcnn_r18_sniper_negatives_{data}.py',
+    }
+
+
+# The pixels are chosen so that, with 2 negative chips of every image in each epoch, a whole number
+# of epochs without has almost as many iterations as one with: 14 and 10 (toy), 9 and 7 (BCCD).
+PRESETS = {
+    'toy': Preset(
+        'Toy scenes: SNIPER with and without negative chips',
+        'The same small Faster R-CNN, trained from scratch on the chips of the 240 training scenes '
+        'of the toy data set and tested on its 60 validation scenes. The scenes have unlabelled '
+        'look-alikes, which keep away from small objects and so from the positive chips of the '
+        'finest level.',
+        Comparison(_configs('toy'), pixels=340e6),
+        prepare=make_toy_data,
+    ),
+    'bccd': Preset(
+        'BCCD blood cells: SNIPER with and without negative chips',
+        'The same Faster R-CNN R-18, trained from scratch on the chips of the 205 training images '
+        'of BCCD (640x480 px) and tested on its 87 validation images.',
+        Comparison(_configs('bccd'), pixels=330e6),
+    ),
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('name', choices=PRESETS, help='which data set')
+    add_comparison_options(parser, 'work_dirs/negatives/NAME', ROOT / 'benchmarks' / 'results')
+    return parser.parse_args(argv)
+
+
+# -------------------------------------------------------------------------------- equal iterations
+def epochs_with_negatives(pixels: float, per_epoch: float, growth: float, warmup: int) -> int:
+    """The number of epochs that comes nearest to a number of pixels, if epochs grow on the way.
+
+    Args:
+        pixels: The training's pixels.
+        per_epoch: Pixels of an epoch before mining.
+        growth: Pixels by which an epoch is larger after mining.
+        warmup: Epochs before mining.
+
+    Raises:
+        ValueError: If the pixels are used up before there is anything mined to train on.
+    """
+    epochs = warmup + round((pixels - warmup * per_epoch) / (per_epoch + growth))
+    if epochs <= warmup:
+        least = (warmup + 1) * per_epoch + growth
+        raise ValueError(
+            f'{pixels / 1e6:g} million training pixels last for {pixels / per_epoch:.1f} epochs, '
+            f'and negative chips are mined after {warmup}: take at least --pixels {least:.2g}'
+        )
+    return epochs
+
+
+def most_growth(cfg: Config) -> float:
+    """Pixels by which an epoch of a config grows at most when negative chips are mined."""
+    images = len(_train_loader(cfg).dataset)
+    chip_size = cfg.train_dataloader.sampler.pyramid.chip_size
+    return images * _hook(cfg).get('chips_per_image', 2) * chip_size**2
+
+
+def epochs_of_the_run_with(comparison: Comparison) -> Callable[[Config, float, int], int]:
+    """Choose the epochs of the runs with negative chips, for ``plan_contestant``."""
+
+    def choose(cfg: Config, per_epoch: float, seed: int) -> int:
+        warmup = _hook(cfg).get('warmup_epochs', 2)
+        return epochs_with_negatives(comparison.pixels, per_epoch, most_growth(cfg), warmup)
+
+    return choose
+
+
+def epochs_of_the_run_without(
+    iterations: Mapping[int, int]
+) -> Callable[[Config, float, int], int]:
+    """Choose the epochs of the runs without negative chips, for ``plan_contestant``.
+
+    Args:
+        iterations: Of the run with negative chips, by its seed.
+    """
+
+    def choose(cfg: Config, per_epoch: float, seed: int) -> int:
+        return max(1, round(iterations[seed] / len(_train_loader(cfg))))
+
+    return choose
+
+
+def _train_loader(cfg: Config) -> DataLoader:
+    with redirect_stdout(io.StringIO()):  # pycocotools talks
+        return Runner.build_dataloader(cfg.train_dataloader, seed=0)
+
+
+def _hook(cfg: Config) -> ConfigDict:
+    for hook in cfg.get('custom_hooks', []):
+        if hook.type == NegativeChipHook.__name__:
+            return hook
+    raise ValueError(
+        f"{cfg.filename} mines no negative chips: it needs custom_hooks=[..., dict(type="
+        f"'{NegativeChipHook.__name__}')]"
+    )
+
+
+def run_all(
+    comparison: Comparison, work_dir: Path, jobs: int, console: Console
+) -> list[Contestant]:
+    """Run both sides.
+
+    Args:
+        comparison: Its configs are named ``without`` and ``with``.
+        work_dir: Folder of the runs.
+        jobs: How many runs at a time.
+        console: Where to tell of it.
+
+    Returns:
+        The runs without and those with negative chips.
+    """
+    with console.status('counting the pixels of an epoch'):
+        mined = plan_contestant(
+            comparison, WITH, epochs_of_the_run_with(comparison), ROOT, work_dir
+        )
+    _tell_epochs(mined, console)
+    execute_all([mined], jobs, console)
+    iterations = {run.seed: _iterations(run) for run in mined.runs}
+    plain = plan_contestant(
+        comparison, WITHOUT, epochs_of_the_run_without(iterations), ROOT, work_dir
+    )
+    _tell_epochs(plain, console)
+    execute_all([plain], jobs, console)
+    return [plain, mined]
+
+
+def _tell_epochs(contestant: Contestant, console: Console) -> None:
+    epochs = _listed(run.max_epochs for run in contestant.runs)
+    console.print(f'{contestant.name} negative chips: {epochs} epochs')
+
+
+def _iterations(run: TrainingRun) -> int:
+    train = run.results()[TRAIN]
+    if 'iterations' not in train:
+        raise RunError(
+            f'{run.result_file(TRAIN)} tells no number of iterations: remove it, and start again'
+        )
+    return train['iterations']
+
+
+# ---------------------------------------------------------------------------------------- measures
+def measures(run: TrainingRun, annotations: Path) -> dict[str, float | None]:
+    """Numbers about the last test of a finished run, by the keys of the tables' columns.
+
+    None stands for what there is not: a recall that is never reached, sizes without objects.
+
+    Args:
+        run: The run.
+        annotations: What it was tested with.
+    """
+    metrics = run.results()[run.stages[-1]]
+    with open(run.predictions(run.stages[-1]), 'rb') as file:
+        curve = detection_curve(pickle.load(file), annotations)
+    points = {f'recall_{recall:g}': curve.at_recall(recall) for recall in RECALLS}
+    points[f'score_{SCORE:g}'] = curve.above(SCORE)
+    values = {
+        **{key: metrics[key] for key in ('AP', 'AP50', 'APs', 'AR')},
+        **{f'fp_{name}': point.false_positives for name, point in points.items()},
+        f'recall_score_{SCORE:g}': curve.above(SCORE).recall,
+    }
+    if curve.on_lookalikes is not None:
+        values |= {f'lookalikes_{name}': point.on_lookalikes for name, point in points.items()}
+    return {key: None if value is None or math.isnan(value) else value
+            for key, value in values.items()}  # fmt: skip
+
+
+def annotation_file(comparison: Comparison) -> Path:
+    """The annotations that both sides are tested with."""
+    cfg = Config.fromfile(ROOT / comparison.configs[WITH])
+    cfg.merge_from_dict(dict(comparison.options))
+    return ROOT / cfg.test_evaluator.ann_file
+
+
+def summary_of(
+    comparison: Comparison, contestants: Sequence[Contestant], description: str
+) -> dict[str, Any]:
+    """All that is written to the JSON file.
+
+    Args:
+        comparison: What was compared.
+        contestants: From :func:`run_all`, all finished.
+        description: Goes into the result as it is.
+    """
+    summary = summarise(comparison, contestants, description)
+    annotations = annotation_file(comparison)
+    for entry, contestant in zip(summary['contestants'], contestants):
+        entry['epochs'] = [run.max_epochs for run in contestant.runs]
+        for item, run in zip(entry['runs'], contestant.runs):
+            item['measures'] = measures(run, annotations)
+            if contestant.name == WITH:
+                item['pool'] = pool_of(run)
+        _add_statistics(entry)
+    summary['difference'] = difference(*(entry['runs'] for entry in summary['contestants']))
+    summary['remarks'] = remarks(*(entry['runs'] for entry in summary['contestants']))
+    return summary
+
+
+def pool_of(run: TrainingRun) -> dict[str, Any]:
+    """What a run has mined."""
+    found = NegativeChipPool.from_file(run.work_dir / POOL_FILE).statistics
+    return {
+        'chips': found.chips,
+        'chips_per_level': list(found.chips_per_level),
+        'images': found.images,
+        'images_with_chips': found.images_with_chips,
+    }
+
+
+def difference(
+    plain: Sequence[Mapping[str, Any]], mined: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Measures with less those without negative chips, seed by seed.
+
+    Args:
+        plain: The runs without, as in the summary.
+        mined: The runs with negative chips, of the same seeds.
+    """
+    runs = []
+    for one, other in zip(plain, mined):
+        before, after = one['measures'], other['measures']
+        runs.append({
+            'seed': one['seed'],
+            'iteration_ratio': other[TRAIN]['iterations'] / one[TRAIN]['iterations'],
+            'measures': {
+                key: None if None in (before[key], after[key]) else after[key] - before[key]
+                for key in before
+            },
+        })  # fmt: skip
+    return _add_statistics({'runs': runs, 'mean': {}, 'std': {}})
+
+
+def _add_statistics(entry: dict[str, Any]) -> dict[str, Any]:
+    values = [run['measures'] for run in entry['runs']]
+    for name, statistic in (('mean', mean), ('std', sample_std)):
+        entry[name]['measures'] = {key: statistic(v[key] for v in values) for key in values[0]}
+    return entry
+
+
+def remarks(plain: Sequence[Mapping[str, Any]], mined: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What whoever reads the result must know: runs that are not quite comparable.
+
+    Args:
+        plain: The runs without, as in the summary.
+        mined: The runs with negative chips, of the same seeds.
+    """
+    found = []
+    for one, other in zip(plain, mined):
+        ratio = other[TRAIN]['iterations'] / one[TRAIN]['iterations']
+        if abs(ratio - 1) > TOLERANCE:
+            found.append(
+                f'Seed {one["seed"]}: the run with negative chips has {abs(ratio - 1):.1%} '
+                f'{"more" if ratio > 1 else "fewer"} iterations than the run without; no whole '
+                f'number of epochs comes nearer, other --pixels may.'
+            )
+        if not other['pool']['chips']:
+            found.append(f'Seed {one["seed"]}: no negative chips were found.')
+    return found
+
+
+# ------------------------------------------------------------------------------------------ tables
+def measure_rows(summary: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
+    """Rows of a table of measures: without, with, difference.
+
+    Args:
+        summary: From :func:`summary_of`.
+        columns: Headings and keys.
+    """
+    sides = [(entry['name'], entry, '') for entry in summary['contestants']]
+    return [
+        [name, *(_cell(entry['mean']['measures'][key], entry['std']['measures'][key], sign)
+                 for key in columns.values())]
+        for name, entry, sign in [*sides, (DIFFERENCE, summary['difference'], '+')]
+    ]  # fmt: skip
+
+
+def _cell(value: float | None, spread: float | None, sign: str) -> str:
+    if value is None:
+        return '-'
+    return f'{value:{sign}.3f}' + ('' if spread is None else f' ± {spread:.3f}')
+
+
+def cost_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Rows under ``COST_COLUMNS``: without, with, and the ratio of the iterations."""
+    rows = []
+    for entry in summary['contestants']:
+        train = [run[TRAIN] for run in entry['runs']]
+        pixels, seconds, cpu = (entry['mean'][TRAIN][key] for key in COSTS)
+        mining = mean(item.get(MINING_PIXELS) for item in train)
+        rows.append([
+            entry['name'], _listed(entry['epochs']), _listed(t['iterations'] for t in train),
+            f'{pixels / 1e6:.1f}', f'{seconds / 60:.1f}', f'{cpu / 60:.1f}',
+            _listed(run['pool']['chips'] for run in entry['runs'] if 'pool' in run) or '-',
+            '-' if mining is None else f'{mining / 1e6:.1f}',
+        ])  # fmt: skip
+    ratios = _listed(f'{run["iteration_ratio"]:.3f}' for run in summary['difference']['runs'])
+    return [*rows, ['ratio', '', ratios, *[''] * (len(COST_COLUMNS) - 3)]]
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ', '.join(map(str, values))
+
+
+def has_lookalikes(summary: Mapping[str, Any]) -> bool:
+    """Whether the data record look-alikes."""
+    return set(LOOKALIKE_COLUMNS.values()) <= summary['difference']['mean']['measures'].keys()
+
+
+def page(summary: Mapping[str, Any], title: str, command: str) -> str:
+    """The Markdown page of a summary.
+
+    Args:
+        summary: From :func:`summary_of`.
+        title: Its heading.
+        command: The command line that makes it.
+    """
+    seeds = _listed(summary['seeds'])
+    lines = [
+        f'# {title}', '', summary['description'], '',
+        f'Seeds: {seeds}. The tables give means ± sample standard deviations; the difference is '
+        f'that of with less without, seed by seed. Both are tested at every level (--tta). AR is '
+        f'COCO\'s, at 100 detections.', '',
+        'FP: false positives per image, at IoU 0.5. The detections of all images and classes share '
+        'one score threshold, the highest at which the given share of all objects is found, or '
+        f'that of score {SCORE:g}.', '',
+        f'Made by `{command}`.', '',
+        *_table(['negative chips', *COLUMNS], measure_rows(summary, COLUMNS)),
+    ]  # fmt: skip
+    if has_lookalikes(summary):
+        lines += [
+            'Of the false positives per image, those that lie on a look-alike:', '',
+            *_table(
+                ['negative chips', *LOOKALIKE_COLUMNS], measure_rows(summary, LOOKALIKE_COLUMNS)
+            ),
+        ]  # fmt: skip
+    lines += [
+        f'What the trainings cost, with {summary["threads"]} thread(s) a process. Epochs, '
+        f'iterations and pools are those of the seeds in turn. Pixels are counted before padding; '
+        f'minutes are of the training iterations, and how fast the clock ran depends on what else '
+        f'the machine did.', '',
+        *_table(COST_COLUMNS, cost_rows(summary)),
+    ]  # fmt: skip
+    for remark in summary['remarks']:
+        lines += [f'**{remark}**', '']
+    return '\n'.join(lines)
+
+
+def _table(columns: Iterable[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    columns = list(columns)
+    return [
+        f'| {" | ".join(columns)} |', f'|{" --- |" * len(columns)}',
+        *(f'| {" | ".join(row)} |' for row in rows), '',
+    ]  # fmt: skip
+
+
+def print_summary(summary: Mapping[str, Any], title: str, console: Console) -> None:
+    """Show a summary in a terminal, a line for each measure."""
+    columns = dict(COLUMNS)
+    if has_lookalikes(summary):
+        columns |= {f'look-alikes {head}': key for head, key in LOOKALIKE_COLUMNS.items()}
+    table = Table('negative chips', WITHOUT, WITH, DIFFERENCE, title=title)
+    rows = measure_rows(summary, columns)
+    for name, *cells in list(zip(['', *columns], *rows))[1:]:
+        table.add_row(name, *cells)
+    console.print(table)
+    for remark in summary['remarks']:
+        console.print(remark, style='yellow')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console()
+    preset = PRESETS[args.name]
+    work_dir = (args.work_dir or ROOT / 'work_dirs' / 'negatives' / args.name).resolve()
+    out = args.out_dir.resolve() / f'negatives_{args.name}'
+    os.chdir(ROOT)  # the configs' paths start here
+    try:
+        comparison = with_options(preset.comparison, args)
+        preset.prepare(console)
+        contestants = run_all(comparison, work_dir, args.jobs, console)
+        summary = summary_of(comparison, contestants, preset.description)
+    except (ValueError, FileNotFoundError, RunError) as error:
+        sys.exit(f'error: {error}')
+    command = noted_command('benchmarks/negatives.py', argv)
+    write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
+    write_text(out.with_suffix('.md'), page(summary, preset.title, command))
+    print_summary(summary, preset.title, console)
+    console.print(f'{out}.json, {out}.md')
+
+
+if __name__ == '__main__':
+    main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
@@ -25,10 +24,17 @@ from .pyramid import ScalePyramid
 FORMAT = 1
 # Images whose uncovered proposals are kept, for pictures; all of them would be gigabytes.
 _SHOWN = 1000
-_ARRAYS = (
-    'format', 'pyramid', 'origin', 'statistics', 'img_path', 'width', 'height', 'image', 'level',
-    'box', 'held', 'uncovered_image', 'uncovered_level', 'uncovered_box',
-)  # fmt: skip
+# What a file holds: types, and shapes, of which names stand for any number.
+_ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
+    'format': (np.int64, ()), 'pyramid': (np.str_, ()), 'origin': (np.str_, ()),
+    'statistics': (np.str_, ()),
+    'img_path': (np.str_, ('images',)), 'width': (np.int32, ('images',)),
+    'height': (np.int32, ('images',)),
+    'image': (np.int32, ('chips',)), 'level': (np.int8, ('chips',)),
+    'box': (np.float32, ('chips', 4)), 'held': (np.int32, ('chips',)),
+    'uncovered_image': (np.int32, ('uncovered',)), 'uncovered_level': (np.int8, ('uncovered',)),
+    'uncovered_box': (np.float32, ('uncovered', 4)),
+}  # fmt: skip
 _JOINED = ('img_path', 'width', 'height', 'held', 'uncovered_level', 'uncovered_box')
 
 
@@ -71,25 +77,21 @@ class NegativeChipPool:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is cut short, or is not a pool; it says which.
         """
+        arrays = _read(path)
         try:
-            with np.load(path, allow_pickle=False) as content:
-                arrays = {name: content[name] for name in _ARRAYS if name in content}
-        except FileNotFoundError:
-            raise FileNotFoundError(f'there is no pool of negative chips {path}') from None
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, ValueError, EOFError, OSError,
-                TypeError, AttributeError) as error:
+            _check_arrays(arrays)
+            pool = cls._from_arrays(arrays)
+            _check_images(pool)
+            chips = pool.chips
+            _check_boxes(pool, 'chip', chips.image, chips.level, chips.box)
+            _check_boxes(
+                pool, 'proposal', pool.uncovered_image, pool.uncovered_level, pool.uncovered_box)
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f'{path} is not a whole .npz file, it may have been cut short ({error}): mine the '
-                f'negative chips again'
-            ) from None
-        missing = [name for name in _ARRAYS if name not in arrays]
-        if missing or int(arrays['format']) != FORMAT:
-            what = f'has no {", ".join(missing)}' if missing else f'is of format {arrays["format"]}'
-            raise ValueError(
-                f'{path} is not a pool of negative chips of format {FORMAT}: it {what}. '
+                f'{path} is not a pool of negative chips of format {FORMAT}: {error}. '
                 f'tools/analysis_tools/mine_negatives.py makes one'
-            )
-        return _checked(cls._from_arrays(arrays), path)
+            ) from error
+        return pool
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, NDArray]) -> NegativeChipPool:
@@ -131,15 +133,14 @@ class NegativeChipPool:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the pool; the file appears when it is whole, and holds no pickled objects."""
+        content = {
+            **vars(self), **vars(self.chips), 'format': FORMAT,
+            'pyramid': json.dumps(describe(self.pyramid)),
+            'statistics': json.dumps(asdict(self.statistics)),
+        }
+        arrays = {name: np.asarray(content[name], type_) for name, (type_, _) in _ARRAYS.items()}
         with replacing(path) as temporary, open(temporary, 'wb') as file:
-            np.savez_compressed(
-                file, format=FORMAT, pyramid=json.dumps(describe(self.pyramid)),
-                origin=self.origin, statistics=json.dumps(asdict(self.statistics)),
-                img_path=self.img_path, width=self.width, height=self.height,
-                image=self.chips.image, level=self.chips.level, box=self.chips.box,
-                held=self.held, uncovered_image=self.uncovered_image,
-                uncovered_level=self.uncovered_level, uncovered_box=self.uncovered_box,
-            )
+            np.savez_compressed(file, **arrays)
 
     def check_pyramid(self, pyramid: ScalePyramid, name: str = 'the pool') -> None:
         """Check that the chips belong to a pyramid, as far as training is concerned.
@@ -208,7 +209,8 @@ def describe(pyramid: ScalePyramid) -> dict[str, Any]:
     """A pyramid as a config without what is for test time only."""
     levels = []
     for level in pyramid.levels:
-        resize = {key: value for key, value in vars(level.resize).items() if value is not None}
+        rule = level.resize
+        resize = {key: float(value) for key, value in vars(rule).items() if value is not None}
         lo, hi = level.valid_range
         levels.append({
             'resize': resize, 'valid_range': [lo, hi if math.isfinite(hi) else None],
@@ -219,31 +221,73 @@ def describe(pyramid: ScalePyramid) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _checked(pool: NegativeChipPool, path: str | os.PathLike) -> NegativeChipPool:
-    """Check that the numbers in a file are chips of its images."""
-    images, chips = len(pool.img_path), pool.chips
-    shapes = {
-        'width': (pool.width, (images,)), 'height': (pool.height, (images,)),
-        'level': (chips.level, chips.image.shape), 'box': (chips.box, (len(chips.image), 4)),
-        'held': (pool.held, chips.image.shape),
-    }  # fmt: skip
-    for key, (array, shape) in shapes.items():
-        if array.shape != shape:
-            raise ValueError(f'{path}: {key} must have the shape {shape}, it has {array.shape}')
-    limit = np.stack([pool.width, pool.height], axis=1)
-    good = (
-        (np.diff(chips.image, prepend=0) >= 0).all()
-        and (chips.image < images).all()
-        and ((chips.level >= 0) & (chips.level < pool.pyramid.num_levels)).all()
-        and (chips.box[:, :2] >= 0).all()
-        and (chips.box[:, 2:] > chips.box[:, :2]).all()
-        and (chips.box[:, 2:] <= limit[chips.image] + 0.01).all()
-    )
-    if not good:
+def _read(path: str | os.PathLike) -> dict[str, NDArray]:
+    """Those arrays of a file that a pool has."""
+    try:
+        with open(path, 'rb') as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                raise ValueError('it is a single array')
+            return {name: content[name] for name in _ARRAYS if name in content}
+    except FileNotFoundError:
+        raise FileNotFoundError(f'there is no pool of negative chips {path}') from None
+    except (PermissionError, IsADirectoryError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged files
         raise ValueError(
-            f'{path} holds chips that are not of its images or levels: mine them again'
+            f'{path} is not a whole .npz file, it may have been cut short or be of another kind '
+            f'({error}): mine the negative chips again'
+        ) from error
+
+
+def _check_arrays(arrays: Mapping[str, NDArray]) -> None:
+    """Check that all arrays are there and fit together."""
+    format_ = arrays['format'].tolist() if 'format' in arrays else FORMAT
+    if format_ != FORMAT:
+        raise ValueError(f'it is of format {format_}')
+    missing = [name for name in _ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f'it has no {", ".join(missing)}')
+    number: dict[str | int, int] = {4: 4}
+    for name, (type_, shape) in _ARRAYS.items():
+        array = arrays[name]
+        if not issubclass(array.dtype.type, type_):
+            raise ValueError(f'{name} holds {array.dtype}, not {type_.__name__}')
+        expected = tuple(number.setdefault(n, here) for n, here in zip(shape, array.shape))
+        if array.ndim != len(shape) or array.shape != expected:
+            wanted = tuple(number.get(n, n) for n in shape)
+            raise ValueError(f'{name} has the shape {array.shape}, expected {wanted}')
+
+
+def _check_images(pool: NegativeChipPool) -> None:
+    """Check that images have sizes and occur once, and that chips are in their order."""
+    if len(set(pool.img_path.tolist())) < len(pool.img_path):
+        raise ValueError('it has an image twice')
+    if (pool.width < 1).any() or (pool.height < 1).any():
+        raise ValueError('it has an image without a size')
+    if (np.diff(pool.chips.image) < 0).any():
+        raise ValueError('its chips are not in the order of its images')
+
+
+def _check_boxes(
+    pool: NegativeChipPool, what: str, image: NDArray, level: NDArray, box: NDArray
+) -> None:
+    """Check that chips, or proposals, are of the pool's images and levels."""
+    for name, index, count in (
+        ('image', image, len(pool.img_path)), ('level', level, pool.pyramid.num_levels),
+    ):  # fmt: skip
+        wrong = index[(index < 0) | (index >= count)]
+        if len(wrong):
+            raise ValueError(f'it has a {what} of {name} {wrong[0]}, of {count} {name}s')
+    size = np.stack([pool.width, pool.height], axis=1)[image]
+    inside = (box[:, :2] >= 0) & (box[:, :2] < box[:, 2:]) & (box[:, 2:] <= size + 0.01)
+    wrong = np.flatnonzero(~inside.all(axis=1))  # NaN is not inside either
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f'it has a {what} at {box[i].tolist()}, outside {pool.img_path[image[i]]} of '
+            f'{size[i, 0]}x{size[i, 1]} px'
         )
-    return pool
 
 
 def _match(paths: Sequence[str], pool: Sequence[str], name: str) -> NDArray[np.int64]:

@@ -338,13 +338,11 @@ class TestByHand:
         assert levels([2, 2, 2, 1]) == levels(2) == []
 
     def test_the_release_asks_for_more_than_25_at_the_finest_level_and_10_at_others(self):
-        table = one_image(boxes_at(*[(0, 0)] * 26), 64, 64)
-        found = plan_negative_chips(table, ChipPlan.empty(), SMALL)
-        assert found.held.tolist() == [26, 26, 26]
-        table = one_image(boxes_at(*[(0, 0)] * 25), 64, 64)
-        assert plan_negative_chips(table, ChipPlan.empty(), SMALL).chips.level.tolist() == [1, 2]
-        table = one_image(boxes_at(*[(0, 0)] * 10), 64, 64)
-        assert plan_negative_chips(table, ChipPlan.empty(), SMALL).chips.level.tolist() == []
+        for number, levels in [(26, [0, 1, 2]), (25, [1, 2]), (11, [1, 2]), (10, [])]:
+            table = one_image(boxes_at(*[(0, 0)] * number), 64, 64)
+            found = plan_negative_chips(table, ChipPlan.empty(), SMALL)
+            assert found.chips.level.tolist() == levels
+            assert (found.held == number).all()
 
     def test_the_stride_is_in_scaled_pixels(self):
         # At factor 4 a stride of 32 is 8 px: chips of 16 px at 0, 8, 16, ...

@@ -1,0 +1,33 @@
+"""The configs with negative chips are those without, and what negative chips need."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+
+from mmsniper.engine import NegativeChipHook
+
+SNIPER = Path(__file__).resolve().parents[2] / 'configs' / 'sniper'
+
+
+@pytest.mark.parametrize('data', ['toy', 'bccd'])
+def test_they_add_the_hook_and_keep_images_without_objects(data):
+    plain = Config.fromfile(SNIPER / f'faster_rcnn_r18_sniper_{data}.py')
+    cfg = Config.fromfile(SNIPER / f'faster_rcnn_r18_sniper_negatives_{data}.py')
+    *before, hook = cfg.custom_hooks
+    assert before == plain.custom_hooks
+    assert isinstance(HOOKS.build(hook), NegativeChipHook)
+    assert cfg.train_dataloader.dataset.dataset.filter_cfg.pop('filter_empty_gt') is False
+    assert plain.train_dataloader.dataset.dataset.filter_cfg.pop('filter_empty_gt') is True
+    for key in set(plain) - {'custom_hooks'}:
+        assert cfg[key] == plain[key], key
+
+
+def test_the_paper_s_config_mines_after_two_epochs():
+    cfg = Config.fromfile(SNIPER / 'faster_rcnn_r101_sniper.py')
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'PixelCounterHook', 'TrainingTimeHook', 'NegativeChipHook']
+    assert HOOKS.build(cfg.custom_hooks[-1]).warmup_epochs == 2
+    filter_cfg = cfg.train_dataloader.dataset.dataset.filter_cfg
+    assert filter_cfg == dict(filter_empty_gt=False, min_size=32)

@@ -180,6 +180,10 @@ def test_proposals_are_dots_at_their_centres_in_the_colour_of_their_level():
     assert is_drawn(figure, axes, 200, 150, level_colour(1))
     assert not is_drawn(figure, axes, 90, 40, level_colour(0))
     assert legend_of(figure)[-1] == 'uncovered proposals: 2 (1/1)'
+    dots = figure.legends[0].legend_handles[-1]
+    assert len(dots.get_offsets()) == 2
+    assert [to_rgb(colour) for colour in dots.get_facecolor()] == [
+        to_rgb(level_colour(0)), to_rgb(level_colour(1))]
 
 
 def test_a_proposal_of_two_levels_shows_both_colours():
@@ -227,12 +231,13 @@ def test_the_legend_is_clear_of_the_pictures(size, views):
     assert legend.x1 <= figure.bbox.x1
 
 
-def test_no_tag_hides_another_one_or_leaves_the_image_at_the_top():
+@pytest.mark.parametrize('image', [IMAGE, IMAGE[:50]], ids=['square', 'wide'])
+def test_no_tag_hides_another_one_or_leaves_the_image_at_the_top(image):
     rng = np.random.default_rng(0)
-    corners = rng.choice([0, 1, 8, 15, 200], (30, 2))
+    corners = np.stack([rng.choice([0, 1, 8, 15, 200], 30), rng.choice([0, 1, 5, 9, 40], 30)], 1)
     levels = rng.integers(0, 2, 30)
     chips = np.concatenate([corners, corners + 100 * (1 + levels[:, None])], axis=1)
-    figure = draw_chips(IMAGE, [], chips, levels, PYRAMID, kinds=[NEGATIVE] * 30)
+    figure = draw_chips(image, [], chips, levels, PYRAMID, kinds=[NEGATIVE] * 30)
     figure.canvas.draw()
     plates = [tag.get_bbox_patch().get_window_extent() for tag in tags_of(figure)]
     assert len(plates) == 30

@@ -1,8 +1,9 @@
 """How fast chips are planned, and what a plan weighs.
 
 Plans all levels of the paper's COCO pyramid in one process, for data sets of several sizes, and for
-single scenes of thousands of boxes. Images are made like those of data/coco_tiny where it is found,
-else from a built-in distribution like COCO's.
+single scenes of thousands of boxes; and the negative chips of single images with 900 proposals.
+Images are made like those of data/coco_tiny where it is found, else from a built-in distribution
+like COCO's.
 
     python benchmarks/planning.py
     python benchmarks/planning.py --images 1000 10000 --scenes 0 --out planning.json
@@ -16,6 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +34,8 @@ from mmsniper.chips import (
     ChipPlan,
     PositiveChipPlanner,
     ScalePyramid,
+    plan_negative_chips,
+    plan_positive_chips,
     plan_statistics,
 )
 from mmsniper.files import replacing
@@ -44,6 +48,10 @@ COCO_TINY = [folder / 'coco_tiny/annotations'
 GOAL_MS, GOAL_BYTES = 0.5, 200e6
 # Boxes, and side of the image in px.
 SCENES = [(500, 4000), (2000, 4000), (5000, 4000), (5000, 20_000)]
+# Width and height of images with proposals, and those of each level.
+NEGATIVES = [(640, 480), (4000, 3000), (20_000, 20_000)]
+PROPOSALS_PER_LEVEL = 300
+GOAL_NEGATIVES_MS = 5.0  # for an image of COCO's size, the first of them
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -58,6 +66,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='largest data set to plan by the grid strategy too [%(default)s]')
     parser.add_argument('--scenes', type=int, default=len(SCENES),
                         help='number of dense scenes [%(default)s]')
+    parser.add_argument('--negatives', type=int, default=100,
+                        help='images of each size to plan negative chips for [%(default)s]')
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
     args = parser.parse_args(argv)
     if min([*args.images, args.repeats]) < 1:
@@ -119,6 +129,36 @@ def scene(boxes: int, side: int) -> AnnotationTable:
         (side, side, np.concatenate([start, start + wh], axis=1), None)])
 
 
+def proposals_and_positives(
+    width: int, height: int, pyramid: ScalePyramid, seed: int
+) -> tuple[AnnotationTable, ChipPlan]:
+    """An image's proposals, and its positive chips.
+
+    As an RPN's, two thirds of the proposals are around few places, half of which are objects.
+    """
+    rng = np.random.default_rng(seed)
+    image, places = np.array([width, height]), rng.uniform(0, 1, (15, 2))
+    boxes = []
+    for lo, hi in pyramid.ranges():
+        lo, hi = max(lo, 8.0), min(hi, image.min() / 1.5)
+        size = np.exp(rng.uniform(np.log(lo), np.log(hi), PROPOSALS_PER_LEVEL))
+        aspect = np.exp(rng.uniform(-0.5, 0.5, PROPOSALS_PER_LEVEL))
+        wh = np.stack([size * aspect, size / aspect], axis=1)
+        centre = rng.choice(places, PROPOSALS_PER_LEVEL) * image
+        centre += rng.normal(0, 0.4, centre.shape) * wh
+        anywhere = rng.random(PROPOSALS_PER_LEVEL) < 1 / 3
+        centre[anywhere] = rng.uniform(0, image, (anywhere.sum(), 2))
+        centre = np.clip(centre, 0, image)
+        boxes.append(np.concatenate([centre - wh / 2, centre + wh / 2], axis=1))
+    side = np.exp(rng.uniform(np.log(12), np.log(240), (7, 1)))
+    objects = places[:7] * image
+    objects = np.concatenate([objects - side / 2, objects + side / 2], axis=1)
+    positives = plan_positive_chips(
+        AnnotationTable.from_images([(width, height, objects, None)]), pyramid)
+    table = AnnotationTable.from_images([(width, height, np.concatenate(boxes), None)])
+    return table, positives
+
+
 def seconds(work: Callable[[], Any], repeats: int, bar: tqdm) -> tuple[float, float]:
     """Median time of some work, by the clock and of the processor.
 
@@ -175,13 +215,34 @@ def measure_scene(table: AnnotationTable, pyramid: ScalePyramid, bar: tqdm) -> d
         seconds_cpu=cpu))
 
 
+def measure_negatives(
+    size: tuple[int, int], pyramid: ScalePyramid, args: argparse.Namespace, bar: tqdm
+) -> dict[str, Any]:
+    """Plan the negative chips of images of one size, each on its own."""
+    times, chips = [], 0
+    for seed in range(args.negatives):
+        work = partial(
+            plan_negative_chips, *proposals_and_positives(*size, pyramid, seed), pyramid)
+        found = work().statistics
+        chips += found.chips
+        times.append(seconds(work, args.repeats, bar))
+    clock, cpu = np.array(times).T * 1e3
+    return rounded(dict(
+        width=size[0], height=size[1], proposals=found.proposals, images=args.negatives,
+        chips_per_image=chips / args.negatives, ms_median=float(np.median(clock)),
+        ms_max=float(clock.max()), ms_median_cpu=float(np.median(cpu)),
+        ms_max_cpu=float(cpu.max())))
+
+
 def rounded(result: dict[str, Any]) -> dict[str, Any]:
     """Numbers with four digits that mean something."""
     return {key: float(f'{value:.4g}') if isinstance(value, float) else value
             for key, value in result.items()}
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(
+    runs: list[dict[str, Any]], negatives: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """The claims, from the runs."""
     largest = max(runs, key=lambda run: run['images'])
     images = np.log([run['images'] for run in runs])
@@ -194,7 +255,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         worst_ms_per_image_cpu=max(run['ms_per_image_cpu'] for run in runs),
         goal_ms_per_image=GOAL_MS,
         exponent_of_time_in_images=float(exponent),
-        plan_bytes_of_a_million_images=million, goal_bytes=GOAL_BYTES))
+        plan_bytes_of_a_million_images=million, goal_bytes=GOAL_BYTES,
+        **(dict(negatives_ms_max=negatives[0]['ms_max'],
+                negatives_ms_max_cpu=negatives[0]['ms_max_cpu'],
+                goal_negatives_ms=GOAL_NEGATIVES_MS) if negatives else {})))
 
 
 def machine() -> dict[str, Any]:
@@ -207,8 +271,9 @@ def machine() -> dict[str, Any]:
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Print the numbers as tables, one column for each data set or scene."""
-    for name, title in (('runs', 'Data sets'), ('scenes', 'Dense scenes')):
+    """Print the numbers as tables, one column for each data set, scene or image size."""
+    for name, title in (('runs', 'Data sets'), ('scenes', 'Dense scenes'),
+                        ('negatives', 'Negative chips of an image')):
         runs = result[name]
         table = Table(title=title, show_header=False)
         for key in dict.fromkeys(key for run in runs for key in run):
@@ -226,13 +291,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     PositiveChipPlanner(seeds, pyramid).plan(0)  # what is loaded on first use
     sizes, scenes = sorted(set(args.images)), SCENES[:args.scenes]
     grids = sum(size <= args.grid_images for size in sizes)
+    images = NEGATIVES if args.negatives else []
     total = (2 * len(sizes) + grids) * args.repeats + len(scenes)
+    total += len(images) * args.negatives * args.repeats
     with tqdm(total=total, desc='planning', unit='run', disable=None) as bar:
         runs = [measure(images_like(seeds, size), pyramid, args, bar) for size in sizes]
         dense = [measure_scene(scene(*s), pyramid, bar) for s in scenes]
+        negatives = [measure_negatives(size, pyramid, args, bar) for size in images]
     result = dict(
         images_like=source, pyramid=PYRAMID.stem, machine=facts, runs=runs, scenes=dense,
-        summary=summary(runs))
+        negatives=negatives, summary=summary(runs, negatives))
     show(result, Console())
     write_json(result, args.out)
     return result

@@ -24,7 +24,7 @@ def planning(monkeypatch):
 def test_what_it_writes(planning, tmp_path, capsys):
     out = tmp_path / 'results' / 'planning.json'
     planning.main(['--images', '30', '20', '--repeats', '2', '--scenes', '1', '--grid-images',
-                   '20', '--out', str(out)])
+                   '20', '--negatives', '2', '--out', str(out)])
     result = json.loads(out.read_text())
     assert result['images_like'] == 'built-in'
     assert [run['images'] for run in result['runs']] == [20, 30]
@@ -36,6 +36,11 @@ def test_what_it_writes(planning, tmp_path, capsys):
     assert result['scenes'][0]['coverage'] == 1.0
     assert result['summary']['plan_bytes_of_a_million_images'] == pytest.approx(
         result['runs'][1]['plan_bytes'] / 30 * 1e6, rel=1e-3)
+    assert [row['proposals'] for row in result['negatives']] == [900, 900, 900]
+    assert result['negatives'][0]['width'] == 640
+    for row in result['negatives']:
+        assert 0 < row['ms_median'] <= row['ms_max']
+    assert result['summary']['negatives_ms_max'] == result['negatives'][0]['ms_max']
     assert str(ROOT) not in out.read_text()
     assert str(Path.home()) not in out.read_text()
     assert 'Dense scenes' in capsys.readouterr().out
@@ -70,3 +75,20 @@ def test_the_exponent_of_linear_time_is_one(planning):
     assert found['plan_bytes_of_a_million_images'] == 90e6
     runs[1]['ms_per_image_cpu'] = 1.0  # a hundred times the images, a thousand times the time
     assert planning.summary(runs)['exponent_of_time_in_images'] == pytest.approx(1.5)
+
+
+def test_proposals_are_of_all_levels_and_some_of_them_on_objects(planning):
+    pyramid = planning.ScalePyramid.from_config(planning.Config.fromfile(planning.PYRAMID).pyramid)
+    for size in planning.NEGATIVES:
+        table, positives = planning.proposals_and_positives(*size, pyramid, 0)
+        found = planning.plan_negative_chips(table, positives, pyramid).statistics
+        assert found.proposals == 900
+        assert 0 < found.enclosed < found.valid
+        assert min(found.chips_per_level[:2]) > 0  # the coarsest is one positive chip
+
+
+def test_without_negatives(planning, tmp_path):
+    result = planning.main(['--images', '5', '--repeats', '1', '--scenes', '0', '--negatives', '0',
+                            '--out', str(tmp_path / 'planning.json')])
+    assert result['negatives'] == []
+    assert 'negatives_ms_max' not in result['summary']

@@ -2,10 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .rectangles import Floats
+from .pyramid import TOLERANCE, ScalePyramid
+from .rectangles import Floats, Ints
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class LevelWindows:
+    """The windows in which a network sees images whole, at every level of a pyramid.
+
+    At a level where an image is larger than the windows may be, it is seen in overlapping windows,
+    as small as their number allows. Whatever fits into a chip is whole in one of them.
+
+    Attributes:
+        pyramid: The scale pyramid.
+        width, height: Image sizes in original pixels, shape (n,).
+        shape: Height and width of the windows in scaled pixels, shape (n, num_levels, 2).
+        count: Number of windows, shape (n, num_levels).
+    """
+
+    pyramid: ScalePyramid
+    width: Ints
+    height: Ints
+    shape: Ints
+    count: Ints
+
+    @classmethod
+    def of(
+        cls, pyramid: ScalePyramid, width: ArrayLike, height: ArrayLike, window_size: int
+    ) -> LevelWindows:
+        """The windows of images of the given sizes.
+
+        Args:
+            pyramid: The scale pyramid.
+            width, height: Image sizes in original pixels, shape (n,).
+            window_size: Largest side of a window in scaled pixels, more than the chip size.
+
+        Raises:
+            ValueError: If the windows are not larger than a chip.
+        """
+        if not window_size > pyramid.chip_size:
+            raise ValueError(
+                f'window_size {window_size} must exceed the chip size, {pyramid.chip_size}: '
+                f'windows overlap by a chip, so that nothing that fits into one is cut'
+            )
+        size = np.stack([height, width], axis=1).astype(np.int64)
+        scaled = size[:, None] * pyramid.scales(size[:, 1], size[:, 0])[..., None]
+        tiling = scaled[..., 1], scaled[..., 0], window_size, pyramid.chip_size
+        shape = np.minimum(_whole(scaled), _whole(least_side(*tiling))[..., None])
+        return cls(pyramid, size[:, 1], size[:, 0], shape, window_counts(*tiling))
+
+    def __len__(self) -> int:
+        return len(self.width)
+
+    @property
+    def pixels(self) -> Ints:
+        """Scaled pixels of all windows of each image, shape (n,)."""
+        return (self.count * self.shape.prod(axis=-1)).sum(axis=-1)
+
+    def of_image(self, i: int) -> Iterator[tuple[int, Box, Box]]:
+        """Level, window and core (see :func:`overlapping_windows`) of each window of an image."""
+        width, height = int(self.width[i]), int(self.height[i])
+        for level, scale in enumerate(self.pyramid.scales(width, height).tolist()):
+            if self.count[i, level] == 1:
+                whole = (0.0, 0.0, float(width), float(height))
+                yield level, whole, whole
+                continue
+            boxes, cores = overlapping_windows(
+                width, height, self.shape[i, level].max() / scale, self.pyramid.chip_size / scale)
+            for box, core in zip(boxes.tolist(), cores.tolist()):
+                yield level, tuple(box), tuple(core)
+
+
+def _whole(pixels: Floats) -> Ints:
+    """Round up, but not what rounding has put above a whole number."""
+    return np.ceil(pixels * (1 - TOLERANCE)).astype(np.int64)
 
 
 def overlapping_windows(
@@ -36,9 +114,6 @@ def overlapping_windows(
         [[0.0, 87.5], [87.5, 162.5], [162.5, 250.0]]
     """
     _check(side, overlap)
-    if max(width, height) <= side:  # almost every image
-        whole = np.array([[0.0, 0.0, width, height]])
-        return whole, whole
     (x, core_x), (y, core_y) = (_along(length, side, overlap) for length in (width, height))
     return _grid(x, y), _grid(core_x, core_y)
 

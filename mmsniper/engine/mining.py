@@ -36,7 +36,8 @@ from mmsniper.chips import (
     plan_negative_chips,
 )
 from mmsniper.chips.negative_pool import describe, shown_images
-from mmsniper.chips.tiling import overlapping_windows
+from mmsniper.chips.pyramid import TOLERANCE
+from mmsniper.chips.tiling import LevelWindows
 from mmsniper.datasets import Chip, ChipAwareSampler, ChipDataset, ChipIndex, ChipSampler
 from mmsniper.datasets.chip_dataset import inner_datasets
 from mmsniper.datasets.proposal_files import ImageProposals
@@ -45,6 +46,8 @@ from mmsniper.models.proposals import evaluating, proposal_head, propose
 # What is mined is kept part by part, so that an interrupted mining goes on where it was. A part is
 # a 64th of the work, or, of a large data set, this many windows.
 _PART_WINDOWS = 192
+# A batch may be larger than its windows together by this factor.
+_MAX_PADDING = 1.1
 # Images whose proposals are planned at a time: memory stays small, and progress shows.
 _PART_IMAGES = 500
 _META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix', 'chip')
@@ -145,25 +148,21 @@ class NegativeChipMiner:
             RuntimeError: If an image cannot be read; the message names it.
         """
         origin = self.origin(model, sampler)
-        batch_pixels = self.batch_pixels or batch_pixels
-        parts = _cut(self._windows(sampler))
-        mine, found = _share(parts, parts_dir, origin)
+        parts = _Parts.of(self, sampler, self.batch_pixels or batch_pixels)
+        mine, found = _share(len(parts), parts_dir, origin)
         _announce(parts, found)
-        batches = {k: _batches(parts[k], batch_pixels) for k in mine}
         loader = DataLoader(
-            _window_dataset(sampler.dataset, self.window_size, sampler.pyramid),
-            batch_sampler=[[ChipIndex(w.image, w.chip) for w in batch]
-                           for k in mine for batch in batches[k]],
+            _window_dataset(sampler.dataset, sampler.pyramid),
+            batch_sampler=_ChipIndices(parts, mine),
             num_workers=num_workers if self.num_workers is None else self.num_workers,
             collate_fn=pseudo_collate,
             # Its own, so that mining leaves torch's random numbers alone.
             generator=torch.Generator(),
         )
         planner = _PartPlanner(
-            self, sampler, origin, sampler.positives(),
-            shown_images(1 + max(w.ordinal for part in parts for w in part)))
+            self, sampler, origin, sampler.positives(), shown_images(len(parts.image)))
         bar = tqdm(
-            total=sum(w.pixels for k in mine for w in parts[k]), unit='px', unit_scale=True,
+            total=int(parts.pixels[mine].sum()), unit='px', unit_scale=True,
             desc='mining negative chips', disable=not is_main_process(),
             mininterval=1 if sys.stderr.isatty() else 30,
         )
@@ -171,7 +170,7 @@ class NegativeChipMiner:
             data = iter(loader)
             for k in mine:
                 proposals = []
-                for batch in batches[k]:
+                for batch in parts.batches(k):
                     boxes = self._propose(model, next(data), batch, sampler.pyramid)
                     proposals += zip(batch, boxes)
                     bar.update(sum(w.pixels for w in batch))
@@ -244,29 +243,6 @@ class NegativeChipMiner:
             first.setdefault(path, image)
         offset = sampler.planner.table.offset
         return [i for i in first.values() if self.empty_images or offset[i + 1] > offset[i]]
-
-    def _windows(self, sampler: ChipAwareSampler) -> list[list[Window]]:
-        """The windows of every image that is mined."""
-        pyramid, table = sampler.pyramid, sampler.planner.table
-        if self.window_size <= pyramid.chip_size:
-            raise ValueError(
-                f'window_size {self.window_size} must exceed the chip size, {pyramid.chip_size}'
-            )
-        return [
-            list(self._windows_of(pyramid, i, k, int(table.width[i]), int(table.height[i])))
-            for k, i in enumerate(self._images(sampler))
-        ]
-
-    def _windows_of(
-        self, pyramid: ScalePyramid, image: int, ordinal: int, width: int, height: int
-    ) -> Iterator[Window]:
-        for level, scale in enumerate(pyramid.scales(width, height).tolist()):
-            boxes, cores = overlapping_windows(
-                width, height, self.window_size / scale, pyramid.chip_size / scale)
-            for box, core in zip(boxes.tolist(), cores.tolist()):
-                shape = tuple(math.ceil((box[i + 2] - box[i]) * scale) for i in (1, 0))
-                chip = Chip(level, tuple(box), NEGATIVE)
-                yield Window(image, ordinal, chip, tuple(core), shape)
 
     def _propose(
         self, model: nn.Module, data: Any, batch: Sequence[Window], pyramid: ScalePyramid
@@ -371,7 +347,7 @@ def check_minable(model: nn.Module, sampler: ChipAwareSampler) -> None:
         ValueError: If the detector has no RPN, or the data set's pipelines have no ``ChipSampler``.
     """
     proposal_head(model)
-    _window_dataset(sampler.dataset, 2 * sampler.pyramid.chip_size, sampler.pyramid)
+    _window_dataset(sampler.dataset, sampler.pyramid)
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -391,29 +367,96 @@ def _of_images(plan: ChipPlan, image: NDArray) -> ChipPlan:
     return replace(chips, image=position[chips.image].astype(np.int32))
 
 
-def _cut(images: Sequence[Sequence[Window]]) -> list[list[Window]]:
-    """Share the windows out to parts of whole images, in a way that depends on nothing else."""
-    total = sum(map(len, images))
-    size = min(max(math.ceil(total / 64), 1), _PART_WINDOWS)
-    parts: list[list[Window]] = [[]]
-    for windows in images:
-        if parts[-1] and len(parts[-1]) + len(windows) > size:
-            parts.append([])
-        parts[-1] += windows
-    return parts
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The windows of the images that are mined, in parts of whole images.
+
+    They are made when they are needed: those of a million images would take gigabytes.
+
+    Attributes:
+        image: Index in the data set of the image with each ordinal, shape (n,).
+        windows: Windows of these images.
+        first: Ordinal of the first image of each part.
+        batch_pixels: Scaled pixels of a batch, at most.
+    """
+
+    image: NDArray[np.int64]
+    windows: LevelWindows
+    first: list[int]
+    batch_pixels: int
+
+    @classmethod
+    def of(
+        cls, miner: NegativeChipMiner, sampler: ChipAwareSampler, batch_pixels: int
+    ) -> _Parts:
+        image, table = np.array(miner._images(sampler), np.int64), sampler.planner.table
+        windows = LevelWindows.of(
+            sampler.pyramid, table.width[image], table.height[image], miner.window_size)
+        return cls(image, windows, _cut(windows.count.sum(axis=1)), batch_pixels)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def ordinals(self, k: int) -> range:
+        """The ordinals of the images of a part."""
+        return range(self.first[k], [*self.first, len(self.image)][k + 1])
+
+    @property
+    def pixels(self) -> NDArray[np.int64]:
+        """Scaled pixels of each part."""
+        return np.add.reduceat(self.windows.pixels, np.array(self.first, np.int64))
+
+    def batches(self, k: int) -> list[list[Window]]:
+        """The windows of a part in batches of about the same shape."""
+        batches: list[list[Window]] = []
+        windows = [window for ordinal in self.ordinals(k) for window in self._windows(ordinal)]
+        for window in sorted(windows, key=lambda w: (w.chip.level, w.shape, w.image)):
+            if not batches or not self._go_together([*batches[-1], window]):
+                batches.append([])
+            batches[-1].append(window)
+        return batches
+
+    def _windows(self, ordinal: int) -> Iterator[Window]:
+        for level, box, core in self.windows.of_image(ordinal):
+            height, width = self.windows.shape[ordinal, level].tolist()
+            chip = Chip(level, box, NEGATIVE)
+            yield Window(int(self.image[ordinal]), ordinal, chip, core, (height, width))
+
+    def _go_together(self, batch: Sequence[Window]) -> bool:
+        """Whether windows make a batch: of one level, not too large, and little of it padding."""
+        height, width = (max(column) for column in zip(*(w.shape for w in batch)))
+        padded = len(batch) * height * width
+        return (
+            batch[0].chip.level == batch[-1].chip.level
+            and padded <= self.batch_pixels
+            and padded <= _MAX_PADDING * sum(w.pixels for w in batch)
+        )
 
 
-def _batches(part: Sequence[Window], batch_pixels: int) -> list[list[Window]]:
-    """Batches of windows of about the same shape."""
-    batches: list[list[Window]] = []
-    for window in sorted(part, key=lambda w: (w.chip.level, w.shape, w.image)):
-        shapes = [w.shape for w in [*(batches[-1] if batches else []), window]]
-        height, width = (max(column) for column in zip(*shapes))
-        full = len(shapes) * height * width > batch_pixels
-        if full or not batches or batches[-1][0].chip.level != window.chip.level:
-            batches.append([])
-        batches[-1].append(window)
-    return batches
+@dataclass(frozen=True)
+class _ChipIndices:
+    """What a data loader is to load for some parts: the indices of each batch."""
+
+    parts: _Parts
+    mine: Sequence[int]
+
+    def __iter__(self) -> Iterator[list[ChipIndex]]:
+        for k in self.mine:
+            for batch in self.parts.batches(k):
+                yield [ChipIndex(window.image, window.chip) for window in batch]
+
+
+def _cut(windows: NDArray[np.int64]) -> list[int]:
+    """Where parts begin, given the number of windows of each image; nothing else matters."""
+    size = min(max(math.ceil(windows.sum() / 64), 1), _PART_WINDOWS)
+    first: list[int] = []
+    filled = 0
+    for ordinal, count in enumerate(windows.tolist()):
+        if not first or filled + count > size:
+            first.append(ordinal)
+            filled = 0
+        filled += count
+    return first
 
 
 def _part_file(folder: Path, k: int) -> Path:
@@ -421,12 +464,12 @@ def _part_file(folder: Path, k: int) -> Path:
 
 
 def _share(
-    parts: Sequence[Sequence[Window]], folder: Path | None, origin: str
+    parts: int, folder: Path | None, origin: str
 ) -> tuple[list[int], dict[int, NegativeChipPool]]:
     """Which parts this rank is to mine, and those that it has from before."""
     here: dict[int, NegativeChipPool] = {}
     if folder is not None:
-        for k in range(len(parts)):
+        for k in range(parts):
             pool = stored_pool(_part_file(folder, k), origin)
             if pool is not None:
                 here[k] = pool
@@ -435,7 +478,7 @@ def _share(
     for other, known in enumerate(all_gather_object(sorted(here))):
         for k in known:
             owner.setdefault(k, other)
-    missing = [k for k in range(len(parts)) if k not in owner]
+    missing = [k for k in range(parts) if k not in owner]
     found = {k: pool for k, pool in here.items() if owner[k] == rank}
     return missing[rank::ranks], found
 
@@ -449,32 +492,29 @@ def stored_pool(path: Path, origin: str) -> NegativeChipPool | None:
     return pool if pool.origin == origin else None
 
 
-def _announce(parts: Sequence[Sequence[Window]], found: dict[int, NegativeChipPool]) -> None:
-    windows = [window for part in parts for window in part]
+def _announce(parts: _Parts, found: dict[int, NegativeChipPool]) -> None:
     done = f'; {len(found)} of {len(parts)} parts are there from before' if found else ''
+    windows = parts.windows
     print_log(
-        f'mining negative chips in {parts[-1][-1].ordinal + 1 if windows else 0} images: '
-        f'{len(windows)} windows, {sum(w.pixels for w in windows) / 1e6:.0f} million pixels, by '
-        f'{get_dist_info()[1]} processes{done}',
+        f'mining negative chips in {len(windows)} images: {windows.count.sum()} windows, '
+        f'{windows.pixels.sum() / 1e6:.0f} million pixels, by {get_dist_info()[1]} processes{done}',
         logger='current', level=logging.INFO,
     )
 
 
-def _window_dataset(dataset: Any, window_size: int, pyramid: ScalePyramid) -> Any:
+def _window_dataset(dataset: Any, pyramid: ScalePyramid) -> Any:
     """The data set with pipelines that give windows of it instead of chips to learn from."""
     seen = copy.copy(dataset)
     if isinstance(dataset, ChipDataset):
-        seen.pipeline = _window_pipeline(dataset.pipeline.transforms, window_size, pyramid)
+        seen.pipeline = _window_pipeline(dataset.pipeline.transforms, pyramid)
     elif getattr(dataset, 'datasets', None):
-        seen.datasets = [_window_dataset(d, window_size, pyramid) for d in inner_datasets(dataset)]
+        seen.datasets = [_window_dataset(d, pyramid) for d in inner_datasets(dataset)]
     else:
-        seen.dataset = _window_dataset(dataset.dataset, window_size, pyramid)
+        seen.dataset = _window_dataset(dataset.dataset, pyramid)
     return seen
 
 
-def _window_pipeline(
-    transforms: Sequence[Any], window_size: int, pyramid: ScalePyramid
-) -> Compose:
+def _window_pipeline(transforms: Sequence[Any], pyramid: ScalePyramid) -> Compose:
     """Load an image as the training does, cut a window out, and pack it."""
     cut = next((i for i, t in enumerate(transforms) if isinstance(t, ChipSampler)), None)
     if cut is None:
@@ -482,8 +522,22 @@ def _window_pipeline(
             f'the pipeline of the ChipDataset has no ChipSampler to cut windows out with; it has '
             f'{[type(t).__name__ for t in transforms]}'
         )
-    # A window is a chip of a larger size.
-    sampler = copy.copy(transforms[cut])
-    sampler.pyramid = replace(pyramid, chip_size=window_size)
     load = [t for t in transforms[:cut] if not isinstance(t, LoadAnnotations)]
-    return Compose([*load, sampler, PackDetInputs(meta_keys=_META_KEYS)])
+    return Compose([
+        *load, _WindowSampler(transforms[cut], pyramid), PackDetInputs(meta_keys=_META_KEYS)])
+
+
+class _WindowSampler:
+    """Cuts windows out with a ``ChipSampler``, to which each is a chip of its size."""
+
+    def __init__(self, sampler: ChipSampler, pyramid: ScalePyramid) -> None:
+        self.sampler = copy.copy(sampler)
+        self.pyramid = pyramid
+
+    def __call__(self, results: dict) -> dict | None:
+        height, width = results['img'].shape[:2]
+        level, (x1, y1, x2, y2), _ = results['chip']
+        side = max(x2 - x1, y2 - y1) * self.pyramid.scales(width, height)[level]
+        chip_size = math.ceil(side * (1 - TOLERANCE))
+        self.sampler.pyramid = replace(self.pyramid, chip_size=chip_size)
+        return self.sampler(results)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mmsniper.chips.tiling import least_side, overlapping_windows, window_counts
+from mmsniper.chips import ScalePyramid
+from mmsniper.chips.tiling import LevelWindows, least_side, overlapping_windows, window_counts
 
 # Of float arithmetic on coordinates of up to 5000 px.
 SLACK = 1e-6
@@ -154,6 +155,67 @@ def test_counts_and_sides_of_many_images_at_once():
         for w, h in ((250, 80), (99, 101))]
 
 
+# --- every level of a pyramid ---------------------------------------------------------------------
+
+PYRAMID = ScalePyramid.from_config(dict(chip_size=20, levels=[
+    dict(resize=dict(factor=2.0), valid_range=(0, 10)),
+    dict(resize=dict(long_side=100), valid_range=(8, None))]))
+
+
+def test_an_image_that_fits_is_seen_whole_at_every_level():
+    windows = LevelWindows.of(PYRAMID, [50, 40], [30, 50], window_size=100)
+    assert windows.count.tolist() == [[1, 1], [1, 1]]
+    # Height and width: twice the image, and its long side at 100.
+    assert windows.shape.tolist() == [[[60, 100], [60, 100]], [[100, 80], [100, 80]]]
+    assert windows.pixels.tolist() == [2 * 6000, 2 * 8000]
+    whole = (0, 0, 50, 30)
+    assert list(windows.of_image(0)) == [(0, whole, whole), (1, whole, whole)]
+
+
+def test_where_an_image_is_too_large_it_is_seen_in_windows_no_larger_than_needed():
+    windows = LevelWindows.of(PYRAMID, [75], [30], window_size=100)
+    assert windows.count.tolist() == [[2, 1]]
+    # At level 0 the image is 150x60: two windows of 85 overlap by a chip, 20.
+    assert windows.shape.tolist() == [[[60, 85], [40, 100]]]
+    assert windows.pixels.tolist() == [2 * 60 * 85 + 40 * 100]
+    assert list(windows.of_image(0)) == [
+        (0, (0, 0, 42.5, 30), (0, 0, 37.5, 30)), (0, (32.5, 0, 75, 30), (37.5, 0, 75, 30)),
+        (1, (0, 0, 75, 30), (0, 0, 75, 30))]
+
+
+@pytest.mark.parametrize('width', [31, 75, 99, 640])
+def test_windows_have_the_shape_that_is_told(width):
+    windows = LevelWindows.of(PYRAMID, [width], [77], window_size=33)
+    scales = PYRAMID.scales(width, 77)
+    seen = [0, 0]
+    for level, box, _ in windows.of_image(0):
+        sides = (np.array(box[2:]) - box[:2]) * scales[level]
+        np.testing.assert_array_equal(np.ceil(sides - SLACK)[::-1], windows.shape[0, level])
+        assert sides.max() <= 33 + SLACK
+        seen[level] += 1
+    assert seen == windows.count[0].tolist()
+
+
+@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.integers(30, 300))
+def test_whatever_fits_into_a_chip_is_whole_in_a_window(size, window_size):
+    windows = LevelWindows.of(PYRAMID, [size[0]], [size[1]], window_size)
+    for level, scale in enumerate(PYRAMID.scales(*size)):
+        boxes = np.array([box for k, box, _ in windows.of_image(0) if k == level])
+        half = PYRAMID.chip_size / scale / 2
+        for x in np.linspace(0, size[0], 7):
+            for y in np.linspace(0, size[1], 7):
+                lo = np.maximum([x - half, y - half], 0)
+                hi = np.minimum([x + half, y + half], size)
+                inside = (boxes[:, :2] <= lo + SLACK) & (boxes[:, 2:] >= hi - SLACK)
+                assert inside.all(axis=1).any()
+
+
+def test_rounding_of_a_scale_does_not_add_a_pixel():
+    assert 44 * (100 / 44) > 100
+    assert LevelWindows.of(PYRAMID, [44], [44], 200).shape[0, 1].tolist() == [100, 100]
+    assert LevelWindows.of(PYRAMID, [44], [44], 100).count[0].tolist() == [1, 1]
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 
@@ -162,3 +224,9 @@ def test_counts_and_sides_of_many_images_at_once():
 def test_says_that_windows_must_be_larger_than_their_overlap(tile, side, overlap):
     with pytest.raises(ValueError, match=f'windows of 20 px cannot overlap by {overlap} px'):
         tile(100, 100, side, overlap)
+
+
+@pytest.mark.parametrize('window_size', [20, 5])
+def test_says_that_windows_must_be_larger_than_a_chip(window_size):
+    with pytest.raises(ValueError, match=f'window_size {window_size} must exceed .*chip size, 20'):
+        LevelWindows.of(PYRAMID, [100], [100], window_size)

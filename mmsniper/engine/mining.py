@@ -9,6 +9,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
-from mmdet.datasets.transforms import PackDetInputs
+from mmdet.datasets.transforms import FilterAnnotations, PackDetInputs
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.dist import all_gather_object, broadcast, get_dist_info, is_main_process
 from mmengine.logging import print_log
@@ -37,6 +38,7 @@ from mmsniper.chips import (
 )
 from mmsniper.chips.negative_pool import describe, shown_images
 from mmsniper.chips.pyramid import TOLERANCE
+from mmsniper.chips.rectangles import expand
 from mmsniper.chips.tiling import LevelWindows
 from mmsniper.datasets import Chip, ChipAwareSampler, ChipDataset, ChipIndex, ChipSampler
 from mmsniper.datasets.chip_dataset import inner_datasets
@@ -113,10 +115,14 @@ class NegativeChipMiner:
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ('num_proposals', 'window_size', 'batch_pixels'):
+        for name, least in (
+            ('num_proposals', 1), ('window_size', 1), ('batch_pixels', 1), ('num_workers', 0),
+        ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ValueError(f'{name} must be at least 1, got {value!r}')
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= least):
+                raise ValueError(
+                    f'{name} must be a whole number of at least {least}, got {value!r}')
         # Raises for what it does not like.
         one = ScalePyramid(1, ({'resize': {'factor': 1.0}, 'valid_range': (0, None)},))
         plan_negative_chips(
@@ -144,12 +150,15 @@ class NegativeChipMiner:
                 go on. Default: None, they are not kept.
 
         Raises:
-            ValueError: If the detector proposes nothing, or ``window_size`` is too small.
-            RuntimeError: If an image cannot be read; the message names it.
+            ValueError: If the detector has no RPN, or ``window_size`` is too small.
+            RuntimeError: If an image cannot be read; the message names it. If the ranks' weights
+                or positive chips differ.
         """
+        check_minable(model, sampler, self)
         origin = self.origin(model, sampler)
+        _check_ranks_agree(origin)
         parts = _Parts.of(self, sampler, self.batch_pixels or batch_pixels)
-        mine, found = _share(len(parts), parts_dir, origin)
+        mine, found = _share(parts, parts_dir, origin)
         _announce(parts, found)
         loader = DataLoader(
             _window_dataset(sampler.dataset, sampler.pyramid),
@@ -166,7 +175,7 @@ class NegativeChipMiner:
             desc='mining negative chips', disable=not is_main_process(),
             mininterval=1 if sys.stderr.isatty() else 30,
         )
-        with bar, evaluating(model):
+        with bar, evaluating(model), _same_kernels():
             data = iter(loader)
             for k in mine:
                 proposals = []
@@ -228,13 +237,21 @@ class NegativeChipMiner:
         """
         positives, table = sampler.positives(), sampler.planner.table
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
-        digest = hashlib.sha256(json.dumps([describe(sampler.pyramid), options]).encode())
-        for array in (positives.image, positives.level, positives.box, table.width, table.height):
+        what = json.dumps([describe(sampler.pyramid), options], default=int)
+        digest = hashlib.sha256(what.encode())
+        images = np.array(self._images(sampler), np.int64)
+        for array in (
+            images, table.width, table.height, positives.image, positives.level, positives.box,
+        ):  # fmt: skip
             digest.update(np.ascontiguousarray(array))
         digest.update('\n'.join(sampler.img_paths()).encode())
         for content in _contents(source):
             digest.update(content)
         return digest.hexdigest()[:16]
+
+    def pixels(self, sampler: ChipAwareSampler) -> int:
+        """Scaled pixels that :meth:`mine` shows the network."""
+        return int(_Parts.of(self, sampler, batch_pixels=1).pixels.sum())
 
     def _images(self, sampler: ChipAwareSampler) -> list[int]:
         """The images that are mined, each file once."""
@@ -267,7 +284,7 @@ class NegativeChipMiner:
             (scores >= self.score_thr)
             & pyramid.in_range(sizes, window.chip.level)
             & (centre >= (x1, y1)).all(axis=1)
-            & (centre <= (x2, y2)).all(axis=1)
+            & (centre < (x2, y2)).all(axis=1)
         )
         best = np.argsort(-scores[keep], kind='stable')[:self.num_proposals]
         return boxes[keep][best]
@@ -328,9 +345,12 @@ class _PartPlanner:
 
 
 def _contents(source: nn.Module | Sequence[ImageProposals]) -> Iterator[bytes | NDArray]:
-    """All numbers of a detector or of proposals."""
+    """All numbers of a detector, and how its RPN makes proposals; or all numbers of proposals."""
     if isinstance(source, nn.Module):
-        for name, value in sorted(source.state_dict().items()):
+        settings = getattr(proposal_head(source), 'test_cfg', None)
+        yield json.dumps(settings, default=str, sort_keys=True).encode()
+        # Some buffers, such as the mean colour, are not in the state.
+        for name, value in sorted({**dict(source.named_buffers()), **source.state_dict()}.items()):
             flat = value.detach().cpu().contiguous().reshape(-1)
             yield name.encode() + flat.view(torch.uint8).numpy().tobytes()
     else:
@@ -340,14 +360,44 @@ def _contents(source: nn.Module | Sequence[ImageProposals]) -> Iterator[bytes | 
             yield np.ascontiguousarray(scores)
 
 
-def check_minable(model: nn.Module, sampler: ChipAwareSampler) -> None:
+def check_minable(
+    model: nn.Module, sampler: ChipAwareSampler, miner: NegativeChipMiner | None = None
+) -> None:
     """Check that negative chips can be mined, without mining.
 
     Raises:
-        ValueError: If the detector has no RPN, or the data set's pipelines have no ``ChipSampler``.
+        ValueError: If the detector has no RPN, the data set's pipelines have no ``ChipSampler``, or
+            the miner's ``window_size`` is too small for the chips.
     """
     proposal_head(model)
     _window_dataset(sampler.dataset, sampler.pyramid)
+    if miner is not None:
+        LevelWindows.of(sampler.pyramid, [], [], miner.window_size)
+
+
+def _check_ranks_agree(origin: str) -> None:
+    """Parts that are mined from different things would make a pool that no one can mine again."""
+    origins = all_gather_object(origin)
+    if len(set(origins)) > 1:
+        raise RuntimeError(
+            f'the ranks would mine from different things ({", ".join(origins)}): do all of them '
+            f'have the same weights, annotations and options? Buffers such as those of BatchNorm '
+            f'differ in distributed training: call share_buffers(model) before'
+        )
+
+
+@contextmanager
+def _same_kernels() -> Iterator[None]:
+    """Let cuDNN choose its kernels by the shapes, not by how fast each is on this rank today.
+
+    Sizes of images vary, so that trying them out would not be worth it either.
+    """
+    tries = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tries
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -360,11 +410,10 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def _of_images(plan: ChipPlan, image: NDArray) -> ChipPlan:
-    """The chips of some images, as chips of images 0, 1, ..."""
-    position = np.full(max(int(plan.image.max(initial=-1)), int(image.max(initial=-1))) + 1, -1)
-    position[image] = np.arange(len(image))
-    chips = plan.take(position[plan.image] >= 0)
-    return replace(chips, image=position[chips.image].astype(np.int32))
+    """The chips of some images, ascending as the plan is, as chips of images 0, 1, ..."""
+    start, stop = (np.searchsorted(plan.image, image, side) for side in ('left', 'right'))
+    position, chip = expand(start, stop)
+    return replace(plan.take(chip), image=position.astype(np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,13 +423,15 @@ class _Parts:
     They are made when they are needed: those of a million images would take gigabytes.
 
     Attributes:
-        image: Index in the data set of the image with each ordinal, shape (n,).
+        image: Index in the data set of the image with each ordinal, ascending, shape (n,).
+        path: Files of these images.
         windows: Windows of these images.
         first: Ordinal of the first image of each part.
         batch_pixels: Scaled pixels of a batch, at most.
     """
 
     image: NDArray[np.int64]
+    path: list[str]
     windows: LevelWindows
     first: list[int]
     batch_pixels: int
@@ -392,7 +443,8 @@ class _Parts:
         image, table = np.array(miner._images(sampler), np.int64), sampler.planner.table
         windows = LevelWindows.of(
             sampler.pyramid, table.width[image], table.height[image], miner.window_size)
-        return cls(image, windows, _cut(windows.count.sum(axis=1)), batch_pixels)
+        path = [sampler.img_paths()[i] for i in image.tolist()]
+        return cls(image, path, windows, _cut(windows.count.sum(axis=1)), batch_pixels)
 
     def __len__(self) -> int:
         return len(self.first)
@@ -400,6 +452,10 @@ class _Parts:
     def ordinals(self, k: int) -> range:
         """The ordinals of the images of a part."""
         return range(self.first[k], [*self.first, len(self.image)][k + 1])
+
+    def paths(self, k: int) -> list[str]:
+        """The files of a part."""
+        return [self.path[i] for i in self.ordinals(k)]
 
     @property
     def pixels(self) -> NDArray[np.int64]:
@@ -464,21 +520,21 @@ def _part_file(folder: Path, k: int) -> Path:
 
 
 def _share(
-    parts: int, folder: Path | None, origin: str
+    parts: _Parts, folder: Path | None, origin: str
 ) -> tuple[list[int], dict[int, NegativeChipPool]]:
     """Which parts this rank is to mine, and those that it has from before."""
     here: dict[int, NegativeChipPool] = {}
-    if folder is not None:
-        for k in range(parts):
-            pool = stored_pool(_part_file(folder, k), origin)
-            if pool is not None:
-                here[k] = pool
+    for k in range(len(parts) if folder is not None else 0):
+        pool = stored_pool(_part_file(folder, k), origin)
+        # Another version may have cut the work into other parts.
+        if pool is not None and pool.img_path.tolist() == parts.paths(k):
+            here[k] = pool
     rank, ranks = get_dist_info()
     owner: dict[int, int] = {}
     for other, known in enumerate(all_gather_object(sorted(here))):
         for k in known:
             owner.setdefault(k, other)
-    missing = [k for k in range(parts) if k not in owner]
+    missing = [k for k in range(len(parts)) if k not in owner]
     found = {k: pool for k, pool in here.items() if owner[k] == rank}
     return missing[rank::ranks], found
 
@@ -522,9 +578,19 @@ def _window_pipeline(transforms: Sequence[Any], pyramid: ScalePyramid) -> Compos
             f'the pipeline of the ChipDataset has no ChipSampler to cut windows out with; it has '
             f'{[type(t).__name__ for t in transforms]}'
         )
-    load = [t for t in transforms[:cut] if not isinstance(t, LoadAnnotations)]
-    return Compose([
+    load = [t for t in transforms[:cut] if not isinstance(t, (LoadAnnotations, FilterAnnotations))]
+    return _WindowPipeline([
         *load, _WindowSampler(transforms[cut], pyramid), PackDetInputs(meta_keys=_META_KEYS)])
+
+
+class _WindowPipeline(Compose):
+    """Transforms that must give the window: a data set would try another image instead."""
+
+    def __call__(self, data: dict) -> dict:
+        sample = super().__call__(data)
+        if sample is None:
+            raise ValueError('a transform returned None, so the image cannot be mined')
+        return sample
 
 
 class _WindowSampler:

@@ -22,6 +22,9 @@ from mmsniper.engine.schedule import fit_to_epoch_length
 NEGATIVE_CHIPS = 'negative_chips'
 """Key of the message hub: which pool the run draws from, in every checkpoint."""
 
+MINING_PIXELS = 'mining_pixels'
+"""Key of the message hub: pixels that the network has seen in mining, beside the training's."""
+
 POOL_FILE = 'negative_chips.npz'
 
 
@@ -103,7 +106,10 @@ class NegativeChipHook(Hook):
         pool = self._pool(runner, model, sampler, Path(runner.work_dir) / name)
         sampler.set_negatives(pool, self.chips_per_image)
         record = {'file': name, 'origin': pool.origin, 'epoch': runner.epoch}
-        runner.message_hub.update_info(NEGATIVE_CHIPS, record)
+        hub = runner.message_hub
+        hub.update_info(NEGATIVE_CHIPS, record)
+        before = hub.runtime_info.get(MINING_PIXELS, 0)
+        hub.update_info(MINING_PIXELS, before + self.miner.pixels(sampler))
         fit_to_epoch_length(runner)
 
     def _is_due(self, epoch: int) -> bool:

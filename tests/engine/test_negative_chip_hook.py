@@ -197,6 +197,9 @@ def test_the_pool_is_saved_and_named_in_the_checkpoints_from_then_on(train, tmp_
     first, second = (s['message_hub']['runtime_info'].get('negative_chips') for s in saved)
     assert first is None
     assert second == dict(file='negative_chips.npz', origin=pool.origin, epoch=2)
+    pixels = saved[1]['message_hub']['runtime_info']['mining_pixels']
+    # Every image at both levels, in windows that overlap.
+    assert pixels > 4 * (150 * 200 + 75 * 100) + 4 * (180 * 140 + 90 * 70)
     assert sorted(p.name for p in (tmp_path / 'w').glob('*negative*')) == ['negative_chips.npz']
 
 

@@ -87,7 +87,7 @@ class NegativeChipHook(Hook):
         sampler = _sampler_of(runner)
         check_minable(_detector_of(runner), sampler)
         record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
-        if record is None or self._is_due(runner.epoch):
+        if record is None or self._is_due(runner):
             return
         pool = _on_all_ranks(lambda: _recorded_pool(runner, record))
         sampler.set_negatives(pool, self.chips_per_image, name=record['file'])
@@ -95,7 +95,7 @@ class NegativeChipHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Mine if it is time to."""
-        if not self._is_due(runner.epoch):
+        if not self._is_due(runner):
             return
         sampler, model = _sampler_of(runner), _detector_of(runner)
         sampler.set_epoch(runner.epoch)
@@ -112,8 +112,11 @@ class NegativeChipHook(Hook):
         hub.update_info(MINING_PIXELS, before + self.miner.pixels(sampler))
         fit_to_epoch_length(runner)
 
-    def _is_due(self, epoch: int) -> bool:
-        since = epoch - self.warmup_epochs
+    def _is_due(self, runner: Runner) -> bool:
+        record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
+        if record and record['epoch'] == runner.epoch:  # resumed in the middle of the epoch
+            return False
+        since = runner.epoch - self.warmup_epochs
         return since == 0 or bool(self.interval and since > 0 and since % self.interval == 0)
 
     def _pool(

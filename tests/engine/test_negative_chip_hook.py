@@ -223,6 +223,16 @@ def test_a_resumed_run_has_the_chips_of_the_uninterrupted_one(train, tmp_path, e
     assert rest.runner.iter == whole.runner.iter
 
 
+def test_a_checkpoint_within_the_epoch_of_mining_does_not_mine_again(train, tmp_path, count_mining):
+    changes = {'default_hooks.checkpoint': dict(by_epoch=False, interval=8)}
+    whole = train(**changes)
+    assert 2 * whole.length[0] < 8 < 2 * whole.length[0] + whole.length[2]
+    rest = train(**changes, resume=True, load_from=str(tmp_path / 'w' / 'iter_8.pth'))
+    assert count_mining['mined'] == 1
+    assert {e: as_tuples(rest.chips[e]) for e in (2, 3)} == {
+        e: as_tuples(whole.chips[e]) for e in (2, 3)}
+
+
 def test_a_run_that_is_resumed_before_mining_mines_the_same_pool(train, tmp_path):
     train()
     changes = resume_from(tmp_path, 2)

@@ -132,17 +132,39 @@ def test_it_does_not_matter_how_many_pairs_are_looked_at_together(monkeypatch):
     np.testing.assert_array_equal(Windows.of(plan, 2).enclose(part), whole)
 
 
-@pytest.mark.parametrize(('right', 'enclosed'), [(19_999.998, True), (20_000.1, False)])
-def test_the_rounding_of_a_plan_does_not_open_a_chip(right, enclosed):
+@pytest.mark.parametrize(('box', 'chip', 'enclosed'), [
     # Near 20,000 px, float32 numbers are 0.002 px apart.
+    ([19_990, 0, 19_999.998, 10], [19_936, 0, 19_999.997, 64], True),
+    ([19_990, 0, 20_000.1, 10], [19_936, 0, 19_999.997, 64], False),
+    ([19_936, 0, 19_990, 10], [19_936.002, 0, 20_000, 64], True),
+    ([19_935.9, 0, 19_990, 10], [19_936.002, 0, 20_000, 64], False),
+    ([10, 29.9995, 20, 40], [0, 30, 64, 94], True),
+    ([10, 29.995, 20, 40], [0, 30, 64, 94], False),
+    ([10, 40, 20, 94.0005], [0, 30, 64, 94], True),
+    ([10, 40, 20, 94.005], [0, 30, 64, 94], False),
+])
+def test_the_rounding_of_a_plan_does_not_open_a_chip(box, chip, enclosed):
     pyramid = ScalePyramid.from_config(dict(chip_size=64, levels=[
         dict(resize=dict(factor=1.0), valid_range=(0, None))]))
-    part = all_targets(AnnotationTable.from_images([
-        (30_000, 30_000, [[right - 10, 0, right, 10]], None)]), pyramid)
+    part = all_targets(AnnotationTable.from_images([(30_000, 30_000, [box], None)]), pyramid)
     plan = ChipPlan(
-        np.zeros(1, np.int32), np.zeros(1, np.int8),
-        np.array([[19_936, 0, 19_999.997, 64]], np.float32), np.array([NEGATIVE], np.int8))
+        np.zeros(1, np.int32), np.zeros(1, np.int8), np.array([chip], np.float32),
+        np.array([NEGATIVE], np.int8))
     assert Windows.of(plan, 1).enclose(part).tolist() == [enclosed]
+
+
+def test_rounding_does_not_keep_a_box_as_wide_as_its_image_from_a_chip_as_wide_as_it():
+    # 512 / (512 / 93) is less than 93.
+    pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[
+        dict(resize=dict(long_side=512), valid_range=(0, None))]))
+    part = all_targets(AnnotationTable.from_images(
+        [(width, 90, [[0, 0, width, 90]], None) for width in range(90, 1500)]), pyramid)
+    assert len(part.image) == 1410
+    assert (part.side[:, 0] < part.size[:, 0]).any()
+    edge = np.maximum(part.size - part.side, 0)
+    first, last = grid_lines(part, 32 / part.scale, edge)
+    assert (first == 0).all()
+    assert (last == 0).all()
 
 
 def test_a_chip_at_either_end_of_the_origins_encloses_the_box_and_stays_in_the_image():

@@ -12,7 +12,7 @@ from .negative_pool import NegativeChipPool
 from .plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
 from .positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from .pyramid import Level, ResizeRule, ScalePyramid
-from .statistics import PlanStatistics, pixel_ratio, plan_statistics
+from .statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
 
 __all__ = [
     'KINDS',
@@ -38,4 +38,5 @@ __all__ = [
     'plan_negative_chips',
     'plan_positive_chips',
     'plan_statistics',
+    'shown_area',
 ]

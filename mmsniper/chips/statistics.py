@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .plan import AnnotationTable, ChipPlan
 from .pyramid import ScalePyramid
+from .rectangles import run_starts
 from .targets import Windows, targets
 
 
@@ -65,6 +67,40 @@ def plan_statistics(
         chips_per_level=plan.count_per_level(pyramid.num_levels).tolist(), pairs=pairs,
         covered=covered, orphans=boxes - reached,
     )
+
+
+def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[float]:
+    """How much of the images a plan's chips show at each level.
+
+    What no chip shows is background that training never sees there: the room of negative chips.
+
+    Args:
+        table: Image sizes.
+        plan: Chips of the table's images.
+        num_levels: Levels of the pyramid.
+
+    Returns:
+        Area in the chips of each level over that of all images, fine to coarse.
+    """
+    group = plan.image.astype(np.int64) * num_levels + plan.level
+    order = np.argsort(group, kind='stable')
+    level, box = plan.level[order], plan.box[order].astype(np.float64)
+    starts = run_starts(group[order])
+    stops = np.append(starts[1:], len(order))
+    area = (box[:, 2:] - box[:, :2]).prod(axis=1)[starts]
+    for g in np.flatnonzero(stops - starts > 1):
+        area[g] = _union_area(box[starts[g]:stops[g]])
+    total = (table.width.astype(np.float64) * table.height).sum()
+    return (np.bincount(level[starts], area, num_levels) / max(total, 1)).tolist()
+
+
+def _union_area(boxes: NDArray[np.float64]) -> float:
+    """Area that is in any of the boxes."""
+    x, y = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
+    inside = (
+        (boxes[:, None, None, 0] <= x[:-1, None]) & (boxes[:, None, None, 2] >= x[1:, None])
+        & (boxes[:, None, None, 1] <= y[:-1]) & (boxes[:, None, None, 3] >= y[1:]))
+    return float((inside.any(axis=0) * np.outer(np.diff(x), np.diff(y))).sum())
 
 
 def pixel_ratio(

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmsniper.chips import (
     AnnotationTable,
@@ -10,6 +12,7 @@ from mmsniper.chips import (
     pixel_ratio,
     plan_statistics,
     rectangles,
+    shown_area,
 )
 
 PYRAMID = ScalePyramid.from_config(dict(chip_size=64, levels=[
@@ -111,3 +114,28 @@ def test_the_plan_is_a_struct_of_arrays():
     for index in ([2, 0], np.array([2, 0])):
         assert plan.take(index).image.tolist() == [2, 0]
     assert plan.take(plan.level == 1).box.tolist() == [[1, 2, 3, 4], [0, 0, 1, 1]]
+
+
+def test_shown_area_counts_what_chips_of_a_level_share_once():
+    plan = chips(
+        (0, 0, [0, 0, 50, 50]), (1, 1, [0, 0, 100, 100]), (0, 0, [25, 0, 75, 50]),
+        (0, 0, [100, 50, 150, 100]),
+    )
+    assert shown_area(TABLE, plan, 2) == pytest.approx([(75 * 50 + 2500) / 30000, 10000 / 30000])
+
+
+def test_no_chip_shows_nothing():
+    assert shown_area(TABLE, ChipPlan.empty(), 2) == [0, 0]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 4), max_size=8))
+def test_shown_area_is_that_of_the_pixels_in_a_chip(corners):
+    """Chips of whole pixels in an image of 20x20."""
+    boxes = [[x, y, x + w + 1, y + h + 1] for x, y, w, h in corners]
+    seen = np.zeros((20, 20), bool)
+    for x1, y1, x2, y2 in boxes:
+        seen[y1:y2, x1:x2] = True
+    table = AnnotationTable.from_images([(20, 20, [], None)])
+    plan = chips(*[(0, 0, box) for box in boxes]) if boxes else ChipPlan.empty()
+    assert shown_area(table, plan, 1) == pytest.approx([seen.mean()])

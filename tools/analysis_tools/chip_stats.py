@@ -21,6 +21,7 @@ from mmsniper.chips import (
     ScalePyramid,
     pixel_ratio,
     plan_statistics,
+    shown_area,
 )
 from mmsniper.files import replacing
 
@@ -123,6 +124,7 @@ def plan_chips(
         boxes=found.boxes,
         strategy=args.strategy,
         unproven=planner.unproven,
+        shown_area=[round(v, 4) for v in shown_area(table, plan, pyramid.num_levels)],
     )
 
 
@@ -132,9 +134,12 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     table.add_row('images', f'{numbers["images"]:,}')
     table.add_row('boxes (crowd and degenerate ones left out)', f'{numbers["boxes"]:,}')
     table.add_row('chips', f'{numbers["chips"]:,}  ({numbers["chips_per_image"]:.2f} per image)')
-    for level, chips in zip(pyramid.levels, numbers['chips_per_level']):
+    for level, chips, area in zip(
+        pyramid.levels, numbers['chips_per_level'], numbers['shown_area']
+    ):
         lo, hi = level.valid_range
-        table.add_row(f'  of boxes of {lo:g} to {hi:g} px', f'{chips:,}')
+        shown = f'{chips:,}  (show {area:.0%} of the images)'
+        table.add_row(f'  of boxes of {lo:g} to {hi:g} px', shown)
     table.add_row('pixels, relative to whole images of 800x1333',
                   f'{numbers["pixel_ratio_800x1333"]:.3f}')
     table.add_row('covered (box, level) pairs', f'{numbers["coverage"]:.2%}')

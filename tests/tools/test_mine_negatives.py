@@ -454,7 +454,9 @@ def test_the_same_proposals_are_not_planned_twice(tool, write_config, out, propo
     tool.main(command)
     tool.main(command)
     assert 'nothing to do' in capsys.readouterr().out
-    Path(proposals_file).write_bytes(pickle.dumps({f'train/{i}.png': spot(1) for i in range(5)}))
+    found = pickle.loads(Path(proposals_file).read_bytes())
+    found['train/0.png'].bboxes += 1
+    Path(proposals_file).write_bytes(pickle.dumps(found))
     assert 'other weights or proposals' in error_of(tool, *command)
 
 
@@ -526,7 +528,7 @@ def test_what_a_config_lacks_is_told_in_one_line(
 
 @pytest.mark.parametrize(('options', 'message'), [
     (['--window-size', '64'], 'window_size 64 must exceed the chip size, 64'),
-    (['--num-proposals', '0'], 'num_proposals must be at least 1, got 0'),
+    (['--num-proposals', '0'], 'num_proposals must be'),
     (['--min-proposals', '-1'], 'min_proposals must be a number'),
     (['--max-per-image', '0'], 'max_per_image must be'),
     (['--cfg-options', 'train_dataloader.dataset.dataset.ann_file=none.json'], 'none.json'),

@@ -1,0 +1,271 @@
+"""What mining negative chips costs, beside a plain inference pass over the same images and levels.
+
+In one process, in turn and several times:
+
+- NegativeChipMiner over the training images of a config, planning of chips included;
+- the whole detector over the same images, at every level, by stock pieces and with a batch of one
+  image, as tools/test.py does;
+- the same as far as the RPN.
+
+Writes benchmarks/results/mining.json and .md.
+
+    OMP_NUM_THREADS=1 python benchmarks/mining.py
+    python benchmarks/mining.py --config CONFIG --checkpoint FILE --images 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mmdet
+import torch
+from mmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from mmsniper.chips import ScalePyramid
+from mmsniper.datasets import ChipAwareSampler, ChipDataset
+from mmsniper.datasets.chip_dataset import inner_datasets
+from mmsniper.engine import NegativeChipMiner
+from mmsniper.files import replacing
+from mmsniper.models.proposals import evaluating, propose
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / 'configs/sniper/faster_rcnn_r18_sniper_negatives_toy.py'
+RESULT = ROOT / 'benchmarks/results/mining.json'
+PASSES = {
+    'mining': 'mining, chips planned',
+    'detector': 'whole detector, stock pieces',
+    'rpn': 'as far as the RPN, stock pieces',
+}
+GOAL = 1.1
+# Arguments of NegativeChipHook that are not the miner's.
+NOT_THE_MINERS = ('type', 'priority', 'warmup_epochs', 'interval', 'chips_per_image')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', type=Path, default=CONFIG,
+                        help='config with a ChipAwareSampler [the toy scenes]')
+    parser.add_argument('--checkpoint', type=Path, help='weights of the detector [random ones]')
+    parser.add_argument('--images', type=int, default=24,
+                        help='the first so many training images [%(default)s]')
+    parser.add_argument('--repeats', type=int, default=3,
+                        help='runs of each, of which the median counts [%(default)s]')
+    parser.add_argument('--num-workers', type=int, default=0,
+                        help='processes that load images, for all passes [%(default)s]')
+    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
+    args = parser.parse_args(argv)
+    if min(args.images, args.repeats) < 1:
+        parser.error('--images and --repeats must be positive')
+    return args
+
+
+def build_sampler(cfg: Config, images: int) -> ChipAwareSampler:
+    """The config's sampler, of the first so many images."""
+    config = cfg.train_dataloader.dataset.copy()
+    inner = config
+    while 'dataset' in inner:
+        inner = inner.dataset
+    inner.indices = images
+    sampler = dict(cfg.train_dataloader.sampler, seed=0)
+    return DATA_SAMPLERS.build(dict(sampler, dataset=DATASETS.build(config)))
+
+
+def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
+    """The config's detector on the GPU, if there is one."""
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    if checkpoint is not None:
+        load_checkpoint(model, str(checkpoint), map_location='cpu')
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def miner_of(cfg: Config) -> NegativeChipMiner:
+    """The miner as the config's NegativeChipHook has it, if there is one."""
+    hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] == 'NegativeChipHook']
+    options = hooks[0] if hooks else {}
+    return NegativeChipMiner(**{k: v for k, v in options.items() if k not in NOT_THE_MINERS})
+
+
+class WholeImages:
+    """The images of a sampler, whole, at one level, as MMDetection's pipelines load them."""
+
+    def __init__(self, sampler: ChipAwareSampler, level: int) -> None:
+        self.dataset = sampler.dataset
+        load = chip_dataset(self.dataset).pipeline.transforms[0]
+        self.pipeline = Compose([
+            load, dict(type='LevelResize', pyramid=sampler.pyramid, level=level),
+            dict(type='PackDetInputs')])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.pipeline(self.dataset.get_data_info(i))
+
+
+def chip_dataset(dataset: Any) -> ChipDataset:
+    """The first ChipDataset in a data set."""
+    while not isinstance(dataset, ChipDataset):
+        dataset = inner_datasets(dataset)[0]
+    return dataset
+
+
+def whole_images(
+    sampler: ChipAwareSampler, num_workers: int, see: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Show every image at every level, one at a time."""
+    for level in range(sampler.pyramid.num_levels):
+        loader = DataLoader(WholeImages(sampler, level), batch_size=1, num_workers=num_workers,
+                            collate_fn=pseudo_collate)
+        for data in loader:
+            see(data)
+
+
+def passes(
+    cfg: Config, args: argparse.Namespace, model: nn.Module, sampler: ChipAwareSampler
+) -> dict[str, Callable[[], Any]]:
+    """What is compared."""
+    miner, batch_size = miner_of(cfg), cfg.train_dataloader.batch_size
+
+    def mining() -> None:
+        miner.mine(model, sampler, batch_pixels=batch_size * sampler.pyramid.chip_size**2,
+                   num_workers=args.num_workers)
+
+    def detector() -> None:
+        with torch.no_grad(), evaluating(model):
+            whole_images(sampler, args.num_workers, model.test_step)
+
+    def rpn() -> None:
+        with evaluating(model):
+            whole_images(sampler, args.num_workers, lambda data: propose(model, data))
+
+    return {'mining': mining, 'detector': detector, 'rpn': rpn}
+
+
+def measure(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    """Seconds of each pass, by the clock and of the processor, one after the other in turn.
+
+    The two differ where other programs keep the machine busy. The first turn is not counted.
+    """
+    seconds = {name: {'clock': [], 'cpu': []} for name in work}
+    with tqdm(total=(repeats + 1) * len(work), desc='passes', disable=None) as bar:
+        for turn in range(repeats + 1):
+            for name, run in work.items():
+                start, start_cpu = time.perf_counter(), time.process_time()
+                run()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                if turn:
+                    seconds[name]['cpu'].append(time.process_time() - start_cpu)
+                    seconds[name]['clock'].append(time.perf_counter() - start)
+                bar.update()
+    return seconds
+
+
+def ratios(seconds: dict[str, Any]) -> dict[str, float]:
+    """Mining over the other passes, of medians."""
+    found = {
+        f'{name}_{kind}': median(seconds['mining'][kind]) / median(seconds[name][kind])
+        for name in ('detector', 'rpn') for kind in ('clock', 'cpu')}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def pixels(sampler: ChipAwareSampler, miner: NegativeChipMiner) -> dict[str, int]:
+    """Scaled pixels that mining looks at, and those of the images at all levels."""
+    table, pyramid = sampler.planner.table, sampler.pyramid
+    size = (table.width * table.height.astype(float))[:, None]
+    whole = (size * pyramid.scales(table.width, table.height) ** 2).sum()
+    return {'mining': miner.pixels(sampler), 'images': round(whole)}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return dict(
+        device=device, cpus=os.cpu_count(), load_before=round(os.getloadavg()[0], 1),
+        threads=torch.get_num_threads(), python=platform.python_version(),
+        torch=torch.__version__, mmdet=mmdet.__version__)
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The result as a page."""
+    lines = [
+        '# What mining costs', '',
+        f'`{result["command"]}`', '',
+        f'{result["images"]} images at {result["levels"]} levels, '
+        f'{result["pixels"]["images"] / 1e6:.1f} million scaled pixels; mining looks at '
+        f'{result["pixels"]["mining"] / 1e6:.1f} million and finds {result["chips"]} chips. '
+        f'{result["weights"]}. Medians of {result["repeats"]} runs, '
+        f'{result["machine"]["threads"]} thread, on {result["machine"]["device"]} '
+        f'(load {result["machine"]["load_before"]} of {result["machine"]["cpus"]} cores).', '',
+        '| | seconds | of the processor | mining takes, by the clock | of the processor |',
+        '|---|---|---|---|---|',
+    ]
+    for name, what in PASSES.items():
+        clock, cpu = (median(result['seconds'][name][kind]) for kind in ('clock', 'cpu'))
+        times = ['', ''] if name == 'mining' else [
+            f'{result["ratios"][f"{name}_{kind}"]:.2f} times' for kind in ('clock', 'cpu')]
+        lines.append(f'| {what} | {clock:.2f} | {cpu:.2f} | {times[0]} | {times[1]} |')
+    return '\n'.join(lines) + f'\n\nThe goal is at most {GOAL} times the whole detector.\n'
+
+
+def command(args: argparse.Namespace) -> str:
+    """How to run this again."""
+    options = [
+        f'--{name.replace("_", "-")} {shown(value) if isinstance(value, Path) else value}'
+        for name, value in vars(args).items() if name != 'out' and value is not None]
+    return ' '.join(['python benchmarks/mining.py', *options])
+
+
+def shown(path: Path) -> str:
+    """A path as in the repository, if it is there."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; returns what the JSON file holds."""
+    args, facts = parse_args(argv), machine()
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    sampler, model = build_sampler(cfg, args.images), build_model(cfg, args.checkpoint)
+    miner = miner_of(cfg)
+    pool = miner.mine(model, sampler, batch_pixels=1)
+    seconds = measure(passes(cfg, args, model, sampler), args.repeats)
+    weights = f'Weights of {shown(args.checkpoint)}' if args.checkpoint else 'Random weights'
+    result = dict(
+        command=command(args), weights=weights, images=len(sampler.dataset),
+        levels=ScalePyramid.from_config(sampler.pyramid).num_levels, repeats=args.repeats,
+        pixels=pixels(sampler, miner), chips=pool.statistics.chips, machine=facts,
+        seconds={name: {kind: [round(v, 3) for v in values] for kind, values in kinds.items()}
+                 for name, kinds in seconds.items()},
+        ratios=ratios(seconds), goal=GOAL)
+    table = as_table(result)
+    for path, text in (
+        (args.out, json.dumps(result, indent=2) + '\n'), (args.out.with_suffix('.md'), table),
+    ):  # fmt: skip
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+    sys.stdout.write(table)
+    return result
+
+
+if __name__ == '__main__':
+    main()

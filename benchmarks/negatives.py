@@ -54,12 +54,16 @@ from mmsniper.testing.comparison_options import (
 )
 from mmsniper.testing.demo import make_toy_data
 from mmsniper.testing.false_positives import detection_curve
+from mmsniper.testing.proposal_recall import proposal_recall
 from mmsniper.testing.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
 RECALLS = (0.5, 0.7, 0.8, 0.9)
 SCORE = 0.5
+PROPOSALS = 300
+"""Proposals of an image whose recall is told."""
+
 TOLERANCE = 0.02
 """Share by which the iterations of a pair of runs may differ without being pointed out."""
 
@@ -68,6 +72,7 @@ COLUMNS = {
     'AP50': 'AP50',
     'AP small': 'APs',
     'AR': 'AR',
+    'proposal AR': 'proposal_AR',
     **{f'FP at recall {recall:g}': f'fp_recall_{recall:g}' for recall in RECALLS},
     f'FP over score {SCORE:g}': f'fp_score_{SCORE:g}',
     f'recall over score {SCORE:g}': f'recall_score_{SCORE:g}',
@@ -265,11 +270,25 @@ def measures(run: TrainingRun, annotations: Path) -> dict[str, float | None]:
         **{key: metrics[key] for key in ('AP', 'AP50', 'APs', 'AR')},
         **{f'fp_{name}': point.false_positives for name, point in points.items()},
         f'recall_score_{SCORE:g}': curve.above(SCORE).recall,
+        'proposal_AR': proposals_of(run)[f'AR@{PROPOSALS}'],
     }
     if curve.on_lookalikes is not None:
         values |= {f'lookalikes_{name}': point.on_lookalikes for name, point in points.items()}
     return {key: None if value is None or math.isnan(value) else value
             for key, value in values.items()}  # fmt: skip
+
+
+def proposals_of(run: TrainingRun) -> dict[str, float]:
+    """Recall of the proposals of a finished run's RPN; measured once and kept beside its results.
+
+    It is what the paper means by AR: negative chips are to cost no objects.
+    """
+    file = run.work_dir / 'proposals.json'
+    if not file.exists():
+        cfg = Config.fromfile(ROOT / run.config)
+        cfg.merge_from_dict(dict(run.options))
+        write_text(file, json.dumps(proposal_recall(cfg, run.checkpoint)) + '\n')
+    return json.loads(file.read_text())
 
 
 def annotation_file(comparison: Comparison) -> Path:
@@ -426,7 +445,8 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         f'# {title}', '', summary['description'], '',
         f'Seeds: {seeds}. The tables give means ± sample standard deviations; the difference is '
         f'that of with less without, seed by seed. Both are tested at every level (--tta). AR is '
-        f'COCO\'s, at 100 detections.', '',
+        f'COCO\'s, at 100 detections; proposal AR is that of the RPN\'s best {PROPOSALS} '
+        f'proposals of all levels, classes ignored.', '',
         'FP: false positives per image, at IoU 0.5. The detections of all images and classes share '
         'one score threshold, the highest at which the given share of all objects is found, or '
         f'that of score {SCORE:g}.', '',
@@ -487,7 +507,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         comparison = with_options(preset.comparison, args)
         preset.prepare(console)
         contestants = run_all(comparison, work_dir, args.jobs, console)
-        summary = summary_of(comparison, contestants, preset.description)
+        with console.status('measuring false positives, and the recall of proposals'):
+            summary = summary_of(comparison, contestants, preset.description)
     except (ValueError, FileNotFoundError, RunError) as error:
         sys.exit(f'error: {error}')
     command = noted_command('benchmarks/negatives.py', argv)

@@ -209,6 +209,7 @@ def fake_execute(order):
         torch.save(
             dict(meta=dict(iter=iterations), message_hub=dict(runtime_info=info)), run.checkpoint)
         run.result_file(TRAIN).write_text(json.dumps(train_result(run)))
+        (run.work_dir / 'proposals.json').write_text(json.dumps({'AR@300': 0.75}))
         for stage in run.stages[1:]:
             # Only the last test is to be told of.
             last = stage == run.stages[-1]
@@ -286,12 +287,28 @@ def test_the_page_has_a_table_of_each_kind(script, result):
     assert plain[columns.index('FP at recall 0.9')] == '0.500 ± 0.000'
     assert plain_lookalikes == ['0.500 ± 0.000'] * 5
     difference, lookalikes = cells(page, 'difference')
+    assert plain[columns.index('proposal AR')] == '0.750 ± 0.000'
     assert difference[columns.index('AP')] == '+0.188 ± 0.088'
     assert difference[columns.index('FP at recall 0.5')] == '-0.500 ± 0.000'
     assert lookalikes == ['-0.500 ± 0.000'] * 5
     assert plain_cost == ['8, 10', '16, 20', '60.0', '1000000.0', '1000000.0', '-', '-']
     assert mined_cost == ['7, 7', '16, 19', '60.0', '1000000.0', '1000000.0', '1, 1', '5.0']
     assert cells(page, 'ratio')[0][:2] == ['', '1.000, 0.950']
+
+
+def test_the_recall_of_proposals_is_measured_once(script, tmp_path, monkeypatch):
+    seen = []
+
+    def measured(cfg, checkpoint):
+        seen.append((cfg.train_cfg.max_epochs, checkpoint))
+        return {'AR@300': 0.25}
+
+    monkeypatch.setattr(script, 'proposal_recall', measured)
+    config = script.PRESETS['toy'].comparison.configs['with']
+    run = comparison.TrainingRun(
+        config, 3, 0, tmp_path, ROOT, options={'train_cfg.max_epochs': 3})
+    assert script.proposals_of(run) == script.proposals_of(run) == {'AR@300': 0.25}
+    assert seen == [(3, tmp_path / 'epoch_3.pth')]
 
 
 def test_data_without_lookalikes_have_no_table_of_them(script, result):
@@ -314,6 +331,7 @@ def test_a_recall_that_is_not_reached_has_no_number(script, tmp_path):
         run.result_file(stage).write_text(json.dumps({**dict.fromkeys(METRICS, 0.5), 'APs': None}))
     with open(run.predictions('test'), 'wb') as file:
         pickle.dump(detections(0.875), file)
+    (tmp_path / 'proposals.json').write_text(json.dumps({'AR@300': 0.75}))
     found = script.measures(run, path)
     assert found['fp_recall_0.5'] == 0.5
     assert found['fp_recall_0.7'] is None

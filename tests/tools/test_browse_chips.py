@@ -69,8 +69,9 @@ def pool(coco):
         ScalePyramid.from_config(PYRAMID),
         np.array([f'elsewhere/train/{image["file_name"]}' for image in content['images']]),
         table.width, table.height, found.chips, found.held, found.statistics,
-        found.uncovered.image.astype(np.int32), found.uncovered.level.astype(np.int8),
-        found.uncovered.box.astype(np.float32))
+        # In no order: nothing says that they are in any.
+        found.uncovered.image[::-1].astype(np.int32), found.uncovered.level[::-1].astype(np.int8),
+        found.uncovered.box[::-1].astype(np.float32))
 
 
 def write_config(path, dataset, sampler=None, pyramid=PYRAMID, **others):
@@ -279,6 +280,7 @@ def test_the_pool_is_the_given_one_else_the_samplers_else_that_in_the_work_direc
     assert 'negative_chips.npz' not in capsys.readouterr().out
     assert images_with_negatives(mined) == [2]
     assert f'negative chips are those of {files[2]}' in capsys.readouterr().out
+    files[1].unlink()  # which --negatives none must not need
     for config in (both, mined):
         tool.main([config, '--out-dir', str(tmp_path), '--negatives', 'none'])
         assert not any('kinds' in one or 'proposals' in one for one in layers.values())

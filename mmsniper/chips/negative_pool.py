@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -166,8 +167,8 @@ class NegativeChipPool:
     ) -> ChipPlan:
         """The pool's chips for the images of a data set.
 
-        Images are matched by as much of the end of their paths as tells them apart, so that the
-        data may have moved to another folder.
+        Images are matched by as much of the end of their paths as tells them apart, but at least
+        by their folder's name and their own, so that the data may have moved to another place.
 
         Args:
             img_path: File of each image; a file may occur several times.
@@ -300,4 +301,13 @@ def _match(paths: Sequence[str], pool: Sequence[str], name: str) -> NDArray[np.i
             f'this data set are not among the {len(pool)} that were mined, such as '
             f'{min(missing)}. Mine the negative chips of this data set'
         )
+    # Data sets that number their images alike, and videos, have the same file names.
+    for path, i in dict(zip(paths, index.tolist())).items():
+        here, there = PurePath(path).parts[-2:], PurePath(pool[i]).parts[-2:]
+        if len(here) == len(there) and here != there:
+            raise ValueError(
+                f'{name} belongs to other images: this data set has {path}, mined was {pool[i]}. '
+                f'Mine the negative chips of this data set, or, if these are the same images in a '
+                f'folder that was renamed, give it its name back'
+            )
     return index

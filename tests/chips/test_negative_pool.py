@@ -374,9 +374,15 @@ class TestChipsFor:
         paths = ['data/a.jpg', 'data/b.jpg', 'data/c.jpg']
         self.check(by_hand(paths), paths * 3, [0, 1, 2] * 3)
 
-    @pytest.mark.parametrize('folder', ['/elsewhere/', '', 'deep/er/data/', './data/'])
+    @pytest.mark.parametrize('folder', ['/elsewhere/data/', '', 'deep/er/data/', './data/'])
     def test_data_that_has_moved(self, folder):
         self.check(by_hand(), [f'{folder}{name}.jpg' for name in 'cab'], [2, 0, 1])
+
+    def test_the_same_names_in_another_folder_are_other_images(self):
+        with pytest.raises(ValueError, match=(
+            'pool.npz belongs to other images: .* has val/b.jpg, mined was data/b.jpg.*renamed'
+        )):
+            chips_of(by_hand(), ['data/a.jpg', 'val/b.jpg', 'data/c.jpg'])
 
     @pytest.mark.parametrize('root', ['', '/mnt/new/', 'old/'])
     def test_the_same_file_name_in_two_folders(self, root):

@@ -108,8 +108,8 @@ def _configs(data: str) -> dict[str, str]:
     }
 
 
-# The pixels are chosen so that, with 2 negative chips of every image in each epoch, a whole number
-# of epochs without has almost as many iterations as one with: 14 and 10 (toy), 9 and 7 (BCCD).
+# The pixels are chosen so that, with a negative chip of every image in each epoch, a whole number of
+# epochs without has almost as many iterations as one with: 17 and 14 (toy), 8 and 7 (BCCD).
 PRESETS = {
     'toy': Preset(
         'Toy scenes: SNIPER with and without negative chips',
@@ -117,14 +117,14 @@ PRESETS = {
         'of the toy data set and tested on its 60 validation scenes. The scenes have unlabelled '
         'look-alikes, which keep away from small objects and so from the positive chips of the '
         'finest level.',
-        Comparison(_configs('toy'), pixels=340e6),
+        Comparison(_configs('toy'), pixels=413e6),
         prepare=make_toy_data,
     ),
     'bccd': Preset(
         'BCCD blood cells: SNIPER with and without negative chips',
         'The same Faster R-CNN R-18, trained from scratch on the chips of the 205 training images '
         'of BCCD (640x480 px) and tested on its 87 validation images.',
-        Comparison(_configs('bccd'), pixels=330e6),
+        Comparison(_configs('bccd'), pixels=294e6),
     ),
 }
 

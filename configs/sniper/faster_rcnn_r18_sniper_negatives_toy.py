@@ -5,7 +5,10 @@ _base_ = 'faster_rcnn_r18_sniper_toy.py'
 train_dataloader = dict(dataset=dict(dataset=dict(filter_cfg=dict(filter_empty_gt=False))))
 custom_hooks = [
     *_base_.custom_hooks,
-    # A chip is a fortieth of a scene. Of 300 proposals in it most have scores of under 0.3, and lie
-    # anywhere.
-    dict(type='NegativeChipHook', warmup_epochs=2, score_thr=0.3, min_proposals=(10, 5)),
+    # Trained from scratch for a few epochs, the detector needs its positive chips: one negative of
+    # an image is enough. Of 300 proposals in a scene most have scores of under 0.3, and lie anywhere.
+    dict(
+        type='NegativeChipHook', warmup_epochs=2, chips_per_image=1, score_thr=0.3,
+        min_proposals=(10, 5),
+    ),
 ]

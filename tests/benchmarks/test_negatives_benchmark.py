@@ -250,9 +250,9 @@ def test_all_of_it(result):
     plain, mined = summary['contestants']
     assert (plain['name'], mined['name']) == ('without', 'with')
 
-    # An epoch has 9 chips of 160x160 px, and after two up to 2 of each of the 10 images more:
-    # 2 x 0.23 and 5 x 0.74 are 4.17 million pixels, the nearest to 4.4.
-    assert mined['epochs'] == [7, 7]
+    # An epoch has 9 chips of 160x160 px, and after two up to one of each of the 10 images more:
+    # 2 x 0.23 and 8 x 0.49 are 4.35 million pixels, the nearest to 4.4.
+    assert mined['epochs'] == [10, 10]
     # 9 chips are 2 batches of up to 8: 8 epochs for 16 iterations, 10 for 19.
     assert plain['epochs'] == [8, 10]
     assert order == [(True, 0), (True, 1), (False, 0), (False, 1)]
@@ -292,7 +292,7 @@ def test_the_page_has_a_table_of_each_kind(script, result):
     assert difference[columns.index('FP at recall 0.5')] == '-0.500 ± 0.000'
     assert lookalikes == ['-0.500 ± 0.000'] * 5
     assert plain_cost == ['8, 10', '16, 20', '60.0', '1000000.0', '1000000.0', '-', '-']
-    assert mined_cost == ['7, 7', '16, 19', '60.0', '1000000.0', '1000000.0', '1, 1', '5.0']
+    assert mined_cost == ['10, 10', '16, 19', '60.0', '1000000.0', '1000000.0', '1, 1', '5.0']
     assert cells(page, 'ratio')[0][:2] == ['', '1.000, 0.950']
 
 

@@ -59,6 +59,7 @@ def test_rounding_does_not_cost_a_window():
     """Sides are chip sizes over scales, which are not exact."""
     assert len(overlapping_windows(180, 1, 300 / 3.0000000000000004, 60 / 3)[0]) == 2
     assert len(overlapping_windows(100, 1, 99.99999999999999, 20)[0]) == 1
+    assert least_side(180 + 1e-8, 1, side=100, overlap=20) == 100
 
 
 def test_the_least_side_shares_what_is_too_large_evenly():

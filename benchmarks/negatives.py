@@ -25,7 +25,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ def _configs(data: str) -> dict[str, str]:
     }
 
 
-# The pixels are chosen so that, with a negative chip of every image in each epoch, a whole number of
-# epochs without has almost as many iterations as one with: 17 and 14 (toy), 8 and 7 (BCCD).
+# The pixels are chosen so that, with a negative chip of every image in each epoch, a whole number
+# of epochs without has almost as many iterations as one with: 17 and 14 (toy), 8 and 7 (BCCD).
 PRESETS = {
     'toy': Preset(
         'Toy scenes: SNIPER with and without negative chips',
@@ -135,6 +135,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('name', choices=PRESETS, help='which data set')
     add_comparison_options(parser, 'work_dirs/negatives/NAME', ROOT / 'benchmarks' / 'results')
+    parser.add_argument(
+        '--chips-per-image', type=int, metavar='N',
+        help='negative chips that an epoch takes of an image [the config\'s]; N becomes part of '
+        'the names of the files',
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -208,8 +213,24 @@ def _hook(cfg: Config) -> ConfigDict:
     )
 
 
+def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparison:
+    """The comparison of the side with negative chips, with that many of an image in an epoch.
+
+    Args:
+        comparison: What is compared.
+        number: How many, or None, what the config says.
+    """
+    if number is None:
+        return comparison
+    cfg = Config.fromfile(ROOT / comparison.configs[WITH])
+    at = cfg.custom_hooks.index(_hook(cfg))
+    option = {f'custom_hooks.{at}.chips_per_image': number}
+    return replace(comparison, options={**comparison.options, **option})
+
+
 def run_all(
-    comparison: Comparison, work_dir: Path, jobs: int, console: Console
+    comparison: Comparison, work_dir: Path, jobs: int, console: Console,
+    chips_per_image: int | None = None,
 ) -> list[Contestant]:
     """Run both sides.
 
@@ -218,14 +239,17 @@ def run_all(
         work_dir: Folder of the runs.
         jobs: How many runs at a time.
         console: Where to tell of it.
+        chips_per_image: Negative chips that an epoch takes of an image, if not what the config
+            says.
 
     Returns:
         The runs without and those with negative chips.
     """
     with console.status('counting the pixels of an epoch'):
         mined = plan_contestant(
-            comparison, WITH, epochs_of_the_run_with(comparison), ROOT, work_dir
-        )
+            with_chips_per_image(comparison, chips_per_image), WITH,
+            epochs_of_the_run_with(comparison), ROOT, work_dir,
+        )  # fmt: skip
     _tell_epochs(mined, console)
     execute_all([mined], jobs, console)
     iterations = {run.seed: _iterations(run) for run in mined.runs}
@@ -501,12 +525,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     preset = PRESETS[args.name]
     work_dir = (args.work_dir or ROOT / 'work_dirs' / 'negatives' / args.name).resolve()
-    out = args.out_dir.resolve() / f'negatives_{args.name}'
+    suffix = f'_{args.chips_per_image}_per_image' if args.chips_per_image else ''
+    out = args.out_dir.resolve() / f'negatives_{args.name}{suffix}'
     os.chdir(ROOT)  # the configs' paths start here
     try:
         comparison = with_options(preset.comparison, args)
         preset.prepare(console)
-        contestants = run_all(comparison, work_dir, args.jobs, console)
+        contestants = run_all(comparison, work_dir, args.jobs, console, args.chips_per_image)
         with console.status('measuring false positives, and the recall of proposals'):
             summary = summary_of(comparison, contestants, preset.description)
     except (ValueError, FileNotFoundError, RunError) as error:

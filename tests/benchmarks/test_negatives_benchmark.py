@@ -86,6 +86,17 @@ def test_epochs_that_grow_after_mining_fill_the_pixels(script, pixels, epochs):
     assert script.epochs_with_negatives(pixels, per_epoch=10, growth=5, warmup=2) == epochs
 
 
+def test_the_number_of_chips_of_an_image_changes_the_side_with_them_only(script):
+    plain = script.PRESETS['toy'].comparison
+    changed = script.with_chips_per_image(plain, 2)
+    assert dict(plain.options) == {}
+    assert script.with_chips_per_image(plain, None) is plain
+    cfg = Config.fromfile(ROOT / plain.configs['with'])
+    cfg.merge_from_dict(changed.options)
+    assert cfg.custom_hooks[-1].chips_per_image == 2
+    assert cfg.custom_hooks[-1].type == 'NegativeChipHook'
+
+
 def test_a_training_that_ends_before_it_has_mined_is_refused(script):
     with pytest.raises(ValueError, match='2.5 epochs.*mined after 2: take at least --pixels 35'):
         script.epochs_with_negatives(25, per_epoch=10, growth=5, warmup=2)

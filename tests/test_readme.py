@@ -26,10 +26,3 @@ def test_the_config_for_ones_own_data_reaches_every_place_that_it_must(tmp_path)
     assert cfg.model.roi_head.bbox_head.num_classes == 2
     assert cfg.model.roi_head.type == 'SNIPERRoIHead'
     assert cfg.train_dataloader.sampler.type == 'ChipAwareSampler'
-
-
-def test_every_file_that_it_links_to_exists():
-    readme = (ROOT / 'README.md').read_text()
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', readme) if '://' not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []

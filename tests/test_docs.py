@@ -1,0 +1,43 @@
+"""What the documentation says is so."""
+
+import ast
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from mmsniper.engine import NegativeChipHook, NegativeChipMiner
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/*.md')])
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_links_to_exists(page):
+    links = [link for link in re.findall(r'\]\(([^)]+)\)', page.read_text()) if '://' not in link]
+    files = [link.partition('#')[0] for link in links]
+    assert [file for file in files if file and not (page.parent / file).exists()] == []
+
+
+def test_the_options_of_the_negative_chip_hook_have_the_defaults_of_the_table():
+    text = (ROOT / 'docs' / 'negative_chips.md').read_text()
+    rows = re.findall(r'^\| `(\w+)` \| ([^|]+) \|', text, re.M)
+    arguments = inspect.signature(NegativeChipHook).parameters.values()
+    defaults = {a.name: a.default for a in arguments if a.kind is not a.VAR_KEYWORD}
+    defaults |= {field.name: field.default for field in dataclasses.fields(NegativeChipMiner)}
+    named = {name for name, _ in rows}
+    assert named == set(defaults) - {'num_workers'}
+    for name, said in rows:
+        if name == 'batch_pixels':
+            assert defaults[name] is None
+        else:
+            assert ast.literal_eval(said.strip().strip('`')) == defaults[name], name
+
+
+def test_commands_name_tools_that_exist():
+    text = ''.join(page.read_text() for page in PAGES)
+    tools = set(re.findall(r'\b((?:tools|benchmarks)/[\w/]+\.(?:py|sh))\b', text))
+    assert len(tools) > 5
+    assert [tool for tool in sorted(tools) if not (ROOT / tool).exists()] == []

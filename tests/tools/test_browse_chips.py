@@ -327,13 +327,13 @@ def test_an_image_without_objects_is_drawn_with_its_negative_chips(
     assert len(layers[1]['views']) == 2
 
 
+@pytest.mark.parametrize(('others', 'parity'), [(1997, 0), (1997, 1), (0, 0)])
 def test_the_title_says_where_the_pool_has_not_kept_the_proposals(
-        tool, chip_config, pool, tmp_path, monkeypatch):
-    # Of 2001 images every second one keeps them: the data set's images 0 and 2.
-    more = np.array([f'elsewhere/train/more_{i}.jpg' for i in range(1997)])
-    sizes = [np.concatenate([size, np.full(1997, 100, np.int32)])
+        tool, chip_config, pool, tmp_path, monkeypatch, others, parity):
+    more = np.array([f'elsewhere/train/more_{i}.jpg' for i in range(others)], pool.img_path.dtype)
+    sizes = [np.concatenate([size, np.full(others, 100, np.int32)])
              for size in (pool.width, pool.height)]
-    kept = pool.uncovered_image % 2 == 0
+    kept = pool.uncovered_image % 2 == parity
     replace(pool, img_path=np.concatenate([pool.img_path, more]), width=sizes[0], height=sizes[1],
             uncovered_image=pool.uncovered_image[kept], uncovered_box=pool.uncovered_box[kept],
             uncovered_level=pool.uncovered_level[kept]).save(tmp_path / 'pool.npz')
@@ -341,12 +341,25 @@ def test_the_title_says_where_the_pool_has_not_kept_the_proposals(
     out = ['--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')]
     tool.main([chip_config, *out])
     said = [layers[i]['title'].endswith('the pool has not kept its proposals') for i in range(4)]
-    assert said == [False, True, False, True]
-    assert ['proposals' in layers[i] for i in range(4)] == [True, False, True, False]
+    assert said == [i % 2 != parity for i in range(4)]
+    assert ['proposals' in layers[i] for i in range(4)] == [i % 2 == parity for i in range(4)]
     # All have negative chips; those with proposals come first.
     layers.clear()
     tool.main([chip_config, *out, '--num', '2'])
-    assert sorted(layers) == [0, 2]
+    assert sorted(layers) == [parity, parity + 2]
+
+
+def test_an_image_in_which_nothing_was_proposed_has_no_proposals_rather_than_unkept_ones(
+        tool, chip_config, pool, tmp_path, monkeypatch):
+    layers = record_layers(tool, monkeypatch)
+    chips, kept = pool.chips.image != 1, pool.uncovered_image != 1
+    replace(pool, chips=pool.chips.take(chips), held=pool.held[chips],
+            uncovered_image=pool.uncovered_image[kept], uncovered_box=pool.uncovered_box[kept],
+            uncovered_level=pool.uncovered_level[kept]).save(tmp_path / 'pool.npz')
+    tool.main([chip_config, '--out-dir', str(tmp_path),
+               '--negatives', str(tmp_path / 'pool.npz')])
+    assert layers[1]['proposals'].shape == (0, 4)
+    assert not layers[1]['title'].endswith('kept its proposals')
 
 
 def some_chips(image, kind):

@@ -183,7 +183,11 @@ def match_pool(pool: NegativeChipPool, sampler: ChipAwareSampler, name: str) -> 
         plan = plan.take(np.argsort(image, kind='stable'))
         return replace(pool, chips=plan).chips_for(paths, table.width, table.height, name)
 
-    kept = np.flatnonzero(shown_images(len(pool.img_path)))
+    # A pool shows up to 1000 of the images that were mined, which may be fewer than it knows. One
+    # with negative chips has uncovered proposals: where there are none they were not kept.
+    seen = np.unique(pool.uncovered_image)
+    kept = np.union1d(seen, np.flatnonzero(shown_images(len(pool.img_path))))
+    kept = np.setdiff1d(kept, np.setdiff1d(pool.chips.image, seen))
     return Negatives(
         pool.chips_for(paths, table.width, table.height, name),
         matched(pool.uncovered_image, pool.uncovered_level, pool.uncovered_box),

@@ -131,8 +131,12 @@ def test_proposals_lie_in_their_own_image_not_in_the_padding_of_the_batch(detect
 
 
 def test_proposing_keeps_no_graph(detector, batch):
-    assert not any(result.bboxes.requires_grad or result.scores.requires_grad
-                   for result in propose(detector('faster'), batch))
+    """It would hold the features of a large window several times."""
+    model, features = detector('faster'), []
+    model.neck.register_forward_hook(lambda module, args, output: features.extend(output))
+    propose(model, batch)
+    assert len(features) == 5
+    assert not any(feature.requires_grad for feature in features)
 
 
 # --- evaluation mode ------------------------------------------------------------------------------

@@ -340,6 +340,22 @@ def test_a_stock_data_set_is_mined_as_its_chips_would_be(
     assert_same(stock, chips)
 
 
+def test_images_are_loaded_as_the_training_loads_them(tool):
+    load, own = dict(type='mmdet.LoadImageFromFile', imdecode_backend='tifffile'), dict(type='Own')
+    leaf = dict(type='CocoDataset', ann_file='a.json')
+
+    def pipeline(*transforms):
+        made = tool.with_chips(dict(leaf, pipeline=list(transforms)), PYRAMID)
+        assert made['dataset'] == dict(leaf, pipeline=[])
+        return made['pipeline']
+
+    cut, pack = dict(type='ChipSampler', pyramid=PYRAMID), dict(type='PackDetInputs')
+    assert pipeline(load, own, pack) == [load, cut, pack]
+    assert pipeline() == [dict(type='LoadImageFromFile'), cut, pack]
+    # What is done to an image before it is cut belongs to loading it.
+    assert pipeline(load, own, cut, pack) == [load, own, cut, pack]
+
+
 def test_a_config_that_already_names_the_file_can_make_it(tool, write_config, checkpoint, out):
     sampler = dict(type='ChipAwareSampler', pyramid=PYRAMID, negatives=str(out))
     assert len(tool.main(

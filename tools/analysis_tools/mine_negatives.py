@@ -36,7 +36,7 @@ from mmsniper.compat import use_gloo_without_gpu
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.engine import NegativeChipMiner
-from mmsniper.engine.mining import check_minable, stored_pool
+from mmsniper.engine.mining import stored_pool
 from mmsniper.models.proposals import proposal_head
 
 
@@ -308,8 +308,6 @@ def mine(args: argparse.Namespace) -> NegativeChipPool:
     sampler = build_sampler(cfg, epoch)
     if source is None:
         source = read_proposals(args.proposals, sampler.dataset)
-    else:
-        check_minable(source, sampler)
     out = Path(args.out)
     pool = make_pool(cfg, miner, sampler, source, out, args.overwrite)
     if is_main_process():

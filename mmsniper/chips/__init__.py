@@ -13,8 +13,18 @@ from .plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
 from .positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from .pyramid import Level, ResizeRule, ScalePyramid
 from .statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
+from .suggestion import (
+    GOOD,
+    Suggestion,
+    describe_rule,
+    good_sizes,
+    network_sizes,
+    pyramid_config,
+    suggest_pyramid,
+)
 
 __all__ = [
+    'GOOD',
     'KINDS',
     'MIN_PROPOSALS',
     'NEGATIVE',
@@ -31,12 +41,18 @@ __all__ = [
     'PositiveChipPlanner',
     'ResizeRule',
     'ScalePyramid',
+    'Suggestion',
+    'describe_rule',
     'draw_negative_chips',
+    'good_sizes',
     'grid_cover',
     'minimum_cover',
+    'network_sizes',
     'pixel_ratio',
     'plan_negative_chips',
     'plan_positive_chips',
     'plan_statistics',
+    'pyramid_config',
     'shown_area',
+    'suggest_pyramid',
 ]

@@ -1,0 +1,315 @@
+"""Suggested pyramids: what is proposed for data sets of known kinds, and rules that always hold."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.config import Config
+
+from mmsniper.chips import (
+    AnnotationTable,
+    ResizeRule,
+    ScalePyramid,
+    good_sizes,
+    network_sizes,
+    pixel_ratio,
+    plan_positive_chips,
+    plan_statistics,
+    pyramid_config,
+    suggest_pyramid,
+)
+from mmsniper.chips.suggestion import describe_rule
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def squares(image_size, sizes, per_image=10):
+    """Images with square boxes of the given sizes at their top left corner."""
+    width, height = image_size
+    return AnnotationTable.from_images([
+        (width, height, [[0, 0, s, s] for s in sizes[i:i + per_image]], None)
+        for i in range(0, len(sizes), per_image)])
+
+
+def scattered(image_size, sizes, per_image=10, seed=0):
+    """The same with boxes at random places, in random order."""
+    rng, images = np.random.default_rng(seed), []
+    sizes = rng.permutation(sizes)
+    for i in range(0, len(sizes), per_image):
+        side = np.minimum(np.asarray(sizes[i:i + per_image])[:, None], image_size)
+        corner = rng.uniform(size=(len(side), 2)) * (np.array(image_size) - side)
+        images.append((*image_size, np.concatenate([corner, corner + side], axis=1), None))
+    return AnnotationTable.from_images(images)
+
+
+def shared(path):
+    for folder in (ROOT / 'data', ROOT.parent / 'shared' / 'data'):
+        if (folder / path).is_file():
+            return AnnotationTable.from_coco(folder / path)
+    pytest.skip(f'data/{path} is not there')
+
+
+def rules(pyramid):
+    return [describe_rule(level.resize) for level in pyramid.levels]
+
+
+def costs(table, pyramid):
+    plan = plan_positive_chips(table, pyramid)
+    return plan_statistics(table, pyramid, plan), pixel_ratio(table, pyramid, len(plan))
+
+
+def test_small_objects_in_large_images_need_one_level_at_full_resolution():
+    found = suggest_pyramid(scattered((4000, 3000), np.linspace(18, 22, 200)))
+    assert found.pyramid == ScalePyramid.from_config(
+        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+    assert found.good == 1
+    assert 'One level is enough' in found.notes[0]
+
+
+@pytest.mark.parametrize(('size', 'factor'), [(20, 1.0), (10, 1.6), (8, 2.0), (4, 3.0), (1, 3.0)])
+def test_the_smallest_objects_are_enlarged_to_16_px_but_not_more_than_3_times(size, factor):
+    found = suggest_pyramid(squares((4000, 3000), np.full(20, size)))
+    assert found.pyramid.levels[0].resize == ResizeRule(factor=factor)
+    assert any('stay under 16 px' in note for note in found.notes) == (size * 3 < 16)
+
+
+def test_two_percent_of_tiny_boxes_do_not_change_the_finest_level():
+    sizes = np.array([1] * 2 + [20] * 198)
+    assert rules(suggest_pyramid(squares((4000, 3000), sizes)).pyramid) == ['factor 1']
+    sizes[:20] = 1
+    assert rules(suggest_pyramid(squares((4000, 3000), sizes)).pyramid) == ['factor 3']
+
+
+def test_large_objects_are_shrunk_but_not_below_64_px():
+    table = scattered((4000, 3000), np.linspace(500, 510, 100))
+    (level,) = suggest_pyramid(table).pyramid.levels
+    assert level.resize == ResizeRule(factor=0.13)
+
+
+def test_objects_of_about_the_same_size_need_one_level():
+    table = scattered((640, 480), np.linspace(75, 130, 300))
+    found = suggest_pyramid(table)
+    assert found.pyramid.num_levels == 1
+    assert found.good >= 0.99
+    low, high = np.percentile(network_sizes(table, found.pyramid)[0], [2, 98])
+    assert 32 <= low < high <= found.pyramid.chip_size / 2
+
+
+@pytest.mark.parametrize(('image', 'sizes', 'chip_size'), [
+    ((4000, 3000), [20], 512),  # a third would be 1333
+    ((640, 480), [40], 224),    # 640 / 3
+    ((640, 480), [150], 160),   # 2 * 150 at a factor of 0.43; a third of the image is 92
+    ((100, 100), [40], 128),    # 33, no less than 128
+])
+def test_the_chip_size_follows_images_and_objects(image, sizes, chip_size):
+    assert suggest_pyramid(squares(image, sizes * 20)).pyramid.chip_size == chip_size
+
+
+def test_a_level_that_would_have_no_boxes_is_left_out():
+    table = scattered((4000, 3000), np.repeat([20, 1500], 100))
+    found = suggest_pyramid(table)
+    assert rules(found.pyramid) == ['factor 1', 'long side 512']
+    fine, coarse = found.pyramid.ranges()
+    assert 20 < coarse[0] < fine[1] < 1500
+    assert found.good == 1
+
+
+def test_images_of_very_different_sizes_get_a_whole_image_in_a_coarse_chip():
+    rng, images = np.random.default_rng(0), []
+    for i in range(90):
+        w, h = [(300, 200), (1500, 1000), (6000, 4000)][i % 3]
+        side = w * np.exp(rng.uniform(np.log(0.03), np.log(0.6), 6))
+        images.append((w, h, [[0, 0, s, s] for s in side], None))
+    table = AnnotationTable.from_images(images)
+    found = suggest_pyramid(table)
+    assert rules(found.pyramid)[-1] == 'long side 512'
+    assert found.good >= 0.99
+    assert costs(table, found.pyramid)[0].orphans == 0
+
+
+def test_levels_leave_room_for_long_thin_objects():
+    rng = np.random.default_rng(0)
+    size, ratio = np.geomspace(16, 400, 200)[:, None], np.array([3.0, 1 / 3])  # 9 times as long
+    sides = size * np.where(rng.random((200, 1)) < 0.5, ratio, ratio[::-1])
+    table = AnnotationTable.from_images([
+        (1300, 1300, np.concatenate([0 * side, side]).reshape(1, 4), None) for side in sides])
+    pyramid = suggest_pyramid(table).pyramid
+    assert costs(table, pyramid)[0].orphans <= 2
+    for level in pyramid.levels[:-1]:
+        assert level.valid_range[1] * level.resize.factor * 3 <= pyramid.chip_size
+
+
+def test_boxes_that_fit_nowhere_are_told():
+    table = AnnotationTable.from_images([(1381, 50, [[0, 1, 1240, 2.5]], None)])
+    found = suggest_pyramid(table)
+    assert found.good == 0
+    assert any('Only 0.0% of the boxes' in note for note in found.notes)
+
+
+def test_real_photographs_get_about_the_papers_pyramid():
+    table = shared('coco_tiny/annotations/instances_train2017.json')
+    found = suggest_pyramid(table)
+    assert found.pyramid == ScalePyramid.from_config(dict(chip_size=512, levels=[
+        dict(resize=dict(factor=2.3), valid_range=(0, 86)),
+        dict(resize=dict(factor=1.4), valid_range=(46, 142)),
+        dict(resize=dict(long_side=512), valid_range=(80, None))]))
+    counted, pixels = costs(table, found.pyramid)
+    assert (counted.coverage, counted.orphans) == (1, 0)
+    assert pixels < 1.2626  # the paper's pyramid on these images
+
+
+@pytest.mark.parametrize('chip_size', [None, 192])
+def test_blood_cells_cost_about_what_the_hand_made_pyramid_does(chip_size):
+    table = shared('bccd/train.json')
+    by_hand = ScalePyramid.from_config(
+        Config.fromfile(ROOT / 'configs' / '_base_' / 'pyramids' / 'bccd.py').pyramid)
+    found = suggest_pyramid(table, chip_size)
+    counted, pixels = costs(table, found.pyramid)
+    _, pixels_by_hand = costs(table, by_hand)
+    assert pixels < 1.15 * pixels_by_hand
+    assert counted.orphans == 0
+    assert found.good >= 0.99
+
+
+def test_one_box_and_one_image_are_enough():
+    table = squares((640, 480), [40])
+    found = suggest_pyramid(table)
+    assert costs(table, found.pyramid)[0].covered == 1
+
+
+def test_an_object_larger_than_its_image_is_one_that_fills_it():
+    table = AnnotationTable.from_images([(640, 480, [[-500, -500, 5000, 5000]], None)])
+    found = suggest_pyramid(table)
+    assert rules(found.pyramid) == ['long side 128']
+    assert costs(table, found.pyramid)[0].orphans == 0
+    assert any('holds the whole image' in note for note in found.notes)
+
+
+@pytest.mark.parametrize('boxes', [[], [[10, 10, 10, 10]], [[10, 10, 10, 90]]], ids=str)
+def test_without_boxes_there_is_nothing_to_suggest(boxes):
+    table = AnnotationTable.from_images([(640, 480, boxes, None)])
+    with pytest.raises(ValueError, match='there are no boxes to make a pyramid for: 1 images'):
+        suggest_pyramid(table)
+
+
+def test_without_images_there_is_nothing_to_suggest():
+    with pytest.raises(ValueError, match='no boxes to make a pyramid for: 0 images'):
+        suggest_pyramid(AnnotationTable.from_images([]))
+
+
+def test_boxes_to_ignore_do_not_count():
+    boxes = [[0, 0, 20, 20]] * 5 + [[0, 0, 2000, 2000]] * 5 + [[5, 5, 5, 5]]
+    table = AnnotationTable.from_images(
+        [(4000, 3000, boxes, [False] * 5 + [True] * 5 + [False])])
+    assert rules(suggest_pyramid(table).pyramid) == ['factor 1']
+    assert len(network_sizes(table, suggest_pyramid(table).pyramid)[0]) == 5
+
+
+@pytest.mark.parametrize('chip_size', [0, -64, 31, True])
+def test_chips_that_networks_cannot_take_are_refused(chip_size):
+    with pytest.raises(ValueError, match='chip_size must be at least 32 px'):
+        suggest_pyramid(squares((640, 480), [40]), chip_size)
+
+
+def test_a_good_size_by_hand():
+    pyramid = ScalePyramid.from_config(dict(chip_size=160, levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 100)),
+        dict(resize=dict(factor=0.5), valid_range=(30, None))]))
+    table = AnnotationTable.from_images([(1000, 1000, [
+        [0, 0, 5, 5],        # small, but at the finest level
+        [0, 0, 80, 80],      # half a chip at the finest level
+        [0, 0, 90, 90],      # more than half at the finest, 45 px at the coarser
+        [0, 0, 200, 200],    # 100 px: more than half a chip
+        [0, 0, 300, 20],     # of size 77, but 300 px long: fits at the coarser, 39 px
+        [0, 0, 340, 10],     # fits nowhere
+    ], None), (300, 300, [
+        [0, 0, 200, 200],    # more than half a chip, which shows the whole image
+    ], None)])
+    assert good_sizes(table, pyramid) == pytest.approx(5 / 7)
+
+
+def test_a_small_object_is_not_seen_well_at_a_coarse_level_only():
+    pyramid = ScalePyramid.from_config(dict(chip_size=160, levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 30)),
+        dict(resize=dict(factor=0.5), valid_range=(30, None))]))
+    assert good_sizes(squares((1000, 1000), [39, 41]), pyramid) == 0.5  # 20 px is an eighth
+
+
+def test_network_sizes_are_those_of_valid_boxes_that_fit():
+    pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[
+        dict(resize=dict(factor=2.0), valid_range=(0, 60)),
+        dict(resize=dict(long_side=100), valid_range=(40, None))]))
+    table = AnnotationTable.from_images([
+        (1000, 500, [[0, 0, 45, 45], [0, 0, 10, 90], [0, 0, 20, 20]], None),
+        (200, 100, [[0, 0, 80, 80]], None)])
+    fine, coarse = network_sizes(table, pyramid)
+    assert fine.tolist() == pytest.approx([90, 40])
+    assert coarse.tolist() == pytest.approx([4.5, 40])
+
+
+def test_the_written_config_is_the_pyramid(tmp_path):
+    pyramid = suggest_pyramid(scattered((640, 480), np.geomspace(4, 470, 200))).pyramid
+    assert pyramid.num_levels > 2
+    file = tmp_path / 'pyramid.py'
+    file.write_text(pyramid_config(pyramid, 'of a file\nwith numbers'))
+    assert file.read_text().startswith('# of a file\n# with numbers\npyramid = dict(\n')
+    assert 'inf' not in file.read_text()
+    assert max(map(len, file.read_text().splitlines())) <= 100
+    assert ScalePyramid.from_config(Config.fromfile(file).pyramid) == pyramid
+
+
+def test_every_pyramid_can_be_written(tmp_path):
+    folder = ROOT / 'configs' / '_base_' / 'pyramids'
+    configs = [Config.fromfile(path).pyramid for path in folder.glob('*.py')]
+    configs.append(dict(configs[0], adopt_orphans=True))
+    for config in configs:
+        pyramid = ScalePyramid.from_config(config)
+        (tmp_path / 'p.py').write_text(pyramid_config(pyramid))
+        assert ScalePyramid.from_config(Config.fromfile(tmp_path / 'p.py').pyramid) == pyramid
+
+
+def test_a_crowded_image_is_compared_by_a_part_of_its_boxes(monkeypatch):
+    from mmsniper.chips import suggestion
+
+    seen = []
+    monkeypatch.setattr(suggestion, 'plan_positive_chips',
+                        lambda table, pyramid: seen.append(len(table.boxes)) or [0])
+    suggest_pyramid(scattered((20000, 20000), np.geomspace(8, 2000, 100_000), 100_000))
+    suggest_pyramid(scattered((1000, 1000), np.geomspace(8, 300, 100_000), 100))
+    assert seen
+    assert max(seen) <= 3000
+
+
+@settings(max_examples=40)
+@given(
+    images=st.lists(st.tuples(
+        st.integers(1, 8000), st.integers(1, 8000),
+        st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+                 max_size=5)), min_size=1, max_size=4),
+    chip_size=st.one_of(st.none(), st.integers(32, 1024)))
+def test_whatever_the_data_a_suggestion_is_sound(images, chip_size):
+    table = AnnotationTable.from_images([
+        (w, h, [[min(a, c) * w, min(b, d) * h, max(a, c) * w, max(b, d) * h]
+                for a, b, c, d in boxes], None) for w, h, boxes in images])
+    if table.ignore.all():
+        return
+    found = suggest_pyramid(table, chip_size)
+    pyramid = found.pyramid
+    assert found == suggest_pyramid(table, chip_size)
+    assert pyramid.chip_size == chip_size or (chip_size is None and pyramid.chip_size % 32 == 0)
+    ranges = pyramid.ranges()
+    assert (ranges[0, 0], ranges[-1, 1]) == (0, math.inf)
+    overlap = ranges[:-1, 1] / ranges[1:, 0]
+    assert ((overlap > 1.2) & (overlap < 2.3)).all()
+    factors = [level.resize.factor for level in pyramid.levels if level.resize.factor]
+    assert max(factors, default=0) <= 3
+    assert factors == sorted(set(factors), reverse=True)
+    for factor in factors:
+        assert len(f'{factor:.10f}'.strip('0').replace('.', '').strip('0')) <= 2
+    assert all(len(sizes) for sizes in network_sizes(table, pyramid)[1:])
+    assert found.good == good_sizes(table, pyramid)
+    json.dumps([found.good, found.smallest, found.largest])  # plain numbers

@@ -3,8 +3,9 @@
 from .chips import CROWD, INVALID, VALID, ChipView, boxes_in_chips, draw_chips
 from .detections import draw_detections, match_detections
 from .figure import save_figure
+from .sizes import draw_sizes
 
 __all__ = [
     'CROWD', 'INVALID', 'VALID', 'ChipView', 'boxes_in_chips', 'draw_chips', 'draw_detections',
-    'match_detections', 'save_figure'
+    'draw_sizes', 'match_detections', 'save_figure'
 ]

@@ -479,14 +479,10 @@ class _Parts:
             yield Window(int(self.image[ordinal]), ordinal, chip, core, (height, width))
 
     def _go_together(self, batch: Sequence[Window]) -> bool:
-        """Whether windows make a batch: of one level, not too large, and little of it padding."""
+        """Whether windows make a batch: not too large, and little of it padding."""
         height, width = (max(column) for column in zip(*(w.shape for w in batch)))
-        padded = len(batch) * height * width
-        return (
-            batch[0].chip.level == batch[-1].chip.level
-            and padded <= self.batch_pixels
-            and padded <= _MAX_PADDING * sum(w.pixels for w in batch)
-        )
+        padded, own = len(batch) * height * width, sum(w.pixels for w in batch)
+        return padded <= self.batch_pixels and padded <= _MAX_PADDING * own
 
 
 @dataclass(frozen=True)

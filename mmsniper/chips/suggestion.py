@@ -76,14 +76,14 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
     2. *Chip size*, unless given. A third of the longer side of the median image at the finest
        level, twice the median object if that is more; a multiple of 32 in 128..512.
     3. *Coarsest level.* Either a factor at which the largest objects (99.5th percentile) are half
-       a chip and fit into it, or ``long_side=chip_size``: the whole image in a chip, which any
+       a chip, or ``long_side=chip_size``: the whole image in a chip, which any
        object fits into, whatever the image's size.
     4. *Between them* as few levels as let each show its objects at 1/8 to 1/2 of a chip while
        neighbours' ranges overlap by a factor of at least 1.5 (to less than 1/2 where objects are
        so long and thin that they would not fit). Scales are geometric, an object
        counts at the coarser level as soon as it is large enough there, and a level with no boxes
        is left out. If 1. and 3. nearly agree, one level is enough; so it is if 3. alone shows the
-       smallest objects well.
+       smallest objects at 1/8 of a chip and 32 px.
     5. Of the pyramids of both kinds of coarsest level, with overlaps of up to 2 and of 1.5: those
        with at least 99% of the boxes at a good size (or else with the most), and of these the one
        with the fewest pixels, where a further level counts as a tenth more and less overlap as
@@ -196,7 +196,6 @@ class _Needs:
 
     Attributes:
         smallest, largest: Sizes, original px.
-        longest: Longer side of the large boxes, original px.
         most: Largest size that a level shows, over the side of a chip: a half, or less so that long
             thin boxes of that size fit, too.
         image: Longer side of the large images, original px.
@@ -206,7 +205,6 @@ class _Needs:
 
     smallest: float
     largest: float
-    longest: float
     most: float
     image: float
     fine: float
@@ -216,13 +214,11 @@ class _Needs:
     def of(cls, table: AnnotationTable, chip_size: int | None) -> _Needs:
         size, longer = _sizes(_boxes(table)[0])
         smallest, median, largest = np.percentile(size, [_SMALLEST, 50, _LARGEST]).tolist()
-        longest = float(np.percentile(longer, _LARGEST))
         most = float(np.clip(1 / np.percentile(longer / size, _THINNEST), 2 * GOOD[0], GOOD[1]))
         images = np.maximum(table.width, table.height)[np.diff(table.offset) > 0]
         fine = _rounded(_finest(smallest, chip_size or MAX_CHIP))
         chip_size = chip_size or _chip_size(fine, float(np.median(images)), median)
-        return cls(
-            smallest, largest, longest, most, float(np.percentile(images, 98)), fine, chip_size)
+        return cls(smallest, largest, most, float(np.percentile(images, 98)), fine, chip_size)
 
     @property
     def whole(self) -> float:
@@ -231,8 +227,8 @@ class _Needs:
 
     @property
     def coarse(self) -> float:
-        """Factor at which the largest objects are no larger than is good, and fit."""
-        return _rounded(self.chip_size * min(self.most / self.largest, 1 / self.longest), down=True)
+        """Factor at which the largest objects are no larger than is good."""
+        return _rounded(self.chip_size * self.most / self.largest, down=True)
 
 
 def _finest(smallest: float, chip_size: int) -> float:

@@ -90,6 +90,11 @@ def test_large_objects_are_shrunk_but_not_below_64_px():
     assert level.resize == ResizeRule(factor=0.13)
 
 
+def test_factors_are_rounded_so_that_the_largest_objects_are_no_more_than_half_a_chip():
+    table = squares((4000, 3000), np.repeat([20, 1210], 100))
+    assert suggest_pyramid(table, 256).pyramid.levels[-1].resize == ResizeRule(factor=0.1)  # 0.106
+
+
 def test_objects_of_about_the_same_size_need_one_level():
     table = scattered((640, 480), np.linspace(75, 130, 300))
     found = suggest_pyramid(table)
@@ -148,6 +153,24 @@ def test_boxes_that_fit_nowhere_are_told():
     found = suggest_pyramid(table)
     assert found.good == 0
     assert any('Only 0.0% of the boxes' in note for note in found.notes)
+
+
+def test_a_cheap_pyramid_that_shows_too_many_objects_badly_is_not_taken(monkeypatch):
+    from mmsniper.chips import suggestion
+
+    table = scattered((640, 480), np.geomspace(20, 300, 100))
+    first = suggest_pyramid(table).pyramid
+    monkeypatch.setattr(
+        suggestion, 'good_sizes', lambda _, pyramid: 0.98 if pyramid == first else 0.99)
+    second = suggest_pyramid(table)
+    assert second.pyramid != first
+    assert second.good == 0.99
+    # Where none is good enough the best is taken, and the user is told.
+    monkeypatch.setattr(
+        suggestion, 'good_sizes', lambda _, pyramid: 0.9 if pyramid == first else 0.8)
+    best = suggest_pyramid(table)
+    assert best.pyramid == first
+    assert any('Only 90.0% of the boxes' in note for note in best.notes)
 
 
 def test_real_photographs_get_about_the_papers_pyramid():
@@ -311,5 +334,8 @@ def test_whatever_the_data_a_suggestion_is_sound(images, chip_size):
     for factor in factors:
         assert len(f'{factor:.10f}'.strip('0').replace('.', '').strip('0')) <= 2
     assert all(len(sizes) for sizes in network_sizes(table, pyramid)[1:])
+    if pyramid.levels[-1].resize.factor:
+        largest = found.largest * pyramid.levels[-1].resize.factor
+        assert largest <= pyramid.chip_size / 2 * (1 + 1e-9) or pyramid.num_levels == 1
     assert found.good == good_sizes(table, pyramid)
     json.dumps([found.good, found.smallest, found.largest])  # plain numbers

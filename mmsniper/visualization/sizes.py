@@ -81,7 +81,7 @@ def _draw_ranges(
         # From the end of the axis that the bar is nearer to, so that it never leaves the picture.
         near_left = left * right < limits[0] * limits[1]
         axes.annotate(label, (left if near_left else right, level),
-                      (4 if near_left else -4, 0), textcoords='offset points', fontsize=8,
+                      (4 if near_left else -9, 0), textcoords='offset points', fontsize=8,
                       va='center', ha='left' if near_left else 'right',
                       path_effects=[withStroke(linewidth=2.5, foreground=(1, 1, 1, 0.8))])
     _prepare(axes, limits)

@@ -124,23 +124,25 @@ class NegativeChipHook(Hook):
     ) -> NegativeChipPool:
         """The pool that the file holds, if it is what would be mined now, or else a new one."""
         origin = self.miner.origin(model, sampler)
+        parts = file.with_suffix('.parts')
         pool = _on_all_ranks(lambda: stored_pool(file, origin))
         if pool is not None:
             runner.logger.info(f'{file} was mined before: {pool.statistics}')
+            if is_main_process():  # killed after the pool was written
+                shutil.rmtree(parts, ignore_errors=True)
             return pool
-        parts = file.with_suffix('.parts') / origin
         loader = runner.train_dataloader
         batch_size = loader.batch_sampler.batch_size
         pool = self.miner.mine(
             model, sampler, batch_pixels=batch_size * sampler.pyramid.chip_size**2,
-            num_workers=loader.num_workers, parts_dir=parts)
+            num_workers=loader.num_workers, parts_dir=parts / origin)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # of shapes that training does not have
         if is_main_process():
             for left in file.parent.glob(f'.{file.name}.*.tmp'):
                 left.unlink()  # by a process that was killed while it wrote
             pool.save(file)
-            shutil.rmtree(parts.parent, ignore_errors=True)
+            shutil.rmtree(parts, ignore_errors=True)
         runner.logger.info(f'{pool.statistics}; saved to {file}')
         if not pool.statistics.chips:
             runner.logger.warning(

@@ -43,6 +43,9 @@ def test_the_toy_config_trains_on_whole_images_at_every_level(tmp_path):
         'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
         'train_dataloader.dataset.data_root': f'{tmp_path / "toy"}/',
         'train_dataloader.dataset.filter_cfg.filter_empty_gt': False,
+        # Nothing is tested here.
+        'val_dataloader': None, 'val_cfg': None, 'val_evaluator': None,
+        'test_dataloader': None, 'test_cfg': None, 'test_evaluator': None,
     })  # fmt: skip
     runner = Runner.from_cfg(cfg)
     np.random.seed(0)

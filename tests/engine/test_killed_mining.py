@@ -111,6 +111,7 @@ def assert_same(work_dir, other, ranks=1):
 def test_a_run_that_is_killed_around_mining_ends_as_an_uninterrupted_one(train, tmp_path):
     status, output = train('whole')
     assert status == 0, output
+    found = {}
     for moment in ('mining', 'writing', 'written'):
         work_dir = tmp_path / moment
         status, output = train(moment, kill=f'{moment}:0')
@@ -118,15 +119,16 @@ def test_a_run_that_is_killed_around_mining_ends_as_an_uninterrupted_one(train, 
         assert (work_dir / 'last_checkpoint').read_text().endswith('epoch_2.pth')
         assert (work_dir / 'negative_chips.npz').exists() == (moment == 'written')
         parts = list(work_dir.glob('negative_chips.parts/*/*.npz'))
-        assert len(parts) == dict(mining=2, writing=8, written=8)[moment]
+        found[moment] = len(parts)
         status, output = train(moment)
         assert status == 0, output
         if moment == 'mining':
-            assert f'{len(parts)} of 8 parts are there from before' in output
+            assert f'{len(parts)} of ' in output.partition('parts are there from before')[0]
         if moment == 'written':
             assert 'was mined before' in output
             assert 'mining negative chips in' not in output
         assert_same(work_dir, tmp_path / 'whole')
+    assert 0 < found['mining'] < found['writing'] == found['written']
 
 
 @pytest.mark.parametrize('killed', [0, 1])

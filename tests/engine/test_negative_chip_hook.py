@@ -372,7 +372,7 @@ def test_another_sampler_is_refused(train):
         (dict(chips_per_image=1.5), 'chips_per_image must be a whole number'),
         (dict(min_proposals=-1), 'min_proposals must be'),
         (dict(max_per_image=0), 'max_per_image must be'),
-        (dict(num_proposals=0), 'num_proposals must be at least 1'),
+        (dict(num_proposals=0), 'num_proposals must be a whole number of at least 1, got 0'),
     ],
 )
 def test_options_are_checked_when_the_hook_is_built(options, message):

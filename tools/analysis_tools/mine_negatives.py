@@ -251,16 +251,17 @@ def make_pool(
     found = [(stored_pool(out, origin), out.exists()) if is_main_process() else None]
     broadcast_object_list(found)
     pool, exists = found[0]
+    parts = out.with_suffix('.parts')
     if pool is not None:
         if is_main_process():
             print(f'{out} was mined before from the same: nothing to do')
+            shutil.rmtree(parts, ignore_errors=True)  # if killed after the file was written
         return pool
     if exists and not overwrite:
         raise ValueError(
             f'{out} exists and was mined from something else (other weights or proposals, images, '
             f'positive chips or options): name another file, or add --overwrite'
         )
-    parts = out.with_suffix('.parts')
     if isinstance(source, nn.Module):
         pixels = cfg.train_dataloader.get('batch_size', 1) * sampler.pyramid.chip_size**2
         pool = miner.mine(

@@ -86,7 +86,8 @@ class NegativeChipMiner:
 
     Every image is seen whole at the scale of every level; one that is larger than ``window_size``
     there is seen in overlapping windows. Kept are each window's best proposals among those whose
-    size is in the level's valid range. What is found does not depend on the number of processes.
+    size is in the level's valid range. What is found does not depend on the number of processes, to
+    the last bit where each has as many threads (on CPUs torch rounds otherwise with others).
 
     Args:
         num_proposals: Proposals that are kept of a window. Default: 300, as in the authors'

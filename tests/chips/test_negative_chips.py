@@ -484,6 +484,7 @@ def test_arguments_out_of_their_range_are_refused_by_name(arguments, message):
 @pytest.mark.parametrize(('positives', 'message'), [
     (chip([0, 0, 16, 16], level=3), r'level 3.*3 levels'),
     (chip([0, 0, 16, 16], image=2), r'image 2.*2 images'),
+    (chip([0, 0, 16, 16], image=-1), 'image -1'),
 ])
 def test_positive_chips_of_another_pyramid_or_other_images_are_refused(positives, message):
     table = AnnotationTable.from_images([(64, 64, boxes_at((0, 0)), None)] * 2)

@@ -117,6 +117,18 @@ def test_windows_enclose_what_lies_whole_in_one_of_the_same_image_and_level(tabl
     assert Windows.of(plan, 2).enclose(part).tolist() == expected
 
 
+def test_the_order_of_the_chips_does_not_matter():
+    box = [10, 10, 25, 25]  # valid at both levels
+    part = all_targets(AnnotationTable.from_images([(100, 100, [box], None)] * 3))
+    plan = ChipPlan(
+        np.array([2, 0, 1, 0], np.int32), np.array([1, 1, 0, 0], np.int8),
+        np.array([[0, 0, 32, 32]] * 3 + [[50, 50, 82, 82]], np.float32), np.zeros(4, np.int8))
+    assert part.level.tolist() == [0, 1] * 3
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        enclosed = Windows.of(plan.take(order), 2).enclose(part)
+        assert enclosed.tolist() == [False, True, True, False, False, True]
+
+
 def test_it_does_not_matter_how_many_pairs_are_looked_at_together(monkeypatch):
     rng = np.random.default_rng(0)
     start = rng.uniform(0, 80, (60, 2))

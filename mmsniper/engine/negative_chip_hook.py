@@ -85,7 +85,7 @@ class NegativeChipHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check that mining will work, and load the pool of a resumed run."""
         sampler = _sampler_of(runner)
-        check_minable(_detector_of(runner), sampler)
+        check_minable(_detector_of(runner), sampler, self.miner)
         record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
         if record is None or self._is_due(runner):
             return

@@ -358,6 +358,12 @@ def test_an_iteration_based_training_is_refused_with_the_way_out(train):
         train(**changes, param_scheduler=[])
 
 
+def test_windows_that_are_no_larger_than_a_chip_are_refused_at_the_start(train, tmp_path):
+    with pytest.raises(ValueError, match='window_size 64 must exceed the chip size, 64'):
+        train(hook=dict(window_size=64))
+    assert not list((tmp_path / 'w').glob('*.pth'))
+
+
 def test_another_sampler_is_refused(train):
     changes = {'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler')}
     with pytest.raises(TypeError, match=r'ChipAwareSampler, but .* is a DefaultSampler'):

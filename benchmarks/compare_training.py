@@ -15,8 +15,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +32,7 @@ from mmsniper.testing.comparison import (
     write_text,
 )
 from mmsniper.testing.comparison_options import (
+    Preset,
     add_comparison_options,
     noted_command,
     with_options,
@@ -41,16 +41,6 @@ from mmsniper.testing.demo import make_toy_data
 from mmsniper.testing.training_run import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A comparison of the project's own, and what is said above its table."""
-
-    title: str
-    description: str
-    comparison: Comparison
-    prepare: Callable[[Console], None] = lambda console: None
 
 
 PRESETS = {

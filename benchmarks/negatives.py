@@ -25,7 +25,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from mmsniper.testing.comparison import (
     write_text,
 )
 from mmsniper.testing.comparison_options import (
+    Preset,
     add_comparison_options,
     noted_command,
     with_options,
@@ -89,16 +90,6 @@ COST_COLUMNS = (
     'negative chips', 'epochs', 'iterations', 'training Mpx', 'minutes', 'CPU minutes',
     'chips in the pool', 'mined Mpx',
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A data set, its configs, and what is said above the tables."""
-
-    title: str
-    description: str
-    comparison: Comparison
-    prepare: Callable[[Console], None] = lambda console: None
 
 
 def _configs(data: str) -> dict[str, str]:

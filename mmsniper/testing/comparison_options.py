@@ -1,16 +1,27 @@
-"""The command-line options that all comparisons of trainings have."""
+"""What scripts that compare trainings share: presets and command-line options."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmengine.config import DictAction
+from rich.console import Console
 
 from mmsniper.testing.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A comparison of the project's own, and what is said above its table."""
+
+    title: str
+    description: str
+    comparison: Comparison
+    prepare: Callable[[Console], None] = lambda console: None
 
 
 def add_comparison_options(

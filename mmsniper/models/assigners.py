@@ -1,12 +1,18 @@
-"""Label assignment of anchors: what is near an invalid object is ignored."""
+"""Label assignment of priors: what an invalid object would have is ignored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
+from mmdet.models.task_modules.assigners import (
+    AssignResult,
+    BaseAssigner,
+    HungarianAssigner,
+    MaxIoUAssigner,
+)
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
 from mmengine.structures import InstanceData
@@ -37,6 +43,50 @@ def split_ignored(ignored: InstanceData | None) -> tuple[InstanceData | None, In
         return ignored, None
     invalid = ignored.labels >= 0
     return ignored[~invalid], ignored[invalid]
+
+
+def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> InstanceData:
+    """Put invalid objects behind the valid ones, for heads that hand on ground truth only.
+
+    Args:
+        valid: A data sample's ``gt_instances``; left as they are.
+        invalid: As found by :func:`split_ignored`, or None.
+
+    Returns:
+        All objects, with the number of valid ones as ``num_valid`` in their metainfo. The index
+        of a valid object is the same as before.
+
+    Raises:
+        ValueError: If invalid objects lack a field that the valid ones have, such as masks.
+    """
+    objects = InstanceData(**dict(valid.items()))
+    if invalid is not None and len(invalid):
+        fields = valid.keys()
+        missing = sorted(set(fields) - set(invalid.keys()))
+        if missing:
+            raise ValueError(
+                f'ignored_instances lack {missing}, which gt_instances have; invalid objects take '
+                f'part in assignment and need the same fields'
+            )
+        same_fields = InstanceData(**{key: invalid[key] for key in fields})
+        objects = InstanceData.cat([objects, same_fields])
+    objects.set_metainfo({'num_valid': len(valid)})
+    return objects
+
+
+def split_appended(objects: InstanceData) -> tuple[InstanceData, InstanceData | None]:
+    """Undo :func:`append_invalid`.
+
+    Args:
+        objects: Ground truth, with or without invalid objects behind the valid ones.
+
+    Returns:
+        The valid and the invalid objects; the latter are None where nothing was appended.
+    """
+    num_valid = objects.get('num_valid')
+    if num_valid is None:
+        return objects, None
+    return objects[:num_valid], objects[num_valid:]
 
 
 def near_any(
@@ -150,3 +200,120 @@ class ValidRangeAssigner(MaxIoUAssigner):
         return ignore_near_invalid(
             result, pred_instances.priors, invalid.bboxes, self.ignore_iou_thr, self.iou_calculator
         )
+
+
+@TASK_UTILS.register_module()
+class IgnoreInvalidAssigner(BaseAssigner):
+    """Any assigner, with the priors ignored that it would give to objects out of range.
+
+    Valid objects are assigned by the wrapped assigner as if they were alone. Then it assigns the
+    invalid objects as if *they* were alone: a prior that it does not leave to the background there
+    and that is background for the valid objects is ignored. So an invalid object makes nothing
+    positive, takes nothing from a valid object, and is not taught as background either.
+
+    Where each object gets one prediction (Hungarian matching), the invalid objects are matched
+    with the predictions that the valid ones left over. Otherwise a prediction that suits both
+    would be the valid object's, and the invalid object's second choice background.
+
+    Invalid objects are ignored instances with labels >= 0, see :func:`split_ignored`, or come
+    behind the valid ones, see :func:`append_invalid`. Ignore regions go to the wrapped assigner.
+    Memory is what the wrapped assigner takes for either group of objects, one after the other.
+
+    Args:
+        assigner: The assigner to wrap, or its config. It may have any signature that names
+            ``pred_instances`` and ``gt_instances``. Its attributes are this assigner's, too.
+        one_to_one: Match invalid objects with left over predictions only. Defaults to None:
+            whether the wrapped assigner is a ``HungarianAssigner``.
+
+    Raises:
+        TypeError: If the wrapped assigner's ``assign`` does not take these two.
+
+    Example:
+        >>> train_cfg = dict(
+        ...     assigner=dict(
+        ...         type='IgnoreInvalidAssigner', assigner=dict(type='ATSSAssigner', topk=9)))
+    """
+
+    def __init__(
+        self, assigner: Mapping[str, Any] | BaseAssigner, one_to_one: bool | None = None
+    ) -> None:
+        if isinstance(assigner, Mapping):
+            assigner = TASK_UTILS.build(assigner)
+        missing = {'pred_instances', 'gt_instances'} - set(_parameters(assigner))
+        if missing:
+            raise TypeError(
+                f'IgnoreInvalidAssigner cannot wrap {type(assigner).__name__}: its assign() does '
+                f'not take {sorted(missing)}. Use an assigner with the signature of MMDetection 3'
+            )
+        self.assigner = assigner
+        if one_to_one is None:
+            one_to_one = isinstance(assigner, HungarianAssigner)
+        self.one_to_one = one_to_one
+
+    def __getattr__(self, name: str) -> Any:
+        # Not while a copy is made, which has no attributes yet.
+        if name == 'assigner' or name.startswith('__'):
+            raise AttributeError(name)
+        return getattr(self.assigner, name)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.assigner!r}, one_to_one={self.one_to_one})'
+
+    def assign(self, *args: Any, **kwargs: Any) -> AssignResult:
+        """Assign valid objects, then ignore what the invalid ones would have.
+
+        Args:
+            *args: As for the wrapped assigner.
+            **kwargs: As for the wrapped assigner.
+
+        Returns:
+            The wrapped assigner's result for the valid objects, with ``gt_inds`` and ``labels``
+            of -1 for the priors that are ignored.
+        """
+        arguments = _bind(self.assigner, args, kwargs)
+        arguments['gt_instances'], invalid = split_appended(arguments['gt_instances'])
+        if 'gt_instances_ignore' in arguments:
+            regions, ignored_objects = split_ignored(arguments['gt_instances_ignore'])
+            arguments['gt_instances_ignore'] = regions
+            invalid = ignored_objects if invalid is None else invalid
+        result = self.assigner.assign(**arguments)
+        if invalid is None or not len(invalid):
+            return result
+        ignored = self._left_to(invalid, result.gt_inds == 0, arguments)
+        result.gt_inds[ignored] = -1
+        if result.labels is not None:
+            result.labels[ignored] = -1
+        return result
+
+    @torch.no_grad()
+    def _left_to(self, invalid: InstanceData, free: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """Which of the free priors the wrapped assigner does not call background for ``invalid``.
+
+        Args:
+            invalid: The invalid objects.
+            free: Bool tensor of shape (n,), priors that are background for the valid objects.
+            arguments: Of the wrapped assigner's ``assign``, by name.
+
+        Returns:
+            Bool tensor of shape (n,).
+        """
+        arguments = {**arguments, 'gt_instances': invalid}
+        if not self.one_to_one:
+            return free & (self.assigner.assign(**arguments).gt_inds != 0)
+        arguments['pred_instances'] = arguments['pred_instances'][free]
+        left = free.clone()
+        left[free] = self.assigner.assign(**arguments).gt_inds != 0
+        return left
+
+
+def _parameters(assigner: BaseAssigner) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(assigner.assign).parameters
+
+
+def _bind(assigner: BaseAssigner, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of the assigner's ``assign``, by name."""
+    arguments = inspect.signature(assigner.assign).bind(*args, **kwargs).arguments
+    for name, parameter in _parameters(assigner).items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
+    return arguments

@@ -1,0 +1,215 @@
+"""Heads without an assigner, or that drop its verdict, taught to ignore invalid objects."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample, SampleList
+from mmdet.utils import InstanceList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from .assigners import IgnoreInvalidAssigner, append_invalid, split_appended, split_ignored
+
+
+def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
+    """The sample with its invalid objects where a head hands them on to the assignment.
+
+    Args:
+        sample: With ``gt_instances`` (valid objects) and maybe ``ignored_instances`` (see
+            :func:`~mmsniper.models.assigners.split_ignored`). Left as it is.
+
+    Returns:
+        A copy that shares the data. Its ``gt_instances`` are made by
+        :func:`~mmsniper.models.assigners.append_invalid`; only ignore regions remain in
+        ``ignored_instances``.
+
+    Raises:
+        ValueError: If invalid objects lack a field that the valid ones have, such as masks.
+    """
+    regions, invalid = split_ignored(sample.get('ignored_instances'))
+    copy = sample.new()
+    copy.gt_instances = append_invalid(sample.gt_instances, invalid)
+    if regions is not None:
+        copy.ignored_instances = regions
+    return copy
+
+
+def _weigh_ignored_labels(
+    _: nn.Module, args: tuple, kwargs: dict[str, Any], background: int
+) -> tuple[tuple, dict[str, Any]]:
+    """Forward pre-hook of a classification loss: labels below 0 get the weight 0."""
+    pred, labels = args
+    ignored = labels < 0
+    kwargs = {**kwargs, 'weight': (~ignored).to(pred.dtype)}
+    # Losses look the label up, even for a weight of 0.
+    return (pred, labels.masked_fill(ignored, background)), kwargs
+
+
+@MODELS.register_module()
+class SNIPERFCOSHead(FCOSHead):
+    """``FCOSHead`` that ignores the points of invalid objects.
+
+    FCOS has no assigner: a point belongs to the smallest object around it whose size suits the
+    point's level. A point that would belong to an invalid object, and belongs to no valid one, is
+    neither foreground nor background. Regression and centerness learn from foreground points
+    only, so that nothing changes there.
+
+    Args:
+        *args: As for ``FCOSHead``.
+        **kwargs: As for ``FCOSHead``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        hook = partial(_weigh_ignored_labels, background=self.num_classes)
+        self.loss_cls.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the head.
+
+        Args:
+            x: Feature maps, each of shape (N, C, H, W).
+            batch_data_samples: Ground truth of each input; left as it is.
+
+        Returns:
+            The losses of ``FCOSHead``.
+        """
+        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
+
+    def loss_and_predict(
+        self, x: tuple[Tensor, ...], batch_data_samples: SampleList, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Tensor], InstanceList]:
+        """Losses and predictions, for FCOS in place of an RPN.
+
+        Args:
+            x: Feature maps, each of shape (N, C, H, W).
+            batch_data_samples: Ground truth of each input; left as it is.
+            *args: As for ``FCOSHead``.
+            **kwargs: As for ``FCOSHead``.
+
+        Returns:
+            The losses and the predictions of ``FCOSHead``.
+        """
+        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
+        return super().loss_and_predict(x, samples, *args, **kwargs)
+
+    def get_targets(
+        self, points: list[Tensor], batch_gt_instances: InstanceList
+    ) -> tuple[list[Tensor], ...]:
+        """Targets of the points.
+
+        Args:
+            points: Of each level, shape (num_points, 2).
+            batch_gt_instances: Of each input, with invalid objects behind the valid ones.
+
+        Returns:
+            Those of ``FCOSHead`` for the valid objects, with a label of -1 for ignored points.
+        """
+        valid, invalid = zip(*(split_appended(objects) for objects in batch_gt_instances))
+        labels, *others = super().get_targets(points, list(valid))
+        if any(objects is not None and len(objects) for objects in invalid):
+            of_invalid, *_ = super().get_targets(
+                points, [_as_class_0(v, i) for v, i in zip(valid, invalid)]
+            )
+            labels = [self._ignore(*pair) for pair in zip(labels, of_invalid)]
+        return labels, *others
+
+    def _ignore(self, labels: Tensor, of_invalid: Tensor) -> Tensor:
+        background = self.num_classes
+        return labels.masked_fill((labels == background) & (of_invalid != background), -1)
+
+
+def _as_class_0(valid: InstanceData, invalid: InstanceData | None) -> InstanceData:
+    """The invalid objects, all of a class that an RPN has, too."""
+    objects = valid[:0] if invalid is None else invalid
+    return InstanceData(bboxes=objects.bboxes, labels=torch.zeros_like(objects.labels))
+
+
+class SNIPERSetPredictionMixin:
+    """Lets a head of the DETR family ignore invalid objects; use it as the first base class.
+
+    Every decoder layer, and the encoder where it proposes, matches the valid objects as stock
+    MMDetection does. The queries that are then matched with the invalid objects get a
+    classification weight of 0 (:class:`~mmsniper.models.IgnoreInvalidAssigner`). Denoising is
+    about the valid objects only.
+
+    It fits heads with ``DETRHead._get_targets_single`` and a sigmoid classification loss.
+
+    Args:
+        *args: As for the head.
+        **kwargs: As for the head. The assigner in ``train_cfg`` must be an
+            ``IgnoreInvalidAssigner``.
+
+    Raises:
+        TypeError: If it is another.
+
+    Example:
+        >>> @MODELS.register_module()
+        ... class SNIPERDABDETRHead(SNIPERSetPredictionMixin, DABDETRHead):
+        ...     pass
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assigner = getattr(self, 'assigner', None)
+        if assigner is not None and not isinstance(assigner, IgnoreInvalidAssigner):
+            raise TypeError(
+                f'{type(self).__name__} needs an IgnoreInvalidAssigner, got '
+                f'{type(assigner).__name__}; write model.train_cfg.assigner='
+                f"dict(type='IgnoreInvalidAssigner', assigner=dict("
+                f"type='{type(assigner).__name__}', ...))"
+            )
+
+    def loss(self, *args: Any, batch_data_samples: SampleList, **kwargs: Any) -> dict[str, Tensor]:
+        """Losses of the head.
+
+        Args:
+            *args: As for the head.
+            batch_data_samples: Ground truth of each input; left as it is.
+            **kwargs: As for the head.
+
+        Returns:
+            The head's losses.
+        """
+        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
+        return super().loss(*args, batch_data_samples=samples, **kwargs)
+
+    def _get_targets_single(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Targets of one input: those of the head, without the weights of ignored queries."""
+        labels, weights, *others, positive, negative = super()._get_targets_single(*args, **kwargs)
+        counts = torch.zeros_like(weights)
+        counts[positive] = 1
+        counts[negative] = 1
+        return labels, weights * counts, *others, positive, negative
+
+
+@MODELS.register_module()
+class SNIPERDeformableDETRHead(SNIPERSetPredictionMixin, DeformableDETRHead):
+    """``DeformableDETRHead``, with or without two stages, that ignores invalid objects.
+
+    Args:
+        *args: As for ``DeformableDETRHead``.
+        **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERDINOHead(SNIPERSetPredictionMixin, DINOHead):
+    """``DINOHead`` that ignores invalid objects, and denoises the valid ones.
+
+    Args:
+        *args: As for ``DINOHead``.
+        **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+    def _get_dn_targets_single(
+        self, gt_instances: InstanceData, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, ...]:
+        """Denoising targets of one input: the queries were made from its valid objects."""
+        valid, _ = split_appended(gt_instances)
+        return super()._get_dn_targets_single(valid, *args, **kwargs)

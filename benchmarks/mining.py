@@ -42,6 +42,7 @@ from mmsniper.datasets import ChipAwareSampler, ChipDataset
 from mmsniper.datasets.chip_dataset import inner_datasets
 from mmsniper.engine import NegativeChipMiner
 from mmsniper.files import replacing
+from mmsniper.mixins import load_config
 from mmsniper.models.proposals import evaluating, propose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,7 +244,7 @@ def shown(path: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
     args, facts = parse_args(argv), machine()
-    cfg = Config.fromfile(args.config)
+    cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     sampler, model = build_sampler(cfg, args.images), build_model(cfg, args.checkpoint)
     miner = miner_of(cfg)

@@ -16,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmsniper.compat import allow_checkpoint_globals, use_gloo_without_gpu
+from mmsniper.mixins import load_config as read_config
 
 # Whether or not the config imports mmsniper: a stock detector is trained and resumed as well.
 allow_checkpoint_globals()
@@ -48,12 +49,10 @@ def launch_parser(description: str) -> argparse.ArgumentParser:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply the arguments of :func:`launch_parser` to it."""
+    """Read the config, of mixins the SNIPER version, with the arguments of `launch_parser`."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from copy import deepcopy
 
 from _launch import build_runner, launch_parser, load_config
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
+
+from mmsniper.mixins.data import read_datasets
 
 META_KEYS = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
@@ -58,7 +59,7 @@ def use_tta(cfg: Config) -> None:
     What the config lacks of the two is MMDetection's default: the image and its mirror image,
     merged by NMS.
     """
-    datasets = list(innermost(cfg.test_dataloader.dataset))
+    datasets = list(read_datasets(cfg.test_dataloader.dataset))
     if 'tta_model' not in cfg:
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=nms)
@@ -70,15 +71,17 @@ def use_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     for dataset in datasets:
         dataset.pipeline = cfg.tta_pipeline
+    evaluate_boxes_only(cfg)
 
 
-def innermost(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Yield the configs of the data sets that read the images, from below any wrappers."""
-    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
-    if not inner:
-        yield dataset
-    for below in inner:
-        yield from innermost(below)
+def evaluate_boxes_only(cfg: Config) -> None:
+    """Leave masks out of the evaluation: test-time augmentation merges boxes."""
+    evaluators = cfg.get('test_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        metrics = evaluator.get('metric')
+        if isinstance(metrics, list) and 'segm' in metrics:
+            print('With --tta masks are not predicted: segm is not evaluated.')
+            evaluator.metric = [metric for metric in metrics if metric != 'segm']
 
 
 if __name__ == '__main__':

@@ -39,7 +39,8 @@ class SNIPERTTAModel(DetTTAModel):
     """Test-time model that runs every level of the pyramid (SNIPER section 4).
 
     Each level keeps the detections whose sqrt(area), in original pixels, is in its test range;
-    ``tta_cfg`` says how levels and flips are merged, as in ``DetTTAModel``.
+    ``tta_cfg`` says how levels and flips are merged, as in ``DetTTAModel``. The result is boxes: a
+    mask head is taken off, as there is no merging of masks.
 
     Args:
         pyramid: The config's pyramid, see :class:`~mmsniper.chips.pyramid.ScalePyramid`.
@@ -83,6 +84,9 @@ class SNIPERTTAModel(DetTTAModel):
         # DetTTAModel reads attributes, which a plain dict does not have.
         merge = Config({'tta_cfg': tta_cfg}).tta_cfg
         super().__init__(tta_cfg=merge, module=module, **kwargs)
+        roi_head = getattr(self.module, 'roi_head', None)
+        if getattr(roi_head, 'with_mask', False):
+            roi_head.mask_head = None
         self.pyramid = ScalePyramid.from_config(pyramid)
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:

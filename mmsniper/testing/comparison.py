@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from mmsniper.compat import SUPPORTED
 from mmsniper.files import replacing
+from mmsniper.mixins import load_config
 from mmsniper.testing.pixel_budget import epochs_for, pixels_per_epoch
 from mmsniper.testing.training_run import (
     COSTS,
@@ -132,8 +133,7 @@ def plan_contestant(
         FileNotFoundError: If the config or its data is not there.
     """
     config = comparison.configs[name]
-    cfg = Config.fromfile(root / config)
-    cfg.merge_from_dict(dict(comparison.options))
+    cfg = load_config(root / config, comparison.options)
     try:
         per_epoch = pixels_per_epoch(cfg)
     except FileNotFoundError as error:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mmsniper.mixins import load_config
 from mmsniper.testing import make_toy_dataset
 from mmsniper.testing.comparison import (
     COLUMNS,
@@ -110,7 +111,7 @@ def draw_predictions(run: TrainingRun, out_dir: Path, console: Console) -> None:
     """Draw what the last test of a run found on the test images with the most objects."""
     with open(run.predictions(run.stages[-1]), 'rb') as file:
         by_id = {sample['img_id']: sample['pred_instances'] for sample in pickle.load(file)}
-    cfg = Config.fromfile(run.root / run.config)
+    cfg = load_config(run.root / run.config)
     init_default_scope(cfg.default_scope)
     with redirect_stdout(io.StringIO()):  # pycocotools talks
         dataset = DATASETS.build(cfg.test_dataloader.dataset)

@@ -26,6 +26,7 @@ from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool
 from mmsniper.chips.negative_pool import shown_images
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
 from mmsniper.engine.negative_chip_hook import POOL_FILE
+from mmsniper.mixins import load_config
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView, draw_chips, save_figure
 
 CUTTING = ('ChipSampler', 'ScaleRangeFilter')
@@ -318,10 +319,8 @@ def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     try:
+        cfg = load_config(args.config, args.cfg_options)
         paths = browse(cfg, args)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f'error: {error}')

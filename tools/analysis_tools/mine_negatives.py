@@ -37,6 +37,7 @@ from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.engine import NegativeChipMiner
 from mmsniper.engine.mining import stored_pool
+from mmsniper.mixins import load_config
 from mmsniper.models.proposals import proposal_head
 
 
@@ -98,11 +99,9 @@ def type_name(config: Any) -> str:
 def read_config(args: argparse.Namespace) -> Config:
     """Read the config and check that there is something to mine in it."""
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = load_config(args.config, args.cfg_options)
     except SyntaxError as error:
         raise ValueError(f'{args.config} is not a config: {error}') from None
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     needed = ['train_dataloader', *(['model'] if args.checkpoint else [])]
     for key in needed:

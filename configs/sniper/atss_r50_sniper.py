@@ -1,0 +1,2 @@
+# SNIPER with ATSS R-50 FPN on COCO, by the stock schedule.
+_base_ = ['mmdet::atss/atss_r50_fpn_1x_coco.py', '../mixins/sniper_one_stage.py']

@@ -1,0 +1,2 @@
+# SNIPER with DINO R-50 on COCO, by the stock schedule.
+_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../mixins/sniper_one_stage.py']

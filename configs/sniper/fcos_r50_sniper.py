@@ -1,0 +1,2 @@
+# SNIPER with FCOS R-50 FPN on COCO, by the stock schedule.
+_base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', '../mixins/sniper_one_stage.py']

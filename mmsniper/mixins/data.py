@@ -161,7 +161,7 @@ def _without_scale_transforms(
 def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
     """How many chips have the pixels of a batch of images."""
     pixels = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
-    images = loader.batch_size
+    images = loader.get('batch_size', 1)
     if None in pixels:
         notes.append(f'batches of {images} chips; the pipeline does not tell how many pixels '
                      f'{images} images had (choose with sniper.batch_size)')

@@ -53,7 +53,7 @@ def sniper_model(
     train = detector.get('train_cfg') or ConfigDict()
     exchanged: list[str] = []
     if 'roi_head' in detector or detector.type == 'RPN':
-        _check_ignoring(detector.rpn_head, 'rpn_head')
+        _check_ignoring(_part(detector, 'rpn_head'), 'rpn_head')
         train.rpn.assigner = range_aware(train.rpn.assigner)
         exchanged.append(train.rpn.assigner.type)
     if 'roi_head' in detector:
@@ -62,7 +62,7 @@ def sniper_model(
         head.pyramid = pyramid
         exchanged.append(head.type)
     elif detector.type != 'RPN':
-        head = detector.bbox_head
+        head = _part(detector, 'bbox_head')
         if head.type not in IGNORING_HEADS:
             head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetHeadMixin')
             exchanged.append(head.type)
@@ -88,6 +88,15 @@ def range_aware(assigner: ConfigDict) -> ConfigDict:
         f'{", ".join(sorted(ASSIGNERS))}. If a result of -1 means "ignored" to the head, write '
         f"dict(type='IgnoreInvalidAssigner', assigner=dict(type='{assigner.type}', ...)) yourself"
     )
+
+
+def _part(detector: ConfigDict, name: str) -> ConfigDict:
+    if not detector.get(name):
+        raise ValueError(
+            f'{detector.type} has no {name}: there are SNIPER versions of detectors with an RPN '
+            f'and a roi_head, and of those with a dense bbox_head'
+        )
+    return detector[name]
 
 
 def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str:

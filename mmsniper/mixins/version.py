@@ -122,12 +122,12 @@ def sniper_version(cfg: Config) -> Config:
         )
     pyramid = cfg.pyramid
     ScalePyramid.from_config(pyramid)
-    detector, test_time = _detector(cfg)
+    detector, in_tta = _detector(cfg)
     _check_kind(detector, options.detector)
     notes: list[str] = []
     negatives = _negative_chips(cfg, options, notes)
     if cfg.get('train_dataloader') is not None:
-        before = cfg.train_dataloader.batch_size
+        before = cfg.train_dataloader.get('batch_size', 1)
         cfg.train_dataloader = sniper_dataloader(
             cfg.train_dataloader, pyramid, options.batch_size, options.sampler,
             keep_empty=negatives is not None, notes=notes,
@@ -136,7 +136,7 @@ def sniper_version(cfg: Config) -> Config:
             _scale_base_batch_size(cfg, cfg.train_dataloader.batch_size / before)
     cfg.tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
     sniper_model(detector, pyramid, notes)
-    if test_time:
+    if in_tta:
         use_levels(cfg, detector)
     _add_runtime(cfg, negatives, notes)
     print_log('\n  '.join([f'SNIPER version of {detector.type}:', *notes]), logger='current')

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mmsniper.engine import NegativeChipHook, NegativeChipMiner
+from mmsniper.mixins import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/*.md')])
@@ -41,3 +43,21 @@ def test_commands_name_tools_that_exist():
     tools = set(re.findall(r'\b((?:tools|benchmarks)/[\w/]+\.(?:py|sh))\b', text))
     assert len(tools) > 5
     assert [tool for tool in sorted(tools) if not (ROOT / tool).exists()] == []
+
+
+@pytest.mark.parametrize('method', ['sniper', 'snip'])
+def test_every_config_of_a_method_is_listed_in_its_readme_and_metafile(method):
+    folder = ROOT / 'configs' / method
+    names = {path.stem for path in folder.glob('*.py')}
+    models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+    assert {model['Name'] for model in models} == names
+    assert {Path(model['Config']).stem for model in models} == names
+    readme = (folder / 'README.md').read_text()
+    assert [name for name in sorted(names) if f']({name}.py)' not in readme] == []
+
+
+def test_the_epochs_of_the_metafile_are_those_of_the_config():
+    for model in yaml.safe_load((ROOT / 'configs/sniper/metafile.yml').read_text())['Models']:
+        if 'Epochs' in model['Metadata']:
+            cfg = load_config(ROOT / model['Config'])
+            assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs, model['Name']

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.utils import import_modules_from_strings
 
 from mmsniper.chips import ScalePyramid
 from mmsniper.mixins.data import sniper_dataloader
@@ -198,6 +199,8 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     named = imports['imports']
     named = [named] if isinstance(named, str) else list(named)
     cfg.custom_imports = dict(imports, imports=[*named, *(i for i in IMPORTS if i not in named)])
+    # As Config.fromfile would have done, had they been in the file.
+    import_modules_from_strings(list(IMPORTS))
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)

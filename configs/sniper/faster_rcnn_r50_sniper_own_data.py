@@ -1,0 +1,33 @@
+# A template: SNIPER with Faster R-CNN R-50 FPN on data of your own in COCO's format. Copy it, and
+# change what is marked. Step by step: docs/own_data.md.
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',  # any detector
+    '../_base_/sniper_two_stage.py',  # for a one-stage detector: sniper_one_stage.py
+    '../_base_/pyramids/coco_paper.py',  # yours: what suggest_pyramid.py writes
+]
+data_root = 'data/mine/'  # yours
+classes = ('first', 'second')  # yours: the names in the annotation file
+metainfo = dict(classes=classes)
+train_dataloader = dict(
+    dataset=dict(
+        data_root=data_root, metainfo=metainfo,
+        ann_file='train.json', data_prefix=dict(img='train/'),  # yours
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        data_root=data_root, metainfo=metainfo,
+        ann_file='val.json', data_prefix=dict(img='val/'),  # yours
+    )
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'val.json')  # yours
+test_evaluator = val_evaluator
+model = dict(roi_head=dict(bbox_head=dict(num_classes=len(classes))))
+
+# The detector, trained on COCO, is a better start than a backbone trained on ImageNet. (The layers
+# that depend on the classes are left out, which a warning says.)
+load_from = (
+    'https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_fpn_1x_coco/'
+    'faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth'
+)

@@ -1,0 +1,12 @@
+# SNIPER with Faster R-CNN R-50 FPN on VisDrone-DET, by the stock 1x schedule.
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+    '../_base_/datasets/visdrone.py',
+    '../_base_/sniper_two_stage.py',
+    '../_base_/pyramids/visdrone.py',
+]
+model = dict(
+    roi_head=dict(bbox_head=dict(num_classes=10)), test_cfg=dict(rcnn=dict(max_per_img=500))
+)

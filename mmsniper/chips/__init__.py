@@ -1,6 +1,7 @@
 """Which chips: pyramid, cover, plans of positive and negative chips. Pure NumPy and SciPy."""
 
 from .cover import Cover, grid_cover, minimum_cover
+from .focus import FocusMap, focus_chips, focus_rectangles, merge_rectangles
 from .negative import (
     MIN_PROPOSALS,
     NegativeChips,
@@ -33,6 +34,7 @@ __all__ = [
     'AnnotationTable',
     'ChipPlan',
     'Cover',
+    'FocusMap',
     'Level',
     'NegativeChipPool',
     'NegativeChips',
@@ -44,8 +46,11 @@ __all__ = [
     'Suggestion',
     'describe_rule',
     'draw_negative_chips',
+    'focus_chips',
+    'focus_rectangles',
     'good_sizes',
     'grid_cover',
+    'merge_rectangles',
     'minimum_cover',
     'network_sizes',
     'pixel_ratio',

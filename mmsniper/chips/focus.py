@@ -1,0 +1,176 @@
+"""FocusChips: where to look again at the next finer level (AutoFocus section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .rectangles import Floats, Ints
+
+# Pairs of rectangles that are compared at a time.
+_MAX_PAIRS = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class FocusMap:
+    """How likely each cell of a window shows an object that is small at the window's scale.
+
+    Attributes:
+        probability: Shape (rows, columns). The last row and column may reach beyond the window;
+            cells that begin beyond it (the padding of a batch) are left out.
+        box: The window (x1, y1, x2, y2) in original pixels.
+        cell: Side of a cell in original pixels: the stride of the map over the window's scale.
+    """
+
+    probability: NDArray
+    box: tuple[float, float, float, float]
+    cell: float
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.probability) != 2:
+            raise ValueError(
+                f'a FocusPixel map has rows and columns, got shape {np.shape(self.probability)}')
+        if not self.cell > 0:
+            raise ValueError(f'the side of a cell must be positive, got {self.cell!r}')
+        x1, y1, x2, y2 = self.box
+        if not (x2 > x1 and y2 > y1):
+            raise ValueError(f'the window of a FocusPixel map is empty: {self.box}')
+
+
+def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Floats:
+    """Rectangles around the connected FocusPixels of a map.
+
+    FocusPixels are the cells of at least ``threshold``. They are dilated by a square, and those
+    that are then connected, by an edge or a corner, are enclosed together.
+
+    Args:
+        focus: The map.
+        threshold: Least probability of a FocusPixel; 0 takes all cells, more than 1 none.
+        dilation: Side of the square in cells, odd; 1 dilates nothing.
+
+    Returns:
+        Rectangles (x1, y1, x2, y2) in original pixels, inside the window, shape (n, 4).
+
+    Raises:
+        ValueError: If ``dilation`` is not an odd positive number.
+    """
+    if not (isinstance(dilation, int) and dilation >= 1 and dilation % 2):
+        raise ValueError(f'dilation must be an odd number of cells, got {dilation!r}')
+    x1, y1, x2, y2 = focus.box
+    # A cell that begins within rounding of the window's end shows nothing of it.
+    rows, columns = (
+        int(np.ceil(round(side / focus.cell, 6))) for side in (y2 - y1, x2 - x1))
+    pixels = np.asarray(focus.probability)[:rows, :columns] >= threshold
+    if not pixels.any():
+        return np.empty((0, 4))
+    if dilation > 1:
+        pixels = ndimage.maximum_filter(pixels, size=dilation, mode='constant')
+    labels, _ = ndimage.label(pixels, structure=np.ones((3, 3), bool))
+    spans = np.array([
+        (columns.start, rows.start, columns.stop, rows.stop)
+        for rows, columns in ndimage.find_objects(labels)
+    ])
+    corner = np.array([x1, y1, x1, y1])
+    return np.clip(spans * focus.cell + corner, corner, np.array([x2, y2, x2, y2]))
+
+
+def merge_rectangles(
+    rectangles: ArrayLike, least_side: float, width: float, height: float
+) -> Floats:
+    """Grow rectangles to a least side, keep them inside the image, and merge those that overlap.
+
+    Repeated until nothing changes. The result does not depend on the order of the rectangles.
+
+    Args:
+        rectangles: Shape (n, 4), xyxy in original pixels, inside the image.
+        least_side: Least width and height. A rectangle grows on both sides alike and is then moved
+            into the image; where the image is smaller it becomes as wide or high as the image.
+        width, height: Size of the image.
+
+    Returns:
+        Rectangles, shape (m, 4), of which no two overlap, sorted by their corners. Rectangles that
+        only touch are left apart.
+    """
+    boxes = np.asarray(rectangles, np.float64).reshape(-1, 4)
+    while len(boxes):
+        grown = _grown(boxes, least_side, width, height)
+        group = _overlapping(grown)
+        merged = _enclosing(grown, group)
+        if len(merged) == len(boxes) and np.array_equal(_sorted(merged), _sorted(boxes)):
+            break
+        boxes = merged
+    return _sorted(boxes)
+
+
+def focus_chips(
+    maps: Sequence[FocusMap],
+    threshold: float,
+    width: float,
+    height: float,
+    least_side: float,
+    dilation: int = 3,
+) -> Floats:
+    """The FocusChips of an image: what to look at again at the next finer level.
+
+    Args:
+        maps: The FocusPixel maps of the image's windows at this level (one, the whole image, at
+            the coarsest).
+        threshold: Least probability of a FocusPixel.
+        width, height: Size of the image in original pixels.
+        least_side: Least side of a chip in original pixels.
+        dilation: Side of the square that FocusPixels are dilated by, cells.
+
+    Returns:
+        Chips (x1, y1, x2, y2) in original pixels, inside the image, no two of which overlap,
+        shape (n, 4), sorted. All FocusPixels are inside of one.
+
+    Example:
+        >>> probability = np.zeros((4, 4))
+        >>> probability[1, 1] = 0.9
+        >>> maps = [FocusMap(probability, (0, 0, 64, 64), 16)]
+        >>> focus_chips(maps, 0.5, 64, 64, least_side=32)
+        array([[ 0.,  0., 48., 48.]])
+    """
+    found = [focus_rectangles(focus, threshold, dilation) for focus in maps]
+    return merge_rectangles(np.concatenate(found or [np.empty((0, 4))]), least_side, width, height)
+
+
+def _grown(boxes: Floats, least_side: float, width: float, height: float) -> Floats:
+    size = np.array([width, height], np.float64)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    side = np.minimum(np.maximum(high - low, least_side), size)
+    start = np.clip((low + high - side) / 2, 0, size - side)
+    # What is large enough stays as it is, to the last bit: growing must come to an end.
+    enough = high - low >= side
+    start = np.where(enough, low, start)
+    return np.concatenate([start, np.where(enough, high, np.minimum(start + side, size))], axis=1)
+
+
+def _overlapping(boxes: Floats) -> Ints:
+    """Number of the group that each box belongs to: those connected by overlaps."""
+    chunk = max(1, _MAX_PAIRS // len(boxes))
+    pairs = []
+    for first in range(0, len(boxes), chunk):
+        some = boxes[first:first + chunk, None]
+        overlap = ((some[..., :2] < boxes[:, 2:]) & (boxes[:, :2] < some[..., 2:])).all(axis=-1)
+        pairs.append(np.argwhere(overlap) + np.array([first, 0]))
+    i, j = np.concatenate(pairs).T
+    graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(boxes),) * 2)
+    return connected_components(graph, directed=False)[1]
+
+
+def _enclosing(boxes: Floats, group: Ints) -> Floats:
+    order = np.argsort(group, kind='stable')
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    low = np.minimum.reduceat(boxes[order, :2], first)
+    return np.concatenate([low, np.maximum.reduceat(boxes[order, 2:], first)], axis=1)
+
+
+def _sorted(boxes: Floats) -> Floats:
+    return boxes[np.lexsort(boxes.T[::-1])]

@@ -279,10 +279,8 @@ class IgnoreInvalidAssigner(BaseAssigner):
         result = self.assigner.assign(**arguments)
         if invalid is None or not len(invalid):
             return result
-        ignored = self._left_to(invalid, result.gt_inds == 0, arguments)
-        result.gt_inds[ignored] = -1
-        if result.labels is not None:
-            result.labels[ignored] = -1
+        # Of background, `labels` are -1 already.
+        result.gt_inds[self._left_to(invalid, result.gt_inds == 0, arguments)] = -1
         return result
 
     @torch.no_grad()

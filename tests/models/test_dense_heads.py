@@ -211,6 +211,38 @@ def test_a_head_that_weighs_no_labels_does_not_listen(name):
     assert (steps['marked'].gradient[ignored] > 0).all()
 
 
+def test_fcos_takes_batches_of_inputs_with_and_without_ignored_instances():
+    head, features = dense_head('fcos')
+    points = head.prior_generator.grid_priors([f.shape[-2:] for f in features], device='cpu')
+    bare = sample([VALID], [])
+    del bare.ignored_instances
+    batch = [bare, sample([VALID], [INVALID]), sample([VALID], [REGION])]
+    labels, boxes = head.get_targets(
+        points, [with_appended_invalid(one).gt_instances for one in batch]
+    )
+    ignored = [[(of_input < 0).sum().item() for of_input in level.chunk(3)] for level in labels]
+    assert all(level[0] == level[2] == 0 for level in ignored)
+    assert sum(level[1] for level in ignored) > 0
+    assert [len(level) for level in boxes] == [len(level) for level in labels]
+
+
+def test_fcos_in_place_of_an_rpn_ignores_invalid_objects_of_any_class():
+    # An RPN has one class, and two-stage detectors leave the classes of ignored instances alone.
+    _, features = dense_head('fcos')
+    torch.manual_seed(0)
+    head = MODELS.build(dict(type='SNIPERFCOSHead', num_classes=1, **SMALL))
+    cfg = ConfigDict(
+        nms_pre=10, max_per_img=5, score_thr=0, nms=dict(type='nms', iou_threshold=0.5)
+    )
+    losses = [
+        head.loss_and_predict(features, [sample([VALID], [(INVALID[0], label)])], cfg)[0]
+        for label in (0, 1, 2)
+    ]
+    dropped, _ = head.loss_and_predict(features, [sample([VALID], [])], cfg)
+    assert losses[0]['loss_cls'] == losses[1]['loss_cls'] == losses[2]['loss_cls']
+    assert losses[0]['loss_cls'] < dropped['loss_cls']
+
+
 DETECTION = dict(num_classes=NUM_CLASSES, embed_dims=16, num_pred_layer=3)
 QUERIES, PROPOSALS, LAYERS = 12, 20, 2
 ON_VALID, ON_INVALID = 3, 7  # queries, and proposals, that predict exactly these boxes

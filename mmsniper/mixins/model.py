@@ -20,16 +20,16 @@ DENSE_HEADS = {
     'DINOHead': 'SNIPERDINOHead',
 }
 
-# One-stage heads that leave out of their losses what their assigner ignores.
+# Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset((
-    'RetinaHead', 'RetinaSepBNHead', 'ATSSHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead',
-    'RPNHead',
+    'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RPNHead', 'RTMDetHead', 'RTMDetSepBNHead',
+    'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead',
 ))  # fmt: skip
 
-# Assigners with which "what the assigner would give to an invalid object" is ignored.
+# Assigners that are wrapped in an IgnoreInvalidAssigner.
 ASSIGNERS = frozenset((
-    'ATSSAssigner', 'TaskAlignedAssigner', 'SimOTAAssigner', 'DynamicSoftLabelAssigner',
-    'HungarianAssigner',
+    'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner',
+    'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner',
 ))  # fmt: skip
 
 _PAD_DIVISOR = 32
@@ -50,29 +50,45 @@ def sniper_model(
     Raises:
         ValueError: If a head or an assigner has no SNIPER version; the message says what does.
     """
-    train = detector.get('train_cfg') or ConfigDict()
+    train = detector.get('train_cfg') or {}
     exchanged: list[str] = []
-    if 'roi_head' in detector or detector.type == 'RPN':
-        _check_ignoring(_part(detector, 'rpn_head'), 'rpn_head')
-        train.rpn.assigner = range_aware(train.rpn.assigner)
-        exchanged.append(train.rpn.assigner.type)
     if 'roi_head' in detector:
+        exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
         head = detector.roi_head
         head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
         head.pyramid = pyramid
         exchanged.append(head.type)
-    elif detector.type != 'RPN':
-        head = _part(detector, 'bbox_head')
-        if head.type not in IGNORING_HEADS:
-            head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetHeadMixin')
-            exchanged.append(head.type)
-        if head.type != 'SNIPERFCOSHead':  # the others assign by assigners
-            for key in [key for key in train if key.endswith('assigner')]:
-                train[key] = range_aware(train[key])
-                exchanged.append(train[key].type)
+    elif detector.type == 'RPN':
+        exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
+    else:
+        exchanged += _exchange_dense(detector, 'bbox_head', train)
     if notes is not None:
-        notes.append(f'ranges are known to {", ".join(exchanged)}')
+        notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     _shape_batches(detector, pyramid['chip_size'])
+
+
+def _exchange_dense(
+    detector: ConfigDict, name: str, train_cfg: ConfigDict | None
+) -> list[str]:
+    """Exchange a dense head and its assigners; returns what took their place."""
+    head, exchanged = _part(detector, name), []
+    if head.type not in IGNORING_HEADS:
+        head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
+        exchanged.append(head.type)
+    if head.type != 'SNIPERFCOSHead':  # the others assign by assigners
+        exchanged += _exchange_assigners(train_cfg or {})
+    return exchanged
+
+
+def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
+    exchanged = []
+    for key, value in train_cfg.items():
+        if key.endswith('assigner'):
+            train_cfg[key] = range_aware(value)
+            exchanged.append(train_cfg[key].type)
+        elif isinstance(value, ConfigDict):  # RepPoints has two stages
+            exchanged += _exchange_assigners(value)
+    return exchanged
 
 
 def range_aware(assigner: ConfigDict) -> ConfigDict:
@@ -109,14 +125,6 @@ def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str
             f'make one, see {mixin} in docs/detectors.md'
         )
     return versions[head.type]
-
-
-def _check_ignoring(head: ConfigDict, name: str) -> None:
-    if head.type not in IGNORING_HEADS:
-        raise ValueError(
-            f'{name} is a {head.type}, of which it is not known that it leaves ignored boxes out '
-            f'of its losses; that is known of {", ".join(sorted(IGNORING_HEADS))}'
-        )
 
 
 def _shape_batches(detector: ConfigDict, chip_size: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
 
-from .assigners import split_ignored
+from .assigners import append_invalid, split_ignored
 from .level_range import LevelRange
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
@@ -39,20 +39,9 @@ def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetD
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
     """
-    valid = sample.gt_instances
     regions, invalid = split_ignored(sample.get('ignored_instances'))
-    objects = InstanceData(**dict(valid.items()))
-    if invalid is not None and len(invalid):
-        fields = valid.keys()
-        missing = sorted(set(fields) - set(invalid.keys()))
-        if missing:
-            raise ValueError(
-                f'ignored_instances lack {missing}, which gt_instances have; invalid objects take '
-                f'part in assignment and need the same fields'
-            )
-        same_fields = InstanceData(**{key: invalid[key] for key in fields})
-        objects = InstanceData.cat([objects, same_fields])
-    objects.set_metainfo({'level_range': level_range, 'num_valid': len(valid)})
+    objects = append_invalid(sample.gt_instances, invalid)
+    objects.set_metainfo({'level_range': level_range})
     sample = sample.new()
     sample.gt_instances = objects
     if regions is not None:

@@ -4,8 +4,8 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='MobileNetV2',
-        out_indices=(1, 2, 4, 6),
+        out_indices=(1, 2, 4, 7),
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
     ),
-    neck=dict(in_channels=[24, 32, 96, 320]),
+    neck=dict(in_channels=[24, 32, 96, 1280]),
 )

@@ -68,8 +68,12 @@ def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> Instanc
                 f'ignored_instances lack {missing}, which gt_instances have; invalid objects take '
                 f'part in assignment and need the same fields'
             )
-        same_fields = InstanceData(**{key: invalid[key] for key in fields})
-        objects = InstanceData.cat([objects, same_fields])
+        same_fields = {key: invalid[key] for key in fields}
+        if 'masks' in fields:
+            # The data preprocessor pads the masks of gt_instances only.
+            size = valid.masks.height, valid.masks.width
+            same_fields['masks'] = invalid.masks.pad(size)
+        objects = InstanceData.cat([objects, InstanceData(**same_fields)])
     objects.set_metainfo({'num_valid': len(valid)})
     return objects
 

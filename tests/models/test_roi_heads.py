@@ -192,6 +192,18 @@ class TestInvalidObjects:
         np.testing.assert_array_equal(seen.gt_instances.masks.to_ndarray(), expected)
         assert seen.ignored_instances.bboxes.tolist() == [crowd]
 
+    @pytest.mark.parametrize('kind', ['bitmap', 'polygon'])
+    @pytest.mark.parametrize('gt', [[VALID], []], ids=['valid', 'none valid'])
+    def test_masks_of_both_have_one_size_where_a_small_chip_was_padded(self, gt, kind):
+        """The data preprocessor pads the masks of gt_instances only."""
+        data = sample(gt, [1] * len(gt), [INVALID], [2], mask_kind=kind)
+        data.gt_instances.masks = data.gt_instances.masks.pad((SIZE + 28, SIZE + 60))
+        masks = with_invalid_objects(data, LevelRange(((0, 16),))).gt_instances.masks
+        assert (masks.height, masks.width) == (SIZE + 28, SIZE + 60)
+        expected = rectangles([*gt, INVALID], kind).to_ndarray()
+        np.testing.assert_array_equal(masks.to_ndarray()[:, :SIZE, :SIZE], expected)
+        assert masks.to_ndarray().sum() == expected.sum()
+
     def test_masks_of_invalid_objects_are_learned(self, make_head, monkeypatch):
         head = make_head('mask')
         targets = []

@@ -7,6 +7,10 @@ _base_ = [
     '../_base_/sniper_two_stage.py',
     '../_base_/pyramids/visdrone.py',
 ]
+# Proposals in the regions that VisDrone ignores are no background.
+ignoring = dict(assigner=dict(ignore_iof_thr=0.5))
 model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=10)), test_cfg=dict(rcnn=dict(max_per_img=500))
+    roi_head=dict(bbox_head=dict(num_classes=10)),
+    train_cfg=dict(rpn=ignoring, rcnn=ignoring),
+    test_cfg=dict(rcnn=dict(max_per_img=500)),
 )

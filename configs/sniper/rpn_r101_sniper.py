@@ -20,7 +20,7 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadLargeImageFromFile', backend_args=_base_.backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='ChipSampler', pyramid=pyramid),
     dict(type='ScaleRangeFilter', pyramid=pyramid),

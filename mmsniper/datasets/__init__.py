@@ -3,6 +3,7 @@
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex
 from mmsniper.datasets.chip_sampler import ChipSampler
 from mmsniper.datasets.level_resize import LevelResize
+from mmsniper.datasets.load_large_image import LoadLargeImageFromFile
 from mmsniper.datasets.samplers import ChipAwareSampler, read_annotations
 from mmsniper.datasets.scale_range_filter import IGNORE_REGION, ScaleRangeFilter
 
@@ -14,6 +15,7 @@ __all__ = [
     'ChipIndex',
     'ChipSampler',
     'LevelResize',
+    'LoadLargeImageFromFile',
     'ScaleRangeFilter',
     'read_annotations',
 ]

@@ -73,8 +73,8 @@ def sniper_pipeline(
     """A training pipeline that cuts a chip out instead of resizing the image.
 
     ``ChipSampler`` and ``ScaleRangeFilter`` follow ``LoadAnnotations``; the
-    ``SCALE_TRANSFORMS`` are left out, also inside ``RandomChoice`` and the like. All others
-    (flips, colours, one's own) stay in their order.
+    ``SCALE_TRANSFORMS`` are left out, also inside ``RandomChoice`` and the like. Images are loaded
+    by ``LoadLargeImageFromFile``. All others (flips, colours, one's own) stay in their order.
 
     Args:
         pipeline: Configs of the transforms. Left as it is.
@@ -92,6 +92,9 @@ def sniper_pipeline(
             f'the training pipeline ({types}) has no LoadAnnotations, after which the chip is cut '
             f'out'
         )
+    for transform in pipeline:
+        if _type(transform) == 'LoadImageFromFile':
+            transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
     first = loading[-1] + 1
     cut = [ConfigDict(type=name, pyramid=pyramid) for name in ('ChipSampler', 'ScaleRangeFilter')]
     return [*pipeline[:first], *cut, *pipeline[first:]]

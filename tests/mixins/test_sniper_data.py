@@ -33,9 +33,18 @@ def batch_size(*transforms, images=2):
 
 def test_the_chip_is_cut_right_after_the_annotations_are_loaded():
     found = sniper_pipeline(pipeline(RESIZE, dict(type='RandomFlip', prob=0.5)), PYRAMID)
-    assert types(found) == ['LoadImageFromFile', 'LoadAnnotations', 'ChipSampler',
+    assert types(found) == ['LoadLargeImageFromFile', 'LoadAnnotations', 'ChipSampler',
                             'ScaleRangeFilter', 'RandomFlip', 'PackDetInputs']
     assert found[2].pyramid == found[3].pyramid == PYRAMID
+
+
+def test_images_are_loaded_once_instead_of_twice_with_the_same_arguments():
+    found = sniper_pipeline(
+        [ConfigDict(type='LoadImageFromFile', backend_args=None, to_float32=True),
+         ConfigDict(LOAD[1])], PYRAMID)
+    assert found[0] == dict(type='LoadLargeImageFromFile', backend_args=None, to_float32=True)
+    mine = sniper_pipeline([ConfigDict(type='MyLoader'), ConfigDict(LOAD[1])], PYRAMID)
+    assert mine[0] == dict(type='MyLoader')
 
 
 @pytest.mark.parametrize('name', sorted(SCALE_TRANSFORMS))

@@ -129,6 +129,18 @@ def test_masks_and_the_stages_of_a_cascade_stay():
         assert mine.bbox_coder.stds == theirs.bbox_coder.target_stds
 
 
+def test_a_detector_within_another_is_reduced_and_a_branch_of_its_maps_fits():
+    cfg = stock(RETINANET)
+    cfg.model = dict(
+        type='AutoFocus', detector=cfg.model, focus_head=dict(in_channels=256, feat_channels=256),
+        view_test_cfg=dict(nms_pre=9000),
+    )  # fmt: skip
+    model = reduced(cfg).model
+    assert model.detector == reduced(stock(RETINANET)).model
+    assert model.focus_head == dict(in_channels=32, feat_channels=32)
+    assert model.view_test_cfg.nms_pre == 1000
+
+
 def test_layers_and_queries_are_lowered_never_raised():
     cfg = stock(DETR)
     cfg.model.update(num_queries=40)

@@ -41,6 +41,16 @@ ENOUGH = 0.99
 # Sizes of this ratio count at two neighbouring levels (paper: 2.5 and 1.25).
 OVERLAP = (1.5, 2.0)
 _MIN_RATIO = 1.25  # of the scales of two levels
+_NEAR = 1.2
+"""Objects of up to this times as large as an end of a range, or as small, are near it. A level
+ignores the objects beyond its range in training. Those near its end it reports at test time
+nevertheless, badly, and with an error of this factor (two squares of IoU 0.7) in its range."""
+_MOVE = 0.3
+"""What must be gained, as `_Needs.near` counts, to move an overlap by a factor of 2. So it stays
+where sizes are best, unless there is a clear valley of the distribution of sizes beside it."""
+_FARTHEST = 2.0  # by which an overlap is moved down; upwards, objects must not get too large
+_STEPS = 24  # places that are tried, from one size to its double
+
 # By what pixels are multiplied for each level, as each is run on the whole image at test time, and
 # for less overlap, as fewer objects are learned at two resolutions.
 _LEVEL, _LESS_OVERLAP = 1.1, 1.2
@@ -84,7 +94,11 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
        counts at the coarser level as soon as it is large enough there, and a level with no boxes
        is left out. If 1. and 3. nearly agree, one level is enough; so it is if 3. alone shows the
        smallest objects at 1/8 of a chip and 32 px.
-    5. Of the pyramids of both kinds of coarsest level, with overlaps of up to 2 and of 1.5: those
+    5. *Overlaps* are moved to a valley of the distribution of sizes, where there is one within a
+       factor of 2 and sizes stay good: few objects should be near an end of a range. A level does
+       not learn the objects beyond its range; what it reports of those near its end at test time
+       is bad, and an error in size puts it into the range.
+    6. Of the pyramids of both kinds of coarsest level, with overlaps of up to 2 and of 1.5: those
        with at least 99% of the boxes at a good size (or else with the most), and of these the one
        with the fewest pixels, where a further level counts as a tenth more and less overlap as
        a fifth more. Pixels are counted by planning a sample of the images.
@@ -201,6 +215,7 @@ class _Needs:
         image: Longer side of the large images, original px.
         fine: Factor of the finest level.
         chip_size: Side of a chip.
+        sizes: Of all boxes, original px, in ascending order.
     """
 
     smallest: float
@@ -209,6 +224,7 @@ class _Needs:
     image: float
     fine: float
     chip_size: int
+    sizes: NDArray[np.float64]
 
     @classmethod
     def of(cls, table: AnnotationTable, chip_size: int | None) -> _Needs:
@@ -218,7 +234,8 @@ class _Needs:
         images = np.maximum(table.width, table.height)[np.diff(table.offset) > 0]
         fine = _rounded(_finest(smallest, chip_size or MAX_CHIP))
         chip_size = chip_size or _chip_size(fine, float(np.median(images)), median)
-        return cls(smallest, largest, most, float(np.percentile(images, 98)), fine, chip_size)
+        return cls(smallest, largest, most, float(np.percentile(images, 98)), fine, chip_size,
+                   np.sort(size))
 
     @property
     def whole(self) -> float:
@@ -229,6 +246,22 @@ class _Needs:
     def coarse(self) -> float:
         """Factor at which the largest objects are no larger than is good."""
         return _rounded(self.chip_size * self.most / self.largest, down=True)
+
+    def near(self, lo: float | NDArray, hi: float | NDArray) -> NDArray[np.float64]:
+        """How many objects are near the ends of the overlap from ``lo`` to ``hi``, original px.
+
+        Of the objects below ``hi`` the fraction near ``lo``, and of those above ``lo`` the
+        fraction near ``hi``, added: a small group of objects counts as much as a large one.
+        """
+        lo, hi = np.asarray(lo), np.asarray(hi)
+        near_lo, near_hi = (self._number(end * _NEAR) - self._number(end / _NEAR)
+                            for end in (lo, hi))
+        below, above = self._number(hi), len(self.sizes) - self._number(lo)
+        return near_lo / np.maximum(below, 1) + near_hi / np.maximum(above, 1)
+
+    def _number(self, size: float | NDArray) -> NDArray[np.int64]:
+        """Number of objects smaller than that."""
+        return np.searchsorted(self.sizes, size)
 
 
 def _finest(smallest: float, chip_size: int) -> float:
@@ -267,29 +300,69 @@ def _ladders(
     scales = [needs.fine, *(_rounded(needs.fine / ratio**i) for i in range(1, steps)), scale]
     rules = [*(ResizeRule(factor=s) for s in scales[:-1]), last]
     for overlap in OVERLAP:
-        sizes = network_sizes(table, _pyramid(needs, rules, scales, overlap))
-        used = [i for i, shown in enumerate(sizes) if i == 0 or len(shown)]
-        pyramid = _pyramid(needs, [rules[i] for i in used], [scales[i] for i in used], overlap)
-        yield pyramid, _LEVEL ** (len(used) - 1) * (_LESS_OVERLAP if overlap < max(OVERLAP) else 1)
+        pyramid = _used(needs, rules, scales, overlap, table)
+        yield pyramid, (_LEVEL ** (pyramid.num_levels - 1)
+                        * (_LESS_OVERLAP if overlap < max(OVERLAP) else 1))
+
+
+def _used(
+    needs: _Needs, rules: list[ResizeRule], scales: list[float], overlap: float,
+    table: AnnotationTable, sparse: bool = False,
+) -> ScalePyramid:
+    """The pyramid less the levels without boxes, except for the finest.
+
+    They are left out before overlaps are moved: a level that is of no use could get a few boxes.
+    """
+    pyramid = _pyramid(needs, rules, scales, overlap, sparse)
+    used = [i for i, shown in enumerate(network_sizes(table, pyramid)) if i == 0 or len(shown)]
+    if sparse and len(used) == len(rules):
+        return pyramid
+    sparse = len(used) == len(rules)  # else overlaps are elsewhere without those levels
+    return _used(needs, [rules[i] for i in used], [scales[i] for i in used], overlap, table, sparse)
 
 
 def _pyramid(
-    needs: _Needs, rules: list[ResizeRule], scales: list[float], overlap: float = OVERLAP[0]
+    needs: _Needs, rules: list[ResizeRule], scales: list[float], overlap: float = OVERLAP[0],
+    sparse: bool = False,
 ) -> ScalePyramid:
     """Ranges such that each level shows its objects at a good size."""
-    bounds = [_link(needs, a, b, overlap) for a, b in zip(scales, scales[1:])]
+    links = [_link(needs, a, b, overlap) for a, b in zip(scales, scales[1:])]
+    bounds = [_whole(*link) for link in (_sparse(needs, links, scales) if sparse else links)]
     lows, highs = [0, *(lo for lo, _ in bounds)], [*(hi for _, hi in bounds), None]
     return ScalePyramid(needs.chip_size, tuple(
         Level(rule, (lo, hi)) for rule, lo, hi in zip(rules, lows, highs)))
 
 
 def _link(needs: _Needs, fine: float, coarse: float, overlap: float) -> tuple[float, float]:
-    """Where the coarser of two levels begins and the finer ends, original px."""
-    lo, hi = GOOD[0] * needs.chip_size / coarse, needs.most * needs.chip_size / fine
-    if hi < OVERLAP[0] * lo:  # scales were rounded, or a level between them had no boxes
-        middle, half = math.sqrt(lo * hi), math.sqrt(OVERLAP[0])
-        lo, hi = middle / half, middle * half
-    hi = min(hi, overlap * lo)
+    """The overlap of two levels where sizes are best."""
+    lo, most = GOOD[0] * needs.chip_size / coarse, needs.most * needs.chip_size / fine
+    if most < OVERLAP[0] * lo:  # scales were rounded, or a level between them had no boxes
+        middle, half = math.sqrt(lo * most), math.sqrt(OVERLAP[0])
+        lo, most = middle / half, middle * half
+    return lo, min(most, overlap * lo)
+
+
+def _sparse(
+    needs: _Needs, links: list[tuple[float, float]], scales: list[float]
+) -> Iterator[tuple[float, float]]:
+    """The overlaps, each moved to where few objects are near its ends, original px.
+
+    The smallest objects stay below it, and two overlaps do not change places.
+    """
+    gaps = [min(b / a for a, b in zip(*pair)) for pair in zip(links, links[1:])]
+    for (lo, hi), fine, before, after in zip(links, scales, [math.inf, *gaps], [*gaps, math.inf]):
+        most = max(needs.most * needs.chip_size / fine, hi)
+        down = min(_FARTHEST, math.sqrt(before), max(lo / needs.smallest, 1))
+        up = min(most / hi, math.sqrt(after))
+        first, last = (math.floor(_STEPS * math.log2(by) + 1e-9) for by in (down, up))
+        octaves = np.arange(-first, last + 1) / _STEPS
+        near = needs.near(lo * 2**octaves, hi * 2**octaves)
+        move = 2 ** float(octaves[np.argmin(near + _MOVE * np.abs(octaves))])
+        yield lo * move, hi * move
+
+
+def _whole(lo: float, hi: float) -> tuple[float, float]:
+    """Rounded inwards, to tenths below 10."""
     step = 1 if lo >= 10 else 0.1
     return round(math.ceil(lo / step) * step, 1), round(math.floor(hi / step) * step, 1)
 

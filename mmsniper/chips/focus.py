@@ -25,18 +25,19 @@ class FocusMap:
         probability: Shape (rows, columns). The last row and column may reach beyond the window;
             cells that begin beyond it (the padding of a batch) are left out.
         box: The window (x1, y1, x2, y2) in original pixels.
-        cell: Side of a cell in original pixels: the stride of the map over the window's scale.
+        cell: Width and height of a cell in original pixels, the stride of the map over the window's
+            scale; or both as one number.
     """
 
     probability: NDArray
     box: tuple[float, float, float, float]
-    cell: float
+    cell: float | tuple[float, float]
 
     def __post_init__(self) -> None:
         if np.ndim(self.probability) != 2:
             raise ValueError(
                 f'a FocusPixel map has rows and columns, got shape {np.shape(self.probability)}')
-        if not self.cell > 0:
+        if not np.min(self.cell) > 0:
             raise ValueError(f'the side of a cell must be positive, got {self.cell!r}')
         x1, y1, x2, y2 = self.box
         if not (x2 > x1 and y2 > y1):
@@ -63,9 +64,9 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
     if not (isinstance(dilation, int) and dilation >= 1 and dilation % 2):
         raise ValueError(f'dilation must be an odd number of cells, got {dilation!r}')
     x1, y1, x2, y2 = focus.box
+    cell = np.broadcast_to(focus.cell, 2)
     # A cell that begins within rounding of the window's end shows nothing of it.
-    rows, columns = (
-        int(np.ceil(round(side / focus.cell, 6))) for side in (y2 - y1, x2 - x1))
+    columns, rows = np.ceil(np.round(np.array([x2 - x1, y2 - y1]) / cell, 6)).astype(int)
     pixels = np.asarray(focus.probability)[:rows, :columns] >= threshold
     if not pixels.any():
         return np.empty((0, 4))
@@ -77,7 +78,7 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
         for rows, columns in ndimage.find_objects(labels)
     ])
     corner = np.array([x1, y1, x1, y1])
-    return np.clip(spans * focus.cell + corner, corner, np.array([x2, y2, x2, y2]))
+    return np.clip(spans * np.tile(cell, 2) + corner, corner, np.array([x2, y2, x2, y2]))
 
 
 def merge_rectangles(

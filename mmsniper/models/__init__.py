@@ -6,17 +6,21 @@ from .assigners import (
     ignore_near_invalid,
     split_ignored,
 )
+from .autofocus import AutoFocus
 from .dense_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDINOHead,
     SNIPERFCOSHead,
     SNIPERSetPredictionMixin,
 )
+from .focus_head import FocusHead, focus_targets
 from .level_range import LevelRange
 from .roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
 from .tta import SNIPERTTAModel
 
 __all__ = [
+    'AutoFocus',
+    'FocusHead',
     'IgnoreInvalidAssigner',
     'LevelRange',
     'SNIPERCascadeRoIHead',
@@ -28,6 +32,7 @@ __all__ = [
     'SNIPERSetPredictionMixin',
     'SNIPERTTAModel',
     'ValidRangeAssigner',
+    'focus_targets',
     'ignore_near_invalid',
     'split_ignored',
 ]

@@ -1,0 +1,19 @@
+# AutoFocus on the toy scenes, on a CPU: the SNIPER config with a FocusPixel branch.
+_base_ = '../sniper/faster_rcnn_r18_sniper_toy.py'
+model = dict(
+    _delete_=True,
+    type='AutoFocus',
+    detector=_base_.model,
+    pyramid=_base_.pyramid,
+    focus_head=dict(type='FocusHead', in_channels=32, feat_channels=32),
+    thresholds=(0.02, 0.2),
+    tta_cfg=_base_.tta_model.tta_cfg,
+    view_test_cfg=_base_.tta_model.view_test_cfg,
+)
+# Coarse to fine on the image as it is. (Validation during training: one pass at the middle level.)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape')),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,0 +1,452 @@
+"""Coarse-to-fine inference: the finer levels see only where small objects are (AutoFocus)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.ops import batched_nms
+from mmdet.models.detectors import BaseDetector
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmsniper.chips.focus import FocusMap, focus_chips
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.tiling import overlapping_windows
+
+from .level_range import LevelRange
+
+Box = tuple[float, float, float, float]
+
+# Inputs are batched with others of the same size, rounded up to this.
+_SIZE_STEP = 32
+
+
+@dataclass(frozen=True)
+class FocusWindow:
+    """What the detector sees at once at a level.
+
+    Attributes:
+        image: Number of the image in the batch.
+        box: Window (x1, y1, x2, y2) in original pixels.
+        core: The part of it whose detections count, where windows overlap; all of it otherwise.
+    """
+
+    image: int
+    box: Box
+    core: Box
+
+
+@MODELS.register_module()
+class AutoFocus(BaseDetector):
+    """A detector with a FocusPixel branch, trained jointly and tested coarse to fine.
+
+    In training the losses are those of the detector and of the :class:`FocusHead`.
+
+    In testing (AutoFocus section 3) the coarsest level is seen whole. Where the branch finds small
+    objects, FocusChips are cut out of the original image and seen at the next finer level, and so
+    on. Each level keeps what is in its test range; what an edge of a chip cuts is dropped; all is
+    merged by ``tta_cfg``. Images and chips that are larger than ``max_side`` are seen in
+    overlapping windows, so that memory is bounded.
+
+    The image must come unresized, which a pipeline without ``Resize`` does:
+    ``[LoadImageFromFile, LoadAnnotations, PackDetInputs]``. An image that a pipeline *has* resized
+    (it has a ``scale_factor``) is detected as it is, which validation at one scale and
+    ``SNIPERTTAModel`` need.
+
+    Without a ``focus_head`` the detector's own detections tell where to look: cells that show a
+    detection of a small object have its score as their probability.
+
+    Checkpoints of the detector alone are loaded as well.
+
+    Args:
+        detector: The detector's config, with a backbone and its ``data_preprocessor``.
+        pyramid: The config's pyramid; its test rules and test ranges are used.
+        focus_head: Config of the branch. Default: None, see above.
+        thresholds: Least probability of a FocusPixel for each step, coarse to fine, or one for
+            all. Default: 0.02, and 0.2 for the last of several steps, as in the authors' release.
+        dilation: Side of the square that FocusPixels are dilated by, cells. Default: 3.
+        least_side: Least side of a FocusChip in pixels of the level at which it is seen. Default:
+            None, the pyramid's chip size, which the detector was trained on.
+        edge: Detections within so many pixels of an edge of their chip that is none of the image
+            are dropped. Default: 10, as in the release.
+        max_side: Longest side of an input. Default: 2048.
+        batch_pixels: Pixels that inputs of a batch have together, at most. Default: 2 ** 22.
+        small: Without a focus head, sizes (sqrt of area, input pixels) to look at again. Default:
+            (5, 64).
+        tta_cfg: ``nms`` and ``max_per_img`` of the merge. Default: Gaussian Soft-NMS, 100.
+        view_test_cfg: Merged into the detector's ``test_cfg`` while chips are seen, as in
+            ``SNIPERTTAModel``. Default: None.
+        init_cfg: Initialization.
+
+    Raises:
+        ValueError: If an argument is out of its range, or ``detector`` has no preprocessor.
+    """
+
+    def __init__(
+        self,
+        detector: Mapping[str, Any],
+        pyramid: ScalePyramid | Mapping[str, Any],
+        focus_head: Mapping[str, Any] | None = None,
+        thresholds: float | Sequence[float] | None = None,
+        dilation: int = 3,
+        least_side: float | None = None,
+        edge: float = 10,
+        max_side: int = 2048,
+        batch_pixels: int = 2**22,
+        small: tuple[float, float] = (5, 64),
+        tta_cfg: Mapping[str, Any] | None = None,
+        view_test_cfg: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if not detector.get('data_preprocessor'):
+            raise ValueError('the detector of AutoFocus needs its data_preprocessor')
+        self.detector = MODELS.build(detector)
+        self.data_preprocessor = self.detector.data_preprocessor
+        self.focus_head = MODELS.build(focus_head) if focus_head else None
+        self.pyramid = ScalePyramid.from_config(pyramid)
+        self.thresholds = _thresholds(thresholds, self.pyramid.num_levels - 1)
+        self.dilation = dilation
+        self.least_side = self.pyramid.chip_size if least_side is None else least_side
+        self.edge = edge
+        self.max_side, self.batch_pixels = max_side, batch_pixels
+        if not max_side > self.pyramid.chip_size:
+            raise ValueError(
+                f'max_side {max_side} must exceed the chip size, {self.pyramid.chip_size}: windows '
+                f'overlap by a chip'
+            )
+        self.small = tuple(small)
+        merge = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
+        self.tta_cfg = ConfigDict(tta_cfg or dict(nms=merge, max_per_img=100))
+        self.view_test_cfg = view_test_cfg
+        self.keep_maps = False  # for pictures: tools/infer.py sets it
+        self.register_load_state_dict_pre_hook(_accept_plain_detector)
+
+    # Training, and inputs that a pipeline has resized --------------------------------------------
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the detector and of the focus head."""
+        with self._features() as feats:
+            losses = self.detector.loss(batch_inputs, batch_data_samples)
+        if self.focus_head is not None:
+            shape = tuple(batch_inputs.shape[-2:])
+            losses.update(self.focus_head.loss(feats[-1], shape, batch_data_samples))
+        return losses
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """Detections of the detector on inputs as they are."""
+        return self.detector.predict(batch_inputs, batch_data_samples, rescale=rescale)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: Any = None) -> Any:
+        return self.detector._forward(batch_inputs, batch_data_samples)
+
+    def extract_feat(self, batch_inputs: Tensor) -> Any:
+        """Features of the detector."""
+        return self.detector.extract_feat(batch_inputs)
+
+    # Coarse to fine ------------------------------------------------------------------------------
+
+    def val_step(self, data: Mapping[str, Any]) -> SampleList:
+        """As :meth:`test_step`."""
+        return self.test_step(data)
+
+    def test_step(self, data: Mapping[str, Any]) -> SampleList:
+        """Detect coarse to fine, or, inputs that have a ``scale_factor``, as they are.
+
+        Args:
+            data: ``inputs``, images (3, H, W) in original pixels, and ``data_samples``.
+
+        Returns:
+            The samples with ``pred_instances``, and in their metainfo ``focus_chips`` (for each
+            level, fine to coarse, the chips in original pixels, shape (n, 4)) and
+            ``focus_pixels`` (pixels that the detector has seen). The instances have ``levels``,
+            the level at which each was seen. With ``keep_maps`` there is ``focus_maps``: for each
+            level, fine to coarse, a list of :class:`FocusMap`.
+        """
+        if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
+            return super().test_step(data)
+        return self.look(data['inputs'], data['data_samples'])
+
+    @torch.no_grad()
+    def look(self, images: Sequence[Tensor], samples: SampleList) -> SampleList:
+        """Detect coarse to fine in images (3, H, W) of original pixels."""
+        sizes = [(image.shape[2], image.shape[1]) for image in images]
+        chips = [[np.array([[0.0, 0.0, w, h]])] for w, h in sizes]
+        found: list[list[InstanceData]] = [[] for _ in images]
+        seen = [0] * len(images)
+        kept: list[list[list[FocusMap]]] = [[] for _ in images]
+        with self._view_settings():
+            for level in reversed(range(self.pyramid.num_levels)):
+                maps: list[list[FocusMap]] = [[] for _ in images]
+                windows = [
+                    window for i, size in enumerate(sizes)
+                    for window in self._windows(i, chips[i][-1], size, level)
+                ]
+                for window, instances, focus, pixels in self._see(images, windows, level):
+                    found[window.image].append(self._keep(instances, window, level, sizes))
+                    maps[window.image].append(focus)
+                    seen[window.image] += pixels
+                if self.keep_maps:
+                    for i in range(len(images)):
+                        kept[i].insert(0, maps[i])
+                if level:
+                    for i, size in enumerate(sizes):
+                        chips[i].append(self._chips(maps[i], size, level))
+        results = [
+            self._result(sample, instances, levels[::-1], pixels)
+            for sample, instances, levels, pixels in zip(samples, found, chips, seen)
+        ]
+        if self.keep_maps:
+            for result, levels in zip(results, kept):
+                result.set_metainfo(dict(focus_maps=levels))
+        return results
+
+    def _chips(self, maps: list[FocusMap], size: tuple[int, int], level: int) -> np.ndarray:
+        """FocusChips for the level below ``level``."""
+        least = self.least_side / self._scale(size, level - 1)
+        step = self.pyramid.num_levels - 1 - level
+        return focus_chips(maps, self.thresholds[step], *size, least, self.dilation)
+
+    def _scale(self, size: tuple[int, int], level: int) -> float:
+        return float(self.pyramid.scales(*size, test=True)[level])
+
+    def _windows(
+        self, image: int, chips: np.ndarray, size: tuple[int, int], level: int
+    ) -> Iterator[FocusWindow]:
+        """Chips, and windows over those that are too large to be seen at once."""
+        scale = self._scale(size, level)
+        for x1, y1, x2, y2 in chips.tolist():
+            if max(x2 - x1, y2 - y1) * scale <= self.max_side:
+                box = (x1, y1, x2, y2)
+                yield FocusWindow(image, box, box)
+                continue
+            boxes, cores = overlapping_windows(
+                x2 - x1, y2 - y1, self.max_side / scale, self.pyramid.chip_size / scale)
+            corner = np.array([x1, y1, x1, y1])
+            for box, core in zip((boxes + corner).tolist(), (cores + corner).tolist()):
+                yield FocusWindow(image, tuple(box), tuple(core))
+
+    def _see(
+        self, images: Sequence[Tensor], windows: Sequence[FocusWindow], level: int
+    ) -> Iterator[tuple[FocusWindow, InstanceData, FocusMap, int]]:
+        """Run the detector on windows, those of one size together.
+
+        Yields:
+            A window, its detections in original pixels, its FocusPixel map, its pixels.
+        """
+        scales = {w.image: self._scale(_size(images[w.image]), level) for w in windows}
+        for batch in _batches(windows, scales, self.batch_pixels):
+            views = [_cut(images[w.image], w.box, scales[w.image]) for w in batch]
+            data = self.data_preprocessor(
+                dict(inputs=[v for v, _ in views], data_samples=[s for _, s in views]), False)
+            shape = tuple(data['inputs'].shape[-2:])
+            with self._features() as feats:
+                results = self.detector.predict(data['inputs'], data['data_samples'], rescale=True)
+            maps = self._probabilities(feats, shape, results)
+            for window, (view, sample), result, focus in zip(batch, views, results, maps):
+                instances = result.pred_instances
+                corner = sample.metainfo['corner']
+                instances.bboxes = instances.bboxes + instances.bboxes.new_tensor(corner * 2)
+                height, width = view.shape[-2:]
+                scale_w, scale_h = sample.metainfo['scale_factor']
+                cell = (self._stride / scale_w, self._stride / scale_h)
+                x, y = corner
+                box = (x, y, x + width / scale_w, y + height / scale_h)
+                yield window, instances, FocusMap(focus, box, cell), width * height
+
+    @property
+    def _stride(self) -> int:
+        return 16 if self.focus_head is None else self.focus_head.stride
+
+    def _probabilities(
+        self, feats: list[Sequence[Tensor]], shape: tuple[int, int], results: SampleList
+    ) -> list[np.ndarray]:
+        if self.focus_head is not None:
+            return list(self.focus_head.predict(feats[-1], shape).cpu().numpy())
+        shape = tuple(-(-side // self._stride) for side in shape)
+        return [
+            _small_detections(result, shape, self._stride, self.small).cpu().numpy()
+            for result in results
+        ]
+
+    def _keep(
+        self, instances: InstanceData, window: FocusWindow, level: int,
+        sizes: Sequence[tuple[int, int]],
+    ) -> InstanceData:
+        """Detections in the level's range that no edge of the window cuts."""
+        size = sizes[window.image]
+        boxes = instances.bboxes
+        lo, hi = self.pyramid.ranges(test=True)[level].tolist()
+        keep = LevelRange(((lo, hi),)).contains(boxes)
+        keep &= uncut(boxes, window.box, size, self.edge / self._scale(size, level))
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        low, high = boxes.new_tensor(window.core).split(2)
+        # The last core ends where the window does, and holds a centre on that edge.
+        last = high >= boxes.new_tensor(window.box[2:])
+        keep &= ((centre >= low) & ((centre < high) | last)).all(dim=1)
+        levels = torch.full_like(instances.labels, level)
+        return InstanceData(
+            bboxes=boxes[keep], scores=instances.scores[keep], labels=instances.labels[keep],
+            levels=levels[keep])
+
+    def _result(
+        self, sample: DetDataSample, instances: list[InstanceData], chips: list[np.ndarray],
+        pixels: int,
+    ) -> DetDataSample:
+        """Merge the detections of all levels."""
+        merged = InstanceData.cat(instances)
+        if len(merged):
+            boxes, keep = batched_nms(
+                merged.bboxes, merged.scores, merged.labels, self.tta_cfg.nms)
+            most = self.tta_cfg.max_per_img
+            merged = InstanceData(
+                bboxes=boxes[:most, :4], scores=boxes[:most, 4],
+                labels=merged.labels[keep][:most], levels=merged.levels[keep][:most])
+        result = sample.new()
+        result.pred_instances = merged
+        result.set_metainfo(dict(focus_chips=chips, focus_pixels=pixels))
+        return result
+
+    # Seams ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _features(self) -> Iterator[list[Sequence[Tensor]]]:
+        """Collect the features that the detector computes meanwhile."""
+        feats: list[Sequence[Tensor]] = []
+        source = self.detector.neck if self.detector.with_neck else self.detector.backbone
+        handle = source.register_forward_hook(lambda module, args, output: feats.append(output))
+        try:
+            yield feats
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _view_settings(self) -> Iterator[None]:
+        """Let the detector use ``view_test_cfg`` for a while."""
+        if not self.view_test_cfg:
+            yield
+            return
+        two_stage = 'rcnn' in self.view_test_cfg
+        head = self.detector.roi_head if two_stage else self.detector.bbox_head
+        own = head.test_cfg
+        changes = self.view_test_cfg['rcnn'] if two_stage else self.view_test_cfg
+        head.test_cfg = ConfigDict({**own, **changes})
+        try:
+            yield
+        finally:
+            head.test_cfg = own
+
+
+def uncut(
+    boxes: Tensor, window: Box, size: tuple[int, int], edge: float
+) -> Tensor:
+    """Which boxes do not touch an edge of their window that is not an edge of the image.
+
+    Args:
+        boxes: Shape (n, 4), xyxy in original pixels.
+        window: The window in original pixels.
+        size: Width and height of the image.
+        edge: How near is touching, original pixels.
+
+    Returns:
+        Bool tensor of shape (n,).
+    """
+    (x1, y1, x2, y2), (width, height) = window, size
+    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for inner, distance in (
+        (x1 > 0, boxes[:, 0] - x1), (y1 > 0, boxes[:, 1] - y1),
+        (x2 < width, x2 - boxes[:, 2]), (y2 < height, y2 - boxes[:, 3]),
+    ):  # fmt: skip
+        if inner:
+            kept &= distance > edge
+    return kept
+
+
+def _thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[float, ...]:
+    if given is None:
+        given = [0.02] * (steps - 1) + [0.2] if steps > 1 else [0.02] * steps
+    if not isinstance(given, Sequence):
+        given = [given] * steps
+    if len(given) != steps or not all(t >= 0 for t in given):
+        raise ValueError(
+            f'thresholds must be one number of at least 0 for each of the {steps} steps from a '
+            f'level to the next finer one, or one for all; got {given!r}'
+        )
+    return tuple(float(t) for t in given)
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[2], image.shape[1]
+
+
+def _cut(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
+    """A window of an image at a level's scale, as a pipeline would give it."""
+    width, height = _size(image)
+    x1, y1 = (max(int(np.floor(v + 1e-6)), 0) for v in box[:2])
+    x2, y2 = (min(int(np.ceil(v - 1e-6)), side) for v, side in zip(box[2:], (width, height)))
+    crop = image[:, y1:y2, x1:x2]
+    out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
+    # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
+    pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1), corner=(x1, y1),
+        scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
+    ))  # fmt: skip
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
+
+
+def _batches(
+    windows: Sequence[FocusWindow], scales: Mapping[int, float], batch_pixels: int
+) -> Iterator[list[FocusWindow]]:
+    """Windows of one padded size together, up to a number of pixels."""
+    sizes: dict[tuple[int, int], list[FocusWindow]] = {}
+    for window in windows:
+        x1, y1, x2, y2 = window.box
+        scale = scales[window.image]
+        size = tuple(
+            int(np.ceil(side * scale / _SIZE_STEP)) * _SIZE_STEP for side in (x2 - x1, y2 - y1))
+        sizes.setdefault(size, []).append(window)
+    for (width, height), same in sorted(sizes.items(), key=lambda item: item[0]):
+        number = max(batch_pixels // (width * height), 1)
+        for first in range(0, len(same), number):
+            yield same[first:first + number]
+
+
+def _small_detections(
+    result: DetDataSample, shape: tuple[int, int], stride: int, small: tuple[float, float]
+) -> Tensor:
+    """Greatest score of a small detection in each cell of a map."""
+    instances = result.pred_instances
+    scale = instances.bboxes.new_tensor(result.metainfo['scale_factor']).repeat(2)
+    boxes = instances.bboxes * scale
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
+    focus = (size > small[0]) & (size < small[1])
+    cells = boxes[focus] / stride
+    starts, stops = cells[:, :2].floor().int().tolist(), cells[:, 2:].ceil().int().tolist()
+    scores = instances.scores[focus].tolist()
+    grid = torch.zeros(shape)
+    for (x1, y1), (x2, y2), score in zip(starts, stops, scores):
+        grid[y1:y2, x1:x2].clamp_(min=score)
+    return grid
+
+
+def _accept_plain_detector(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any
+) -> None:
+    """Weights of the detector alone are those of ``detector``."""
+    own = (f'{prefix}detector.', f'{prefix}focus_head.')
+    if any(key.startswith(own[0]) for key in state_dict):
+        return
+    for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]:
+        state_dict[own[0] + key[len(prefix):]] = state_dict.pop(key)

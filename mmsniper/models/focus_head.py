@@ -1,0 +1,189 @@
+"""The branch that tells where small objects are: FocusPixels (AutoFocus section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn import ConvModule
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from .assigners import split_ignored
+
+POSITIVE, NEGATIVE, DONT_CARE = 1, 0, -1
+
+
+def focus_targets(
+    objects: Tensor,
+    regions: Tensor,
+    shape: tuple[int, int],
+    stride: int = 16,
+    small: tuple[float, float] = (5, 64),
+    ignored: float = 90,
+) -> Tensor:
+    """Which cells of a map show small objects.
+
+    A cell is positive if it overlaps an object whose sqrt(area) is in ``small`` (both ends
+    excluded); don't-care if it overlaps one that is smaller still, one up to ``ignored``, or an
+    ignore region; negative otherwise. A positive wins over a don't-care.
+
+    Args:
+        objects: Boxes of all objects, valid or not, shape (n, 4), xyxy in input pixels.
+        regions: Boxes of ignore regions, shape (m, 4).
+        shape: Rows and columns of the map.
+        stride: Input pixels of a cell.
+        small: Sizes of objects to focus on.
+        ignored: Sizes from ``small[1]`` up to this (excluded) are don't-care.
+
+    Returns:
+        Shape (rows, columns), int64: 1, 0 or -1.
+    """
+    size = (objects[:, 2:] - objects[:, :2]).clamp(min=0).prod(dim=1).sqrt()
+    positive = (size > small[0]) & (size < small[1])
+    dont_care = ~positive & (size < ignored)
+    targets = objects.new_full(shape, NEGATIVE, dtype=torch.long)
+    targets[_touched(torch.cat([objects[dont_care], regions]), shape, stride)] = DONT_CARE
+    targets[_touched(objects[positive], shape, stride)] = POSITIVE
+    return targets
+
+
+def _touched(boxes: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
+    """Cells that share an area with any of the boxes."""
+    rows, columns = (
+        torch.arange(count, device=boxes.device, dtype=boxes.dtype) * stride for count in shape
+    )
+    across = (columns < boxes[:, 2, None]) & (columns + stride > boxes[:, 0, None])
+    down = (rows < boxes[:, 3, None]) & (rows + stride > boxes[:, 1, None])
+    # A sum of products of booleans, as a matrix product: no (n, rows, columns) in between.
+    return down.float().t() @ across.float() > 0
+
+
+@MODELS.register_module()
+class FocusHead(BaseModule):
+    """Predicts, for each cell of the stride-16 map, whether it shows a small object.
+
+    A 3x3 and a 1x1 convolution on the feature that the detector has already computed, and a
+    two-way softmax (AutoFocus section 3.1). :class:`~mmsniper.models.AutoFocus` trains it with its
+    detector and looks again, at the next finer level, where it fires.
+
+    Args:
+        in_channels: Channels of the feature maps.
+        feat_channels: Channels between the convolutions. Default: 256.
+        stride: Stride of the map to use; the detector must have one of it. Default: 16.
+        small: Sizes (sqrt of area, input pixels, both excluded) that are to be looked at again.
+            Default: (5, 64), as in the paper.
+        ignored: Sizes from ``small[1]`` up to this are don't-care. Default: 90.
+        loss_weight: Weight of the loss. Default: 1.
+        init_cfg: Initialization. Default: normal, of 0.01, as the RPN's.
+
+    Raises:
+        ValueError: If ``small`` and ``ignored`` are not ascending.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        feat_channels: int = 256,
+        stride: int = 16,
+        small: tuple[float, float] = (5, 64),
+        ignored: float = 90,
+        loss_weight: float = 1.0,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
+        if not 0 <= small[0] < small[1] <= ignored:
+            raise ValueError(
+                f'small and ignored must ascend, such as (5, 64) and 90; got {small} and {ignored}'
+            )
+        self.stride = stride
+        self.small, self.ignored = tuple(small), ignored
+        self.loss_weight = loss_weight
+        self.conv = ConvModule(in_channels, feat_channels, 3, padding=1)
+        self.cls = nn.Conv2d(feat_channels, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, 2, H, W) of a feature map (N, C, H, W)."""
+        return self.cls(self.conv(x))
+
+    def select(self, feats: Sequence[Tensor], input_shape: tuple[int, int]) -> Tensor:
+        """The feature map of this head's stride.
+
+        Args:
+            feats: Feature maps of the backbone or neck, each (N, C, H, W).
+            input_shape: Height and width of the (padded) input.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        strides = [round(input_shape[1] / feat.shape[-1]) for feat in feats]
+        if self.stride not in strides:
+            raise ValueError(
+                f'FocusHead needs a feature map of stride {self.stride}, the detector gives it '
+                f'strides {strides}: set its stride (inputs must be padded to a multiple of it, '
+                f'pad_size_divisor=32 in the data preprocessor)'
+            )
+        return feats[strides.index(self.stride)]
+
+    def predict(self, feats: Sequence[Tensor], input_shape: tuple[int, int]) -> Tensor:
+        """Probability of each cell to be a FocusPixel.
+
+        Args:
+            feats: Feature maps, each (N, C, H, W).
+            input_shape: Height and width of the input.
+
+        Returns:
+            Shape (N, rows, columns), float32.
+        """
+        logits = self(self.select(feats, input_shape)).float()
+        return logits.softmax(dim=1)[:, POSITIVE]
+
+    def loss(
+        self, feats: Sequence[Tensor], input_shape: tuple[int, int], samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Cross entropy over the cells that are not don't-care.
+
+        Args:
+            feats: Feature maps, each (N, C, H, W).
+            input_shape: Height and width of the input.
+            samples: Ground truth of each input: all objects count, those that are out of the
+                level's range as well, for these are what to look for at another level.
+
+        Returns:
+            ``loss_focus``, and for the log ``focus_recall`` and ``focus_precision`` of cells at a
+            probability of 0.5.
+        """
+        logits = self(self.select(feats, input_shape)).float()
+        targets = torch.stack([self.targets(sample, logits) for sample in samples])
+        counted = targets != DONT_CARE
+        loss = nn.functional.cross_entropy(
+            logits, targets, ignore_index=DONT_CARE, reduction='sum'
+        ) / counted.sum().clamp(min=1)
+        predicted = (logits[:, POSITIVE] > logits[:, NEGATIVE]) & counted
+        positive = targets == POSITIVE
+        hits = (predicted & positive).sum()
+        return dict(
+            loss_focus=loss * self.loss_weight,
+            focus_recall=hits / positive.sum().clamp(min=1),
+            focus_precision=hits / predicted.sum().clamp(min=1),
+        )
+
+    def targets(self, sample: DetDataSample, logits: Tensor) -> Tensor:
+        """Targets (rows, columns) of one input; ``logits`` tells shape and device."""
+        regions, invalid = split_ignored(sample.get('ignored_instances'))
+        objects = torch.cat([
+            _boxes(part).to(logits.device) for part in (sample.gt_instances, invalid)])
+        regions = _boxes(regions).to(logits.device)
+        shape = tuple(logits.shape[-2:])
+        return focus_targets(objects, regions, shape, self.stride, self.small, self.ignored)
+
+
+def _boxes(instances: InstanceData | None) -> Tensor:
+    if instances is None:
+        return torch.empty(0, 4)
+    return get_box_tensor(instances.bboxes).float()

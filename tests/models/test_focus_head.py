@@ -1,0 +1,167 @@
+"""FocusPixels: their targets, their loss, where they attach."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmsniper.models import FocusHead, focus_targets
+
+
+def boxes(*rows):
+    return torch.tensor(rows).reshape(-1, 4).float()
+
+
+def square(x, y, side):
+    return [x, y, x + side, y + side]
+
+
+def targets(objects, regions=(), shape=(4, 4)):
+    return focus_targets(boxes(*objects), boxes(*regions), shape).tolist()
+
+
+def sample(valid, ignored=(), labels=None):
+    data = DetDataSample()
+    data.gt_instances = InstanceData(bboxes=boxes(*valid), labels=torch.zeros(len(valid)).long())
+    data.ignored_instances = InstanceData(bboxes=boxes(*ignored))
+    if labels is not None:
+        data.ignored_instances.labels = torch.tensor(labels)
+    return data
+
+
+# Targets -----------------------------------------------------------------------------------------
+
+
+def test_cells_that_overlap_a_small_object_are_positive():
+    """20 px from (10, 20): columns 0 and 1, rows 1 and 2."""
+    assert targets([square(10, 20, 20)]) == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0] * 4]
+
+
+def test_cells_that_an_object_only_touches_are_not():
+    assert targets([square(16, 16, 16)]) == [[0] * 4, [0, 1, 0, 0], [0] * 4, [0] * 4]
+
+
+@pytest.mark.parametrize(('side', 'expected'), [
+    (5, -1), (5.01, 1), (63.9, 1), (64, -1), (89.9, -1), (90, 0), (300, 0), (1, -1)])
+def test_sizes(side, expected):
+    assert targets([square(0, 0, side)], shape=(1, 1)) == [[expected]]
+
+
+def test_the_size_is_that_of_the_area():
+    assert targets([[0, 0, 160, 20]], shape=(1, 1)) == [[1]]  # sqrt(3200) = 56.6
+
+
+def test_a_positive_wins_over_a_dont_care():
+    assert targets([square(0, 0, 80), square(0, 0, 10)], shape=(1, 2)) == [[1, -1]]
+
+
+def test_regions_are_dont_care():
+    assert targets([], [[0, 0, 30, 10]], shape=(1, 3)) == [[-1, -1, 0]]
+    assert targets([square(0, 0, 10)], [[0, 0, 30, 10]], shape=(1, 3)) == [[1, -1, 0]]
+
+
+def test_no_objects():
+    assert targets([]) == [[0] * 4] * 4
+
+
+BOX = st.tuples(st.floats(-20, 70), st.floats(-20, 70), st.floats(0, 100), st.floats(0, 100))
+
+
+@given(st.lists(BOX, max_size=6), st.lists(BOX, max_size=2))
+@settings(max_examples=150, deadline=None)
+def test_targets_are_those_of_the_definition(objects, regions):
+    objects, regions = ([[x, y, x + w, y + h] for x, y, w, h in b] for b in (objects, regions))
+    found = targets(objects, regions)
+    # In single precision, as the targets are.
+    objects, regions = boxes(*objects).tolist(), boxes(*regions).tolist()
+    for row in range(4):
+        for column in range(4):
+            def overlaps(box, row=row, column=column):
+                x1, y1, x2, y2 = box
+                return (x1 < column * 16 + 16 and x2 > column * 16
+                        and y1 < row * 16 + 16 and y2 > row * 16)
+            sizes = [float((boxes(b)[:, 2:] - boxes(b)[:, :2]).prod().sqrt())
+                     for b in objects if overlaps(b)]
+            expected = 0
+            if any(map(overlaps, regions)) or any(s <= 5 or 64 <= s < 90 for s in sizes):
+                expected = -1
+            if any(5 < s < 64 for s in sizes):
+                expected = 1
+            assert found[row][column] == expected
+
+
+# The head ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def head():
+    torch.manual_seed(0)
+    return FocusHead(in_channels=4, feat_channels=8)
+
+
+def pyramid_features(size=64, strides=(4, 8, 16, 32)):
+    return [torch.randn(2, 4, size // s, size // s) for s in strides]
+
+
+def test_it_uses_the_map_of_its_stride_wherever_that_is(head):
+    feats = pyramid_features()
+    assert head.select(feats, (64, 64)) is feats[2]
+    assert head.select(feats[2:], (64, 64)) is feats[2]
+    assert head.predict(feats, (64, 64)).shape == (2, 4, 4)
+
+
+def test_a_detector_without_that_stride_is_refused(head):
+    with pytest.raises(ValueError, match=r'stride 16, the detector gives it strides \[4, 8\]'):
+        head.select(pyramid_features(strides=(4, 8)), (64, 64))
+
+
+def test_probabilities_are_of_the_positive_class(head):
+    with torch.no_grad():
+        head.cls.weight.zero_()
+        head.cls.bias.copy_(torch.tensor([0.0, math.log(3.0)]))
+    assert torch.allclose(head.predict(pyramid_features(), (64, 64)), torch.tensor(0.75))
+
+
+def test_invalid_objects_are_objects_and_unlabelled_or_crowd_boxes_are_regions(head):
+    """What is out of the level's range is what to look for at another level."""
+    logits = torch.zeros(1, 2, 1, 4)
+    valid, invalid, crowd = square(0, 0, 10), square(16, 0, 10), square(32, 0, 10)
+    assert head.targets(sample([valid], [invalid, crowd], [3, -1]), logits).tolist() == [
+        [1, 1, -1, 0]]
+    assert head.targets(sample([valid], [invalid]), logits).tolist() == [[1, -1, 0, 0]]
+
+
+def test_dont_care_cells_have_no_part_in_the_loss(head):
+    feats = pyramid_features()
+    data = [sample([square(0, 0, 80)]), sample([square(0, 0, 80)])]  # covers all: don't-care
+    losses = head.loss(feats, (64, 64), data)
+    assert losses['loss_focus'] == 0
+    losses['loss_focus'].backward()
+    assert all((p.grad == 0).all() for p in head.parameters())
+
+
+def test_recall_and_precision_are_of_the_cells_that_count(head):
+    """Four cells in a row: hit, miss, false alarm, and an alarm on a don't-care."""
+    logits = torch.tensor([9.0, -9.0, 9.0, 9.0])
+    head.forward = lambda x: torch.stack([torch.zeros(1, 1, 4), logits.view(1, 1, 4)], dim=1)
+    data = [sample([square(0, 0, 10), square(16, 0, 10), ], [square(48, 0, 10)], [-1])]
+    losses = head.loss([torch.zeros(1, 4, 1, 4)], (16, 64), data)
+    assert losses['focus_recall'] == 0.5
+    assert losses['focus_precision'] == 0.5
+    # Cross entropy of three cells: two are wrong by 9.
+    assert losses['loss_focus'] == pytest.approx((9 + 9) / 3, abs=1e-3)
+
+
+def test_the_names_that_only_inform_are_not_added_to_the_loss(head):
+    losses = head.loss(pyramid_features(), (64, 64), [sample([square(0, 0, 20)])] * 2)
+    assert [name for name in losses if 'loss' in name] == ['loss_focus']
+
+
+@pytest.mark.parametrize('settings', [dict(small=(64, 5)), dict(small=(5, 100))])
+def test_sizes_must_ascend(settings):
+    with pytest.raises(ValueError, match='must ascend'):
+        FocusHead(4, **settings)

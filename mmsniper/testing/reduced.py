@@ -137,10 +137,10 @@ def _reduce_detector(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> li
     cls = _class_of(model)
     if issubclass(cls, DINO) or (issubclass(cls, DeformableDETR) and model.get('as_two_stage')):
         size = replace(size, channels=_FIXED_CHANNELS)
-    features = _apply(model, 'backbone', size)
     if unfreeze:
         model.backbone.update(frozen_stages=-1, norm_eval=False)
         (model.backbone.get('norm_cfg') or ConfigDict()).requires_grad = True
+    features = _apply(model, 'backbone', size)
     if model.get('neck'):
         features = _apply(model, 'neck', size, features)
     for key in ('rpn_head', 'bbox_head', 'roi_head'):
@@ -214,13 +214,10 @@ def _class_of(part: Mapping[str, Any]) -> type:
 def _resnet(part: ConfigDict, size: ReducedSize) -> list[int]:
     cls = _class_of(part)
     bottlenecks = part.get('dcn') or part.get('plugins') or 18 not in cls.arch_settings
-    part.update(
-        depth=50 if bottlenecks else 18,
-        base_channels=size.base_channels,
-        # Otherwise the last BatchNorm of a block starts at 0, and where it is frozen so does all
-        # that is learned before it.
-        zero_init_residual=False,
-    )
+    part.update(depth=50 if bottlenecks else 18, base_channels=size.base_channels)
+    if not (part.get('norm_cfg') or {}).get('requires_grad', True):
+        # The last BatchNorm of a block starts at 0, and frozen it stops the block's gradients.
+        part.zero_init_residual = False
     part.pop('pretrained', None)
     if part.get('stem_channels'):
         part.stem_channels = size.base_channels

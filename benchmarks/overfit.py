@@ -1,0 +1,389 @@
+"""Whether each family of detectors learns from chips: its config, reduced, overfits 8 images.
+
+The SNIPER configs, trained from scratch on the chips of 8 images of a sample of COCO, on a CPU, and
+tested on the same images at every level and at one scale. A family passes with an AP50 of 0.5;
+set-prediction detectors, which would take far longer, with a training loss that falls by half.
+
+Writes benchmarks/results/overfit.json and .md. Families that are finished are kept, and an
+interrupted training goes on where it was when the script is started again.
+
+    python benchmarks/overfit.py --jobs 2
+    python benchmarks/overfit.py fcos atss --epochs 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import CheckpointLoader
+from rich.console import Console
+from rich.table import Table
+
+from mmsniper.compat import allow_checkpoint_globals
+from mmsniper.mixins import load_config
+from mmsniper.mixins.data import read_datasets
+from mmsniper.testing.comparison import (
+    Comparison,
+    Contestant,
+    execute_all,
+    plan_contestant,
+    write_text,
+)
+from mmsniper.testing.comparison_options import noted_command
+from mmsniper.testing.reduced import ReducedSize, reduced
+from mmsniper.testing.training_run import TEST, TRAIN, TTA, RunError, TrainingRun
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FAMILIES = {
+    'faster_rcnn': 'faster_rcnn_r50_sniper',
+    'faster_rcnn_dcn_c5': 'faster_rcnn_r101_dcn_c5_sniper',
+    'faster_rcnn_mobilenetv2': 'faster_rcnn_mobilenetv2_sniper',
+    'mask_rcnn': 'mask_rcnn_r101_sniper',
+    'cascade_rcnn': 'cascade_rcnn_r50_sniper',
+    'retinanet': 'retinanet_r50_sniper',
+    'fcos': 'fcos_r50_sniper',
+    'atss': 'atss_r50_sniper',
+    'rtmdet': 'rtmdet_s_sniper',
+    'deformable_detr': 'deformable_detr_r50_sniper',
+    'dino': 'dino_r50_sniper',
+}
+SET_PREDICTION = ('deformable_detr', 'dino')
+AP50_GOAL = 0.5
+LOSS_GOAL = 0.5  # of set prediction: the last losses over the first
+LOSSES = 20  # iterations whose mean stands for the first and the last loss
+
+SIZE = ReducedSize(base_channels=16, channels=32, fc_channels=128)
+# The blocks of a ResNet-50 have four times the channels of those of a ResNet-18.
+SIZES = {'faster_rcnn_dcn_c5': replace(SIZE, base_channels=8)}
+# RTMDet-s predicts distances as they are and begins with boxes of no size, which its assigner, by
+# IoU, leaves alone: from scratch, a level may stay so for long. RTMDet-l predicts logarithms.
+CHANGES = {'rtmdet': {'model.bbox_head.exp_on_reg': True}}
+EPOCHS, BATCH = 150, 8
+LR = 0.001
+
+# For images of 640x480 px on a CPU: chips of 192 px that hold objects of up to 64 px at twice their
+# size, of 48 to 160 px at three quarters, and of 128 px and more at three tenths.
+PYRAMID = dict(
+    chip_size=192,
+    levels=[
+        dict(resize=dict(factor=2.0), valid_range=(0, 64)),
+        dict(resize=dict(factor=0.75), valid_range=(48, 160)),
+        dict(resize=dict(factor=0.3), valid_range=(128, None)),
+    ],
+)
+ONE_SCALE = 1  # the level of the test at one scale
+META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+
+# Names that configs give to parts of themselves; a Runner reads none of them.
+_NAMES = ('train_pipeline', 'train_pipeline_stage2', 'test_pipeline', 'img_scales', 'coco_train')
+
+
+def choose_images(annotations: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The part of COCO annotations that is learned by heart.
+
+    That is the first images, in the order of their ids, with 3 to 10 objects and no crowd.
+
+    Args:
+        annotations: A COCO file's content. Left as it is.
+        count: Number of images.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    objects: dict[int, list] = {image['id']: [] for image in annotations['images']}
+    for item in annotations['annotations']:
+        objects[item['image_id']].append(item)
+    fit = [
+        image for image in sorted(annotations['images'], key=lambda image: image['id'])
+        if 3 <= len(objects[image['id']]) <= 10
+        and not any(item.get('iscrowd') for item in objects[image['id']])
+    ]  # fmt: skip
+    if len(fit) < count:
+        raise ValueError(
+            f'{count} images are wanted, but only {len(fit)} of {len(objects)} have 3 to 10 '
+            f'objects and no crowd: ask for fewer with --images'
+        )
+    chosen = fit[:count]
+    return {
+        **annotations,
+        'images': chosen,
+        'annotations': [item for image in chosen for item in objects[image['id']]],
+    }
+
+
+def path_of(family: str) -> str:
+    """The config file of a family, as seen from the project's root."""
+    return f'configs/sniper/{FAMILIES[family]}.py'
+
+
+def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPOCHS) -> Config:
+    """A family's SNIPER config, reduced, with a few images in place of its data and our schedule.
+
+    Its detector (losses, assigners, heads), training pipeline, sampler and TTA stay. Negative chips
+    are left out: how many there are depends on the detector, and all are to train equally long.
+
+    Args:
+        family: One of ``FAMILIES``.
+        ann_file: COCO annotations of the images.
+        img_dir: Folder of the images.
+        epochs: Length of the training.
+    """
+    cfg = reduced(load_config(ROOT / path_of(family)), SIZES.get(family, SIZE), unfreeze=True)
+    cfg.merge_from_dict(CHANGES.get(family, {}))
+    for key in _NAMES:
+        cfg.pop(key, None)
+    _use_pyramid(cfg, family)
+    where = dict(data_root='', ann_file=str(ann_file), data_prefix=dict(img=str(img_dir)))
+    for part in ('train', 'val', 'test'):
+        for dataset in read_datasets(cfg[f'{part}_dataloader'].dataset):
+            dataset.update(where)
+    cfg.train_dataloader.batch_size = BATCH
+    for part in ('val', 'test'):
+        cfg[f'{part}_dataloader'].batch_size = 1
+        for dataset in read_datasets(cfg[f'{part}_dataloader'].dataset):
+            dataset.pipeline = _one_scale_pipeline()
+        evaluator = dict(type='CocoMetric', ann_file=str(ann_file), metric='bbox')
+        cfg[f'{part}_evaluator'] = ConfigDict(evaluator)
+    hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'NegativeChipHook']
+    cfg.custom_hooks = hooks
+    _use_schedule(cfg, epochs)
+    return cfg
+
+
+def _use_pyramid(cfg: Config, family: str) -> None:
+    levels = len(cfg.pyramid.levels)
+    if levels != len(PYRAMID['levels']):
+        raise ValueError(
+            f'the pyramid of {family} has {levels} levels, its TTA tests as many; ours has '
+            f'{len(PYRAMID["levels"])}'
+        )
+    for part in _dicts(cfg._cfg_dict):
+        if 'pyramid' in part:
+            part['pyramid'] = deepcopy(PYRAMID)
+        if part.get('type') == 'BatchFixedSizePad':
+            part['size'] = (PYRAMID['chip_size'],) * 2
+
+
+def _dicts(node: Any) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _dicts(item)
+
+
+def _one_scale_pipeline() -> list[dict[str, Any]]:
+    return [
+        dict(type='LoadImageFromFile'),
+        dict(type='LevelResize', pyramid=PYRAMID, level=ONE_SCALE, test=True),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='PackDetInputs', meta_keys=META_KEYS),
+    ]
+
+
+def _use_schedule(cfg: Config, epochs: int) -> None:
+    """The same for all: AdamW, a constant learning rate but for a warm-up and the last fifth."""
+    cfg.optim_wrapper = ConfigDict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=LR, weight_decay=1e-4),
+        clip_grad=dict(max_norm=10),
+    )
+    cfg.param_scheduler = [
+        ConfigDict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+        ConfigDict(type='MultiStepLR', milestones=[int(0.8 * epochs)], gamma=0.1),
+    ]
+    cfg.train_cfg = ConfigDict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=epochs)
+    cfg.default_hooks.checkpoint.update(interval=10, max_keep_ckpts=1)
+    cfg.randomness = dict(seed=0)
+
+
+def write_config(cfg: Config, path: Path) -> None:
+    """Write a config file of plain settings. (``Config.dump`` formats them, for many seconds.)"""
+    settings = {key: value for key, value in cfg.to_dict().items() if not key.startswith('_')}
+    write_text(path, ''.join(f'{key} = {value!r}\n' for key, value in settings.items()))
+
+
+def plan_families(args: argparse.Namespace, work_dir: Path) -> list[Contestant]:
+    """Write the images' annotations and the configs, and plan a run of each family."""
+    ann_file = work_dir / f'{args.images}_images.json'
+    chosen = choose_images(json.loads(args.ann_file.read_text()), args.images)
+    write_text(ann_file, json.dumps(chosen))
+    configs = {}
+    for family in args.families:
+        path = work_dir / 'configs' / f'{family}.py'
+        cfg = overfit_config(family, ann_file, args.img_dir.resolve(), args.epochs)
+        write_config(cfg, path)
+        configs[family] = str(path)
+    comparison = Comparison(configs, pixels=1.0, seeds=(args.seed,))
+    return [
+        plan_contestant(comparison, family, lambda *_: args.epochs, ROOT, work_dir)
+        for family in configs
+    ]
+
+
+def loss_fall(checkpoint: Path) -> tuple[float, float]:
+    """Mean training loss of the first and of the last iterations, as a checkpoint notes them."""
+    allow_checkpoint_globals()
+    content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+    history, _ = content['message_hub']['log_scalars']['train/loss'].data
+    losses = [float(loss) for loss in history]
+    return statistics.fmean(losses[:LOSSES]), statistics.fmean(losses[-LOSSES:])
+
+
+def summary_of(family: str, run: TrainingRun) -> dict[str, Any]:
+    """What a family's run, which is finished, has come to."""
+    results = run.results()
+    first, last = loss_fall(run.checkpoint)
+    ap50 = results[TTA]['AP50']
+    by_loss = family in SET_PREDICTION
+    return {
+        'family': family,
+        'config': path_of(family),
+        'goal': 'loss halved' if by_loss else f'AP50 >= {AP50_GOAL}',
+        'passed': last <= LOSS_GOAL * first if by_loss else ap50 >= AP50_GOAL,
+        'first_loss': first,
+        'last_loss': last,
+        **results[TRAIN],
+        'every_level': results[TTA],
+        'one_scale': results[TEST],
+    }
+
+
+COLUMNS = (
+    'family', 'iterations', 'CPU min', 'loss', 'AP50', 'AP50, one scale', 'AP', 'goal', 'reached',
+)  # fmt: skip
+
+
+def table_rows(families: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of the table, under ``COLUMNS``."""
+    return [
+        [
+            item['family'], str(item['iterations']), f'{item["train_cpu_seconds"] / 60:.1f}',
+            f'{item["first_loss"]:.2f} to {item["last_loss"]:.2f}',
+            f'{item["every_level"]["AP50"]:.3f}', f'{item["one_scale"]["AP50"]:.3f}',
+            f'{item["every_level"]["AP"]:.3f}', item['goal'], 'yes' if item['passed'] else 'NO',
+        ]
+        for item in families
+    ]  # fmt: skip
+
+
+def markdown(families: Sequence[Mapping[str, Any]], description: str, command: str) -> str:
+    """The page of the results."""
+    lines = [
+        '# Every family overfits a few images', '', description, '', f'Made by `{command}`.', '',
+        f'| {" | ".join(COLUMNS)} |', f'|{" --- |" * len(COLUMNS)}',
+        *(f'| {" | ".join(row)} |' for row in table_rows(families)), '',
+    ]  # fmt: skip
+    return '\n'.join(lines)
+
+
+def describe(args: argparse.Namespace) -> str:
+    """How the results were made, in words."""
+    levels = ', '.join(
+        f'{level["resize"]["factor"]} for sizes {level["valid_range"]}'
+        for level in PYRAMID['levels']
+    )
+    return (
+        f'The SNIPER config of each family, its detector reduced (ResNet-18 of '
+        f'{SIZE.base_channels} base channels, or 50 of 8 with deformable convolutions; '
+        f'{SIZE.channels} channels behind the backbone, 256 in DINO; RTMDet with exp_on_reg) and '
+        f'trained from scratch on the chips of {args.images} images: the first of the sample of '
+        f'COCO, by their ids, with 3 to 10 objects and no crowd. The same schedule for all: '
+        f'{args.epochs} epochs of batches of {BATCH} chips, AdamW, learning rate {LR}, a tenth of '
+        f'it in the last fifth, no negative chips. Chips of {PYRAMID["chip_size"]} px at the '
+        f'factors {levels}. Tested on the same images, at every level and at level {ONE_SCALE} '
+        f'alone. Losses are means of {LOSSES} iterations. One thread a process.'
+    )
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = Path('data', 'coco_tiny')
+    ann_file = data / 'annotations' / 'instances_train2017.json'
+    parser.add_argument(
+        'families', nargs='*', metavar='FAMILY', help=f'{", ".join(FAMILIES)} [all of them]'
+    )
+    for name, default, what in (
+        ('images', 8, 'number of images'), ('epochs', EPOCHS, 'length of the trainings'),
+        ('seed', 0, 'random seed'), ('jobs', 1, 'families at a time'),
+    ):  # fmt: skip
+        parser.add_argument(f'--{name}', type=int, default=default, help=f'{what} [%(default)s]')
+    parser.add_argument(
+        '--ann-file', type=Path, default=ROOT / ann_file,
+        help=f'COCO annotations to choose the images from [{ann_file}]',
+    )  # fmt: skip
+    parser.add_argument(
+        '--img-dir', type=Path, default=ROOT / data / 'train2017',
+        help=f'folder of the images [{data / "train2017"}]',
+    )  # fmt: skip
+    parser.add_argument(
+        '--work-dir', type=Path, default=ROOT / 'work_dirs' / 'overfit',
+        help='folder of the runs [work_dirs/overfit]',
+    )  # fmt: skip
+    parser.add_argument(
+        '--out-dir', type=Path,
+        help='folder of the two files [benchmarks/results, and none for some of the families]',
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    unknown = sorted(set(args.families) - set(FAMILIES))
+    if unknown:
+        parser.error(f'there is no family {", ".join(unknown)}; there are {", ".join(FAMILIES)}')
+    for name in ('images', 'epochs', 'jobs'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be at least 1')
+    if not args.families and args.out_dir is None:
+        args.out_dir = ROOT / 'benchmarks' / 'results'
+    args.families = args.families or list(FAMILIES)
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console()
+    work_dir = args.work_dir.resolve()
+    os.chdir(ROOT)
+    failure = None
+    try:
+        with console.status('planning the chips'):
+            contestants = plan_families(args, work_dir)
+        execute_all(contestants, args.jobs, console)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f'error: {error}')
+    except RunError as error:
+        failure = error  # of one family; the others are told of
+    runs = {item.name: item.runs[0] for item in contestants}
+    families = [summary_of(family, run) for family, run in runs.items() if run.finished]
+    table = Table(*COLUMNS, title='Overfitting')
+    for row in table_rows(families):
+        table.add_row(*row)
+    console.print(table)
+    if failure:
+        sys.exit(f'error: {failure}')
+    if args.out_dir:
+        out = args.out_dir.resolve() / 'overfit'
+        summary = {'description': describe(args), 'families': families}
+        command = noted_command('benchmarks/overfit.py', argv)
+        write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
+        write_text(out.with_suffix('.md'), markdown(families, summary['description'], command))
+        console.print(f'{out}.json, {out}.md')
+
+
+if __name__ == '__main__':
+    main()

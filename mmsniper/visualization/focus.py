@@ -1,0 +1,245 @@
+"""Pictures of coarse-to-fine inference: where each level has looked, and what it has found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from mmsniper.chips.focus import FocusMap
+
+from .figure import (
+    as_boxes,
+    check_image,
+    draw_boxes,
+    draw_legend,
+    legend_entry,
+    level_colour,
+    new_figure,
+    show_image,
+)
+
+NOT_SEEN = -1.0
+"""Value of :func:`focus_heat` where no map says anything."""
+
+_MAX_SIDE = 800  # px, of a panel's image: there are eight of them for three levels
+_HEAT = matplotlib.colormaps['inferno']
+_DIMMED = 0.3  # brightness of what a level has not seen
+
+_LONG, _MARGIN, _TITLE, _BOTTOM = 3.4, 0.1, 0.25, 0.45  # inches: longer side of a panel, margins
+_LEAST = 1.6  # inches, of a panel's shorter side: room for the titles
+
+
+def draw_focus(
+    image: NDArray[np.uint8],
+    chips: Sequence[ArrayLike],
+    maps: Sequence[Sequence[FocusMap]],
+    boxes: ArrayLike,
+    levels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    size: tuple[int, int] | None = None,
+    thresholds: Sequence[float] | None = None,
+    score_thr: float = 0.3,
+    title: str = '',
+) -> Figure:
+    """Draw how AutoFocus went through an image, coarse to fine (AutoFocus, figure 2).
+
+    The first column is the image, and under it the detections of all levels. Each further column
+    is a level, the coarsest first, with what it has not seen darkened: above, its FocusPixels as
+    heat and the FocusChips that they make for the next level, in that level's colour; below, its
+    own detections.
+
+    Args:
+        image (np.ndarray): (h, w, 3) uint8 BGR, the whole image, reduced or not.
+        chips (Sequence[np.ndarray]): For each level, fine to coarse, what it has seen, (n, 4) xyxy,
+            original px.
+        maps (Sequence[Sequence[FocusMap]]): For each level, fine to coarse, its FocusPixel maps.
+            Those of the finest level, which nothing follows, are not drawn.
+        boxes (np.ndarray): (n, 4) xyxy, original px.
+        levels (np.ndarray): (n,) level of each detection.
+        scores (np.ndarray): (n,).
+        size (tuple[int, int], optional): Original (width, height). Defaults to None, that of
+            ``image``.
+        thresholds (Sequence[float], optional): Least probability of a FocusPixel for each step,
+            coarse to fine; cells below are drawn fainter. Defaults to None: 0.5 for all.
+        score_thr (float): Detections below are not drawn. Defaults to 0.3.
+        title (str): Above the picture. Defaults to ''.
+
+    Returns:
+        Figure: For :func:`save_figure`.
+
+    Raises:
+        ValueError: If an array has another shape than it should, or there are not as many levels
+            of one thing as of the other.
+
+    Example:
+        >>> meta, found = result.metainfo, result.pred_instances.numpy()
+        >>> figure = draw_focus(image, meta['focus_chips'], meta['focus_maps'], found.bboxes,
+        ...                     found.levels, found.scores, thresholds=model.thresholds)
+        >>> save_figure(figure, 'focus.png')
+    """
+    check_image(image)
+    height, width = image.shape[:2]
+    size = (width, height) if size is None else size
+    image = _reduced(image)
+    chips = [as_boxes(some, 'chips') for some in chips]
+    thresholds = _check_levels(chips, maps, thresholds)
+    boxes, levels = _kept(boxes, levels, scores, score_thr, len(chips))
+
+    figure, panels = _layout(size[0] / size[1], len(chips) + 1, title)
+    to_panel = np.tile(np.array(image.shape[1::-1]) / size, 2)
+    _show(panels[0].above, image, 'image')
+    _show(panels[0].below, image, f'all levels: {_count(len(boxes), "detection")}')
+    for level, panel in zip(reversed(range(len(chips))), panels[1:]):
+        seen = _seen(image, chips[level] * to_panel)
+        _show(panel.above, seen, f'level {level} sees {_share(chips[level], size)}')
+        if level:
+            heat = focus_heat(maps[level], image.shape[:2], size)
+            _overlay(panel.above, heat, thresholds[len(chips) - 1 - level])
+            draw_boxes(panel.above, chips[level - 1] * to_panel, level_colour(level - 1))
+        mine = boxes[levels == level] * to_panel
+        _show(panel.below, seen, f'level {level}: {_count(len(mine), "detection")}')
+        for axes in (panels[0].below, panel.below):
+            draw_boxes(axes, mine, level_colour(level), width=1.2)
+    entries = [
+        legend_entry(level_colour(level), f'level {level}: its detections'
+                     + (' and FocusChips' if level < len(chips) - 1 else ''))
+        for level in reversed(range(len(chips)))
+    ]
+    if len(chips) > 1:
+        bright = matplotlib.colors.to_hex(_HEAT(0.95))
+        entries.append(legend_entry(bright, 'FocusPixels, the brighter the likelier', fill=1))
+    draw_legend(figure, entries)
+    return figure
+
+
+def focus_heat(
+    maps: Sequence[FocusMap], shape: tuple[int, int], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """FocusPixel maps of an image in one array.
+
+    Args:
+        maps (Sequence[FocusMap]): The maps, in original px.
+        shape (tuple[int, int]): Rows and columns of the array, which shows the whole image.
+        size (tuple[int, int]): Original (width, height).
+
+    Returns:
+        np.ndarray: ``shape``; the greatest probability of the cells that hold the centre of a
+        pixel, ``NOT_SEEN`` where there is none.
+    """
+    heat = np.full(shape, NOT_SEEN)
+    xs, ys = ((np.arange(count) + 0.5) * side / count for count, side in zip(shape[::-1], size))
+    for focus in maps:
+        x1, y1, x2, y2 = focus.box
+        cell_w, cell_h = np.broadcast_to(focus.cell, 2)
+        columns, column = _cells(xs, x1, x2, cell_w, focus.probability.shape[1])
+        rows, row = _cells(ys, y1, y2, cell_h, focus.probability.shape[0])
+        part = heat[rows, columns]
+        np.maximum(part, focus.probability[np.ix_(row, column)], out=part)
+    return heat
+
+
+def _cells(
+    centres: NDArray, low: float, high: float, cell: float, count: int
+) -> tuple[slice, NDArray[np.int64]]:
+    """Which of ascending coordinates are in a window, and in which of its cells each is."""
+    inside = slice(*np.searchsorted(centres, [low, min(high, low + count * cell)]))
+    return inside, np.minimum((centres[inside] - low) // cell, count - 1).astype(int)
+
+
+def _check_levels(
+    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]],
+    thresholds: Sequence[float] | None,
+) -> Sequence[float]:
+    steps = len(chips) - 1
+    thresholds = [0.5] * steps if thresholds is None else thresholds
+    if not len(chips) == len(maps) == len(thresholds) + 1:
+        raise ValueError(
+            f'chips and maps are given for each level, and a threshold for each step from one '
+            f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
+            f'{len(thresholds)} thresholds')
+    return thresholds
+
+
+def _kept(
+    boxes: ArrayLike, levels: ArrayLike, scores: ArrayLike, score_thr: float, num_levels: int
+) -> tuple[NDArray, NDArray]:
+    boxes = as_boxes(boxes, 'boxes')
+    levels, scores = np.asarray(levels, int).reshape(-1), np.asarray(scores).reshape(-1)
+    if not len(boxes) == len(levels) == len(scores):
+        raise ValueError(f'{len(boxes)} boxes need as many levels and scores, got {len(levels)} '
+                         f'and {len(scores)}')
+    if not np.isin(levels, range(num_levels)).all():
+        raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
+    return boxes[scores >= score_thr], levels[scores >= score_thr]
+
+
+def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image at the size of a panel: once, instead of in each of them."""
+    shrink = _MAX_SIDE / max(image.shape[:2])
+    if shrink >= 1:
+        return image
+    size = tuple(max(round(side * shrink), 1) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _seen(image: NDArray[np.uint8], chips: NDArray) -> NDArray[np.uint8]:
+    """The image, darkened outside of the chips, which are in its pixels."""
+    dark = (image * _DIMMED).astype(np.uint8)
+    for (x1, y1), (x2, y2) in np.round(chips).astype(int).reshape(-1, 2, 2):
+        dark[y1:y2, x1:x2] = image[y1:y2, x1:x2]
+    return dark
+
+
+def _overlay(axes: Axes, heat: NDArray[np.float64], threshold: float) -> None:
+    colours = _HEAT(np.clip(heat, 0, 1))
+    strength = np.where(heat >= threshold, 0.35 + 0.4 * heat, 0.4 * heat)
+    colours[..., 3] = np.where(heat == NOT_SEEN, 0, strength).clip(0, 1)
+    height, width = heat.shape
+    axes.imshow(colours, extent=(0, width, height, 0), interpolation='nearest')
+
+
+def _show(axes: Axes, image: NDArray[np.uint8], title: str) -> None:
+    show_image(axes, image)
+    axes.set_title(title, fontsize=8, loc='left', pad=3)
+
+
+def _share(chips: NDArray, size: tuple[int, int]) -> str:
+    share = (chips[:, 2:] - chips[:, :2]).prod(axis=1).sum() / np.prod(size, dtype=float)
+    return f'{_count(len(chips), "chip")}, {share:.0%} of the image'
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}' if number == 1 else f'{number} {what}s'
+
+
+class _Panel(NamedTuple):
+    above: Axes
+    below: Axes
+
+
+def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Panel]]:
+    """A figure with two rows of panels for images of the given aspect."""
+    wide = max(_LONG * min(aspect, 1), _LEAST)
+    tall = max(_LONG / max(aspect, 1), _LEAST)
+    top = _TITLE if title else 0
+    total = columns * (wide + _MARGIN) + _MARGIN
+    high = _BOTTOM + 2 * (tall + _TITLE) + top
+    figure = new_figure(total, high)
+    if title:
+        figure.text(_MARGIN / total, 1 - 0.05 / high, title, fontsize=10, va='top')
+    return figure, [
+        _Panel(*(
+            figure.add_axes((
+                (_MARGIN + column * (wide + _MARGIN)) / total,
+                (_BOTTOM + row * (tall + _TITLE)) / high, wide / total, tall / high))
+            for row in (1, 0)))
+        for column in range(columns)
+    ]

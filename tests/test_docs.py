@@ -45,7 +45,7 @@ def test_commands_name_tools_that_exist():
     assert [tool for tool in sorted(tools) if not (ROOT / tool).exists()] == []
 
 
-@pytest.mark.parametrize('method', ['sniper', 'snip'])
+@pytest.mark.parametrize('method', ['autofocus', 'sniper', 'snip'])
 def test_every_config_of_a_method_is_listed_in_its_readme_and_metafile(method):
     folder = ROOT / 'configs' / method
     names = {path.stem for path in folder.glob('*.py')}

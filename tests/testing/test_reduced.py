@@ -151,6 +151,17 @@ def test_layers_and_queries_are_lowered_never_raised():
     assert reduced(stock(DINO)).model.num_queries == 50
 
 
+def test_what_is_stacked_or_sampled_is_little():
+    assert reduced(stock(FCOS)).model.bbox_head.stacked_convs == 2  # of 4
+    roi_head = reduced(stock(MASK_RCNN)).model.roi_head
+    assert roi_head.mask_head.num_convs == 2  # of 4
+    assert roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 2  # not as many as there are
+    assert reduced(stock(DINO)).model.dn_cfg.group_cfg.num_dn_queries == 50  # of 100
+    cfg = stock(RTMDET)
+    cfg.model.neck.num_csp_blocks = 3
+    assert reduced(cfg).model.neck.num_csp_blocks == 1
+
+
 def test_a_group_keeps_its_number_of_channels():
     """256 channels in 32 groups are 8 a group, and so are 32 in 4; also where 32 is the default."""
     for name in (FCOS, ATSS, DETR):

@@ -11,6 +11,7 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.mixins.data import read_datasets
+from mmsniper.mixins.inference import evaluate_boxes_only
 
 META_KEYS = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
@@ -72,16 +73,6 @@ def use_tta(cfg: Config) -> None:
     for dataset in datasets:
         dataset.pipeline = cfg.tta_pipeline
     evaluate_boxes_only(cfg)
-
-
-def evaluate_boxes_only(cfg: Config) -> None:
-    """Leave masks out of the evaluation: test-time augmentation merges boxes."""
-    evaluators = cfg.get('test_evaluator') or []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        metrics = evaluator.get('metric')
-        if isinstance(metrics, list) and 'segm' in metrics:
-            print('With --tta masks are not predicted: segm is not evaluated.')
-            evaluator.metric = [metric for metric in metrics if metric != 'segm']
 
 
 if __name__ == '__main__':

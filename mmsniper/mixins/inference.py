@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from mmsniper.mixins.data import read_datasets
 
@@ -72,6 +73,18 @@ def use_levels(cfg: Config, detector: ConfigDict) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=detector)
     for dataset in read_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
+    evaluate_boxes_only(cfg)
+
+
+def evaluate_boxes_only(cfg: Config) -> None:
+    """Leave masks out of the test's evaluation: test-time augmentation merges boxes."""
+    evaluators = cfg.get('test_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        metrics = evaluator.get('metric')
+        if isinstance(metrics, list) and 'segm' in metrics:
+            print_log(
+                'test-time augmentation predicts no masks: segm is not evaluated', logger='current')
+            evaluator.metric = [metric for metric in metrics if metric != 'segm']
 
 
 def _is_set_prediction(detector: Mapping[str, Any]) -> bool:

@@ -190,6 +190,13 @@ def test_a_tta_that_stock_tools_have_put_around_the_model_becomes_that_of_the_le
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
 
 
+def test_test_time_augmentation_merges_boxes_so_masks_are_not_evaluated():
+    cfg = stock_config(test_evaluator=dict(type='CocoMetric', metric=['bbox', 'segm']))
+    assert sniper_version(cfg).test_evaluator.metric == ['bbox', 'segm']
+    cfg.model = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=100), module=cfg.model)
+    assert sniper_version(cfg).test_evaluator.metric == ['bbox']
+
+
 def test_views_keep_all_detections_until_the_merge():
     cfg = sniper_version(stock_config())
     assert cfg.tta_model.view_test_cfg == dict(

@@ -83,6 +83,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         f'tta_pipeline, for SNIPER all levels; {AUTOFOCUS}: coarse to fine, by an '
                         'AutoFocus config or, without FocusHead, any SNIPER config. For images of '
                         'any size')
+    parser.add_argument('--thresholds', type=float, nargs='+', metavar='T',
+                        help=f'for {AUTOFOCUS}: least probability of a FocusPixel for each step, '
+                        'coarse to fine, or one for all; higher is faster; default: those of the '
+                        'config')
     parser.add_argument('--out-dir', required=True, help='folder of the results')
     parser.add_argument('--device', help='such as cuda:0 or cpu; default: the GPU if there is one')
     parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
@@ -95,9 +99,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         choices=['none', 'coco', 'voc', 'citys', 'random'],
                         help='colours of the classes; default: those of the data set')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config, such as '
-                        'model.thresholds="(0.1,0.3)" of an AutoFocus config')
+                        help='settings that override the config; for many objects in large images '
+                        'model.tta_cfg.max_per_img=5000 (SNIPER configs: '
+                        'tta_model.tta_cfg.max_per_img)')
     args = parser.parse_intermixed_args(argv)
+    if args.thresholds and args.mode != AUTOFOCUS:
+        parser.error(f'--thresholds are for --mode {AUTOFOCUS}, not for {args.mode}')
     if args.picture_side < 1:
         parser.error(f'--picture-side must be at least 1, got {args.picture_side}')
     return args
@@ -574,6 +581,8 @@ def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
     out_dir = Path(args.out_dir)
     images = find_images(args.images, out_dir)
     config, pipeline = mode_config(cfg, args.mode)
+    if args.thresholds:
+        config.thresholds = args.thresholds if len(args.thresholds) > 1 else args.thresholds[0]
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model, checkpoint = load_model(config, args.checkpoint, args.device or get_device())
     classes = Classes.of(cfg, checkpoint, args.palette)
@@ -627,6 +636,7 @@ def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, A
     settings = json.dumps(cfg.to_dict(), default=str)  # pretty_text takes seconds
     return dict(
         config=hashlib.sha256(settings.encode()).hexdigest(), mode=args.mode,
+        thresholds=args.thresholds,
         checkpoint=str(args.checkpoint), weights=weights, categories=list(classes.ids),
         pictures=[args.no_pictures, args.score_thr, args.picture_side, args.palette],
     )  # fmt: skip

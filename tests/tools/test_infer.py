@@ -175,9 +175,10 @@ def test_every_mode_works_with_autofocus_and_sniper_configs(
     assert all(('focus_chips' in image) == (mode == 'autofocus') for image in coco.imgs.values())
 
 
-def test_autofocus_that_looks_everywhere_is_the_pyramid(infer, tmp_path):
-    whole, _ = infer('pyramid', out=tmp_path / 'pyramid')
-    focus, images = infer('autofocus', out=tmp_path / 'focus', cfg_options=['model.thresholds=0.0'])
+@pytest.mark.parametrize('config', [AUTOFOCUS, SNIPER], ids=['autofocus', 'sniper'])
+def test_autofocus_that_looks_everywhere_is_the_pyramid(infer, tmp_path, config):
+    whole, _ = infer('pyramid', config=config, out=tmp_path / 'pyramid')
+    focus, images = infer('autofocus', '--thresholds', '0', config=config, out=tmp_path / 'focus')
     assert focus == whole
     assert images['images'][0]['focus_chips'] == [[[0, 0, 250, 170]]] * 3
     sides = [(250, 170), (100, 68), (50, 34)]
@@ -185,9 +186,15 @@ def test_autofocus_that_looks_everywhere_is_the_pyramid(infer, tmp_path):
 
 
 def test_thresholds_can_be_set_and_chips_are_told_fine_to_coarse(infer):
-    _, images = infer(cfg_options=['model.thresholds=1.1'])
+    _, images = infer('autofocus', '--thresholds', '1.1')
     assert images['images'][0]['focus_chips'] == [[], [], [[0, 0, 250, 170]]]
     assert images['images'][0]['focus_pixels'] == 50 * 34
+    _, images = infer('autofocus', '--thresholds', '0', '1.1')
+    assert images['images'][0]['focus_chips'] == [[]] + [[[0, 0, 250, 170]]] * 2
+    _, images = infer(cfg_options=['model.thresholds=(1.1,0)'])
+    assert images['images'][0]['focus_chips'] == [[], [], [[0, 0, 250, 170]]]
+    assert 'each of the 2 steps' in error_of(infer, 'autofocus', '--thresholds', '0', '0', '0')
+    error_of(infer, 'single', '--thresholds', '0')
 
 
 def test_single_is_mmdetections_inference_by_the_validation_pipeline(
@@ -338,7 +345,7 @@ def test_what_no_longer_holds_is_done_again(
             infer(weights=weights, pictures=pictures)
     options, cfg_options, again = [], [], ['a.jpg', 'b.png', 'c.png']
     if change == 'settings':
-        options = ['--score-thr', '0.5']
+        options = ['--thresholds', '0.7']
     elif change == 'config':
         cfg_options = ['model.edge=5']
     elif change == 'weights':
@@ -358,6 +365,18 @@ def test_what_no_longer_holds_is_done_again(
     results = infer('autofocus', *options, pictures=pictures, **same)
     assert names == again
     assert results == infer('autofocus', *options, out=tmp_path / 'fresh', **same)
+
+
+def test_what_is_added_after_a_line_that_was_cut_short_can_be_read_again(tool, tmp_path):
+    path, run, image = tmp_path / 'progress.jsonl', dict(mode='single'), tmp_path / 'image'
+    image.write_text('pixels')
+    progress = tool.Progress(path, run)
+    for name in 'ab':
+        progress.add(name, image, dict(width=1))
+    path.write_bytes(path.read_bytes()[:-5])
+    tool.Progress(path, run).add('c', image, dict(width=3))
+    again = tool.Progress(path, run)
+    assert [(line['name'], line['width']) for line in again.lines('abc')] == [('a', 1), ('c', 3)]
 
 
 def test_a_file_of_something_else_in_the_place_of_the_progress_is_replaced(tool, tmp_path):

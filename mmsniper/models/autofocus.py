@@ -333,19 +333,22 @@ class AutoFocus(BaseDetector):
 
     @contextmanager
     def _view_settings(self) -> Iterator[None]:
-        """Let the detector use ``view_test_cfg`` for a while."""
-        if not self.view_test_cfg:
-            yield
-            return
-        two_stage = 'rcnn' in self.view_test_cfg
-        head = self.detector.roi_head if two_stage else self.detector.bbox_head
-        own = head.test_cfg
-        changes = self.view_test_cfg['rcnn'] if two_stage else self.view_test_cfg
-        head.test_cfg = ConfigDict({**own, **changes})
+        """Let the detector use ``view_test_cfg``, and no mask head, for a while."""
+        roi_head = getattr(self.detector, 'roi_head', None)
+        head = roi_head or self.detector.bbox_head
+        changes = dict(self.view_test_cfg or {})
+        if roi_head is not None:
+            changes = changes.get('rcnn', {})
+        own, mask_head = head.test_cfg, getattr(head, 'mask_head', None)
+        head.test_cfg = ConfigDict({**(own or {}), **changes})
+        if mask_head is not None:
+            head.mask_head = None
         try:
             yield
         finally:
             head.test_cfg = own
+            if mask_head is not None:
+                head.mask_head = mask_head
 
 
 def uncut(

@@ -84,7 +84,8 @@ class SNIPERTTAModel(DetTTAModel):
         # DetTTAModel reads attributes, which a plain dict does not have.
         merge = Config({'tta_cfg': tta_cfg}).tta_cfg
         super().__init__(tta_cfg=merge, module=module, **kwargs)
-        roi_head = getattr(self.module, 'roi_head', None)
+        detector = getattr(self.module, 'detector', self.module)  # in an AutoFocus
+        roi_head = getattr(detector, 'roi_head', None)
         if getattr(roi_head, 'with_mask', False):
             roi_head.mask_head = None
         self.pyramid = ScalePyramid.from_config(pyramid)
@@ -105,5 +106,8 @@ def _with_test_cfg(
             f'({type(module).__name__}); set its test_cfg instead'
         )
     config = Config({'module': module})
-    config.merge_from_dict({'module': {'test_cfg': dict(test_cfg)}})
+    settings = {'test_cfg': dict(test_cfg)}
+    if module['type'] == 'AutoFocus':  # which wraps the detector
+        settings = {'detector': settings}
+    config.merge_from_dict({'module': settings})
     return config.module

@@ -366,6 +366,23 @@ def test_the_settings_of_the_detector_are_its_own_again_afterwards(make):
     assert model.detector.roi_head.test_cfg == before
 
 
+def test_masks_are_not_predicted_and_the_mask_head_stays(make):
+    view = dict(rcnn=dict(score_thr=0.0, max_per_img=5))
+    model = make(name='mask', thresholds=0.0, view_test_cfg=view)
+    head = model.detector.roi_head.mask_head
+    (result,) = model.test_step(unresized(picture()))
+    assert 'masks' not in result.pred_instances
+    assert model.detector.roi_head.mask_head is head
+
+
+def test_it_can_be_tested_as_the_full_pyramid_by_its_config(small_config, build):
+    """As ``tools/test.py --tta`` builds it."""
+    module = dict(type='AutoFocus', detector=small_config('faster'), pyramid=PYRAMID)
+    tta = build(dict(type='SNIPERTTAModel', pyramid=PYRAMID, tta_cfg=MERGE, view_test_cfg=VIEW,
+                     module=module))
+    assert tta.module.detector.roi_head.test_cfg.max_per_img == 50
+
+
 @pytest.mark.parametrize(('thresholds', 'expected'), [
     (None, (0.02, 0.2)), (0.1, (0.1, 0.1)), ((0.3, 0.4), (0.3, 0.4))])
 def test_there_is_a_threshold_for_each_step(make, thresholds, expected):

@@ -261,8 +261,7 @@ class AutoFocus(BaseDetector):
                 height, width = view.shape[-2:]
                 scale_w, scale_h = sample.metainfo['scale_factor']
                 cell = (self._stride / scale_w, self._stride / scale_h)
-                x, y = corner
-                box = (x, y, x + width / scale_w, y + height / scale_h)
+                box = _whole_pixels(window.box, _size(images[window.image]))
                 yield window, instances, FocusMap(focus, box, cell), width * height
 
     @property
@@ -289,7 +288,8 @@ class AutoFocus(BaseDetector):
         boxes = instances.bboxes
         lo, hi = self.pyramid.ranges(test=True)[level].tolist()
         keep = LevelRange(((lo, hi),)).contains(boxes)
-        keep &= uncut(boxes, window.box, size, self.edge / self._scale(size, level))
+        seen = _whole_pixels(window.box, size)
+        keep &= uncut(boxes, seen, size, self.edge / self._scale(size, level))
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         low, high = boxes.new_tensor(window.core).split(2)
         # The last core ends where the window does, and holds a centre on that edge.
@@ -393,11 +393,16 @@ def _size(image: Tensor) -> tuple[int, int]:
     return image.shape[2], image.shape[1]
 
 
+def _whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels that are cut out for a window: an edge at the image's is there exactly."""
+    x1, y1 = (max(int(np.floor(v + 1e-6)), 0) for v in box[:2])
+    x2, y2 = (min(int(np.ceil(v - 1e-6)), side) for v, side in zip(box[2:], size))
+    return x1, y1, x2, y2
+
+
 def _cut(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
     """A window of an image at a level's scale, as a pipeline would give it."""
-    width, height = _size(image)
-    x1, y1 = (max(int(np.floor(v + 1e-6)), 0) for v in box[:2])
-    x2, y2 = (min(int(np.ceil(v - 1e-6)), side) for v, side in zip(box[2:], (width, height)))
+    x1, y1, x2, y2 = _whole_pixels(box, _size(image))
     crop = image[:, y1:y2, x1:x2]
     out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.

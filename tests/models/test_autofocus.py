@@ -85,6 +85,15 @@ def all_views(model):
 # The two ends of the curve -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('size', [(201, 199), (333, 127), (250, 350), (77, 421)])
+def test_edges_of_the_image_are_no_edges_of_a_chip_whatever_its_size(make, size):
+    """A scale that does not divide the size must not move the chip's edge off the image's."""
+    model, image = make(thresholds=0.0), picture(*size)
+    (result,) = model.test_step(unresized(image))
+    assert [chips.tolist() for chips in result.focus_chips] == [[[0, 0, *size]]] * 3
+    assert same(result.pred_instances, full_pyramid(all_views(model), image))
+
+
 @pytest.mark.parametrize('head', [True, False], ids=['head', 'detections'])
 def test_with_a_threshold_of_zero_it_is_the_full_pyramid(make, head):
     model, image = make(head, thresholds=0.0), picture()

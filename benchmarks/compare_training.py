@@ -114,7 +114,6 @@ def command_line(argv: list[str]) -> str:
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
     work_dir = (args.work_dir or ROOT / 'work_dirs' / 'compare' / args.name).resolve()
     out = args.out_dir.resolve() / args.name
@@ -143,4 +142,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

@@ -512,7 +512,6 @@ def print_summary(summary: Mapping[str, Any], title: str, console: Console) -> N
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
     preset = PRESETS[args.name]
     work_dir = (args.work_dir or ROOT / 'work_dirs' / 'negatives' / args.name).resolve()
@@ -535,4 +534,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

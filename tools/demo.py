@@ -49,7 +49,6 @@ def available_cores() -> int:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # mmengine asks setuptools for something deprecated, again and again.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     from rich.console import Console
@@ -75,4 +74,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

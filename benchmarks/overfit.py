@@ -131,8 +131,9 @@ def path_of(family: str) -> str:
 def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPOCHS) -> Config:
     """A family's SNIPER config, reduced, with a few images in place of its data and our schedule.
 
-    Its detector (losses, assigners, heads), training pipeline, sampler and TTA stay. Negative chips
-    are left out: how many there are depends on the detector, and all are to train equally long.
+    Its detector (losses, assigners, heads, test settings), pipeline, sampler and TTA stay.
+    Negative chips are left out: how many there are depends on the detector, and all are to train
+    equally long.
 
     Args:
         family: One of ``FAMILIES``.
@@ -140,7 +141,10 @@ def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPO
         img_dir: Folder of the images.
         epochs: Length of the training.
     """
-    cfg = reduced(load_config(ROOT / path_of(family)), SIZES.get(family, SIZE), unfreeze=True)
+    whole = load_config(ROOT / path_of(family))
+    cfg = reduced(whole, SIZES.get(family, SIZE), unfreeze=True)
+    # Tested with as many proposals as ever: of a whole image, a few would not be enough.
+    cfg.model.test_cfg, cfg.tta_model = whole.model.test_cfg, whole.tta_model
     cfg.merge_from_dict(CHANGES.get(family, {}))
     for key in _NAMES:
         cfg.pop(key, None)
@@ -355,7 +359,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
     work_dir = args.work_dir.resolve()
     os.chdir(ROOT)
@@ -386,4 +389,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

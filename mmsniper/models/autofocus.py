@@ -85,10 +85,15 @@ class AutoFocus(BaseDetector):
         tta_cfg: ``nms`` and ``max_per_img`` of the merge. Default: Gaussian Soft-NMS, 100.
         view_test_cfg: Merged into the detector's ``test_cfg`` while chips are seen, as in
             ``SNIPERTTAModel``. Default: None.
+        least_proposals: Of two-stage detectors: a chip gets the share of the RPN's proposals
+            (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at least so
+            many. What proposals cost does else not fall with the chip's area. Default: None, each
+            chip gets as many as a whole image.
         init_cfg: Initialization.
 
     Raises:
-        ValueError: If an argument is out of its range, or ``detector`` has no preprocessor.
+        ValueError: If an argument is out of its range, ``detector`` has no preprocessor, or there
+            are ``least_proposals`` and no RPN.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class AutoFocus(BaseDetector):
         small: tuple[float, float] = (5, 64),
         tta_cfg: Mapping[str, Any] | None = None,
         view_test_cfg: Mapping[str, Any] | None = None,
+        least_proposals: int | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -128,6 +134,14 @@ class AutoFocus(BaseDetector):
         merge = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
         self.tta_cfg = ConfigDict(tta_cfg or dict(nms=merge, max_per_img=100))
         self.view_test_cfg = view_test_cfg
+        if least_proposals is not None and not getattr(self.detector, 'with_rpn', False):
+            raise ValueError(
+                f'least_proposals is for detectors with an RPN, '
+                f'{type(self.detector).__name__} has none: leave it out'
+            )
+        if least_proposals is not None and least_proposals < 1:
+            raise ValueError(f'least_proposals must be at least 1, got {least_proposals}')
+        self.least_proposals = least_proposals
         self.keep_maps = False  # for pictures: tools/infer.py sets it
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
 
@@ -251,7 +265,8 @@ class AutoFocus(BaseDetector):
             data = self.data_preprocessor(
                 dict(inputs=[v for v, _ in views], data_samples=[s for _, s in views]), False)
             shape = tuple(data['inputs'].shape[-2:])
-            with self._features() as feats:
+            share = max(_share(w.box, _size(images[w.image])) for w in batch)
+            with self._features() as feats, self._proposals(share):
                 results = self.detector.predict(data['inputs'], data['data_samples'], rescale=True)
             maps = self._probabilities(feats, shape, results)
             for window, (view, sample), result, focus in zip(batch, views, results, maps):
@@ -350,6 +365,23 @@ class AutoFocus(BaseDetector):
             if mask_head is not None:
                 head.mask_head = mask_head
 
+    @contextmanager
+    def _proposals(self, share: float) -> Iterator[None]:
+        """Let the RPN give this share of its proposals for a while, or the least number."""
+        if self.least_proposals is None:
+            yield
+            return
+        head = self.detector.rpn_head
+        own = head.test_cfg
+        most = own.max_per_img
+        number = max(int(np.ceil(share * most)), min(self.least_proposals, most))
+        before = int(np.ceil(own.nms_pre * number / most))
+        head.test_cfg = ConfigDict({**own, 'max_per_img': number, 'nms_pre': before})
+        try:
+            yield
+        finally:
+            head.test_cfg = own
+
 
 def uncut(
     boxes: Tensor, window: Box, size: tuple[int, int], edge: float
@@ -391,6 +423,12 @@ def _thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[floa
 
 def _size(image: Tensor) -> tuple[int, int]:
     return image.shape[2], image.shape[1]
+
+
+def _share(box: Box, size: tuple[int, int]) -> float:
+    """Share of an image's area that a box has."""
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1) / (size[0] * size[1])
 
 
 def _whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

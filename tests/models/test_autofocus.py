@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 
 import mmsniper.datasets  # noqa: F401
@@ -413,3 +415,43 @@ def test_a_detector_without_a_preprocessor_is_refused(small_config):
     config.pop('data_preprocessor')
     with pytest.raises(ValueError, match='needs its data_preprocessor'):
         AutoFocus(config, PYRAMID)
+
+
+@pytest.mark.parametrize(
+    ('share', 'number', 'before'), [(1.0, 30, 60), (0.5, 15, 30), (0.01, 7, 14)])
+def test_a_chip_gets_its_share_of_proposals_but_at_least_so_many(make, share, number, before):
+    model = make(least_proposals=7)
+    head = model.detector.rpn_head
+    own = head.test_cfg = ConfigDict({**head.test_cfg, 'max_per_img': 30, 'nms_pre': 60})
+    with model._proposals(share):
+        assert (head.test_cfg.max_per_img, head.test_cfg.nms_pre) == (number, before)
+    assert head.test_cfg is own
+
+
+def test_the_share_of_proposals_goes_by_the_areas_of_the_chips(make):
+    model, shares = make(thresholds=0.0, least_proposals=1, max_side=100), []
+    given = model._proposals
+    model._proposals = lambda share: (shares.append(share), given(share))[1]
+    model.test_step(unresized(picture(200, 100)))
+    # Whole at the coarse and the middle level, at the finest in windows of 100 px, half of it.
+    assert shares == pytest.approx([1.0, 1.0, 0.5])
+
+
+def test_without_least_proposals_each_chip_gets_all(make):
+    model = make()
+    own = model.detector.rpn_head.test_cfg
+    with model._proposals(0.1):
+        assert model.detector.rpn_head.test_cfg is own
+
+
+def test_least_proposals_need_an_rpn(build):
+    detector = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model
+    detector.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    detector.neck.update(in_channels=[8, 16, 32, 64])
+    with pytest.raises(ValueError, match='RetinaNet has none'):
+        build(dict(type='AutoFocus', detector=detector, pyramid=PYRAMID, least_proposals=10))
+
+
+def test_least_proposals_are_positive(make):
+    with pytest.raises(ValueError, match='at least 1, got 0'):
+        make(least_proposals=0)

@@ -1,0 +1,540 @@
+"""AutoFocus against the full pyramid, one scale and uniform slicing: accuracy, pixels and time.
+
+One model is tested in many ways on the validation images, all in one process and one run:
+
+- the full pyramid, which is AutoFocus with thresholds of 0;
+- AutoFocus at several thresholds, with its focus head and by the detector's own detections; and
+  once more with settings that are not the paper's, as their names say;
+- the coarsest level alone, and one scale (the config's `val_pipeline`);
+- slices by SAHI (`pip install -r requirements/benchmark.txt`), with its defaults and with a small
+  grid of settings. Without SAHI these rows are left out.
+
+Pixels are those that enter the detector, before padding. Time is the processor time of this process
+from the image's file to its detections. An image is seen in all ways in turn before the next, so
+that the noise of a shared machine is shared; a way's time is given relative to the full pyramid's
+in the same round.
+
+Writes benchmarks/results/autofocus_NAME.json, .md and .png.
+
+    OMP_NUM_THREADS=1 python benchmarks/autofocus.py toy work_dirs/autofocus_toy/epoch_10.pth
+    OMP_NUM_THREADS=1 python benchmarks/autofocus.py bccd work_dirs/autofocus_bccd/epoch_8.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.runner import load_checkpoint
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import nn
+from tqdm import tqdm
+
+from mmsniper.mixins import load_config
+from mmsniper.models import AutoFocus
+from mmsniper.testing.comparison import write_text
+from mmsniper.visualization.figure import new_figure, save_figure
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {
+    name: ROOT / 'configs' / 'autofocus' / f'faster_rcnn_r18_autofocus_{name}.py'
+    for name in ('toy', 'bccd')
+}
+FULL = 'full pyramid'
+HEAD, OTHER = 'AutoFocus', 'AutoFocus, other head'
+OWN, SLICES = 'AutoFocus, own detections', 'SAHI'
+HEAD_THRESHOLDS = ((0.02, 0.2), 0.3, 0.5, 0.7)
+OTHER_THRESHOLDS = (0.02, 0.1, 0.3, 0.5)
+OWN_THRESHOLDS = (0.01, 0.05)
+LEAST_PROPOSALS = 100
+# What SAHI's command `sahi predict` takes if it is told nothing.
+SAHI_DEFAULTS = dict(
+    slice=512, overlap=0.2, full_image=True, merge='GREEDYNMM', metric='IOS', confidence=0.25)
+COLOURS = {
+    FULL: '#222222', HEAD: '#d62728', OTHER: '#ff4fa3', OWN: '#ff9f1c', SLICES: '#19a7ff',
+    'one scale': '#2ca02c', 'coarse level': '#9b6bff',
+}  # fmt: skip
+Detections = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to test the model.
+
+    Attributes:
+        group: Which curve it belongs to.
+        settings: What it is told.
+        detect: Detections of image number i, as COCO's results without ``image_id``.
+        rounds: In how many rounds it is timed, at most.
+    """
+
+    group: str
+    settings: Mapping[str, Any]
+    detect: Callable[[int], Detections]
+    rounds: int = 1000
+
+    @property
+    def name(self) -> str:
+        """Group and settings, unique in a run."""
+        told = ', '.join(f'{key} {_written(value)}' for key, value in self.settings.items())
+        return f'{self.group}: {told}' if told else self.group
+
+
+@dataclass
+class Measured:
+    """What one way has found and cost."""
+
+    detections: Detections = field(default_factory=list)
+    pixels: int = 0
+    inputs: int = 0
+    seconds: list[float] = field(default_factory=list)  # of each round
+
+
+class InputCounter:
+    """Counts the images that enter data preprocessors, and their pixels."""
+
+    def __init__(self) -> None:
+        self.pixels = self.inputs = 0
+
+    def watch(self, preprocessor: nn.Module) -> None:
+        """Count what enters this preprocessor from now on."""
+        preprocessor.register_forward_pre_hook(self._count)
+
+    def _count(self, module: nn.Module, args: tuple) -> None:
+        images = args[0]['inputs']
+        self.inputs += len(images)
+        self.pixels += sum(image.shape[-2] * image.shape[-1] for image in images)
+
+
+class Bench:
+    """A model, its validation images, and the ways to test it.
+
+    Args:
+        config: Config file of the AutoFocus model.
+        checkpoint: Its weights.
+        images: Number of validation images to take; None: all.
+        other_head: Checkpoint whose focus head is measured as well, with the same detector.
+
+    Raises:
+        SystemExit: If the config is of another model.
+    """
+
+    def __init__(
+        self, config: Path, checkpoint: Path, images: int | None = None,
+        other_head: Path | None = None,
+    ) -> None:
+        self.cfg = load_config(config)
+        if self.cfg.model.type != 'AutoFocus':
+            raise SystemExit(f'{config} has a model of type {self.cfg.model.type}, not AutoFocus')
+        data = self.cfg.test_dataloader.dataset
+        data.data_root = str(ROOT / data.data_root)
+        self.model: AutoFocus = MODELS.build(self.cfg.model).eval()
+        weights = load_checkpoint(self.model, str(checkpoint), map_location='cpu')
+        self.state, self.meta = weights['state_dict'], weights['meta']['dataset_meta']
+        self.focus_head = self.model.focus_head
+        self.other_head = self._other_head(other_head) if other_head else None
+        self.dataset = DATASETS.build(data)
+        self.infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))][:images]
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.truth = COCO(self.dataset.ann_file)
+        self.coarse_to_fine = self.dataset.pipeline
+        self.one_scale = Compose(self.cfg.val_dataloader.dataset.pipeline)
+        self.counter = InputCounter()
+        self.counter.watch(self.model.data_preprocessor)
+
+    def _other_head(self, checkpoint: Path) -> nn.Module:
+        """The focus head of another checkpoint."""
+        other = MODELS.build(self.cfg.model).eval()
+        load_checkpoint(other, str(checkpoint), map_location='cpu')
+        return other.focus_head
+
+    def focus(
+        self, thresholds: float | Sequence[float], head: nn.Module | None, **settings: Any
+    ) -> Callable[[int], Detections]:
+        """AutoFocus with these thresholds, this focus head and other attributes."""
+        steps = self.model.pyramid.num_levels - 1
+        if isinstance(thresholds, float):
+            thresholds = (thresholds,) * steps
+        settings['thresholds'] = tuple(thresholds)
+        settings['focus_head'] = head
+
+        def detect(number: int) -> Detections:
+            before = {key: getattr(self.model, key) for key in settings}
+            try:
+                for key, value in settings.items():
+                    setattr(self.model, key, value)
+                return self._test(self.coarse_to_fine, number)
+            finally:
+                for key, value in before.items():
+                    setattr(self.model, key, value)
+
+        return detect
+
+    def single(self, number: int) -> Detections:
+        """One pass, as in validation."""
+        return self._test(self.one_scale, number)
+
+    def _test(self, pipeline: Compose, number: int) -> Detections:
+        item = pipeline(dict(self.infos[number]))
+        data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+        found = self.model.test_step(data)[0].pred_instances
+        rows = zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist())
+        return [
+            dict(category_id=self.dataset.cat_ids[label],
+                 bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
+            for (x1, y1, x2, y2), score, label in rows
+        ]
+
+    def ways(self) -> list[Way]:
+        """All but SAHI's."""
+        head, small = self.focus_head, self.finer_sizes()
+        ways = [
+            Way(FULL, {}, self.focus(0.0, head)),
+            Way('coarse level', {}, self.focus(2.0, head)),
+            Way('one scale', {}, self.single),
+        ]
+        for t in HEAD_THRESHOLDS:
+            ways.append(Way(HEAD, dict(t=t), self.focus(t, head)))
+        ways.append(Way(HEAD, dict(t=0.5, dilation=1), self.focus(0.5, head, dilation=1)))
+        ways += [self._fewer_proposals(HEAD, t, head) for t in (0.3, 0.5)]
+        if self.other_head is not None:
+            for t in OTHER_THRESHOLDS:
+                ways.append(Way(OTHER, dict(t=t), self.focus(t, self.other_head)))
+            ways += [self._fewer_proposals(OTHER, t, self.other_head) for t in (0.1, 0.3)]
+        for t in OWN_THRESHOLDS:
+            ways.append(Way(OWN, dict(t=t), self.focus(t, None)))
+        for t in OWN_THRESHOLDS:
+            ways.append(Way(OWN, dict(t=t, small=small), self.focus(t, None, small=small)))
+        return ways
+
+    def _fewer_proposals(self, group: str, t: float, head: nn.Module) -> Way:
+        """A focus head at a threshold; chips get the share of proposals of their area."""
+        settings = dict(least_proposals=LEAST_PROPOSALS)
+        return Way(group, dict(t=t, **settings), self.focus(t, head, **settings))
+
+    def finer_sizes(self) -> tuple[float, float]:
+        """Sizes of a level's pixels that the next finer level was trained on, of any level."""
+        pyramid = self.model.pyramid
+        info = self.infos[0]
+        scales = pyramid.scales(info['width'], info['height'], test=True)
+        ends = pyramid.ranges(test=True)[:-1, 1] * np.asarray(scales)[1:]
+        return 0, round(float(max(ends)), 1)
+
+    def evaluate(self, detections: Detections) -> dict[str, float]:
+        """COCO's AP and AP of small objects of detections on these images."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(self.truth, self.truth.loadRes(detections), 'bbox')
+            evaluation.params.imgIds = [info['img_id'] for info in self.infos]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        ap, _, _, small = evaluation.stats[:4]
+        return dict(AP=round(float(ap), 4), AP_small=round(float(small), 4))
+
+
+class Slicer:
+    """SAHI with the plain detector: its config and weights, without the focus head.
+
+    Slices are seen at the scale of the original image, which is that of the finest level. The full
+    image, if it is seen as well, is resized to a slice's size, as SAHI's `image_size` does.
+
+    Args:
+        bench: Whose model is taken.
+        folder: For the detector's config and weights.
+    """
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self.bench, self.folder = bench, folder
+        self.models: dict[tuple[int, float], Any] = {}
+        prefix = 'detector.'
+        weights = {
+            key[len(prefix):]: value for key, value in bench.state.items()
+            if key.startswith(prefix)
+        }
+        torch.save(dict(state_dict=weights, meta=dict(dataset_meta=bench.meta)), self.weights)
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / 'detector.pth'
+
+    def model(self, side: int, confidence: float) -> Any:
+        """SAHI's model for slices of a size."""
+        from sahi import AutoDetectionModel
+
+        if (side, confidence) not in self.models:
+            path = self.folder / f'detector_{side}_{confidence}.py'
+            self._config(confidence).dump(path)
+            with contextlib.redirect_stdout(io.StringIO()):
+                model = AutoDetectionModel.from_pretrained(
+                    'mmdet', model_path=str(self.weights), config_path=str(path), device='cpu',
+                    confidence_threshold=confidence, image_size=side)
+            self.bench.counter.watch(model.model.model.data_preprocessor)
+            self.models[side, confidence] = model
+        return self.models[side, confidence]
+
+    def _config(self, confidence: float) -> Config:
+        """Config of the detector, whose own least score is not above the one asked for."""
+        cfg = self.bench.cfg
+        detector = cfg.model.detector.to_dict()
+        rcnn = detector['test_cfg']['rcnn']
+        rcnn['score_thr'] = min(rcnn['score_thr'], confidence)
+        pipeline = [
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(512, 512), keep_ratio=True),  # SAHI sets the scale
+            dict(type='PackDetInputs',
+                 meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+        ]
+        dataset = dict(cfg.test_dataloader.dataset.to_dict(), pipeline=pipeline)
+        return Config(dict(
+            default_scope='mmdet', custom_imports=cfg.custom_imports.to_dict(), model=detector,
+            train_dataloader=dict(dataset=dataset), test_dataloader=dict(dataset=dataset),
+            test_evaluator=dict(type='CocoMetric'), visualizer=dict(type='DetLocalVisualizer')))
+
+    def detect(self, settings: Mapping[str, Any]) -> Callable[[int], Detections]:
+        """Detections with these settings."""
+        from sahi.predict import get_sliced_prediction
+
+        side, overlap = settings['slice'], settings['overlap']
+        model = self.model(side, settings['confidence'])
+
+        def detect_(number: int) -> Detections:
+            result = get_sliced_prediction(
+                self.bench.infos[number]['img_path'], model, side, side, overlap, overlap,
+                perform_standard_pred=settings['full_image'], verbose=0,
+                postprocess_type=settings['merge'], postprocess_match_metric=settings['metric'],
+                postprocess_match_threshold=0.5, force_postprocess_type=True)
+            found = sorted(
+                result.object_prediction_list, key=lambda found: -found.score.value)
+            return [
+                dict(category_id=self.bench.dataset.cat_ids[one.category.id],
+                     bbox=list(one.bbox.to_xywh()), score=float(one.score.value))
+                for one in found[:100]
+            ]
+
+        return detect_
+
+    def ways(self) -> list[Way]:
+        """The defaults, and the grid."""
+        pyramid, info = self.bench.model.pyramid, self.bench.infos[0]
+        scales = pyramid.scales(info['width'], info['height'], test=True)
+        # Of a slice as large as the image at a level, the full image is seen as at that level.
+        middle = round(max(info['width'], info['height']) * float(scales[1]))
+        sides = sorted({pyramid.chip_size, middle, 512})
+        grid = [dict(SAHI_DEFAULTS)]
+        at_best = dict(overlap=0.2, full_image=True, merge='NMS', metric='IOU', confidence=0.01)
+        grid += [dict(at_best, slice=side) for side in sides]
+        grid.append(dict(at_best, slice=middle, full_image=False))
+        grid.append(dict(at_best, slice=middle, merge='GREEDYNMM', metric='IOS', confidence=0.1))
+        return [Way(SLICES, settings, self.detect(settings), rounds=1) for settings in grid]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, tuple):
+        return '/'.join(f'{one:g}' for one in value)
+    return str(value)
+
+
+def measure(bench: Bench, ways: Sequence[Way], rounds: int) -> dict[str, Measured]:
+    """See all images in all ways, the ways of an image in turn."""
+    measured = {way.name: Measured() for way in ways}
+    for round_ in range(rounds):
+        now = [way for way in ways if round_ < way.rounds]
+        for way in now:
+            measured[way.name].seconds.append(0.0)
+        for number in tqdm(range(len(bench.infos)), f'round {round_ + 1}', disable=None):
+            # Another order for each image: who comes first finds cold caches.
+            for way in np.roll(np.array(now, object), number).tolist():
+                once(bench, way, number, measured[way.name], keep=round_ == 0)
+    return measured
+
+
+def once(bench: Bench, way: Way, number: int, measured: Measured, keep: bool) -> None:
+    """See one image in one way."""
+    counter = bench.counter
+    before, start = (counter.pixels, counter.inputs), time.process_time()
+    found = way.detect(number)
+    measured.seconds[-1] += time.process_time() - start
+    if keep:
+        measured.pixels += counter.pixels - before[0]
+        measured.inputs += counter.inputs - before[1]
+        image = bench.infos[number]['img_id']
+        measured.detections += [dict(one, image_id=image) for one in found]
+
+
+def as_rows(
+    bench: Bench, ways: Sequence[Way], measured: Mapping[str, Measured]
+) -> list[dict[str, Any]]:
+    """A row of each way; pixels and time also as fractions of the full pyramid's."""
+    full = measured[FULL]
+    rows = []
+    for way in ways:
+        one = measured[way.name]
+        ratios = [mine / theirs for mine, theirs in zip(one.seconds, full.seconds)]
+        rows.append(dict(
+            name=way.name, group=way.group, settings=dict(way.settings),
+            **bench.evaluate(one.detections),
+            Mpx=round(one.pixels / 1e6, 2), pixels=round(one.pixels / full.pixels, 4),
+            inputs=round(one.inputs / len(bench.infos), 2),
+            time=round(median(ratios), 4), time_of_rounds=[round(ratio, 4) for ratio in ratios],
+            cpu_seconds=[round(seconds, 2) for seconds in one.seconds],
+        ))  # fmt: skip
+    return rows
+
+
+def frontier(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+    """Rows that no other beats in both AP and cost, cheap to dear."""
+    best: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row[cost], -row['AP'])):
+        if not best or row['AP'] > best[-1]['AP']:
+            best.append(row)
+    return best
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The cheapest AutoFocus within half a point of the full pyramid."""
+    (full,) = (row for row in rows if row['group'] == FULL)
+    near = [
+        row for row in rows
+        if row['group'] in (HEAD, OTHER, OWN) and row['AP'] >= full['AP'] - 0.005
+    ]
+    if not near:
+        return 'No AutoFocus row is within 0.005 AP of the full pyramid.'
+    pixels = min(near, key=lambda row: row['pixels'])
+    seconds = min(near, key=lambda row: row['time'])
+    return (
+        f'Within 0.005 AP of the full pyramid, AutoFocus needs at best {1 / pixels["pixels"]:.2f} '
+        f'times fewer pixels ({pixels["name"]}) and {1 / seconds["time"]:.2f} times less time '
+        f'({seconds["name"]}). The goal is 2.5 and 2.'
+    )
+
+
+def as_table(result: Mapping[str, Any]) -> str:
+    """The result as a page."""
+    lines = [
+        f'# AutoFocus, {result["data"]}', '', f'`{result["command"]}`', '',
+        f'{result["images"]} validation images, one model of one training. Pixels and time are '
+        f'fractions of the full pyramid\'s; time is processor time, the median of '
+        f'{result["rounds"]} rounds (SAHI: one), {result["threads"]} thread.', '',
+        '| way | AP | AP small | Mpx | pixels | inputs per image | time |',
+        '|---|---|---|---|---|---|---|',
+    ]  # fmt: skip
+    for row in result['rows']:
+        lines.append(
+            f'| {row["name"]} | {row["AP"]:.3f} | {row["AP_small"]:.3f} | {row["Mpx"]:.1f} | '
+            f'{row["pixels"]:.3f} | {row["inputs"]:.1f} | {row["time"]:.3f} |')
+    lines += ['', result['verdict']]
+    if not result['sahi']:
+        lines += ['', 'SAHI was not installed: its rows are left out.']
+    return '\n'.join(lines) + '\n'
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """AP against pixels and against time."""
+    figure = new_figure(11, 4.6)
+    rows = result['rows']
+    for place, (cost, label) in enumerate((('pixels', 'pixels'), ('time', 'processor time'))):
+        axes = figure.add_subplot(1, 2, place + 1)
+        for group in dict.fromkeys(row['group'] for row in rows):
+            some = [row for row in rows if row['group'] == group]
+            axes.plot([row[cost] for row in some], [row['AP'] for row in some], 'o',
+                      color=COLOURS[group], markersize=5, label=group)
+            best = frontier(some, cost)
+            axes.plot([row[cost] for row in best], [row['AP'] for row in best],
+                      color=COLOURS[group], linewidth=1)
+        (full,) = (row for row in rows if row['group'] == FULL)
+        axes.axhline(full['AP'] - 0.005, color='#b4b4b4', linewidth=0.8, linestyle='--')
+        axes.set_xscale('log')
+        axes.set_xlabel(f'{label}, full pyramid = 1')
+        axes.set_ylabel('AP')
+        axes.grid(True, which='both', color='#eeeeee')
+        axes.set_axisbelow(True)
+    figure.axes[1].legend(fontsize=8)
+    figure.suptitle(f'{result["data"]}: dots are settings, lines the best of each way; '
+                    f'dashed: 0.005 AP below the full pyramid', fontsize=9)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
+@contextlib.contextmanager
+def all_ways(bench: Bench, sahi: bool) -> Iterator[list[Way]]:
+    """Every way to test the model."""
+    ways = bench.ways()
+    if not sahi:
+        yield ways
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield ways + Slicer(bench, Path(folder)).ways()
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', choices=sorted(CONFIGS))
+    parser.add_argument('checkpoint', type=Path, help='of an AutoFocus training')
+    parser.add_argument('--config', type=Path, help="[the data set's in configs/autofocus]")
+    parser.add_argument(
+        '--other-head', type=Path,
+        help='checkpoint whose focus head is measured as well, with the detector of the first')
+    parser.add_argument('--images', type=int, help='only so many validation images [all]')
+    parser.add_argument('--rounds', type=int, default=3,
+                        help='rounds to measure time in; SAHI is in the first [%(default)s]')
+    parser.add_argument('--out', type=Path, help='path of the results, without suffix')
+    args = parser.parse_args(argv)
+    if args.rounds < 1 or (args.images is not None and args.images < 1):
+        parser.error('--rounds and --images must be at least 1')
+    args.config = args.config or CONFIGS[args.data]
+    args.out = args.out or ROOT / 'benchmarks' / 'results' / f'autofocus_{args.data}'
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; returns what the JSON file holds."""
+    args = parse_args(argv)
+    torch.set_num_threads(1)
+    register_all_modules(init_default_scope=True)
+    sahi = importlib.util.find_spec('sahi') is not None
+    if not sahi:
+        print('SAHI is not installed (pip install -r requirements/benchmark.txt): '
+              'its rows are left out.', file=sys.stderr)
+    bench = Bench(args.config, args.checkpoint, args.images, args.other_head)
+    with all_ways(bench, sahi) as ways:
+        bench.counter.pixels = bench.counter.inputs = 0
+        measured = measure(bench, ways, args.rounds)
+    rows = as_rows(bench, ways, measured)
+    result = dict(
+        command=f'python benchmarks/autofocus.py {args.data} CHECKPOINT --rounds {args.rounds}'
+                + (' --other-head OTHER' if args.other_head else '')
+                + (f' --images {args.images}' if args.images else ''),
+        data=args.data, checkpoint=args.checkpoint.name, images=len(bench.infos),
+        rounds=args.rounds, threads=torch.get_num_threads(), sahi=sahi, verdict=verdict(rows),
+        rows=rows)
+    table = as_table(result)
+    write_text(args.out.with_suffix('.json'), json.dumps(result, indent=2) + '\n')
+    write_text(args.out.with_suffix('.md'), table)
+    draw(result, args.out.with_suffix('.png'))
+    sys.stdout.write(table)
+    return result
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,178 @@
+"""The benchmark of AutoFocus counts what enters the network and compares like with like."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def benchmark():
+    path = ROOT / 'benchmarks' / 'autofocus.py'
+    spec = importlib.util.spec_from_file_location('autofocus_benchmark', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A data set of one image of 240x160 px, and random weights, as files."""
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+
+    from mmsniper.mixins import load_config
+
+    register_all_modules(init_default_scope=True)
+    rng = np.random.default_rng(0)
+    (tmp_path / 'val').mkdir()
+    (tmp_path / 'annotations').mkdir()
+    cv2.imwrite(str(tmp_path / 'val/1.jpg'), rng.integers(0, 255, (160, 240, 3), np.uint8))
+    classes = ('disc', 'ring', 'square', 'cross')
+    truth = dict(
+        images=[dict(id=7, file_name='1.jpg', width=240, height=160)],
+        categories=[dict(id=i, name=name) for i, name in enumerate(classes, start=11)],
+        annotations=[dict(id=1, image_id=7, category_id=11, bbox=[20, 30, 20, 20], area=400,
+                          iscrowd=0)])  # fmt: skip
+    (tmp_path / 'annotations/val.json').write_text(json.dumps(truth))
+    config = tmp_path / 'config.py'
+    base = ROOT / 'configs/autofocus/faster_rcnn_r18_autofocus_toy.py'
+    config.write_text(
+        f'_base_ = {str(base)!r}\n'
+        f'test_dataloader = dict(dataset=dict(data_root={str(tmp_path)!r} + "/"))\n')
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(config).model)
+    checkpoint = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))),
+               checkpoint)
+    return config, checkpoint
+
+
+def run(benchmark, scene, tmp_path, *options):
+    config, checkpoint = scene
+    return benchmark.main([
+        'toy', str(checkpoint), '--config', str(config), '--rounds', '2',
+        '--out', str(tmp_path / 'out' / 'result'), *options])
+
+
+def without_sahi(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark.importlib.util, 'find_spec', lambda name: None)
+
+
+def row(name, group='AutoFocus', **numbers):
+    return dict(dict(name=name, group=group, AP=0.5, pixels=1.0, time=1.0), **numbers)
+
+
+def test_every_way_is_measured_on_the_same_images_and_written(
+    benchmark, scene, tmp_path, monkeypatch
+):
+    without_sahi(benchmark, monkeypatch)
+    result = run(benchmark, scene, tmp_path, '--other-head', str(scene[1]))
+    rows = {one['name']: one for one in result['rows']}
+    assert {one['group'] for one in result['rows']} == {
+        'full pyramid', 'coarse level', 'one scale', 'AutoFocus', 'AutoFocus, other head',
+        'AutoFocus, own detections'}
+    # By hand: 240x160 at factors 1, 0.4, 0.2.
+    assert rows['full pyramid']['Mpx'] == round((38400 + 6144 + 1536) / 1e6, 2)
+    assert rows['coarse level']['pixels'] == round(1536 / 46080, 4)
+    assert rows['one scale']['pixels'] == round(6144 / 46080, 4)
+    assert rows['full pyramid']['inputs'] == 3
+    assert rows['full pyramid']['time_of_rounds'] == [1.0, 1.0]
+    written = tmp_path / 'out'
+    assert json.loads((written / 'result.json').read_text()) == json.loads(json.dumps(result))
+    assert 'SAHI was not installed' in (written / 'result.md').read_text()
+    assert (written / 'result.png').stat().st_size
+
+
+def test_without_sahi_it_says_so(benchmark, scene, tmp_path, monkeypatch, capsys):
+    without_sahi(benchmark, monkeypatch)
+    assert not run(benchmark, scene, tmp_path)['sahi']
+    assert 'requirements/benchmark.txt' in capsys.readouterr().err
+
+
+def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path):
+    pytest.importorskip('sahi')
+    bench = benchmark.Bench(*scene)
+    slicer = benchmark.Slicer(bench, tmp_path)
+    settings = dict(benchmark.SAHI_DEFAULTS, slice=160, overlap=0.0)
+    for full, pixels in ((False, 2 * 160 * 160), (True, 2 * 160 * 160 + 160 * 107)):
+        before = bench.counter.pixels
+        slicer.detect(dict(settings, full_image=full))(0)
+        assert bench.counter.pixels - before == pixels
+
+
+def test_sahi_has_the_weights_of_the_detector(benchmark, scene, tmp_path):
+    pytest.importorskip('sahi')
+    bench = benchmark.Bench(*scene)
+    theirs = benchmark.Slicer(bench, tmp_path).model(160, 0.3).model.model.state_dict()
+    ours = bench.model.detector.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+
+
+def test_what_autofocus_is_told_for_one_way_is_taken_back(benchmark, scene):
+    bench = benchmark.Bench(*scene)
+    before = bench.model.thresholds, bench.model.dilation, bench.model.focus_head
+    bench.focus(0.7, None, dilation=1)(0)
+    assert (bench.model.thresholds, bench.model.dilation, bench.model.focus_head) == before
+
+
+def test_finer_sizes_end_where_the_finer_level_was_trained(benchmark, scene):
+    # 48 px at a factor of 0.4 are 19.2, 128 px at 0.2 are 25.6.
+    assert benchmark.Bench(*scene).finer_sizes() == (0, 25.6)
+
+
+def test_pixels_are_counted_before_padding(benchmark):
+    counter, module = benchmark.InputCounter(), nn.Identity()
+    counter.watch(module)
+    module(dict(inputs=[torch.zeros(3, 5, 7), torch.zeros(3, 2, 2)]))
+    assert (counter.pixels, counter.inputs) == (39, 2)
+
+
+def test_a_ratio_is_that_of_one_round(benchmark):
+    way = benchmark.Way('full pyramid', {}, None), benchmark.Way('AutoFocus', dict(t=0.5), None)
+    measured = {
+        'full pyramid': benchmark.Measured(pixels=10, seconds=[1.0, 2.0, 4.0]),
+        'AutoFocus: t 0.5': benchmark.Measured(pixels=5, seconds=[0.5, 1.0, 4.0]),
+    }
+
+    class NoTruth:
+        infos = [None]
+
+        def evaluate(self, detections):
+            return dict(AP=0, AP_small=0)
+
+    rows = benchmark.as_rows(NoTruth(), way, measured)
+    assert rows[1]['time_of_rounds'] == [0.5, 0.5, 1.0]
+    assert rows[1]['time'] == rows[1]['pixels'] == 0.5
+
+
+def test_the_frontier_has_what_no_other_beats(benchmark):
+    rows = [row('a', AP=0.2, pixels=0.1), row('b', AP=0.1, pixels=0.2),
+            row('c', AP=0.4, pixels=0.3), row('d', AP=0.3, pixels=0.1)]
+    assert [one['name'] for one in benchmark.frontier(rows, 'pixels')] == ['d', 'c']
+
+
+def test_the_verdict_takes_what_is_within_half_a_point(benchmark):
+    full = row('full', 'full pyramid', AP=0.8)
+    text = benchmark.verdict([
+        full, row('near', AP=0.796, pixels=0.4, time=0.5),
+        row('far', AP=0.79, pixels=0.1, time=0.1), row('slices', 'SAHI', AP=0.9, pixels=0.01)])
+    assert '2.50 times fewer pixels (near) and 2.00 times less time (near)' in text
+    assert benchmark.verdict([full, row('far', AP=0.79)]).startswith('No AutoFocus')
+
+
+@pytest.mark.parametrize('options', [['--rounds', '0'], ['--images', '0']])
+def test_there_is_at_least_one_round_and_image(benchmark, options, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse_args(['toy', 'x.pth', *options])
+    assert 'at least 1' in capsys.readouterr().err

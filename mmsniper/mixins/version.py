@@ -140,8 +140,14 @@ def sniper_version(cfg: Config) -> Config:
     if in_tta:
         use_levels(cfg, detector)
     _add_runtime(cfg, negatives, notes)
-    print_log('\n  '.join([f'SNIPER version of {detector.type}:', *notes]), logger='current')
+    if _is_first_process():
+        print_log('\n  '.join([f'SNIPER version of {detector.type}:', *notes]), logger='current')
     return cfg
+
+
+def _is_first_process() -> bool:
+    """By what launchers set: the processes have not found each other yet."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
 
 
 def _detector(cfg: Config) -> tuple[Any, bool]:

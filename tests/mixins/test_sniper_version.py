@@ -126,6 +126,16 @@ def test_options_of_the_command_line_come_first(tmp_path):
     assert cfg.train_dataloader.num_workers == 0
 
 
+@pytest.mark.parametrize(('variable', 'rank', 'said'), [
+    ('RANK', '0', True), ('RANK', '1', False), ('SLURM_PROCID', '3', False)])
+def test_what_was_made_of_the_config_is_said_once(monkeypatch, variable, rank, said):
+    seen = []
+    monkeypatch.setattr('mmsniper.mixins.version.print_log', lambda text, **_: seen.append(text))
+    monkeypatch.setenv(variable, rank)
+    sniper_version(stock_config())
+    assert ['ValidRangeAssigner, SNIPERRoIHead' in text for text in seen] == [True] * said
+
+
 # Parts of the runtime ----------------------------------------------------------------------------
 
 

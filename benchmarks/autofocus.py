@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.ticker import NullLocator
 from mmdet.registry import DATASETS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -65,6 +66,7 @@ HEAD_THRESHOLDS = ((0.02, 0.2), 0.3, 0.5, 0.7)
 OTHER_THRESHOLDS = (0.02, 0.1, 0.3, 0.5)
 OWN_THRESHOLDS = (0.01, 0.05)
 LEAST_PROPOSALS = 100
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # What SAHI's command `sahi predict` takes if it is told nothing.
 SAHI_DEFAULTS = dict(
     slice=512, overlap=0.2, full_image=True, merge='GREEDYNMM', metric='IOS', confidence=0.25)
@@ -464,6 +466,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         (full,) = (row for row in rows if row['group'] == FULL)
         axes.axhline(full['AP'] - 0.005, color='#b4b4b4', linewidth=0.8, linestyle='--')
         axes.set_xscale('log')
+        axes.set_xticks(TICKS, [f'{tick:g}' for tick in TICKS])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(f'{label}, full pyramid = 1')
         axes.set_ylabel('AP')
         axes.grid(True, which='both', color='#eeeeee')

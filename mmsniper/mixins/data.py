@@ -85,15 +85,15 @@ def sniper_pipeline(
         ValueError: If no transform loads annotations.
     """
     pipeline = list(_without_scale_transforms(deepcopy(pipeline), dropped))
-    loading = [i for i, transform in enumerate(pipeline) if 'LoadAnnotations' in _type(transform)]
+    loading = [i for i, step in enumerate(pipeline) if 'LoadAnnotations' in type_name(step)]
     if not loading:
-        types = ', '.join(_type(transform) for transform in pipeline)
+        types = ', '.join(type_name(transform) for transform in pipeline)
         raise ValueError(
             f'the training pipeline ({types}) has no LoadAnnotations, after which the chip is cut '
             f'out'
         )
     for transform in pipeline:
-        if _type(transform) == 'LoadImageFromFile':
+        if type_name(transform) == 'LoadImageFromFile':
             transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
     first = loading[-1] + 1
     cut = [ConfigDict(type=name, pyramid=pyramid) for name in ('ChipSampler', 'ScaleRangeFilter')]
@@ -112,7 +112,7 @@ def read_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _chip_dataset(
     dataset: ConfigDict, pyramid: Mapping[str, Any], keep_empty: bool, dropped: list[str]
 ) -> ConfigDict:
-    kind = _type(dataset)
+    kind = type_name(dataset)
     if kind == 'ChipDataset':
         raise ValueError(
             'the training data are a ChipDataset already: this config is a SNIPER version and '
@@ -150,9 +150,9 @@ def _without_scale_transforms(
         if isinstance(transform, Sequence):  # an alternative of RandomChoice
             yield list(_without_scale_transforms(transform, dropped))
             continue
-        if _type(transform) in SCALE_TRANSFORMS:
+        if type_name(transform) in SCALE_TRANSFORMS:
             if dropped is not None:
-                dropped.append(_type(transform))
+                dropped.append(type_name(transform))
             continue
         if isinstance(transform.get('transforms'), Sequence):
             transform.transforms = list(_without_scale_transforms(transform.transforms, dropped))
@@ -179,14 +179,14 @@ def _input_pixels(pipeline: Sequence[Any]) -> float | None:
     """Largest number of pixels that a pipeline gives the network, None if it does not tell."""
     pixels = None
     for transform in _flattened(pipeline):
-        value = transform.get(_SIZES.get(_type(transform), ''))
+        value = transform.get(_SIZES.get(type_name(transform), ''))
         if value is None:
             continue
         if not isinstance(value, Sequence):
             value = (value, value)
         sizes = value if isinstance(value[0], Sequence) else [value]
         area = sum(map(prod, sizes)) / len(sizes)
-        if _type(transform) == 'RandomCrop':
+        if type_name(transform) == 'RandomCrop':
             if transform.get('crop_type', 'absolute') == 'absolute':
                 pixels = min(area, pixels or area)
         else:
@@ -203,7 +203,7 @@ def _flattened(pipeline: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
             yield from _flattened(transform.get('transforms') or [])
 
 
-def _type(config: Mapping[str, Any]) -> str:
-    """The name of what a config builds, without scope."""
-    kind = config.get('type', '')
+def type_name(config: Mapping[str, Any] | None) -> str:
+    """The name of what a config builds, without its scope; '' for none."""
+    kind = (config or {}).get('type', '')
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]

@@ -38,6 +38,7 @@ from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.engine import NegativeChipMiner
 from mmsniper.engine.mining import stored_pool
 from mmsniper.mixins import load_config
+from mmsniper.mixins.data import type_name
 from mmsniper.models.proposals import proposal_head
 
 
@@ -88,12 +89,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.min_proposals and len(args.min_proposals) == 1:
         args.min_proposals = args.min_proposals[0]
     return args
-
-
-def type_name(config: Any) -> str:
-    """The name of what a config builds, without its scope; '' for none."""
-    kind = (config or {}).get('type', '')
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def read_config(args: argparse.Namespace) -> Config:

@@ -1,11 +1,13 @@
 # AutoFocus on BCCD blood cells, on a CPU: the SNIPER config with a FocusPixel branch.
-_base_ = '../sniper/faster_rcnn_r18_sniper_bccd.py'
+_base_ = '../sniper/faster_rcnn_r18_sniper_negatives_bccd.py'
 model = dict(
     _delete_=True,
     type='AutoFocus',
     detector=_base_.model,
     pyramid=_base_.pyramid,
-    focus_head=dict(type='FocusHead', in_channels=64, feat_channels=64),
+    focus_head=dict(
+        type='FocusHead', in_channels=64, feat_channels=64, pyramid=_base_.pyramid
+    ),
     thresholds=(0.02, 0.2),
     tta_cfg=_base_.tta_model.tta_cfg,
     view_test_cfg=_base_.tta_model.view_test_cfg,

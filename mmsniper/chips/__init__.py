@@ -1,7 +1,7 @@
 """Which chips: pyramid, cover, plans of positive and negative chips. Pure NumPy and SciPy."""
 
 from .cover import Cover, grid_cover, minimum_cover
-from .focus import FocusMap, focus_chips, focus_rectangles, merge_rectangles
+from .focus import FocusMap, focus_chips, focus_rectangles, focus_sizes, merge_rectangles
 from .negative import (
     MIN_PROPOSALS,
     NegativeChips,
@@ -48,6 +48,7 @@ __all__ = [
     'draw_negative_chips',
     'focus_chips',
     'focus_rectangles',
+    'focus_sizes',
     'good_sizes',
     'grid_cover',
     'merge_rectangles',

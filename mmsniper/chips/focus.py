@@ -11,6 +11,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from .pyramid import ScalePyramid
 from .rectangles import Floats, Ints
 
 # Pairs of rectangles that are compared at a time.
@@ -42,6 +43,33 @@ class FocusMap:
         x1, y1, x2, y2 = self.box
         if not (x2 > x1 and y2 > y1):
             raise ValueError(f'the window of a FocusPixel map is empty: {self.box}')
+
+
+def focus_sizes(pyramid: ScalePyramid, *, test: bool = False) -> Floats:
+    """Which objects of each level are to be looked at again at the next finer one.
+
+    Objects below a level's own range *must* be, for the level does not have them. Those from there
+    up to the end of the next finer level's range *may* be: both levels have them. For COCO's
+    pyramid these are about the paper's 64 and 90 px, which fit no other pyramid.
+
+    Args:
+        pyramid: The pyramid.
+        test: Use the test ranges.
+
+    Returns:
+        Shape (num_levels, 2): sizes (sqrt of area, original pixels) below which an object must,
+        and below which it may be looked at again. At the finest level both are 0.
+
+    Example:
+        >>> focus_sizes(ScalePyramid.from_config(dict(chip_size=64, levels=[
+        ...     dict(resize=dict(factor=1.0), valid_range=(0, 60)),
+        ...     dict(resize=dict(factor=0.5), valid_range=(20, None))])))
+        array([[ 0.,  0.],
+               [20., 60.]])
+    """
+    ranges = pyramid.ranges(test=test)
+    may = np.append(0.0, ranges[:-1, 1])
+    return np.stack([np.minimum(ranges[:, 0], may), may], axis=1)
 
 
 def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Floats:

@@ -18,7 +18,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmsniper.chips.focus import FocusMap, focus_chips
+from mmsniper.chips.focus import FocusMap, focus_chips, focus_sizes
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.chips.tiling import overlapping_windows
 
@@ -81,7 +81,7 @@ class AutoFocus(BaseDetector):
         max_side: Longest side of an input. Default: 2048.
         batch_pixels: Pixels that inputs of a batch have together, at most. Default: 2 ** 22.
         small: Without a focus head, sizes (sqrt of area, input pixels) to look at again. Default:
-            (5, 64).
+            None, at each level those up to the end of the next finer level's test range.
         tta_cfg: ``nms`` and ``max_per_img`` of the merge. Default: Gaussian Soft-NMS, 100.
         view_test_cfg: Merged into the detector's ``test_cfg`` while chips are seen, as in
             ``SNIPERTTAModel``. Default: None.
@@ -107,7 +107,7 @@ class AutoFocus(BaseDetector):
         edge: float = 10,
         max_side: int = 2048,
         batch_pixels: int = 2**22,
-        small: tuple[float, float] = (5, 64),
+        small: tuple[float, float] | None = None,
         tta_cfg: Mapping[str, Any] | None = None,
         view_test_cfg: Mapping[str, Any] | None = None,
         least_proposals: int | None = None,
@@ -130,7 +130,7 @@ class AutoFocus(BaseDetector):
                 f'max_side {max_side} must exceed the chip size, {self.pyramid.chip_size}: windows '
                 f'overlap by a chip'
             )
-        self.small = tuple(small)
+        self.small = None if small is None else tuple(small)
         merge = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
         self.tta_cfg = ConfigDict(tta_cfg or dict(nms=merge, max_per_img=100))
         self.view_test_cfg = view_test_cfg
@@ -268,7 +268,7 @@ class AutoFocus(BaseDetector):
             share = max(_share(w.box, _size(images[w.image])) for w in batch)
             with self._features() as feats, self._proposals(share):
                 results = self.detector.predict(data['inputs'], data['data_samples'], rescale=True)
-            maps = self._probabilities(feats, shape, results)
+            maps = self._probabilities(feats, shape, results, level)
             for window, (view, sample), result, focus in zip(batch, views, results, maps):
                 instances = result.pred_instances
                 corner = sample.metainfo['corner']
@@ -284,13 +284,14 @@ class AutoFocus(BaseDetector):
         return 16 if self.focus_head is None else self.focus_head.stride
 
     def _probabilities(
-        self, feats: list[Sequence[Tensor]], shape: tuple[int, int], results: SampleList
+        self, feats: list[Sequence[Tensor]], shape: tuple[int, int], results: SampleList, level: int
     ) -> list[np.ndarray]:
         if self.focus_head is not None:
             return list(self.focus_head.predict(feats[-1], shape).cpu().numpy())
         shape = tuple(-(-side // self._stride) for side in shape)
+        end = float(focus_sizes(self.pyramid, test=True)[level, 1])
         return [
-            _small_detections(result, shape, self._stride, self.small).cpu().numpy()
+            _small_detections(result, shape, self._stride, self.small, end).cpu().numpy()
             for result in results
         ]
 
@@ -470,12 +471,17 @@ def _batches(
 
 
 def _small_detections(
-    result: DetDataSample, shape: tuple[int, int], stride: int, small: tuple[float, float]
+    result: DetDataSample, shape: tuple[int, int], stride: int,
+    small: tuple[float, float] | None, end: float,
 ) -> Tensor:
-    """Greatest score of a small detection in each cell of a map."""
+    """Greatest score of a small detection in each cell of a map.
+
+    Small are sizes (both excluded) in input pixels, or those below ``end`` original pixels.
+    """
     instances = result.pred_instances
-    scale = instances.bboxes.new_tensor(result.metainfo['scale_factor']).repeat(2)
-    boxes = instances.bboxes * scale
+    scale = instances.bboxes.new_tensor(result.metainfo['scale_factor'])
+    small = (0.0, end * float(scale.prod().sqrt())) if small is None else small
+    boxes = instances.bboxes * scale.repeat(2)
     size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
     focus = (size > small[0]) & (size < small[1])
     cells = boxes[focus] / stride

@@ -14,8 +14,14 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .assigners import split_ignored
+from mmsniper.chips.focus import focus_sizes
+from mmsniper.chips.pyramid import ScalePyramid
 
+from .assigners import split_ignored
+from .level_range import levels_of_input
+
+# Sizes of the paper, for its pyramid: positive, and from there to this don't-care.
+PAPER_SMALL, PAPER_IGNORED = (5.0, 64.0), 90.0
 POSITIVE, NEGATIVE, DONT_CARE = 1, 0, -1
 
 
@@ -24,8 +30,8 @@ def focus_targets(
     regions: Tensor,
     shape: tuple[int, int],
     stride: int = 16,
-    small: tuple[float, float] = (5, 64),
-    ignored: float = 90,
+    small: tuple[float, float] = PAPER_SMALL,
+    ignored: float = PAPER_IGNORED,
 ) -> Tensor:
     """Which cells of a map show small objects.
 
@@ -72,18 +78,25 @@ class FocusHead(BaseModule):
     two-way softmax (AutoFocus section 3.1). :class:`~mmsniper.models.AutoFocus` trains it with its
     detector and looks again, at the next finer level, where it fires.
 
+    What is small is a range of sizes, one for all levels, as in the paper; its (5, 64) and 90 fit
+    the paper's pyramid. Given a ``pyramid``, each level has its own
+    (:func:`~mmsniper.chips.focus_sizes`): what is below the level's range is small, what the next
+    finer level has as well is don't-care, and chips of the finest level do not count.
+
     Args:
         in_channels: Channels of the feature maps.
         feat_channels: Channels between the convolutions. Default: 256.
         stride: Stride of the map to use; the detector must have one of it. Default: 16.
         small: Sizes (sqrt of area, input pixels, both excluded) that are to be looked at again.
-            Default: (5, 64), as in the paper.
-        ignored: Sizes from ``small[1]`` up to this are don't-care. Default: 90.
+            Default: None, (5, 64) without a ``pyramid``.
+        ignored: Sizes from ``small[1]`` up to this are don't-care. Default: None, 90 without a
+            ``pyramid``.
+        pyramid: The config's pyramid, instead of ``small`` and ``ignored``. Default: None.
         loss_weight: Weight of the loss. Default: 1.
         init_cfg: Initialization. Default: normal, of 0.01, as the RPN's.
 
     Raises:
-        ValueError: If ``small`` and ``ignored`` are not ascending.
+        ValueError: If ``small`` and ``ignored`` are not ascending, or come with a ``pyramid``.
     """
 
     def __init__(
@@ -91,12 +104,21 @@ class FocusHead(BaseModule):
         in_channels: int,
         feat_channels: int = 256,
         stride: int = 16,
-        small: tuple[float, float] = (5, 64),
-        ignored: float = 90,
+        small: tuple[float, float] | None = None,
+        ignored: float | None = None,
+        pyramid: ScalePyramid | Mapping[str, Any] | None = None,
         loss_weight: float = 1.0,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
+        if pyramid is not None and (small, ignored) != (None, None):
+            raise ValueError(
+                f'FocusHead has small={small} and ignored={ignored}, but also a pyramid, which '
+                f'tells them for each level: leave out either'
+            )
+        self.pyramid = None if pyramid is None else ScalePyramid.from_config(pyramid)
+        small = PAPER_SMALL if small is None else small
+        ignored = PAPER_IGNORED if ignored is None else ignored
         if not 0 <= small[0] < small[1] <= ignored:
             raise ValueError(
                 f'small and ignored must ascend, such as (5, 64) and 90; got {small} and {ignored}'
@@ -175,12 +197,24 @@ class FocusHead(BaseModule):
 
     def targets(self, sample: DetDataSample, logits: Tensor) -> Tensor:
         """Targets (rows, columns) of one input; ``logits`` tells shape and device."""
+        shape = tuple(logits.shape[-2:])
+        small, ignored = self._sizes(sample.metainfo)
+        if not small[1]:
+            return logits.new_full(shape, DONT_CARE, dtype=torch.long)
         regions, invalid = split_ignored(sample.get('ignored_instances'))
         objects = torch.cat([
             _boxes(part).to(logits.device) for part in (sample.gt_instances, invalid)])
         regions = _boxes(regions).to(logits.device)
-        shape = tuple(logits.shape[-2:])
-        return focus_targets(objects, regions, shape, self.stride, self.small, self.ignored)
+        return focus_targets(objects, regions, shape, self.stride, small, ignored)
+
+    def _sizes(self, metainfo: Mapping[str, Any]) -> tuple[tuple[float, float], float]:
+        """Sizes of small objects, and up to where others are don't-care, input pixels."""
+        if self.pyramid is None:
+            return self.small, self.ignored
+        levels, scale = levels_of_input(metainfo, self.pyramid)
+        # Of levels that coincide the coarsest: it has to find more.
+        small, ignored = (focus_sizes(self.pyramid)[max(levels)] * scale).tolist()
+        return (0.0, small), ignored
 
 
 def _boxes(instances: InstanceData | None) -> Tensor:

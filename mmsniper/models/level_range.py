@@ -42,12 +42,9 @@ class LevelRange:
         Raises:
             ValueError: If ``scale_factor`` or ``ori_shape`` is missing or malformed.
         """
-        scale_w, scale_h = _pair_of(metainfo, 'scale_factor')
-        height, width = _pair_of(metainfo, 'ori_shape')
-        area_scale = scale_w * scale_h
-        levels = pyramid.levels_at(math.sqrt(area_scale), (width, height), test=test)
+        levels, scale = levels_of_input(metainfo, pyramid, test=test)
         ranges = pyramid.ranges(test=test)[list(levels)]
-        return cls(tuple((float(lo), float(hi)) for lo, hi in ranges), area_scale)
+        return cls(tuple((float(lo), float(hi)) for lo, hi in ranges), scale * scale)
 
     def in_original_pixels(self) -> LevelRange:
         """The same range, for boxes that were mapped back to original pixels."""
@@ -70,6 +67,29 @@ class LevelRange:
         for lo, hi in self.ranges:
             inside |= (size >= lo) & (size < hi)
         return inside & (wh >= 0).all(dim=1)
+
+
+def levels_of_input(
+    metainfo: Mapping[str, Any], pyramid: ScalePyramid, *, test: bool = False
+) -> tuple[tuple[int, ...], float]:
+    """Levels that an input belongs to, and its scale.
+
+    Args:
+        metainfo: A data sample's metainfo, with ``scale_factor`` (w, h) and ``ori_shape`` (h, w) of
+            the whole image.
+        pyramid: The pyramid that the input was made with.
+        test: Use the pyramid's test rules.
+
+    Returns:
+        The levels, as by :meth:`ScalePyramid.levels_at`, and input pixels per original pixel.
+
+    Raises:
+        ValueError: If ``scale_factor`` or ``ori_shape`` is missing or malformed.
+    """
+    scale_w, scale_h = _pair_of(metainfo, 'scale_factor')
+    height, width = _pair_of(metainfo, 'ori_shape')
+    scale = math.sqrt(scale_w * scale_h)
+    return pyramid.levels_at(scale, (width, height), test=test), scale
 
 
 def _pair_of(metainfo: Mapping[str, Any], key: str) -> tuple[float, float]:

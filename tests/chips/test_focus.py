@@ -8,8 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mmsniper.chips import ScalePyramid
 from mmsniper.chips import focus as focus_module
-from mmsniper.chips.focus import FocusMap, focus_chips, focus_rectangles, merge_rectangles
+from mmsniper.chips.focus import (
+    FocusMap,
+    focus_chips,
+    focus_rectangles,
+    focus_sizes,
+    merge_rectangles,
+)
 
 
 def drawn(*rows):
@@ -211,3 +218,39 @@ def test_merging_is_what_merging_two_at_a_time_comes_to(boxes):
 def test_merged_rectangles_stay_as_they_are(boxes, least):
     once = merge_rectangles(xyxy(boxes), least, 100, 100)
     assert np.array_equal(merge_rectangles(once, least, 100, 100), once)
+
+
+# What to look at again ---------------------------------------------------------------------------
+
+
+def pyramid(*ranges, test_ranges=None):
+    levels = [dict(resize=dict(factor=2.0**-i), valid_range=r) for i, r in enumerate(ranges)]
+    for level, test_range in zip(levels, test_ranges or []):
+        level['test_range'] = test_range
+    return ScalePyramid.from_config(dict(chip_size=64, levels=levels))
+
+
+def test_a_level_must_look_again_below_its_range_and_may_where_the_finer_level_has_objects():
+    found = focus_sizes(pyramid((0, 48), (32, 128), (96, None)))
+    assert found.tolist() == [[0, 0], [32, 48], [96, 128]]
+
+
+def test_what_no_level_has_is_not_looked_for():
+    assert focus_sizes(pyramid((0, 40), (60, None))).tolist() == [[0, 0], [40, 40]]
+
+
+def test_sizes_to_look_at_are_of_the_test_ranges_if_asked_for():
+    both = pyramid((0, 80), (32, None), test_ranges=[(0, 90), (40, None)])
+    assert focus_sizes(both)[1].tolist() == [32, 80]
+    assert focus_sizes(both, test=True)[1].tolist() == [40, 90]
+
+
+def test_a_pyramid_of_one_level_has_nothing_to_look_for():
+    assert focus_sizes(pyramid((0, None))).tolist() == [[0, 0]]
+
+
+def test_the_papers_sizes_are_those_of_its_pyramid():
+    """Test ranges of the release at the long side's 512 px of a 640 px image."""
+    paper = pyramid((0, 75), (32, 180), (75, None))
+    must, _ = focus_sizes(paper)[2] * 512 / 640
+    assert must == 60  # its 64

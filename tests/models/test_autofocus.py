@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
@@ -289,6 +290,22 @@ def test_without_a_branch_the_scores_of_small_detections_tell_where_to_look(make
     model.detector.predict = predict
     (result,) = model.test_step(unresized(picture(512, 512)))
     assert result.focus_chips[1].tolist() == [[64, 64, 128, 128]]
+
+
+@pytest.mark.parametrize(('sides', 'expected'), [
+    ((100, 159), [1, 1]), ((100, 160), [1, 0]), ((19, 300), [1, 0])])
+def test_small_are_those_that_the_next_finer_level_has(make, sides, expected):
+    """Of 160 px and more there are none at the middle level, see PYRAMID."""
+    model = make(head=False)
+    result = DetDataSample(metainfo=dict(scale_factor=(0.25, 0.25)))
+    result.pred_instances = InstanceData(
+        bboxes=torch.tensor([[0.0, 0, sides[0], sides[0]], [640, 0, 640 + sides[1], sides[1]]]),
+        scores=torch.ones(2))
+    (grid,) = model._probabilities([], (256, 256), [result], level=2)
+    assert [grid[0, 0], grid[0, 10]] == expected
+    model.small = (5, 64)  # input pixels: 20 to 256 px
+    (grid,) = model._probabilities([], (256, 256), [result], level=2)
+    assert [grid[0, 0], grid[0, 10]] == [20 < side < 256 for side in sides]
 
 
 # Training ----------------------------------------------------------------------------------------

@@ -135,6 +135,47 @@ def test_invalid_objects_are_objects_and_unlabelled_or_crowd_boxes_are_regions(h
     assert head.targets(sample([valid], [invalid]), logits).tolist() == [[1, -1, 0, 0]]
 
 
+# The third level's range starts at 60 and the second's ends at 160 px of the image.
+PYRAMID = dict(chip_size=64, levels=[
+    dict(resize=dict(factor=1.0), valid_range=(0, 60)),
+    dict(resize=dict(factor=0.5), valid_range=(20, 160)),
+    dict(resize=dict(factor=0.25), valid_range=(60, None)),
+])
+
+
+def sizes_of(head, side, factor, image=(640, 640)):
+    data = sample([square(0, 0, side)])
+    data.set_metainfo(dict(scale_factor=(factor, factor), ori_shape=image))
+    return head.targets(data, torch.zeros(1, 2, 1, 1)).item()
+
+
+@pytest.mark.parametrize(('factor', 'side', 'expected'), [
+    (0.25, 1, 1), (0.25, 14.9, 1), (0.25, 15, -1), (0.25, 39.9, -1), (0.25, 40, 0),
+    (0.5, 1, 1), (0.5, 9.9, 1), (0.5, 10, -1), (0.5, 29.9, -1), (0.5, 30, 0),
+    (1.0, 1, -1), (1.0, 50, -1), (1.0, 600, -1)])  # nothing is finer than the finest level
+def test_with_a_pyramid_each_level_has_its_own_sizes(factor, side, expected):
+    assert sizes_of(FocusHead(4, pyramid=PYRAMID), side, factor) == expected
+
+
+def test_an_input_of_levels_that_coincide_looks_for_what_the_coarsest_of_them_lacks():
+    long_side = dict(resize=dict(long_side=320), valid_range=(60, None))
+    pyramid = dict(PYRAMID, levels=[*PYRAMID['levels'][:2], long_side])
+    head = FocusHead(4, pyramid=pyramid)
+    assert sizes_of(head, 29, 0.5, image=(640, 640)) == 1  # 58 px, of levels 1 and 2
+    assert sizes_of(head, 29, 0.5, image=(320, 1000)) == -1  # level 2 has another scale
+
+
+def test_a_level_of_a_chip_must_be_known():
+    with pytest.raises(ValueError, match='scale_factor'):
+        FocusHead(4, pyramid=PYRAMID).targets(sample([]), torch.zeros(1, 2, 1, 1))
+
+
+@pytest.mark.parametrize('settings', [dict(small=(5, 64)), dict(ignored=90)])
+def test_a_pyramid_and_sizes_exclude_each_other(settings):
+    with pytest.raises(ValueError, match='leave out either'):
+        FocusHead(4, pyramid=PYRAMID, **settings)
+
+
 def test_dont_care_cells_have_no_part_in_the_loss(head):
     feats = pyramid_features()
     data = [sample([square(0, 0, 80)]), sample([square(0, 0, 80)])]  # covers all: don't-care

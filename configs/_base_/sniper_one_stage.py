@@ -7,4 +7,5 @@ sniper = dict(
     # Without an RPN there is nothing to mine with, but a pool of another detector's proposals can
     # be used: sampler=dict(negatives=FILE), see docs/negative_chips.md.
     sampler=dict(),
+    # autofocus=dict() in your config: tested coarse to fine (configs/autofocus), its arguments.
 )

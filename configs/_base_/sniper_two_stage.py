@@ -10,4 +10,5 @@ sniper = dict(
     batch_size=None,  # chips of a GPU; None: the pixels of train_dataloader.batch_size images
     sampler=dict(),  # further arguments of ChipAwareSampler
     negative_chips=dict(warmup_epochs=2),  # arguments of NegativeChipHook; None: no mining
+    # autofocus=dict() in your config: tested coarse to fine (configs/autofocus), its arguments.
 )

@@ -62,7 +62,7 @@ def sniper_tta(
             [dict(type='PackDetInputs', meta_keys=META_KEYS)],
         ],
     )
-    return model, [_image_loading(cfg), ConfigDict(views)]
+    return model, [image_loading(cfg), ConfigDict(views)]
 
 
 def use_levels(cfg: Config, detector: ConfigDict) -> None:
@@ -77,13 +77,13 @@ def use_levels(cfg: Config, detector: ConfigDict) -> None:
 
 
 def evaluate_boxes_only(cfg: Config) -> None:
-    """Leave masks out of the test's evaluation: test-time augmentation merges boxes."""
+    """Leave masks out of the test's evaluation: what merges levels merges boxes."""
     evaluators = cfg.get('test_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
         metrics = evaluator.get('metric')
         if isinstance(metrics, list) and 'segm' in metrics:
             print_log(
-                'test-time augmentation predicts no masks: segm is not evaluated', logger='current')
+                'levels are merged without masks: segm is not evaluated', logger='current')
             evaluator.metric = [metric for metric in metrics if metric != 'segm']
 
 
@@ -91,7 +91,7 @@ def _is_set_prediction(detector: Mapping[str, Any]) -> bool:
     return 'num_queries' in detector or 'num_query' in detector
 
 
-def _image_loading(cfg: Config) -> ConfigDict:
+def image_loading(cfg: Config) -> ConfigDict:
     """The transform that loads the image in the test pipeline."""
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if loader is not None:

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
 from mmsniper.chips import ScalePyramid
+from mmsniper.mixins.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.mixins.data import sniper_dataloader
 from mmsniper.mixins.inference import sniper_tta, use_levels
 from mmsniper.mixins.model import sniper_model
@@ -36,12 +37,15 @@ class SNIPEROptions:
             (``auto_scale_lr.base_batch_size`` grows alike; else it is taken to count chips).
         sampler: Further arguments of ``ChipAwareSampler``.
         negative_chips: Arguments of ``NegativeChipHook``. Default: None, no mining.
+        autofocus: Arguments of ``AutoFocus``, which the test then uses, with a ``FocusHead`` that
+            is trained along; ``dict()`` for its defaults. Default: None, no AutoFocus.
     """
 
     detector: str
     batch_size: int | None = None
     sampler: Mapping[str, Any] = field(default_factory=dict)
     negative_chips: Mapping[str, Any] | None = None
+    autofocus: Mapping[str, Any] | None = None
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> SNIPEROptions:
@@ -91,7 +95,8 @@ def sniper_version(cfg: Config) -> Config:
     Training data become chips (:func:`~mmsniper.mixins.data.sniper_dataloader`), objects that are
     out of a level's range are neither positive nor background
     (:func:`~mmsniper.mixins.model.sniper_model`), and ``tta_model`` and ``tta_pipeline`` test the
-    levels of the pyramid (:mod:`mmsniper.mixins.inference`). Schedule, optimizer, evaluation and
+    levels of the pyramid (:mod:`mmsniper.mixins.inference`); with ``autofocus`` the test is coarse
+    to fine (:mod:`mmsniper.mixins.autofocus`). Schedule, optimizer, evaluation and
     the test at one scale stay as they are.
 
     Args:
@@ -137,8 +142,15 @@ def sniper_version(cfg: Config) -> Config:
             _scale_base_batch_size(cfg, cfg.train_dataloader.batch_size / before)
     cfg.tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
     sniper_model(detector, pyramid, notes)
+    model = detector
+    if options.autofocus is not None:
+        model = autofocus_model(detector, pyramid, cfg.tta_model, options.autofocus)
+        notes.append('AutoFocus: tested coarse to fine')
+    cfg.model = model
     if in_tta:
-        use_levels(cfg, detector)
+        use_levels(cfg, model)
+    elif options.autofocus is not None:
+        see_coarse_to_fine(cfg)
     _add_runtime(cfg, negatives, notes)
     if _is_first_process():
         print_log('\n  '.join([f'SNIPER version of {detector.type}:', *notes]), logger='current')

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmcv.ops import batched_nms
 from mmdet.models.detectors import BaseDetector
+from mmdet.models.utils.misc import samplelist_boxtype2tensor
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import ConfigDict
@@ -190,7 +191,10 @@ class AutoFocus(BaseDetector):
         """
         if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
             return super().test_step(data)
-        return self.look(data['inputs'], data['data_samples'])
+        samples = self.data_preprocessor.cast_data(data['data_samples'])
+        if getattr(self.data_preprocessor, 'boxtype2tensor', False):
+            samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
+        return self.look(data['inputs'], samples)
 
     @torch.no_grad()
     def look(self, images: Sequence[Tensor], samples: SampleList) -> SampleList:

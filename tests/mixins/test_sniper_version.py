@@ -221,6 +221,67 @@ def test_images_are_loaded_at_test_time_as_the_test_pipeline_loads_them():
     assert sniper_version(cfg).tta_pipeline[0] == loading
 
 
+# AutoFocus ---------------------------------------------------------------------------------------
+
+
+def autofocus_config(neck=True, **options):
+    cfg = stock_config()
+    if neck:
+        cfg.model.neck = dict(type='FPN', out_channels=64)
+    cfg.test_evaluator = dict(type='CocoMetric', metric=['bbox', 'segm'])
+    cfg.sniper.autofocus = options
+    return cfg
+
+
+def test_with_autofocus_the_sniper_version_of_the_detector_is_tested_coarse_to_fine():
+    plain, cfg = sniper_version(stock_config()), sniper_version(autofocus_config(edge=4))
+    assert cfg.model.type == 'AutoFocus'
+    assert cfg.model.detector.roi_head == plain.model.roi_head
+    assert cfg.model.pyramid == PYRAMID
+    assert cfg.model.focus_head == dict(type='FocusHead', in_channels=64, pyramid=PYRAMID)
+    assert cfg.model.tta_cfg == plain.tta_model.tta_cfg
+    assert cfg.model.view_test_cfg == plain.tta_model.view_test_cfg
+    assert cfg.model.edge == 4
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    assert [one.type for one in pipeline] == [
+        'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs']
+    assert 'scale_factor' not in pipeline[-1].meta_keys
+    assert cfg.test_evaluator.metric == ['bbox']
+    assert cfg.train_dataloader == plain.train_dataloader
+
+
+def test_the_full_pyramid_of_an_autofocus_is_around_all_of_it():
+    """As the tools' --tta makes it: weights keep their names."""
+    cfg = autofocus_config()
+    cfg.model = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=100), module=cfg.model)
+    cfg = sniper_version(cfg)
+    assert (cfg.model.type, cfg.model.module.type) == ('SNIPERTTAModel', 'AutoFocus')
+    assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
+
+
+def test_the_branch_can_be_told_its_sizes_and_channels_or_left_out():
+    head = dict(in_channels=8, feat_channels=16)
+    made = sniper_version(autofocus_config(neck=False, focus_head=head)).model.focus_head
+    assert made == dict(type='FocusHead', pyramid=PYRAMID, **head)
+    made = sniper_version(autofocus_config(focus_head=dict(small=(5, 64)))).model.focus_head
+    assert made == dict(type='FocusHead', in_channels=64, small=(5, 64))
+    assert sniper_version(autofocus_config(focus_head=None)).model.focus_head is None
+
+
+def test_channels_that_cannot_be_told_are_asked_for():
+    with pytest.raises(ValueError, match=r'neck \(it has none\).*in_channels=\.\.\.'):
+        sniper_version(autofocus_config(neck=False))
+
+
+def test_an_rpn_has_no_autofocus():
+    cfg = autofocus_config()
+    cfg.model.type = 'RPN'
+    cfg.model.pop('roi_head')
+    cfg.sniper.detector = 'one_stage'
+    with pytest.raises(ValueError, match='an RPN only proposes'):
+        sniper_version(cfg)
+
+
 # What cannot be done is said ---------------------------------------------------------------------
 
 

@@ -1,0 +1,3 @@
+# AutoFocus with RetinaNet R-50 FPN on COCO: a stock config, the mixin, and one option.
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../mixins/sniper_one_stage.py']
+sniper = dict(autofocus=dict())

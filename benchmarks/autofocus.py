@@ -3,8 +3,8 @@
 One model is tested in many ways on the validation images, all in one process and one run:
 
 - the full pyramid, which is AutoFocus with thresholds of 0;
-- AutoFocus at several thresholds, with its focus head and by the detector's own detections; and
-  once more with settings that are not the paper's, as their names say;
+- AutoFocus at several thresholds, with its focus head and by the detector's own detections, with
+  the config's other settings; and with some that differ, as their names say;
 - the coarsest level alone, and one scale (the config's `val_pipeline`);
 - slices by SAHI (`pip install -r requirements/benchmark.txt`), with its defaults and with a small
   grid of settings. Without SAHI these rows are left out.
@@ -60,18 +60,18 @@ CONFIGS = {
     for name in ('toy', 'bccd')
 }
 FULL = 'full pyramid'
-HEAD, OTHER = 'AutoFocus', 'AutoFocus, other head'
-OWN, SLICES = 'AutoFocus, own detections', 'SAHI'
-HEAD_THRESHOLDS = ((0.02, 0.2), 0.3, 0.5, 0.7)
-OTHER_THRESHOLDS = (0.02, 0.1, 0.3, 0.5)
-OWN_THRESHOLDS = (0.01, 0.05)
-LEAST_PROPOSALS = 100
+HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
+HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+OWN_THRESHOLDS = (0.01, 0.03, 0.1)
+# Settings that differ from the config's, each with all else as it is.
+VARIANTS = (dict(dilation=1), dict(least_proposals=None))
+VARIED = 0.3  # their threshold
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # What SAHI's command `sahi predict` takes if it is told nothing.
 SAHI_DEFAULTS = dict(
     slice=512, overlap=0.2, full_image=True, merge='GREEDYNMM', metric='IOS', confidence=0.25)
 COLOURS = {
-    FULL: '#222222', HEAD: '#d62728', OTHER: '#ff4fa3', OWN: '#ff9f1c', SLICES: '#19a7ff',
+    FULL: '#222222', HEAD: '#d62728', OWN: '#ff9f1c', SLICES: '#19a7ff',
     'one scale': '#2ca02c', 'coarse level': '#9b6bff',
 }  # fmt: skip
 Detections = list[dict[str, Any]]
@@ -133,16 +133,12 @@ class Bench:
         config: Config file of the AutoFocus model.
         checkpoint: Its weights.
         images: Number of validation images to take; None: all.
-        other_head: Checkpoint whose focus head is measured as well, with the same detector.
 
     Raises:
         SystemExit: If the config is of another model.
     """
 
-    def __init__(
-        self, config: Path, checkpoint: Path, images: int | None = None,
-        other_head: Path | None = None,
-    ) -> None:
+    def __init__(self, config: Path, checkpoint: Path, images: int | None = None) -> None:
         self.cfg = load_config(config)
         if self.cfg.model.type != 'AutoFocus':
             raise SystemExit(f'{config} has a model of type {self.cfg.model.type}, not AutoFocus')
@@ -152,7 +148,6 @@ class Bench:
         weights = load_checkpoint(self.model, str(checkpoint), map_location='cpu')
         self.state, self.meta = weights['state_dict'], weights['meta']['dataset_meta']
         self.focus_head = self.model.focus_head
-        self.other_head = self._other_head(other_head) if other_head else None
         self.dataset = DATASETS.build(data)
         self.infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))][:images]
         with contextlib.redirect_stdout(io.StringIO()):
@@ -161,12 +156,6 @@ class Bench:
         self.one_scale = Compose(self.cfg.val_dataloader.dataset.pipeline)
         self.counter = InputCounter()
         self.counter.watch(self.model.data_preprocessor)
-
-    def _other_head(self, checkpoint: Path) -> nn.Module:
-        """The focus head of another checkpoint."""
-        other = MODELS.build(self.cfg.model).eval()
-        load_checkpoint(other, str(checkpoint), map_location='cpu')
-        return other.focus_head
 
     def focus(
         self, thresholds: float | Sequence[float], head: nn.Module | None, **settings: Any
@@ -207,38 +196,17 @@ class Bench:
 
     def ways(self) -> list[Way]:
         """All but SAHI's."""
-        head, small = self.focus_head, self.finer_sizes()
+        head = self.focus_head
         ways = [
             Way(FULL, {}, self.focus(0.0, head)),
             Way('coarse level', {}, self.focus(2.0, head)),
             Way('one scale', {}, self.single),
         ]
-        for t in HEAD_THRESHOLDS:
-            ways.append(Way(HEAD, dict(t=t), self.focus(t, head)))
-        ways.append(Way(HEAD, dict(t=0.5, dilation=1), self.focus(0.5, head, dilation=1)))
-        ways += [self._fewer_proposals(HEAD, t, head) for t in (0.3, 0.5)]
-        if self.other_head is not None:
-            for t in OTHER_THRESHOLDS:
-                ways.append(Way(OTHER, dict(t=t), self.focus(t, self.other_head)))
-            ways += [self._fewer_proposals(OTHER, t, self.other_head) for t in (0.1, 0.3)]
-        for t in OWN_THRESHOLDS:
-            ways.append(Way(OWN, dict(t=t), self.focus(t, None)))
-        for t in OWN_THRESHOLDS:
-            ways.append(Way(OWN, dict(t=t, small=small), self.focus(t, None, small=small)))
+        ways += [Way(HEAD, dict(t=t), self.focus(t, head)) for t in HEAD_THRESHOLDS]
+        for change in VARIANTS:
+            ways.append(Way(HEAD, dict(t=VARIED, **change), self.focus(VARIED, head, **change)))
+        ways += [Way(OWN, dict(t=t), self.focus(t, None)) for t in OWN_THRESHOLDS]
         return ways
-
-    def _fewer_proposals(self, group: str, t: float, head: nn.Module) -> Way:
-        """A focus head at a threshold; chips get the share of proposals of their area."""
-        settings = dict(least_proposals=LEAST_PROPOSALS)
-        return Way(group, dict(t=t, **settings), self.focus(t, head, **settings))
-
-    def finer_sizes(self) -> tuple[float, float]:
-        """Sizes of a level's pixels that the next finer level was trained on, of any level."""
-        pyramid = self.model.pyramid
-        info = self.infos[0]
-        scales = pyramid.scales(info['width'], info['height'], test=True)
-        ends = pyramid.ranges(test=True)[:-1, 1] * np.asarray(scales)[1:]
-        return 0, round(float(max(ends)), 1)
 
     def evaluate(self, detections: Detections) -> dict[str, float]:
         """COCO's AP and AP of small objects of detections on these images."""
@@ -417,7 +385,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     (full,) = (row for row in rows if row['group'] == FULL)
     near = [
         row for row in rows
-        if row['group'] in (HEAD, OTHER, OWN) and row['AP'] >= full['AP'] - 0.005
+        if row['group'] in (HEAD, OWN) and row['AP'] >= full['AP'] - 0.005
     ]
     if not near:
         return 'No AutoFocus row is within 0.005 AP of the full pyramid.'
@@ -496,9 +464,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('data', choices=sorted(CONFIGS))
     parser.add_argument('checkpoint', type=Path, help='of an AutoFocus training')
     parser.add_argument('--config', type=Path, help="[the data set's in configs/autofocus]")
-    parser.add_argument(
-        '--other-head', type=Path,
-        help='checkpoint whose focus head is measured as well, with the detector of the first')
     parser.add_argument('--images', type=int, help='only so many validation images [all]')
     parser.add_argument('--rounds', type=int, default=3,
                         help='rounds to measure time in; SAHI is in the first [%(default)s]')
@@ -520,14 +485,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if not sahi:
         print('SAHI is not installed (pip install -r requirements/benchmark.txt): '
               'its rows are left out.', file=sys.stderr)
-    bench = Bench(args.config, args.checkpoint, args.images, args.other_head)
+    bench = Bench(args.config, args.checkpoint, args.images)
     with all_ways(bench, sahi) as ways:
         bench.counter.pixels = bench.counter.inputs = 0
         measured = measure(bench, ways, args.rounds)
     rows = as_rows(bench, ways, measured)
     result = dict(
         command=f'python benchmarks/autofocus.py {args.data} CHECKPOINT --rounds {args.rounds}'
-                + (' --other-head OTHER' if args.other_head else '')
                 + (f' --images {args.images}' if args.images else ''),
         data=args.data, checkpoint=args.checkpoint.name, images=len(bench.infos),
         rounds=args.rounds, threads=torch.get_num_threads(), sahi=sahi, verdict=verdict(rows),

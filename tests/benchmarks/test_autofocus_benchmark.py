@@ -76,11 +76,10 @@ def test_every_way_is_measured_on_the_same_images_and_written(
     benchmark, scene, tmp_path, monkeypatch
 ):
     without_sahi(benchmark, monkeypatch)
-    result = run(benchmark, scene, tmp_path, '--other-head', str(scene[1]))
+    result = run(benchmark, scene, tmp_path)
     rows = {one['name']: one for one in result['rows']}
     assert {one['group'] for one in result['rows']} == {
-        'full pyramid', 'coarse level', 'one scale', 'AutoFocus', 'AutoFocus, other head',
-        'AutoFocus, own detections'}
+        'full pyramid', 'coarse level', 'one scale', 'AutoFocus', 'AutoFocus, own detections'}
     # By hand: 240x160 at factors 1, 0.4, 0.2.
     assert rows['full pyramid']['Mpx'] == round((38400 + 6144 + 1536) / 1e6, 2)
     assert rows['coarse level']['pixels'] == round(1536 / 46080, 4)
@@ -124,11 +123,6 @@ def test_what_autofocus_is_told_for_one_way_is_taken_back(benchmark, scene):
     before = bench.model.thresholds, bench.model.dilation, bench.model.focus_head
     bench.focus(0.7, None, dilation=1)(0)
     assert (bench.model.thresholds, bench.model.dilation, bench.model.focus_head) == before
-
-
-def test_finer_sizes_end_where_the_finer_level_was_trained(benchmark, scene):
-    # 48 px at a factor of 0.4 are 19.2, 128 px at 0.2 are 25.6.
-    assert benchmark.Bench(*scene).finer_sizes() == (0, 25.6)
 
 
 def test_pixels_are_counted_before_padding(benchmark):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
@@ -368,6 +369,17 @@ def test_resized_inputs_are_detected_as_they_are(make):
 
 
 # Checkpoints and settings ------------------------------------------------------------------------
+
+
+def test_ground_truth_comes_out_as_of_any_detector(make):
+    """Metrics and visualizers take its boxes for tensors."""
+    data = unresized(picture())
+    (sample,) = data['data_samples']
+    sample.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes([[5.0, 5, 40, 40]]), labels=torch.tensor([1]))
+    (result,) = make().test_step(data)
+    assert type(result.gt_instances.bboxes) is torch.Tensor
+    assert result.gt_instances.bboxes.tolist() == [[5, 5, 40, 40]]
 
 
 def test_weights_of_the_detector_alone_are_taken(make):

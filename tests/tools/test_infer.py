@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet.apis import inference_detector
+from mmdet.apis import DetInferencer, inference_detector
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
@@ -438,3 +438,42 @@ def test_images_come_first_and_options_anywhere(tool):
     with pytest.raises(SystemExit):
         tool.parse_args(['a', 'c.py', 'd.pth', '--mode', 'single', '--out-dir', 'o',
                          '--picture-side', '0'])
+
+
+def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, checkpoint, tmp_path):
+    """From the file, and from an array as applications have it."""
+    detections, known = infer()
+    (number,) = (image['id'] for image in known['images'] if image['file_name'].endswith('a.jpg'))
+    ours = [one for one in detections if one['image_id'] == number]
+    inferencer = DetInferencer(
+        str(AUTOFOCUS), str(checkpoint), device='cpu', show_progress=False)
+    path = str(images / 'a.jpg')
+    for image, folder in ((path, tmp_path / 'drawn'), (cv2.imread(path), None)):
+        (theirs,) = inferencer(image, out_dir=str(folder or ''))['predictions']
+        assert len(theirs['scores']) == len(ours) > 0
+        x1, y1, x2, y2 = np.array(theirs['bboxes']).T
+        boxes = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
+        assert np.abs(boxes - [one['bbox'] for one in ours]).max() < 0.01
+        assert np.abs(np.array(theirs['scores']) - [one['score'] for one in ours]).max() < 1e-4
+    assert (tmp_path / 'drawn' / 'vis' / 'a.jpg').exists()
+
+
+def test_the_test_tool_draws_what_an_autofocus_finds(
+        load_tool, images, checkpoint, tmp_path, monkeypatch):
+    """`tools/test.py --show-dir`, with the ground truth beside the detections."""
+    annotations = dict(
+        images=[dict(id=1, file_name='a.jpg', width=250, height=170)],
+        annotations=[dict(id=1, image_id=1, category_id=3, bbox=[9, 9, 50, 40], area=2000,
+                          iscrowd=0)],
+        categories=[dict(id=i, name=name)
+                    for i, name in enumerate(Config.fromfile(AUTOFOCUS).metainfo['classes'])])
+    path = tmp_path / 'val.json'
+    path.write_text(json.dumps(annotations))
+    data = 'test_dataloader.dataset.'
+    monkeypatch.setattr('sys.argv', [
+        'test.py', str(AUTOFOCUS), str(checkpoint), '--work-dir', str(tmp_path / 'work'),
+        '--show-dir', 'seen', '--cfg-options', f'{data}ann_file={path}', f'{data}data_root={images}/',
+        f'{data}data_prefix.img=', f'test_evaluator.ann_file={path}',
+        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'])
+    load_tool('test').main()
+    assert len(list((tmp_path / 'work').rglob('seen/a.jpg'))) == 1

@@ -6,7 +6,7 @@ model = dict(
     detector=_base_.model,
     pyramid=_base_.pyramid,
     focus_head=dict(
-        type='FocusHead', in_channels=32, feat_channels=32, pyramid=_base_.pyramid
+        type='PyramidFocusHead', in_channels=32, feat_channels=32, pyramid=_base_.pyramid
     ),
     thresholds=(0.02, 0.2),
     tta_cfg=_base_.tta_model.tta_cfg,

@@ -42,13 +42,11 @@ def autofocus_model(
         model.view_test_cfg = tta_model['view_test_cfg']
     head = options.get('focus_head', {})
     if head is not None:
-        own = ConfigDict(type='FocusHead')
+        if 'type' not in head:
+            head = dict(head, type='PyramidFocusHead', pyramid=pyramid)
+        head = ConfigDict(head)
         if 'in_channels' not in head:
-            own.in_channels = _channels(detector)
-        if not {'small', 'ignored'} & set(head):
-            own.pyramid = pyramid
-        own.update(head)
-        head = own
+            head.in_channels = _channels(detector)
     model.update({**options, 'focus_head': head})
     return model
 

@@ -13,7 +13,7 @@ from .dense_heads import (
     SNIPERFCOSHead,
     SNIPERSetPredictionMixin,
 )
-from .focus_head import FocusHead, focus_targets
+from .focus_head import FocusHead, PyramidFocusHead, focus_targets
 from .level_range import LevelRange
 from .roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
 from .tta import SNIPERTTAModel
@@ -23,6 +23,7 @@ __all__ = [
     'FocusHead',
     'IgnoreInvalidAssigner',
     'LevelRange',
+    'PyramidFocusHead',
     'SNIPERCascadeRoIHead',
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',

@@ -291,7 +291,7 @@ class AutoFocus(BaseDetector):
         self, feats: list[Sequence[Tensor]], shape: tuple[int, int], results: SampleList, level: int
     ) -> list[np.ndarray]:
         if self.focus_head is not None:
-            return list(self.focus_head.predict(feats[-1], shape).cpu().numpy())
+            return list(self.focus_head.predict(feats[-1], shape, level).cpu().numpy())
         shape = tuple(-(-side // self._stride) for side in shape)
         end = float(focus_sizes(self.pyramid, test=True)[level, 1])
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmcv.cnn import ConvModule
@@ -23,6 +23,20 @@ from .level_range import levels_of_input
 # Sizes of the paper, for its pyramid: positive, and from there to this don't-care.
 PAPER_SMALL, PAPER_IGNORED = (5.0, 64.0), 90.0
 POSITIVE, NEGATIVE, DONT_CARE = 1, 0, -1
+
+
+class FocusLook(NamedTuple):
+    """What a focus head is to look for in an input.
+
+    Attributes:
+        output: Number of the head's output that does.
+        small: Sizes (sqrt of area, input pixels, both excluded) that are positive.
+        ignored: Sizes from there up to this are don't-care.
+    """
+
+    output: int
+    small: tuple[float, float]
+    ignored: float
 
 
 def focus_targets(
@@ -78,25 +92,21 @@ class FocusHead(BaseModule):
     two-way softmax (AutoFocus section 3.1). :class:`~mmsniper.models.AutoFocus` trains it with its
     detector and looks again, at the next finer level, where it fires.
 
-    What is small is a range of sizes, one for all levels, as in the paper; its (5, 64) and 90 fit
-    the paper's pyramid. Given a ``pyramid``, each level has its own
-    (:func:`~mmsniper.chips.focus_sizes`): what is below the level's range is small, what the next
-    finer level has as well is don't-care, and chips of the finest level do not count.
+    What is small is one range of sizes for all levels. The paper's fits the paper's pyramid; for
+    any other there is :class:`PyramidFocusHead`.
 
     Args:
         in_channels: Channels of the feature maps.
         feat_channels: Channels between the convolutions. Default: 256.
         stride: Stride of the map to use; the detector must have one of it. Default: 16.
         small: Sizes (sqrt of area, input pixels, both excluded) that are to be looked at again.
-            Default: None, (5, 64) without a ``pyramid``.
-        ignored: Sizes from ``small[1]`` up to this are don't-care. Default: None, 90 without a
-            ``pyramid``.
-        pyramid: The config's pyramid, instead of ``small`` and ``ignored``. Default: None.
+            Default: (5, 64), as in the paper.
+        ignored: Sizes from ``small[1]`` up to this are don't-care. Default: 90.
         loss_weight: Weight of the loss. Default: 1.
         init_cfg: Initialization. Default: normal, of 0.01, as the RPN's.
 
     Raises:
-        ValueError: If ``small`` and ``ignored`` are not ascending, or come with a ``pyramid``.
+        ValueError: If ``small`` and ``ignored`` are not ascending.
     """
 
     def __init__(
@@ -104,21 +114,12 @@ class FocusHead(BaseModule):
         in_channels: int,
         feat_channels: int = 256,
         stride: int = 16,
-        small: tuple[float, float] | None = None,
-        ignored: float | None = None,
-        pyramid: ScalePyramid | Mapping[str, Any] | None = None,
+        small: tuple[float, float] = PAPER_SMALL,
+        ignored: float = PAPER_IGNORED,
         loss_weight: float = 1.0,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
-        if pyramid is not None and (small, ignored) != (None, None):
-            raise ValueError(
-                f'FocusHead has small={small} and ignored={ignored}, but also a pyramid, which '
-                f'tells them for each level: leave out either'
-            )
-        self.pyramid = None if pyramid is None else ScalePyramid.from_config(pyramid)
-        small = PAPER_SMALL if small is None else small
-        ignored = PAPER_IGNORED if ignored is None else ignored
         if not 0 <= small[0] < small[1] <= ignored:
             raise ValueError(
                 f'small and ignored must ascend, such as (5, 64) and 90; got {small} and {ignored}'
@@ -130,8 +131,12 @@ class FocusHead(BaseModule):
         self.cls = nn.Conv2d(feat_channels, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, 2, H, W) of a feature map (N, C, H, W)."""
-        return self.cls(self.conv(x))
+        """Logits of a feature map (N, C, H, W).
+
+        Returns:
+            Shape (N, outputs, 2, H, W), float32. There is one output for all levels.
+        """
+        return self.cls(self.conv(x)).float().unflatten(1, (-1, 2))
 
     def select(self, feats: Sequence[Tensor], input_shape: tuple[int, int]) -> Tensor:
         """The feature map of this head's stride.
@@ -152,18 +157,25 @@ class FocusHead(BaseModule):
             )
         return feats[strides.index(self.stride)]
 
-    def predict(self, feats: Sequence[Tensor], input_shape: tuple[int, int]) -> Tensor:
+    def predict(
+        self, feats: Sequence[Tensor], input_shape: tuple[int, int], level: int
+    ) -> Tensor:
         """Probability of each cell to be a FocusPixel.
 
         Args:
             feats: Feature maps, each (N, C, H, W).
             input_shape: Height and width of the input.
+            level: Level of the pyramid that the inputs are of.
 
         Returns:
             Shape (N, rows, columns), float32.
         """
-        logits = self(self.select(feats, input_shape)).float()
-        return logits.softmax(dim=1)[:, POSITIVE]
+        logits = self(self.select(feats, input_shape))
+        return logits[:, self.output_of(level)].softmax(dim=1)[:, POSITIVE]
+
+    def output_of(self, level: int) -> int:
+        """Which output is for a level."""
+        return 0
 
     def loss(
         self, feats: Sequence[Tensor], input_shape: tuple[int, int], samples: SampleList
@@ -180,8 +192,11 @@ class FocusHead(BaseModule):
             ``loss_focus``, and for the log ``focus_recall`` and ``focus_precision`` of cells at a
             probability of 0.5.
         """
-        logits = self(self.select(feats, input_shape)).float()
-        targets = torch.stack([self.targets(sample, logits) for sample in samples])
+        logits = self(self.select(feats, input_shape))
+        looks = [self.look_of(sample.metainfo) for sample in samples]
+        logits = torch.stack([one[look.output] for one, look in zip(logits, looks)])
+        targets = torch.stack([
+            self.targets(sample, look, logits) for sample, look in zip(samples, looks)])
         counted = targets != DONT_CARE
         loss = nn.functional.cross_entropy(
             logits, targets, ignore_index=DONT_CARE, reduction='sum'
@@ -195,26 +210,67 @@ class FocusHead(BaseModule):
             focus_precision=hits / predicted.sum().clamp(min=1),
         )
 
-    def targets(self, sample: DetDataSample, logits: Tensor) -> Tensor:
+    def look_of(self, metainfo: Mapping[str, Any]) -> FocusLook:
+        """What to look for in an input, and by which output."""
+        return FocusLook(self.output_of(0), self.small, self.ignored)
+
+    def targets(self, sample: DetDataSample, look: FocusLook, logits: Tensor) -> Tensor:
         """Targets (rows, columns) of one input; ``logits`` tells shape and device."""
         shape = tuple(logits.shape[-2:])
-        small, ignored = self._sizes(sample.metainfo)
-        if not small[1]:
+        if not look.small[1]:
             return logits.new_full(shape, DONT_CARE, dtype=torch.long)
         regions, invalid = split_ignored(sample.get('ignored_instances'))
         objects = torch.cat([
             _boxes(part).to(logits.device) for part in (sample.gt_instances, invalid)])
         regions = _boxes(regions).to(logits.device)
-        return focus_targets(objects, regions, shape, self.stride, small, ignored)
+        return focus_targets(objects, regions, shape, self.stride, look.small, look.ignored)
 
-    def _sizes(self, metainfo: Mapping[str, Any]) -> tuple[tuple[float, float], float]:
-        """Sizes of small objects, and up to where others are don't-care, input pixels."""
-        if self.pyramid is None:
-            return self.small, self.ignored
+
+@MODELS.register_module()
+class PyramidFocusHead(FocusHead):
+    """A :class:`FocusHead` for any pyramid: each level has sizes and an output of its own.
+
+    What is below a level's range is small there, what the next finer level has as well is
+    don't-care (:func:`~mmsniper.chips.focus_sizes`), and chips of the finest level do not count.
+    So the same object is to be looked at again at one level and not at another, which one output
+    could not tell: each level has a 1x1 convolution of its own.
+
+    Args:
+        in_channels: Channels of the feature maps.
+        pyramid: The config's pyramid, of two levels or more.
+        feat_channels: Channels between the convolutions. Default: 256.
+        kwargs: Other arguments of :class:`FocusHead`, but ``small`` and ``ignored``.
+
+    Raises:
+        ValueError: If the pyramid has one level only.
+    """
+
+    def __init__(
+        self, in_channels: int, pyramid: ScalePyramid | Mapping[str, Any],
+        feat_channels: int = 256, **kwargs: Any,
+    ) -> None:
+        super().__init__(in_channels, feat_channels, **kwargs)
+        self.pyramid = ScalePyramid.from_config(pyramid)
+        steps = self.pyramid.num_levels - 1
+        if not steps:
+            raise ValueError('a pyramid of one level has no finer level to look at: leave out the '
+                             'focus head')
+        self.cls = nn.Conv2d(feat_channels, 2 * steps, 1)
+
+    def output_of(self, level: int) -> int:
+        """Which output is for a level; the finest has none and gets that of the next."""
+        return max(level - 1, 0)
+
+    def look_of(self, metainfo: Mapping[str, Any]) -> FocusLook:
+        """What to look for in an input, and by which output.
+
+        Raises:
+            ValueError: If ``metainfo`` does not tell the level.
+        """
         levels, scale = levels_of_input(metainfo, self.pyramid)
-        # Of levels that coincide the coarsest: it has to find more.
-        small, ignored = (focus_sizes(self.pyramid)[max(levels)] * scale).tolist()
-        return (0.0, small), ignored
+        level = max(levels)  # of levels that coincide the coarsest: it has to find more
+        must, may = (focus_sizes(self.pyramid)[level] * scale).tolist()
+        return FocusLook(self.output_of(level), (0.0, must), may)
 
 
 def _boxes(instances: InstanceData | None) -> Tensor:

@@ -238,7 +238,8 @@ def test_with_autofocus_the_sniper_version_of_the_detector_is_tested_coarse_to_f
     assert cfg.model.type == 'AutoFocus'
     assert cfg.model.detector.roi_head == plain.model.roi_head
     assert cfg.model.pyramid == PYRAMID
-    assert cfg.model.focus_head == dict(type='FocusHead', in_channels=64, pyramid=PYRAMID)
+    assert cfg.model.focus_head == dict(
+        type='PyramidFocusHead', in_channels=64, pyramid=PYRAMID)
     assert cfg.model.tta_cfg == plain.tta_model.tta_cfg
     assert cfg.model.view_test_cfg == plain.tta_model.view_test_cfg
     assert cfg.model.edge == 4
@@ -259,12 +260,13 @@ def test_the_full_pyramid_of_an_autofocus_is_around_all_of_it():
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
 
 
-def test_the_branch_can_be_told_its_sizes_and_channels_or_left_out():
+def test_the_branch_can_be_told_its_channels_be_the_papers_or_left_out():
     head = dict(in_channels=8, feat_channels=16)
     made = sniper_version(autofocus_config(neck=False, focus_head=head)).model.focus_head
-    assert made == dict(type='FocusHead', pyramid=PYRAMID, **head)
-    made = sniper_version(autofocus_config(focus_head=dict(small=(5, 64)))).model.focus_head
-    assert made == dict(type='FocusHead', in_channels=64, small=(5, 64))
+    assert made == dict(type='PyramidFocusHead', pyramid=PYRAMID, **head)
+    papers = dict(type='FocusHead', small=(5, 64))
+    made = sniper_version(autofocus_config(focus_head=papers)).model.focus_head
+    assert made == dict(papers, in_channels=64)
     assert sniper_version(autofocus_config(focus_head=None)).model.focus_head is None
 
 

@@ -124,7 +124,7 @@ def at_cells(model, *cells):
     """Let the branch fire at the given (row, column) of the coarsest map, and nowhere after."""
     calls = []
 
-    def predict(feats, shape):
+    def predict(feats, shape, level):
         rows, columns = (-(-side // 16) for side in shape)
         maps = torch.zeros(len(feats[0]), rows, columns)
         if not calls:

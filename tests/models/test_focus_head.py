@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmsniper.models import FocusHead, focus_targets
+from mmsniper.models import FocusHead, PyramidFocusHead, focus_targets
 
 
 def boxes(*rows):
@@ -111,7 +111,7 @@ def test_it_uses_the_map_of_its_stride_wherever_that_is(head):
     feats = pyramid_features()
     assert head.select(feats, (64, 64)) is feats[2]
     assert head.select(feats[2:], (64, 64)) is feats[2]
-    assert head.predict(feats, (64, 64)).shape == (2, 4, 4)
+    assert head.predict(feats, (64, 64), 1).shape == (2, 4, 4)
 
 
 def test_a_detector_without_that_stride_is_refused(head):
@@ -123,16 +123,16 @@ def test_probabilities_are_of_the_positive_class(head):
     with torch.no_grad():
         head.cls.weight.zero_()
         head.cls.bias.copy_(torch.tensor([0.0, math.log(3.0)]))
-    assert torch.allclose(head.predict(pyramid_features(), (64, 64)), torch.tensor(0.75))
+    assert torch.allclose(head.predict(pyramid_features(), (64, 64), 1), torch.tensor(0.75))
 
 
 def test_invalid_objects_are_objects_and_unlabelled_or_crowd_boxes_are_regions(head):
     """What is out of the level's range is what to look for at another level."""
-    logits = torch.zeros(1, 2, 1, 4)
+    logits, look = torch.zeros(2, 1, 4), head.look_of({})
     valid, invalid, crowd = square(0, 0, 10), square(16, 0, 10), square(32, 0, 10)
-    assert head.targets(sample([valid], [invalid, crowd], [3, -1]), logits).tolist() == [
+    assert head.targets(sample([valid], [invalid, crowd], [3, -1]), look, logits).tolist() == [
         [1, 1, -1, 0]]
-    assert head.targets(sample([valid], [invalid]), logits).tolist() == [[1, -1, 0, 0]]
+    assert head.targets(sample([valid], [invalid]), look, logits).tolist() == [[1, -1, 0, 0]]
 
 
 # The third level's range starts at 60 and the second's ends at 160 px of the image.
@@ -146,7 +146,8 @@ PYRAMID = dict(chip_size=64, levels=[
 def sizes_of(head, side, factor, image=(640, 640)):
     data = sample([square(0, 0, side)])
     data.set_metainfo(dict(scale_factor=(factor, factor), ori_shape=image))
-    return head.targets(data, torch.zeros(1, 2, 1, 1)).item()
+    look = head.look_of(data.metainfo)
+    return head.targets(data, look, torch.zeros(2, 1, 1)).item()
 
 
 @pytest.mark.parametrize(('factor', 'side', 'expected'), [
@@ -154,26 +155,46 @@ def sizes_of(head, side, factor, image=(640, 640)):
     (0.5, 1, 1), (0.5, 9.9, 1), (0.5, 10, -1), (0.5, 29.9, -1), (0.5, 30, 0),
     (1.0, 1, -1), (1.0, 50, -1), (1.0, 600, -1)])  # nothing is finer than the finest level
 def test_with_a_pyramid_each_level_has_its_own_sizes(factor, side, expected):
-    assert sizes_of(FocusHead(4, pyramid=PYRAMID), side, factor) == expected
+    assert sizes_of(PyramidFocusHead(4, PYRAMID), side, factor) == expected
 
 
 def test_an_input_of_levels_that_coincide_looks_for_what_the_coarsest_of_them_lacks():
     long_side = dict(resize=dict(long_side=320), valid_range=(60, None))
     pyramid = dict(PYRAMID, levels=[*PYRAMID['levels'][:2], long_side])
-    head = FocusHead(4, pyramid=pyramid)
+    head = PyramidFocusHead(4, pyramid)
     assert sizes_of(head, 29, 0.5, image=(640, 640)) == 1  # 58 px, of levels 1 and 2
     assert sizes_of(head, 29, 0.5, image=(320, 1000)) == -1  # level 2 has another scale
 
 
 def test_a_level_of_a_chip_must_be_known():
     with pytest.raises(ValueError, match='scale_factor'):
-        FocusHead(4, pyramid=PYRAMID).targets(sample([]), torch.zeros(1, 2, 1, 1))
+        PyramidFocusHead(4, PYRAMID).look_of({})
 
 
-@pytest.mark.parametrize('settings', [dict(small=(5, 64)), dict(ignored=90)])
-def test_a_pyramid_and_sizes_exclude_each_other(settings):
-    with pytest.raises(ValueError, match='leave out either'):
-        FocusHead(4, pyramid=PYRAMID, **settings)
+def test_each_level_but_the_finest_has_an_output_of_its_own():
+    head = PyramidFocusHead(4, PYRAMID, feat_channels=8)
+    with torch.no_grad():
+        head.cls.weight.zero_()
+        head.cls.bias.copy_(torch.tensor([0.0, 0.0, 0.0, math.log(3.0)]))
+    found = [head.predict(pyramid_features(), (64, 64), level) for level in range(3)]
+    assert [part.mean().item() for part in found] == pytest.approx([0.5, 0.5, 0.75])
+
+
+def test_an_input_teaches_the_output_of_its_level():
+    head = PyramidFocusHead(4, PYRAMID, feat_channels=8)
+    for factor, taught in ((0.25, [False, True]), (0.5, [True, False]), (1.0, [False, False])):
+        data = sample([square(0, 0, 10)])
+        data.set_metainfo(dict(scale_factor=(factor, factor), ori_shape=(640, 640)))
+        head.zero_grad()
+        head.loss([feat[:1] for feat in pyramid_features()], (64, 64), [data])[
+            'loss_focus'].backward()
+        assert [bool(part.any()) for part in head.cls.bias.grad.view(2, 2)] == taught
+
+
+def test_a_pyramid_of_one_level_has_nothing_to_look_at():
+    one = dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+    with pytest.raises(ValueError, match='no finer level'):
+        PyramidFocusHead(4, one)
 
 
 def test_dont_care_cells_have_no_part_in_the_loss(head):
@@ -188,7 +209,8 @@ def test_dont_care_cells_have_no_part_in_the_loss(head):
 def test_recall_and_precision_are_of_the_cells_that_count(head):
     """Four cells in a row: hit, miss, false alarm, and an alarm on a don't-care."""
     logits = torch.tensor([9.0, -9.0, 9.0, 9.0])
-    head.forward = lambda x: torch.stack([torch.zeros(1, 1, 4), logits.view(1, 1, 4)], dim=1)
+    both = torch.stack([torch.zeros(1, 1, 4), logits.view(1, 1, 4)], dim=1)
+    head.forward = lambda x: both[:, None]
     data = [sample([square(0, 0, 10), square(16, 0, 10), ], [square(48, 0, 10)], [-1])]
     losses = head.loss([torch.zeros(1, 4, 1, 4)], (16, 64), data)
     assert losses['focus_recall'] == 0.5

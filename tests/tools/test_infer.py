@@ -472,8 +472,8 @@ def test_the_test_tool_draws_what_an_autofocus_finds(
     data = 'test_dataloader.dataset.'
     monkeypatch.setattr('sys.argv', [
         'test.py', str(AUTOFOCUS), str(checkpoint), '--work-dir', str(tmp_path / 'work'),
-        '--show-dir', 'seen', '--cfg-options', f'{data}ann_file={path}', f'{data}data_root={images}/',
-        f'{data}data_prefix.img=', f'test_evaluator.ann_file={path}',
+        '--show-dir', 'seen', '--cfg-options', f'{data}ann_file={path}',
+        f'{data}data_root={images}/', f'{data}data_prefix.img=', f'test_evaluator.ann_file={path}',
         'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'])
     load_tool('test').main()
     assert len(list((tmp_path / 'work').rglob('seen/a.jpg'))) == 1

@@ -261,9 +261,10 @@ class Slicer:
         return self.models[side, confidence]
 
     def _config(self, confidence: float) -> Config:
-        """Config of the detector, whose own least score is not above the one asked for."""
+        """The detector, with as many proposals as AutoFocus has; its scores begin low enough."""
         cfg = self.bench.cfg
         detector = cfg.model.detector.to_dict()
+        detector['test_cfg']['rpn'].update(cfg.model.view_test_cfg.get('rpn', {}))
         rcnn = detector['test_cfg']['rcnn']
         rcnn['score_thr'] = min(rcnn['score_thr'], confidence)
         pipeline = [

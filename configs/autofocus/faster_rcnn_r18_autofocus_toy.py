@@ -1,5 +1,7 @@
 # AutoFocus on the toy scenes, on a CPU: the SNIPER config with a FocusPixel branch.
 _base_ = '../sniper/faster_rcnn_r18_sniper_negatives_toy.py'
+# Enough for the objects of a level, and cheap: on a CPU proposals cost as much as convolutions.
+view_rpn = dict(nms_pre=200, max_per_img=100)
 model = dict(
     _delete_=True,
     type='AutoFocus',
@@ -10,8 +12,11 @@ model = dict(
     ),
     thresholds=(0.02, 0.2),
     tta_cfg=_base_.tta_model.tta_cfg,
-    view_test_cfg=_base_.tta_model.view_test_cfg,
+    view_test_cfg=dict(rpn=view_rpn, **_base_.tta_model.view_test_cfg),
+    least_proposals=30,
 )
+tta_model = dict(view_test_cfg=dict(rpn=view_rpn))  # so that thresholds of 0 give what --tta gives
+
 # Coarse to fine on the image as it is. (Validation during training: one pass at the middle level.)
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,8 @@ class AutoFocus(BaseDetector):
         small: Without a focus head, sizes (sqrt of area, input pixels) to look at again. Default:
             None, at each level those up to the end of the next finer level's test range.
         tta_cfg: ``nms`` and ``max_per_img`` of the merge. Default: Gaussian Soft-NMS, 100.
-        view_test_cfg: Merged into the detector's ``test_cfg`` while chips are seen, as in
-            ``SNIPERTTAModel``. Default: None.
+        view_test_cfg: Merged into the detector's ``test_cfg`` while chips are seen, ``rpn`` and
+            ``rcnn`` of a two-stage detector, as in ``SNIPERTTAModel``. Default: None.
         least_proposals: Of two-stage detectors: a chip gets the share of the RPN's proposals
             (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at least so
             many. What proposals cost does else not fall with the chip's area. Default: None, each
@@ -355,20 +355,16 @@ class AutoFocus(BaseDetector):
     def _view_settings(self) -> Iterator[None]:
         """Let the detector use ``view_test_cfg``, and no mask head, for a while."""
         roi_head = getattr(self.detector, 'roi_head', None)
-        head = roi_head or self.detector.bbox_head
-        changes = dict(self.view_test_cfg or {})
-        if roi_head is not None:
-            changes = changes.get('rcnn', {})
-        own, mask_head = head.test_cfg, getattr(head, 'mask_head', None)
-        head.test_cfg = ConfigDict({**(own or {}), **changes})
-        if mask_head is not None:
-            head.mask_head = None
-        try:
+        changes = self.view_test_cfg or {}
+        with ExitStack() as stack:
+            if roi_head is None:
+                stack.enter_context(_test_cfg(self.detector.bbox_head, changes))
+            else:
+                stack.enter_context(_test_cfg(roi_head, changes.get('rcnn')))
+                stack.enter_context(_mask_head_off(roi_head))
+            if 'rpn' in changes:
+                stack.enter_context(_test_cfg(self.detector.rpn_head, changes['rpn']))
             yield
-        finally:
-            head.test_cfg = own
-            if mask_head is not None:
-                head.mask_head = mask_head
 
     @contextmanager
     def _proposals(self, share: float) -> Iterator[None]:
@@ -376,16 +372,37 @@ class AutoFocus(BaseDetector):
         if self.least_proposals is None:
             yield
             return
-        head = self.detector.rpn_head
-        own = head.test_cfg
+        own = self.detector.rpn_head.test_cfg
         most = own.max_per_img
         number = max(int(np.ceil(share * most)), min(self.least_proposals, most))
         before = int(np.ceil(own.nms_pre * number / most))
-        head.test_cfg = ConfigDict({**own, 'max_per_img': number, 'nms_pre': before})
-        try:
+        with _test_cfg(self.detector.rpn_head, dict(max_per_img=number, nms_pre=before)):
             yield
-        finally:
-            head.test_cfg = own
+
+
+@contextmanager
+def _test_cfg(head: nn.Module, changes: Mapping[str, Any] | None) -> Iterator[None]:
+    """Let a head be tested with other settings for a while."""
+    own = head.test_cfg
+    head.test_cfg = ConfigDict({**(own or {}), **(changes or {})})
+    try:
+        yield
+    finally:
+        head.test_cfg = own
+
+
+@contextmanager
+def _mask_head_off(roi_head: nn.Module) -> Iterator[None]:
+    """Take a mask head off for a while, if there is one."""
+    mask_head = getattr(roi_head, 'mask_head', None)
+    if mask_head is None:
+        yield
+        return
+    roi_head.mask_head = None
+    try:
+        yield
+    finally:
+        roi_head.mask_head = mask_head
 
 
 def uncut(

@@ -406,6 +406,18 @@ def test_the_settings_of_the_detector_are_its_own_again_afterwards(make):
     assert model.detector.roi_head.test_cfg == before
 
 
+def test_the_rpn_and_the_rcnn_have_their_part_of_the_settings_of_views(make):
+    model = make(view_test_cfg=dict(rpn=dict(max_per_img=5), rcnn=dict(score_thr=0.9)))
+    rpn, rcnn = model.detector.rpn_head, model.detector.roi_head
+    before = copy.deepcopy(rpn.test_cfg), copy.deepcopy(rcnn.test_cfg)
+    with model._view_settings():
+        assert (rpn.test_cfg.max_per_img, rcnn.test_cfg.score_thr) == (5, 0.9)
+        assert rpn.test_cfg.nms_pre == before[0].nms_pre
+        with model._proposals(0.5):
+            assert rpn.test_cfg.max_per_img == 5  # without least_proposals they are not shared
+    assert (rpn.test_cfg, rcnn.test_cfg) == before
+
+
 def test_masks_are_not_predicted_and_the_mask_head_stays(make):
     view = dict(rcnn=dict(score_thr=0.0, max_per_img=5))
     model = make(name='mask', thresholds=0.0, view_test_cfg=view)

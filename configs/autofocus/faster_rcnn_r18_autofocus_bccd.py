@@ -13,7 +13,7 @@ model = dict(
     thresholds=(0.02, 0.2),
     tta_cfg=_base_.tta_model.tta_cfg,
     view_test_cfg=dict(rpn=view_rpn, **_base_.tta_model.view_test_cfg),
-    least_proposals=30,
+    least_proposals=50,
 )
 tta_model = dict(view_test_cfg=dict(rpn=view_rpn))  # so that thresholds of 0 give what --tta gives
 

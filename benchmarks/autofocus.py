@@ -26,7 +26,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import json
 import sys
 import tempfile
 import time
@@ -49,9 +48,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm import tqdm
 
+from mmsniper.files import write_json, write_text
 from mmsniper.mixins import load_config
 from mmsniper.models import AutoFocus
-from mmsniper.testing.comparison import write_text
 from mmsniper.visualization.figure import new_figure, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -498,7 +497,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         rounds=args.rounds, threads=torch.get_num_threads(), sahi=sahi, verdict=verdict(rows),
         rows=rows)
     table = as_table(result)
-    write_text(args.out.with_suffix('.json'), json.dumps(result, indent=2) + '\n')
+    write_json(args.out.with_suffix('.json'), result)
     write_text(args.out.with_suffix('.md'), table)
     draw(result, args.out.with_suffix('.png'))
     sys.stdout.write(table)

@@ -11,7 +11,6 @@ benchmarks/results/NAME.md. Interrupted, it goes on where it was when it is star
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mmsniper.files import write_json, write_text
 from mmsniper.testing.comparison import (
     COLUMNS,
     Comparison,
@@ -29,7 +29,6 @@ from mmsniper.testing.comparison import (
     plan_runs,
     summarise,
     table_rows,
-    write_text,
 )
 from mmsniper.testing.comparison_options import (
     Preset,
@@ -132,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, RunError) as error:
         sys.exit(f'error: {error}')
     summary = summarise(preset.comparison, contestants, preset.description)
-    write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
+    write_json(out.with_suffix('.json'), summary)
     write_text(out.with_suffix('.md'), markdown(summary, preset.title, command_line(argv)))
     table = Table(*COLUMNS, title=preset.title)
     for row in table_rows(summary):

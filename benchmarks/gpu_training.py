@@ -41,7 +41,7 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 import mmsniper
-from mmsniper.files import replacing
+from mmsniper.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SNIPER_CONFIG = ROOT / 'configs/sniper/faster_rcnn_r101_sniper.py'
@@ -299,12 +299,6 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def save(result: dict[str, Any], path: Path) -> None:
-    """Write the result so far; a crash leaves the last complete file."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + '\n')
-
-
 def run(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """All measurements; ``report`` is called with what is known after each.
 
@@ -368,7 +362,7 @@ def print_summary(result: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     MMLogger.get_instance('mmengine', log_level='WARNING')
-    report = (lambda result: save(result, args.out)) if args.out else (lambda result: None)
+    report = (lambda result: write_json(args.out, result)) if args.out else (lambda result: None)
     print_summary(run(args, report))
     if args.out:
         print(f'wrote {args.out}')

@@ -42,7 +42,7 @@ from tqdm import tqdm
 import mmsniper.datasets
 import mmsniper.datasets.load_large_image  # noqa: F401 (registers)
 from mmsniper.datasets import ChipIndex
-from mmsniper.files import replacing
+from mmsniper.files import replacing, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/large_images.json'
@@ -142,8 +142,7 @@ def annotations(side: int, objects: int, name: str) -> dict[str, Any]:
 def build_dataset(image: Path, side: int, objects: int, loader: str) -> Any:
     """The ChipDataset of the image."""
     ann_file = image.with_name(f'{image.name}.json')
-    with replacing(ann_file) as temporary:
-        temporary.write_text(json.dumps(annotations(side, objects, image.name)))
+    write_text(ann_file, json.dumps(annotations(side, objects, image.name)))
     pipeline = [
         dict(type=loader),
         dict(type='LoadAnnotations', with_bbox=True),
@@ -278,11 +277,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         command=command(args), side=args.side, decoded_bytes=args.side**2 * 3,
         objects=args.objects, batch=args.batch, machine=facts, runs=runs, goal=GOAL)
     table = as_table(result)
-    for path, text in (
-        (args.out, json.dumps(result, indent=2) + '\n'), (args.out.with_suffix('.md'), table),
-    ):  # fmt: skip
-        with replacing(path) as temporary:
-            temporary.write_text(text)
+    write_json(args.out, result)
+    write_text(args.out.with_suffix('.md'), table)
     sys.stdout.write(table)
     return result
 

@@ -16,7 +16,6 @@ Writes benchmarks/results/mining.json and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -41,7 +40,7 @@ from mmsniper.chips import ScalePyramid
 from mmsniper.datasets import ChipAwareSampler, ChipDataset
 from mmsniper.datasets.chip_dataset import inner_datasets
 from mmsniper.engine import NegativeChipMiner
-from mmsniper.files import replacing
+from mmsniper.files import write_json, write_text
 from mmsniper.mixins import load_config
 from mmsniper.models.proposals import evaluating, propose
 
@@ -259,11 +258,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                  for name, kinds in seconds.items()},
         ratios=ratios(seconds), goal=GOAL)
     table = as_table(result)
-    for path, text in (
-        (args.out, json.dumps(result, indent=2) + '\n'), (args.out.with_suffix('.md'), table),
-    ):  # fmt: skip
-        with replacing(path) as temporary:
-            temporary.write_text(text)
+    write_json(args.out, result)
+    write_text(args.out.with_suffix('.md'), table)
     sys.stdout.write(table)
     return result
 

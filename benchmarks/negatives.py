@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader
 
 from mmsniper.chips import NegativeChipPool
 from mmsniper.engine.negative_chip_hook import POOL_FILE, NegativeChipHook
+from mmsniper.files import write_json, write_text
 from mmsniper.testing.comparison import (
     Comparison,
     Contestant,
@@ -45,7 +46,6 @@ from mmsniper.testing.comparison import (
     plan_contestant,
     sample_std,
     summarise,
-    write_text,
 )
 from mmsniper.testing.comparison_options import (
     Preset,
@@ -527,7 +527,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, RunError) as error:
         sys.exit(f'error: {error}')
     command = noted_command('benchmarks/negatives.py', argv)
-    write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
+    write_json(out.with_suffix('.json'), summary)
     write_text(out.with_suffix('.md'), page(summary, preset.title, command))
     print_summary(summary, preset.title, console)
     console.print(f'{out}.json, {out}.md')

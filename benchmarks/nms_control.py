@@ -23,7 +23,7 @@ from typing import Any
 from mmengine.config import Config
 from rich.progress import track
 
-from mmsniper.testing.comparison import write_text
+from mmsniper.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOFT = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
@@ -115,7 +115,7 @@ def main() -> None:
         f'{r["mean"]:.3f} | {r["std"]} |\n'
         for r in rows
     )
-    write_text(args.out.with_suffix('.json'), json.dumps(rows, indent=2) + '\n')
+    write_json(args.out.with_suffix('.json'), rows)
     write_text(args.out.with_suffix('.md'), '# BCCD, the other NMS\n\n' + table)
     sys.stdout.write(table)
 

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsniper.compat import allow_checkpoint_globals
+from mmsniper.files import write_json, write_text
 from mmsniper.mixins import load_config
 from mmsniper.mixins.data import read_datasets
 from mmsniper.testing.comparison import (
@@ -38,7 +39,6 @@ from mmsniper.testing.comparison import (
     Contestant,
     execute_all,
     plan_contestant,
-    write_text,
 )
 from mmsniper.testing.comparison_options import noted_command
 from mmsniper.testing.reduced import ReducedSize, reduced
@@ -383,7 +383,7 @@ def main(argv: list[str] | None = None) -> None:
         out = args.out_dir.resolve() / 'overfit'
         summary = {'description': describe(args), 'families': families}
         command = noted_command('benchmarks/overfit.py', argv)
-        write_text(out.with_suffix('.json'), json.dumps(summary, indent=2) + '\n')
+        write_json(out.with_suffix('.json'), summary)
         write_text(out.with_suffix('.md'), markdown(families, summary['description'], command))
         console.print(f'{out}.json, {out}.md')
 

@@ -12,7 +12,6 @@ like COCO's.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -38,7 +37,7 @@ from mmsniper.chips import (
     plan_positive_chips,
     plan_statistics,
 )
-from mmsniper.files import replacing
+from mmsniper.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/planning.json'
@@ -302,14 +301,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         images_like=source, pyramid=PYRAMID.stem, machine=facts, runs=runs, scenes=dense,
         negatives=negatives, summary=summary(runs, negatives))
     show(result, Console())
-    write_json(result, args.out)
+    write_json(args.out, result)
     return result
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a JSON file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -35,3 +37,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file that appears when it is whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, 'utf-8')
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a JSON file, for people to read as well, that appears when it is whole."""
+    write_text(path, json.dumps(content, indent=2) + '\n')

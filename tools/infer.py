@@ -57,7 +57,7 @@ from tqdm import tqdm
 import mmsniper.datasets  # registers the transforms
 import mmsniper.models  # noqa: F401
 from mmsniper.compat import allow_checkpoint_globals
-from mmsniper.files import replacing
+from mmsniper.files import replacing, write_text
 from mmsniper.mixins import load_config
 from mmsniper.mixins.data import read_datasets
 from mmsniper.visualization import draw_focus, save_figure
@@ -500,9 +500,8 @@ def write_results(
         file.write('[]\n' if separator == '[\n' else '\n]\n')
     categories = [dict(id=classes.category(label), name=name)
                   for label, name in enumerate(classes.names)]
-    with replacing(out_dir / IMAGES) as temporary:
-        temporary.write_text(
-            json.dumps(dict(images=listed, annotations=[], categories=categories)) + '\n')
+    write_text(out_dir / IMAGES, json.dumps(
+        dict(images=listed, annotations=[], categories=categories)) + '\n')
     return len(listed)
 
 

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from mmsniper.compat import SUPPORTED
-from mmsniper.files import replacing
 from mmsniper.mixins import load_config
 from mmsniper.testing.pixel_budget import epochs_for, pixels_per_epoch
 from mmsniper.testing.training_run import (
@@ -371,8 +370,3 @@ def _number(value: float | None, spread: float | None = None) -> str:
         return '-'
     return f'{value:.3f}' if spread is None else f'{value:.3f} ± {spread:.3f}'
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears when it is whole."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)

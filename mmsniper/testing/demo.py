@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 import subprocess
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mmsniper.files import write_json
 from mmsniper.mixins import load_config
 from mmsniper.testing import make_toy_dataset
 from mmsniper.testing.comparison import (
@@ -30,7 +30,6 @@ from mmsniper.testing.comparison import (
     plan_runs,
     summarise,
     table_rows,
-    write_text,
 )
 from mmsniper.testing.training_run import TrainingRun
 from mmsniper.visualization import draw_detections, save_figure
@@ -84,7 +83,7 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
     draw_chips(demo.root, demo.out_dir / 'chips')
     draw_predictions(contestants[0].runs[0], demo.out_dir / 'detections', console)
     summary = summarise(comparison, contestants, 'Toy scenes, one seed.')
-    write_text(demo.out_dir / 'summary.json', json.dumps(summary, indent=2) + '\n')
+    write_json(demo.out_dir / 'summary.json', summary)
     console.print(demo_table(summary))
     return summary
 

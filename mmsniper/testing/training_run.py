@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from mmsniper.files import replacing
+from mmsniper.files import write_json
 
 TRAIN, TEST, TTA = 'train', 'test', 'tta'
 METRICS = {
@@ -156,7 +156,7 @@ def execute(
             if not run.result_file(stage).exists():
                 _run_stage(run, stage, report, started, lock)
                 result = train_result(run) if stage == TRAIN else test_result(run, stage)
-                _write_json(run.result_file(stage), result)
+                write_json(run.result_file(stage), result)
             report(stage, 1.0)
 
 
@@ -276,8 +276,3 @@ def _literal(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f'[{",".join(map(_literal, value))}]'
     return str(value)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2))

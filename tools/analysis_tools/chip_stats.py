@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from mmsniper.chips import (
     plan_statistics,
     shown_area,
 )
-from mmsniper.files import replacing
+from mmsniper.files import write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -150,12 +149,6 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     console.print(table)
 
 
-def write_json(content: dict[str, Any], file: str) -> None:
-    """Write a JSON file whole or not at all."""
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + '\n')
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command; returns the numbers."""
     args, console = parse_args(argv), Console()
@@ -172,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     numbers = plan_chips(table, pyramid, args, console)
     show(numbers, pyramid, f'{args.strategy} chips of {file}', console)
     if args.out:
-        write_json(numbers, args.out)
+        write_json(args.out, numbers)
     return numbers
 
 

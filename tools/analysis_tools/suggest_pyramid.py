@@ -28,7 +28,7 @@ from mmsniper.chips import (
     shown_area,
     suggest_pyramid,
 )
-from mmsniper.files import replacing
+from mmsniper.files import write_text
 
 USUAL = (1333, 800)  # MMDetection's scale for whole images
 
@@ -171,9 +171,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         console.print(note, highlight=False)
     try:
         if args.out:
-            with replacing(args.out) as file:
-                file.write_text(
-                    pyramid_config(pyramid, comment_of(args, suggestion, numbers)), 'utf-8')
+            write_text(args.out, pyramid_config(pyramid, comment_of(args, suggestion, numbers)))
             console.print(f'pyramid: {args.out}', highlight=False, soft_wrap=True)
         if args.figure:
             # Matplotlib takes a second to import.

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from mmsniper.files import replacing
+from mmsniper.files import write_text
 
 SPLITS = {
     'train': 'VisDrone2019-DET-train',
@@ -171,8 +171,7 @@ def convert_all(data_root: Path) -> None:
     for split, folder in found.items():
         coco, counts = convert(folder)
         path = data_root / 'annotations' / f'{split}.json'
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(coco))
+        write_text(path, json.dumps(coco))
         print(f'{path}: {len(coco["images"])} images, {counts["objects"]} objects, '
               f'{counts["ignored"]} ignored regions and objects, {counts["empty"]} empty boxes '
               f'left out')

@@ -414,7 +414,7 @@ def as_table(result: Mapping[str, Any]) -> str:
             f'{row["pixels"]:.3f} | {row["inputs"]:.1f} | {row["time"]:.3f} |')
     lines += ['', result['verdict']]
     if not result['sahi']:
-        lines += ['', 'SAHI was not installed: its rows are left out.']
+        lines += ['', 'Without SAHI.']
     return '\n'.join(lines) + '\n'
 
 
@@ -467,6 +467,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', type=int, help='only so many validation images [all]')
     parser.add_argument('--rounds', type=int, default=3,
                         help='rounds to measure time in; SAHI is in the first [%(default)s]')
+    parser.add_argument('--without-sahi', action='store_true', help='leave its rows out')
     parser.add_argument('--out', type=Path, help='path of the results, without suffix')
     args = parser.parse_args(argv)
     if args.rounds < 1 or (args.images is not None and args.images < 1):
@@ -481,8 +482,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse_args(argv)
     torch.set_num_threads(1)
     register_all_modules(init_default_scope=True)
-    sahi = importlib.util.find_spec('sahi') is not None
-    if not sahi:
+    installed = importlib.util.find_spec('sahi') is not None
+    sahi = installed and not args.without_sahi
+    if not installed:
         print('SAHI is not installed (pip install -r requirements/benchmark.txt): '
               'its rows are left out.', file=sys.stderr)
     bench = Bench(args.config, args.checkpoint, args.images)
@@ -492,7 +494,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     rows = as_rows(bench, ways, measured)
     result = dict(
         command=f'python benchmarks/autofocus.py {args.data} CHECKPOINT --rounds {args.rounds}'
-                + (f' --images {args.images}' if args.images else ''),
+                + (f' --images {args.images}' if args.images else '')
+                + (' --without-sahi' if args.without_sahi else ''),
         data=args.data, checkpoint=args.checkpoint.name, images=len(bench.infos),
         rounds=args.rounds, threads=torch.get_num_threads(), sahi=sahi, verdict=verdict(rows),
         rows=rows)

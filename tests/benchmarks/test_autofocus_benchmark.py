@@ -88,7 +88,7 @@ def test_every_way_is_measured_on_the_same_images_and_written(
     assert rows['full pyramid']['time_of_rounds'] == [1.0, 1.0]
     written = tmp_path / 'out'
     assert json.loads((written / 'result.json').read_text()) == json.loads(json.dumps(result))
-    assert 'SAHI was not installed' in (written / 'result.md').read_text()
+    assert 'Without SAHI.' in (written / 'result.md').read_text()
     assert (written / 'result.png').stat().st_size
 
 
@@ -96,6 +96,13 @@ def test_without_sahi_it_says_so(benchmark, scene, tmp_path, monkeypatch, capsys
     without_sahi(benchmark, monkeypatch)
     assert not run(benchmark, scene, tmp_path)['sahi']
     assert 'requirements/benchmark.txt' in capsys.readouterr().err
+
+
+def test_sahi_can_be_left_out(benchmark, scene, tmp_path, capsys):
+    result = run(benchmark, scene, tmp_path, '--without-sahi')
+    assert not result['sahi']
+    assert result['command'].endswith(' --without-sahi')
+    assert {one['group'] for one in result['rows']} & {'SAHI'} == set()
 
 
 def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
 from mmcv.ops import batched_nms
@@ -23,27 +21,16 @@ from mmsniper.chips.focus import FocusMap, focus_chips, focus_sizes
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.chips.tiling import overlapping_windows
 
+from .focus_windows import (
+    FocusWindow,
+    area_share,
+    cut_window,
+    image_size,
+    uncut,
+    whole_pixels,
+    window_batches,
+)
 from .level_range import LevelRange
-
-Box = tuple[float, float, float, float]
-
-# Inputs are batched with others of the same size, rounded up to this.
-_SIZE_STEP = 32
-
-
-@dataclass(frozen=True)
-class FocusWindow:
-    """What the detector sees at once at a level.
-
-    Attributes:
-        image: Number of the image in the batch.
-        box: Window (x1, y1, x2, y2) in original pixels.
-        core: The part of it whose detections count, where windows overlap; all of it otherwise.
-    """
-
-    image: int
-    box: Box
-    core: Box
 
 
 @MODELS.register_module()
@@ -263,13 +250,13 @@ class AutoFocus(BaseDetector):
         Yields:
             A window, its detections in original pixels, its FocusPixel map, its pixels.
         """
-        scales = {w.image: self._scale(_size(images[w.image]), level) for w in windows}
-        for batch in _batches(windows, scales, self.batch_pixels):
-            views = [_cut(images[w.image], w.box, scales[w.image]) for w in batch]
+        scales = {w.image: self._scale(image_size(images[w.image]), level) for w in windows}
+        for batch in window_batches(windows, scales, self.batch_pixels):
+            views = [cut_window(images[w.image], w.box, scales[w.image]) for w in batch]
             data = self.data_preprocessor(
                 dict(inputs=[v for v, _ in views], data_samples=[s for _, s in views]), False)
             shape = tuple(data['inputs'].shape[-2:])
-            share = max(_share(w.box, _size(images[w.image])) for w in batch)
+            share = max(area_share(w.box, image_size(images[w.image])) for w in batch)
             with self._features() as feats, self._proposals(share):
                 results = self.detector.predict(data['inputs'], data['data_samples'], rescale=True)
             maps = self._probabilities(feats, shape, results, level)
@@ -280,7 +267,7 @@ class AutoFocus(BaseDetector):
                 height, width = view.shape[-2:]
                 scale_w, scale_h = sample.metainfo['scale_factor']
                 cell = (self._stride / scale_w, self._stride / scale_h)
-                box = _whole_pixels(window.box, _size(images[window.image]))
+                box = whole_pixels(window.box, image_size(images[window.image]))
                 yield window, instances, FocusMap(focus, box, cell), width * height
 
     @property
@@ -308,7 +295,7 @@ class AutoFocus(BaseDetector):
         boxes = instances.bboxes
         lo, hi = self.pyramid.ranges(test=True)[level].tolist()
         keep = LevelRange(((lo, hi),)).contains(boxes)
-        seen = _whole_pixels(window.box, size)
+        seen = whole_pixels(window.box, size)
         keep &= uncut(boxes, seen, size, self.edge / self._scale(size, level))
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         low, high = boxes.new_tensor(window.core).split(2)
@@ -405,31 +392,6 @@ def _mask_head_off(roi_head: nn.Module) -> Iterator[None]:
         roi_head.mask_head = mask_head
 
 
-def uncut(
-    boxes: Tensor, window: Box, size: tuple[int, int], edge: float
-) -> Tensor:
-    """Which boxes do not touch an edge of their window that is not an edge of the image.
-
-    Args:
-        boxes: Shape (n, 4), xyxy in original pixels.
-        window: The window in original pixels.
-        size: Width and height of the image.
-        edge: How near is touching, original pixels.
-
-    Returns:
-        Bool tensor of shape (n,).
-    """
-    (x1, y1, x2, y2), (width, height) = window, size
-    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    for inner, distance in (
-        (x1 > 0, boxes[:, 0] - x1), (y1 > 0, boxes[:, 1] - y1),
-        (x2 < width, x2 - boxes[:, 2]), (y2 < height, y2 - boxes[:, 3]),
-    ):  # fmt: skip
-        if inner:
-            kept &= distance > edge
-    return kept
-
-
 def _thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[float, ...]:
     if given is None:
         given = [0.02] * (steps - 1) + [0.2] if steps > 1 else [0.02] * steps
@@ -441,54 +403,6 @@ def _thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[floa
             f'level to the next finer one, or one for all; got {given!r}'
         )
     return tuple(float(t) for t in given)
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[2], image.shape[1]
-
-
-def _share(box: Box, size: tuple[int, int]) -> float:
-    """Share of an image's area that a box has."""
-    x1, y1, x2, y2 = box
-    return (x2 - x1) * (y2 - y1) / (size[0] * size[1])
-
-
-def _whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The pixels that are cut out for a window: an edge at the image's is there exactly."""
-    x1, y1 = (max(int(np.floor(v + 1e-6)), 0) for v in box[:2])
-    x2, y2 = (min(int(np.ceil(v - 1e-6)), side) for v, side in zip(box[2:], size))
-    return x1, y1, x2, y2
-
-
-def _cut(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
-    """A window of an image at a level's scale, as a pipeline would give it."""
-    x1, y1, x2, y2 = _whole_pixels(box, _size(image))
-    crop = image[:, y1:y2, x1:x2]
-    out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
-    # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
-    pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
-    sample = DetDataSample(metainfo=dict(
-        img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1), corner=(x1, y1),
-        scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
-    ))  # fmt: skip
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
-
-
-def _batches(
-    windows: Sequence[FocusWindow], scales: Mapping[int, float], batch_pixels: int
-) -> Iterator[list[FocusWindow]]:
-    """Windows of one padded size together, up to a number of pixels."""
-    sizes: dict[tuple[int, int], list[FocusWindow]] = {}
-    for window in windows:
-        x1, y1, x2, y2 = window.box
-        scale = scales[window.image]
-        size = tuple(
-            int(np.ceil(side * scale / _SIZE_STEP)) * _SIZE_STEP for side in (x2 - x1, y2 - y1))
-        sizes.setdefault(size, []).append(window)
-    for (width, height), same in sorted(sizes.items(), key=lambda item: item[0]):
-        number = max(batch_pixels // (width * height), 1)
-        for first in range(0, len(same), number):
-            yield same[first:first + number]
 
 
 def _small_detections(

@@ -17,7 +17,7 @@ from mmengine.structures import InstanceData
 
 import mmsniper.datasets  # noqa: F401
 from mmsniper.models import AutoFocus, SNIPERTTAModel
-from mmsniper.models.autofocus import FocusWindow, uncut
+from mmsniper.models.focus_windows import FocusWindow, uncut
 
 PYRAMID = dict(
     chip_size=64,

@@ -1,0 +1,106 @@
+"""What the detector sees at once of an image: windows, cut out, in batches of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import mmcv
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from torch import Tensor
+
+Box = tuple[float, float, float, float]
+
+# Inputs are batched with others of the same size, rounded up to this.
+_SIZE_STEP = 32
+
+
+@dataclass(frozen=True)
+class FocusWindow:
+    """What the detector sees at once at a level.
+
+    Attributes:
+        image: Number of the image in the batch.
+        box: Window (x1, y1, x2, y2) in original pixels.
+        core: The part of it whose detections count, where windows overlap; all of it otherwise.
+    """
+
+    image: int
+    box: Box
+    core: Box
+
+
+def image_size(image: Tensor) -> tuple[int, int]:
+    """Width and height of an image (3, H, W)."""
+    return image.shape[2], image.shape[1]
+
+
+def area_share(box: Box, size: tuple[int, int]) -> float:
+    """Share of an image's area that a box has."""
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1) / (size[0] * size[1])
+
+
+def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels that are cut out for a window: an edge at the image's is there exactly."""
+    x1, y1 = (max(int(np.floor(v + 1e-6)), 0) for v in box[:2])
+    x2, y2 = (min(int(np.ceil(v - 1e-6)), side) for v, side in zip(box[2:], size))
+    return x1, y1, x2, y2
+
+
+def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
+    """A window of an image at a level's scale, as a pipeline would give it."""
+    x1, y1, x2, y2 = whole_pixels(box, image_size(image))
+    crop = image[:, y1:y2, x1:x2]
+    out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
+    # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
+    pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1), corner=(x1, y1),
+        scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
+    ))  # fmt: skip
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
+
+
+def window_batches(
+    windows: Sequence[FocusWindow], scales: Mapping[int, float], batch_pixels: int
+) -> Iterator[list[FocusWindow]]:
+    """Windows of one padded size together, up to a number of pixels."""
+    sizes: dict[tuple[int, int], list[FocusWindow]] = {}
+    for window in windows:
+        x1, y1, x2, y2 = window.box
+        scale = scales[window.image]
+        size = tuple(
+            int(np.ceil(side * scale / _SIZE_STEP)) * _SIZE_STEP for side in (x2 - x1, y2 - y1))
+        sizes.setdefault(size, []).append(window)
+    for (width, height), same in sorted(sizes.items(), key=lambda item: item[0]):
+        number = max(batch_pixels // (width * height), 1)
+        for first in range(0, len(same), number):
+            yield same[first:first + number]
+
+
+def uncut(
+    boxes: Tensor, window: Box, size: tuple[int, int], edge: float
+) -> Tensor:
+    """Which boxes do not touch an edge of their window that is not an edge of the image.
+
+    Args:
+        boxes: Shape (n, 4), xyxy in original pixels.
+        window: The window in original pixels.
+        size: Width and height of the image.
+        edge: How near is touching, original pixels.
+
+    Returns:
+        Bool tensor of shape (n,).
+    """
+    (x1, y1, x2, y2), (width, height) = window, size
+    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    for inner, distance in (
+        (x1 > 0, boxes[:, 0] - x1), (y1 > 0, boxes[:, 1] - y1),
+        (x2 < width, x2 - boxes[:, 2]), (y2 < height, y2 - boxes[:, 3]),
+    ):  # fmt: skip
+        if inner:
+            kept &= distance > edge
+    return kept

@@ -65,7 +65,10 @@ def run(benchmark, scene, tmp_path, *options):
 
 
 def without_sahi(benchmark, monkeypatch):
-    monkeypatch.setattr(benchmark.importlib.util, 'find_spec', lambda name: None)
+    find = benchmark.importlib.util.find_spec
+    monkeypatch.setattr(
+        benchmark.importlib.util, 'find_spec',
+        lambda name, *args: None if name == 'sahi' else find(name, *args))
 
 
 def row(name, group='AutoFocus', **numbers):

@@ -1,18 +1,15 @@
 """The RPN-only config trains on the detector's chips, and negative chips can be mined with it."""
 
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
-import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.runner import Runner
 
 from mmsniper.models.proposals import proposal_head
-from mmsniper.testing import CLASSES, ToyDatasetSpec, make_toy_dataset
+from mmsniper.testing.reduced import reduced
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'sniper'
 
@@ -26,30 +23,6 @@ def cfg():
 @pytest.fixture(scope='module')
 def detector():
     return Config.fromfile(CONFIGS / 'faster_rcnn_r101_sniper.py')
-
-
-@pytest.fixture(scope='module')
-def small(cfg):
-    """The model with ResNet-18 and an eighth of the channels."""
-    model = deepcopy(cfg.model)
-    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
-    model.rpn_head.update(in_channels=8, feat_channels=8)
-    torch.manual_seed(0)
-    return MODELS.build(model)
-
-
-@pytest.fixture(scope='module')
-def toy_loader(cfg, tmp_path_factory):
-    """The config's own data loader on four toy images, one of which has no objects."""
-    root = tmp_path_factory.mktemp('toy')
-    make_toy_dataset(root, ToyDatasetSpec(num_train=4, num_val=1, min_side=300, max_side=340), 1)
-    loader = deepcopy(cfg.train_dataloader)
-    loader.update(batch_size=4, num_workers=0, persistent_workers=False)
-    loader.dataset.dataset.update(
-        data_root=str(root), ann_file='annotations/train.json', data_prefix=dict(img='train/'),
-        metainfo=dict(classes=CLASSES))
-    return Runner.build_dataloader(loader, seed=0)
 
 
 def test_it_is_the_stock_rpn_and_is_judged_by_the_recall_of_its_proposals(cfg):
@@ -82,21 +55,6 @@ def test_images_without_objects_are_there_to_be_mined(cfg):
     assert cfg.train_dataloader.dataset.dataset.filter_cfg.filter_empty_gt is False
 
 
-def test_negative_chips_can_be_mined_with_it(small):
-    assert proposal_head(small) is small.bbox_head
-
-
-def test_it_trains_on_chips_with_every_parameter_that_is_not_frozen(small, toy_loader):
-    small.train()
-    data = small.data_preprocessor(next(iter(toy_loader)), training=True)
-    assert data['inputs'].shape == (4, 3, 512, 512)
-    losses = small(**data, mode='loss')
-    assert set(losses) == {'loss_rpn_cls', 'loss_rpn_bbox'}
-    loss, _ = small.parse_losses(losses)
-    loss.backward()
-    assert torch.isfinite(loss)
-    for name, parameter in small.named_parameters():
-        frozen = name.startswith(('backbone.conv1', 'backbone.bn1', 'backbone.layer1'))
-        assert parameter.requires_grad != frozen, name
-        if not frozen:
-            assert torch.isfinite(parameter.grad).all(), name
+def test_negative_chips_can_be_mined_with_it(cfg):
+    model = MODELS.build(reduced(cfg).model)
+    assert proposal_head(model) is model.bbox_head

@@ -243,3 +243,36 @@ def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Pane
             for row in (1, 0)))
         for column in range(columns)
     ]
+
+
+def draw_focus_curve(
+    pixels: Sequence[float], scores: Sequence[float], names: Sequence[str], metric: str
+) -> Figure:
+    """Draw what accuracy costs which pixels (AutoFocus, figure 5).
+
+    Args:
+        pixels (Sequence[float]): Pixels seen of an image, of each setting.
+        scores (Sequence[float]): The metric of each.
+        names (Sequence[str]): What to write at each.
+        metric (str): Name of the metric.
+
+    Returns:
+        Figure: Settings as dots, joined by their pixels.
+    """
+    figure = new_figure(6, 4.2)
+    axes = figure.add_subplot()
+    order = np.argsort(pixels)
+    million = np.asarray(pixels, np.float64)[order] / 1e6
+    axes.plot(million, np.asarray(scores)[order], 'o-', color=level_colour(1))
+    for x, i in zip(million, order):
+        axes.annotate(
+            names[i], (x, scores[i]), textcoords='offset points', xytext=(5, -11), fontsize=8)
+    axes.set_xscale('log')
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter('{x:g}')
+    axes.set_xlabel('million pixels seen of an image; at the dots: thresholds')
+    axes.set_ylabel(metric)
+    axes.grid(True, which='both', color='#eeeeee')
+    axes.set_axisbelow(True)
+    figure.tight_layout()
+    return figure

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -458,8 +460,7 @@ def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, ch
     assert (tmp_path / 'drawn' / 'vis' / 'a.jpg').exists()
 
 
-def test_the_test_tool_draws_what_an_autofocus_finds(
-        load_tool, images, checkpoint, tmp_path, monkeypatch):
+def test_the_test_tool_draws_what_an_autofocus_finds(images, checkpoint, tmp_path):
     """`tools/test.py --show-dir`, with the ground truth beside the detections."""
     annotations = dict(
         images=[dict(id=1, file_name='a.jpg', width=250, height=170)],
@@ -470,10 +471,11 @@ def test_the_test_tool_draws_what_an_autofocus_finds(
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(annotations))
     data = 'test_dataloader.dataset.'
-    monkeypatch.setattr('sys.argv', [
-        'test.py', str(AUTOFOCUS), str(checkpoint), '--work-dir', str(tmp_path / 'work'),
-        '--show-dir', 'seen', '--cfg-options', f'{data}ann_file={path}',
-        f'{data}data_root={images}/', f'{data}data_prefix.img=', f'test_evaluator.ann_file={path}',
-        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'])
-    load_tool('test').main()
+    # A process of its own: visualizers live as long as their process, under their names.
+    subprocess.run([
+        sys.executable, str(ROOT / 'tools' / 'test.py'), str(AUTOFOCUS), str(checkpoint),
+        '--work-dir', str(tmp_path / 'work'), '--show-dir', 'seen',
+        '--cfg-options', f'{data}ann_file={path}', f'{data}data_root={images}/',
+        f'{data}data_prefix.img=', f'test_evaluator.ann_file={path}',
+        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'], check=True)
     assert len(list((tmp_path / 'work').rglob('seen/a.jpg'))) == 1

@@ -8,7 +8,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 
 from mmsniper.chips import FocusMap
-from mmsniper.visualization import draw_focus
+from mmsniper.visualization import draw_focus, draw_focus_curve
 from mmsniper.visualization.figure import level_colour
 from mmsniper.visualization.focus import NOT_SEEN, focus_heat
 
@@ -193,3 +193,16 @@ def test_heat_is_the_greatest_probability_at_each_centre(given_windows, rows, co
                 for focus in maps
                 if focus.box[0] <= x < focus.box[2] and focus.box[1] <= y < focus.box[3]]
             assert heat[i, j] == max(there, default=NOT_SEEN)
+
+
+# Accuracy against pixels -------------------------------------------------------------------------
+
+
+def test_each_setting_is_a_dot_with_its_name_joined_in_the_order_of_pixels():
+    figure = draw_focus_curve([4e6, 1e6, 2e6], [0.5, 0.3, 0.4], ['0', '0.7', '0.2'], 'mAP')
+    (axes,) = figure.axes
+    (line,) = axes.lines
+    assert line.get_xydata().tolist() == [[1, 0.3], [2, 0.4], [4, 0.5]]
+    names = {text.get_text(): tuple(text.xy) for text in axes.texts}
+    assert names == {'0.7': (1, 0.3), '0.2': (2, 0.4), '0': (4, 0.5)}
+    assert axes.get_ylabel() == 'mAP'

@@ -186,7 +186,7 @@ class AutoFocus(BaseDetector):
     @torch.no_grad()
     def look(self, images: Sequence[Tensor], samples: SampleList) -> SampleList:
         """Detect coarse to fine in images (3, H, W) of original pixels."""
-        sizes = [(image.shape[2], image.shape[1]) for image in images]
+        sizes = [image_size(image) for image in images]
         chips = [[np.array([[0.0, 0.0, w, h]])] for w, h in sizes]
         found: list[list[InstanceData]] = [[] for _ in images]
         seen = [0] * len(images)

@@ -51,6 +51,7 @@ from tqdm import tqdm
 from mmsniper.files import write_json, write_text
 from mmsniper.mixins import load_config
 from mmsniper.models import AutoFocus
+from mmsniper.models.autofocus import step_thresholds
 from mmsniper.visualization.figure import new_figure, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,9 +162,7 @@ class Bench:
     ) -> Callable[[int], Detections]:
         """AutoFocus with these thresholds, this focus head and other attributes."""
         steps = self.model.pyramid.num_levels - 1
-        if isinstance(thresholds, float):
-            thresholds = (thresholds,) * steps
-        settings['thresholds'] = tuple(thresholds)
+        settings['thresholds'] = step_thresholds(thresholds, steps)
         settings['focus_head'] = head
 
         def detect(number: int) -> Detections:

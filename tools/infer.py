@@ -59,9 +59,10 @@ import mmsniper.models  # noqa: F401
 from mmsniper.compat import allow_checkpoint_globals
 from mmsniper.files import replacing, write_text
 from mmsniper.mixins import load_config
+from mmsniper.mixins.autofocus import autofocus_model
 from mmsniper.mixins.data import read_datasets
 from mmsniper.visualization import draw_focus, save_figure
-from mmsniper.visualization.figure import MAX_SIDE
+from mmsniper.visualization.figure import MAX_SIDE, shrunk
 
 SINGLE, PYRAMID, AUTOFOCUS = MODES = ('single', 'pyramid', 'autofocus')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
@@ -194,7 +195,8 @@ def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, A
     if cfg.get('data_preprocessor'):
         detector.setdefault('data_preprocessor', cfg.data_preprocessor)
     if mode == AUTOFOCUS:
-        model = cfg.model if _is_autofocus(cfg) else _without_focus_head(cfg, detector)
+        model = cfg.model if _is_autofocus(cfg) else autofocus_model(
+            detector, cfg.pyramid, cfg.get('tta_model') or {}, dict(focus_head=None))
         pipeline = (_pipeline(cfg) or [ConfigDict(type='LoadImageFromFile')])[:1]
     elif mode == PYRAMID:
         model, pipeline = ConfigDict(**cfg.tta_model, module=detector), cfg.tta_pipeline
@@ -205,12 +207,6 @@ def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, A
 
 def _is_autofocus(cfg: Config) -> bool:
     return cfg.model.type == 'AutoFocus'
-
-
-def _without_focus_head(cfg: Config, detector: ConfigDict) -> ConfigDict:
-    tta = cfg.get('tta_model') or {}
-    same = {key: tta[key] for key in ('tta_cfg', 'view_test_cfg') if key in tta}
-    return ConfigDict(type='AutoFocus', detector=detector, pyramid=cfg.pyramid, **same)
 
 
 def _pipeline(cfg: Config) -> list[Mapping[str, Any]] | None:
@@ -396,11 +392,7 @@ def _as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reduced(image: NDArray, side: int) -> NDArray[np.uint8]:
     """A copy of at most the given side, which no transform can change."""
-    shrink = min(side / max(image.shape[:2]), 1)
-    if shrink < 1:
-        size = tuple(max(round(length * shrink), 1) for length in image.shape[1::-1])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.clip(shrunk(image, side), 0, 255).astype(np.uint8)
 
 
 # Results ------------------------------------------------------------------------------------------

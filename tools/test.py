@@ -8,10 +8,10 @@ from copy import deepcopy
 from _launch import build_runner, launch_parser, load_config
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmsniper.mixins.data import read_datasets
-from mmsniper.mixins.inference import evaluate_boxes_only
+from mmsniper.mixins.inference import wrap_in_tta
 
 META_KEYS = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
@@ -60,19 +60,15 @@ def use_tta(cfg: Config) -> None:
     What the config lacks of the two is MMDetection's default: the image and its mirror image,
     merged by NMS.
     """
-    datasets = list(read_datasets(cfg.test_dataloader.dataset))
     if 'tta_model' not in cfg:
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=nms)
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         pack = [dict(type='PackDetInputs', meta_keys=META_KEYS)]
-        pipeline = deepcopy(datasets[0].pipeline)
+        pipeline = deepcopy(next(read_datasets(cfg.test_dataloader.dataset)).pipeline)
         cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, pack])]
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    for dataset in datasets:
-        dataset.pipeline = cfg.tta_pipeline
-    evaluate_boxes_only(cfg)
+    wrap_in_tta(cfg, cfg.model)
 
 
 if __name__ == '__main__':

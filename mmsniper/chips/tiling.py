@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -188,3 +189,23 @@ def _grid(x: Floats, y: Floats) -> NDArray[np.float64]:
     """All pairs of the intervals in x and in y as boxes, row by row."""
     row, column = np.divmod(np.arange(len(x) * len(y)), len(x))
     return np.stack([x[column, 0], y[row, 0], x[column, 1], y[row, 1]], axis=1)
+
+
+def pixel_window(
+    box: Box, width: int, height: int, slack: float
+) -> tuple[int, int, int, int]:
+    """The smallest window of whole pixels that holds a box, inside the image.
+
+    Args:
+        box: Window (x1, y1, x2, y2), original pixels.
+        width, height: Image size.
+        slack: An edge this close to a pixel's edge (original px) lies on it.
+
+    Returns:
+        (x1, y1, x2, y2) of at least one pixel a side.
+    """
+    x1 = min(max(math.floor(box[0] + slack), 0), width - 1)
+    y1 = min(max(math.floor(box[1] + slack), 0), height - 1)
+    x2 = max(min(math.ceil(box[2] - slack), width), x1 + 1)
+    y2 = max(min(math.ceil(box[3] - slack), height), y1 + 1)
+    return x1, y1, x2, y2

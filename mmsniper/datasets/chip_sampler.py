@@ -14,31 +14,13 @@ from mmdet.structures.bbox import BaseBoxes, autocast_box_type
 from numpy.typing import NDArray
 
 from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positive_chips
+from mmsniper.chips.tiling import pixel_window
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.datasets.instances import clip_to_image, is_object, keep_instances
 
 # A window's edge this close to a pixel's edge (original px) lies on it; float32 coordinates of
 # 20,000 px scenes are exact to 0.001 px.
 _ON_PIXEL = 2e-3
-
-
-def pixel_window(
-    box: tuple[float, float, float, float], width: int, height: int
-) -> tuple[int, int, int, int]:
-    """The smallest window of whole pixels that holds a chip, inside the image.
-
-    Args:
-        box: Window (x1, y1, x2, y2), original pixels.
-        width, height: Image size.
-
-    Returns:
-        (x1, y1, x2, y2) of at least one pixel a side.
-    """
-    x1 = min(max(math.floor(box[0] + _ON_PIXEL), 0), width - 1)
-    y1 = min(max(math.floor(box[1] + _ON_PIXEL), 0), height - 1)
-    x2 = max(min(math.ceil(box[2] - _ON_PIXEL), width), x1 + 1)
-    y2 = max(min(math.ceil(box[3] - _ON_PIXEL), height), y1 + 1)
-    return x1, y1, x2, y2
 
 
 def draw_chip(
@@ -143,7 +125,7 @@ class ChipSampler(BaseTransform):
         if results.get('chip') is None:
             results['chip'] = self._draw(results, width, height)
         _check_chip(results['chip'], self.pyramid, width, height)
-        window = pixel_window(results['chip'].box, width, height)
+        window = pixel_window(results['chip'].box, width, height, _ON_PIXEL)
         scale = self.pyramid.scales(width, height)[results['chip'].level]
         shape = self._chip_shape(window, scale)
         self._crop_image(results, window, shape)

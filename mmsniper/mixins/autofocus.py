@@ -7,8 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmsniper.mixins.data import read_datasets
-from mmsniper.mixins.inference import evaluate_boxes_only, image_loading
+from mmsniper.mixins.inference import image_loading, use_test_pipeline
 
 # Without a scale_factor the image is seen coarse to fine, see AutoFocus.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
@@ -35,11 +34,9 @@ def autofocus_model(
         ValueError: If the detector predicts no classes, or the channels are unknown.
     """
     if detector.type == 'RPN':
-        raise ValueError('sniper.autofocus is for detectors, an RPN only proposes: leave it out')
-    model = ConfigDict(
-        type='AutoFocus', detector=detector, pyramid=pyramid, tta_cfg=tta_model['tta_cfg'])
-    if 'view_test_cfg' in tta_model:
-        model.view_test_cfg = tta_model['view_test_cfg']
+        raise ValueError('AutoFocus is for detectors, an RPN only proposes: leave it out')
+    same = {key: tta_model[key] for key in ('tta_cfg', 'view_test_cfg') if key in tta_model}
+    model = ConfigDict(type='AutoFocus', detector=detector, pyramid=pyramid, **same)
     head = options.get('focus_head', {})
     if head is not None:
         if 'type' not in head:
@@ -58,10 +55,8 @@ def see_coarse_to_fine(cfg: Config) -> None:
         ConfigDict(type='LoadAnnotations', with_bbox=True),
         ConfigDict(type='PackDetInputs', meta_keys=_META_KEYS),
     ]
-    for dataset in read_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = pipeline
     cfg.test_pipeline = pipeline
-    evaluate_boxes_only(cfg)
+    use_test_pipeline(cfg, pipeline)
 
 
 def _channels(detector: Mapping[str, Any]) -> int:

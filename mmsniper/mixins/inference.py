@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -65,18 +65,20 @@ def sniper_tta(
     return model, [image_loading(cfg), ConfigDict(views)]
 
 
-def use_levels(cfg: Config, detector: ConfigDict) -> None:
-    """Exchange a test-time augmentation that has already been put around the model.
+def wrap_in_tta(cfg: Config, model: ConfigDict) -> None:
+    """Put the config's ``tta_model`` around a model, and test with its ``tta_pipeline``."""
+    cfg.model = ConfigDict(**cfg.tta_model, module=model)
+    use_test_pipeline(cfg, cfg.tta_pipeline)
 
-    MMDetection's own ``tools/test.py --tta`` does that before the config gets here.
-    """
-    cfg.model = ConfigDict(**cfg.tta_model, module=detector)
+
+def use_test_pipeline(cfg: Config, pipeline: Sequence[Mapping[str, Any]]) -> None:
+    """Test with a pipeline whose results are merged, of boxes only."""
     for dataset in read_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = cfg.tta_pipeline
-    evaluate_boxes_only(cfg)
+        dataset.pipeline = pipeline
+    _evaluate_boxes_only(cfg)
 
 
-def evaluate_boxes_only(cfg: Config) -> None:
+def _evaluate_boxes_only(cfg: Config) -> None:
     """Leave masks out of the test's evaluation: what merges levels merges boxes."""
     evaluators = cfg.get('test_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:

@@ -15,7 +15,7 @@ from mmengine.utils import import_modules_from_strings
 from mmsniper.chips import ScalePyramid
 from mmsniper.mixins.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.mixins.data import sniper_dataloader
-from mmsniper.mixins.inference import sniper_tta, use_levels
+from mmsniper.mixins.inference import sniper_tta, wrap_in_tta
 from mmsniper.mixins.model import sniper_model
 
 ONE_STAGE, TWO_STAGE = 'one_stage', 'two_stage'
@@ -37,8 +37,9 @@ class SNIPEROptions:
             (``auto_scale_lr.base_batch_size`` grows alike; else it is taken to count chips).
         sampler: Further arguments of ``ChipAwareSampler``.
         negative_chips: Arguments of ``NegativeChipHook``. Default: None, no mining.
-        autofocus: Arguments of ``AutoFocus``, which the test then uses, with a ``FocusHead`` that
-            is trained along; ``dict()`` for its defaults. Default: None, no AutoFocus.
+        autofocus: Arguments of ``AutoFocus``, which the test then uses, with a
+            ``PyramidFocusHead`` that is trained along; ``dict()`` for its defaults. Default: None,
+            no AutoFocus.
     """
 
     detector: str
@@ -147,8 +148,8 @@ def sniper_version(cfg: Config) -> Config:
         model = autofocus_model(detector, pyramid, cfg.tta_model, options.autofocus)
         notes.append('AutoFocus: tested coarse to fine')
     cfg.model = model
-    if in_tta:
-        use_levels(cfg, model)
+    if in_tta:  # MMDetection's own tools/test.py --tta has put another around it
+        wrap_in_tta(cfg, model)
     elif options.autofocus is not None:
         see_coarse_to_fine(cfg)
     _add_runtime(cfg, negatives, notes)

@@ -108,7 +108,7 @@ class AutoFocus(BaseDetector):
         self.data_preprocessor = self.detector.data_preprocessor
         self.focus_head = MODELS.build(focus_head) if focus_head else None
         self.pyramid = ScalePyramid.from_config(pyramid)
-        self.thresholds = _thresholds(thresholds, self.pyramid.num_levels - 1)
+        self.thresholds = step_thresholds(thresholds, self.pyramid.num_levels - 1)
         self.dilation = dilation
         self.least_side = self.pyramid.chip_size if least_side is None else least_side
         self.edge = edge
@@ -262,12 +262,11 @@ class AutoFocus(BaseDetector):
             maps = self._probabilities(feats, shape, results, level)
             for window, (view, sample), result, focus in zip(batch, views, results, maps):
                 instances = result.pred_instances
-                corner = sample.metainfo['corner']
-                instances.bboxes = instances.bboxes + instances.bboxes.new_tensor(corner * 2)
+                box = whole_pixels(window.box, image_size(images[window.image]))
+                instances.bboxes = instances.bboxes + instances.bboxes.new_tensor(box[:2] * 2)
                 height, width = view.shape[-2:]
                 scale_w, scale_h = sample.metainfo['scale_factor']
                 cell = (self._stride / scale_w, self._stride / scale_h)
-                box = whole_pixels(window.box, image_size(images[window.image]))
                 yield window, instances, FocusMap(focus, box, cell), width * height
 
     @property
@@ -392,7 +391,16 @@ def _mask_head_off(roi_head: nn.Module) -> Iterator[None]:
         roi_head.mask_head = mask_head
 
 
-def _thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[float, ...]:
+def step_thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[float, ...]:
+    """The threshold of each step, coarse to fine.
+
+    Args:
+        given: One for each step, one for all, or None, the authors' release's.
+        steps: Steps from a level to the next finer one.
+
+    Raises:
+        ValueError: If there are not as many as steps, or one is negative.
+    """
     if given is None:
         given = [0.02] * (steps - 1) + [0.2] if steps > 1 else [0.02] * steps
     if not isinstance(given, Sequence):

@@ -256,6 +256,7 @@ class PyramidFocusHead(FocusHead):
             raise ValueError('a pyramid of one level has no finer level to look at: leave out the '
                              'focus head')
         self.cls = nn.Conv2d(feat_channels, 2 * steps, 1)
+        self.sizes = focus_sizes(self.pyramid)  # original pixels
 
     def output_of(self, level: int) -> int:
         """Which output is for a level; the finest has none and gets that of the next."""
@@ -269,7 +270,7 @@ class PyramidFocusHead(FocusHead):
         """
         levels, scale = levels_of_input(metainfo, self.pyramid)
         level = max(levels)  # of levels that coincide the coarsest: it has to find more
-        must, may = (focus_sizes(self.pyramid)[level] * scale).tolist()
+        must, may = (self.sizes[level] * scale).tolist()
         return FocusLook(self.output_of(level), (0.0, must), may)
 
 

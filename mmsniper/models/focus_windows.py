@@ -11,10 +11,14 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from mmsniper.chips.tiling import pixel_window
+
 Box = tuple[float, float, float, float]
 
 # Inputs are batched with others of the same size, rounded up to this.
 _SIZE_STEP = 32
+# A window's edge this close to a pixel's edge (original px) lies on it: coordinates are float64.
+_ON_PIXEL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,7 @@ def area_share(box: Box, size: tuple[int, int]) -> float:
 
 def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The pixels that are cut out for a window: an edge at the image's is there exactly."""
-    x1, y1 = (max(int(np.floor(v + 1e-6)), 0) for v in box[:2])
-    x2, y2 = (min(int(np.ceil(v - 1e-6)), side) for v, side in zip(box[2:], size))
-    return x1, y1, x2, y2
+    return pixel_window(box, *size, _ON_PIXEL)
 
 
 def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
@@ -58,7 +60,7 @@ def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSa
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
     pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
     sample = DetDataSample(metainfo=dict(
-        img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1), corner=(x1, y1),
+        img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1),
         scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
     ))  # fmt: skip
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample

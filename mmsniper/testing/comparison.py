@@ -369,4 +369,3 @@ def _number(value: float | None, spread: float | None = None) -> str:
     if value is None:
         return '-'
     return f'{value:.3f}' if spread is None else f'{value:.3f} ± {spread:.3f}'
-

@@ -81,6 +81,15 @@ def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
     return array
 
 
+def shrunk(image: NDArray, max_side: int) -> NDArray:
+    """An image, reduced to a longer side of ``max_side`` pixels if it is larger."""
+    shrink = max_side / max(image.shape[:2])
+    if shrink >= 1:
+        return image
+    size = tuple(max(round(side * shrink), 1) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -> None:
     """Show a BGR image so that data coordinates are its own pixels, however large it is.
 
@@ -90,12 +99,8 @@ def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -
         max_side (int): Larger images are shrunk to this side first. Defaults to 1600.
     """
     height, width = image.shape[:2]
-    shrink = max_side / max(height, width)
-    if shrink < 1:
-        size = max(round(width * shrink), 1), max(round(height * shrink), 1)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    axes.imshow(image[..., ::-1], extent=(0, width, height, 0), interpolation='antialiased',
-                interpolation_stage='rgba')
+    axes.imshow(shrunk(image, max_side)[..., ::-1], extent=(0, width, height, 0),
+                interpolation='antialiased', interpolation_stage='rgba')
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_xticks([])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +22,7 @@ from .figure import (
     level_colour,
     new_figure,
     show_image,
+    shrunk,
 )
 
 NOT_SEEN = -1.0
@@ -88,7 +88,7 @@ def draw_focus(
     check_image(image)
     height, width = image.shape[:2]
     size = (width, height) if size is None else size
-    image = _reduced(image)
+    image = shrunk(image, _MAX_SIDE)  # once, instead of in each of the panels
     chips = [as_boxes(some, 'chips') for some in chips]
     thresholds = _check_levels(chips, maps, thresholds)
     boxes, levels = _kept(boxes, levels, scores, score_thr, len(chips))
@@ -179,15 +179,6 @@ def _kept(
     if not np.isin(levels, range(num_levels)).all():
         raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
     return boxes[scores >= score_thr], levels[scores >= score_thr]
-
-
-def _reduced(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image at the size of a panel: once, instead of in each of them."""
-    shrink = _MAX_SIDE / max(image.shape[:2])
-    if shrink >= 1:
-        return image
-    size = tuple(max(round(side * shrink), 1) for side in image.shape[1::-1])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _seen(image: NDArray[np.uint8], chips: NDArray) -> NDArray[np.uint8]:

@@ -86,16 +86,15 @@ def test_what_was_measured_is_kept_if_a_later_test_fails(run, tool, tmp_path, mo
     assert kept['thresholds'] == [2, 2]
 
 
-@pytest.mark.parametrize(('given', 'expected'), [
-    ((0.1,), (0.1, 0.1)), ((0.02, 0.2), (0.02, 0.2))])
-def test_a_threshold_is_for_all_steps_or_one_for_each(tool, given, expected):
-    assert tool.of_steps(given, 2) == expected
+def test_a_threshold_is_for_all_steps_or_one_for_each(run):
+    both = run('--thresholds', '0.1', '0.02,0.2')
+    assert [row['thresholds'] for row in both] == [(0.1, 0.1), (0.02, 0.2)]
 
 
-@pytest.mark.parametrize('given', [(0.1, 0.2, 0.3), (-0.1,)])
-def test_thresholds_that_cannot_be_are_refused(tool, given):
-    with pytest.raises(ValueError, match='has 2 steps'):
-        tool.of_steps(given, 2)
+@pytest.mark.parametrize('given', ['0.1,0.2,0.3', '-0.1'])
+def test_thresholds_that_cannot_be_are_refused(run, given):
+    with pytest.raises(SystemExit, match='each of the 2 steps'):
+        run('--thresholds', given)
 
 
 def test_thresholds_are_numbers(tool, capsys):

@@ -32,6 +32,7 @@ from rich.table import Table
 from mmsniper.compat import allow_checkpoint_globals
 from mmsniper.files import write_json
 from mmsniper.mixins import load_config
+from mmsniper.models.autofocus import step_thresholds
 from mmsniper.visualization import draw_focus_curve, save_figure
 
 THRESHOLDS = ('0', '0.02', '0.05', '0.1', '0.2', '0.3', '0.5', '0.7')
@@ -88,9 +89,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='change settings of the config')
     args = parser.parse_args(argv)
     try:
-        args.thresholds = [tuple(map(float, str(t).split(','))) for t in args.thresholds]
+        given = [tuple(map(float, t.split(','))) for t in args.thresholds]
     except ValueError as error:
         parser.error(f'--thresholds: {error}')
+    args.thresholds = [t if len(t) > 1 else t[0] for t in given]
     return args
 
 
@@ -101,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     allow_checkpoint_globals()
     try:
         runner = build_runner(args)
-        settings = [of_steps(t, len(runner.model.thresholds)) for t in args.thresholds]
+        steps = len(runner.model.thresholds)
+        settings = [step_thresholds(t, steps) for t in args.thresholds]
     except (ValueError, OSError) as error:
         raise SystemExit(f'focus_curve: {error}') from None
     rows: list[Row] = []
@@ -138,19 +141,6 @@ def build_runner(args: argparse.Namespace) -> Runner:
     cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'
     cfg.work_dir = str(args.out_dir)
     return Runner.from_cfg(cfg)
-
-
-def of_steps(thresholds: tuple[float, ...], steps: int) -> tuple[float, ...]:
-    """Thresholds of each step.
-
-    Raises:
-        ValueError: If there are neither one nor as many as steps, or one is negative.
-    """
-    if len(thresholds) not in (1, steps) or min(thresholds) < 0:
-        raise ValueError(
-            f'--thresholds {written(thresholds)}: this model has {steps} steps from coarse to '
-            f'fine; give one number of at least 0, or {steps} with commas')
-    return thresholds * steps if len(thresholds) == 1 else thresholds
 
 
 def test(runner: Runner, thresholds: tuple[float, ...], progress: Progress, name: str) -> Row:

@@ -48,10 +48,10 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm import tqdm
 
-from mmsniper.files import write_json, write_text
-from mmsniper.mixins import load_config
+from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
 from mmsniper.models.autofocus import step_thresholds
+from mmsniper.utils.files import write_json, write_text
 from mmsniper.visualization.figure import new_figure, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ SAHI_DEFAULTS = dict(
 COLOURS = {
     FULL: '#222222', HEAD: '#d62728', OWN: '#ff9f1c', SLICES: '#19a7ff',
     'one scale': '#2ca02c', 'coarse level': '#9b6bff',
-}  # fmt: skip
+}
 Detections = list[dict[str, Any]]
 
 
@@ -130,9 +130,9 @@ class Bench:
     """A model, its validation images, and the ways to test it.
 
     Args:
-        config: Config file of the AutoFocus model.
-        checkpoint: Its weights.
-        images: Number of validation images to take; None: all.
+        config (Path): Config file of the AutoFocus model.
+        checkpoint (Path): Its weights.
+        images (int | None): Number of validation images to take; None: all.
 
     Raises:
         SystemExit: If the config is of another model.
@@ -225,8 +225,8 @@ class Slicer:
     image, if it is seen as well, is resized to a slice's size, as SAHI's `image_size` does.
 
     Args:
-        bench: Whose model is taken.
-        folder: For the detector's config and weights.
+        bench (Bench): Whose model is taken.
+        folder (Path): For the detector's config and weights.
     """
 
     def __init__(self, bench: Bench, folder: Path) -> None:
@@ -366,7 +366,7 @@ def as_rows(
             inputs=round(one.inputs / len(bench.infos), 2),
             time=round(median(ratios), 4), time_of_rounds=[round(ratio, 4) for ratio in ratios],
             cpu_seconds=[round(seconds, 2) for seconds in one.seconds],
-        ))  # fmt: skip
+        ))
     return rows
 
 
@@ -406,7 +406,7 @@ def as_table(result: Mapping[str, Any]) -> str:
         f'{result["rounds"]} rounds (SAHI: one), {result["threads"]} thread.', '',
         '| way | AP | AP small | Mpx | pixels | inputs per image | time |',
         '|---|---|---|---|---|---|---|',
-    ]  # fmt: skip
+    ]
     for row in result['rows']:
         lines.append(
             f'| {row["name"]} | {row["AP"]:.3f} | {row["AP_small"]:.3f} | {row["Mpx"]:.1f} | '

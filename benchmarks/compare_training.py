@@ -20,8 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmsniper.files import write_json, write_text
-from mmsniper.testing.comparison import (
+from harness.comparison import (
     COLUMNS,
     Comparison,
     execute_all,
@@ -30,14 +29,15 @@ from mmsniper.testing.comparison import (
     summarise,
     table_rows,
 )
-from mmsniper.testing.comparison_options import (
+from harness.comparison_options import (
     Preset,
     add_comparison_options,
     noted_command,
     with_options,
 )
-from mmsniper.testing.demo import make_toy_data
-from mmsniper.testing.training_run import RunError
+from harness.demo import make_toy_data
+from harness.training_run import RunError
+from mmsniper.utils.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -41,7 +41,7 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 import mmsniper
-from mmsniper.files import write_json
+from mmsniper.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SNIPER_CONFIG = ROOT / 'configs/sniper/faster_rcnn_r101_sniper.py'
@@ -91,9 +91,9 @@ def write_coco_like(folder: Path, num_images: int, seed: int = 0) -> None:
     Seven boxes an image; 41% of them are smaller than 32 px and 24% larger than 96 px.
 
     Args:
-        folder: Where ``images/`` and ``annotations.json`` go.
-        num_images: Number of images, of 640x480 px, upright or lying.
-        seed: Seed.
+        folder (Path): Where ``images/`` and ``annotations.json`` go.
+        num_images (int): Number of images, of 640x480 px, upright or lying.
+        seed (int): Seed.
     """
     rng = np.random.default_rng(seed)
     (folder / 'images').mkdir()
@@ -174,8 +174,8 @@ def load_batches(cfg: Config, count: int) -> tuple[list[dict], float, int]:
     """Batches through the config's own pipeline.
 
     Returns:
-        Up to ``count`` full batches; the samples per second that the loader delivered after its
-        first batch; the number of samples in an epoch.
+        tuple[list[dict], float, int]: Up to ``count`` full batches; the samples per second that the
+        loader delivered after its first batch; the number of samples in an epoch.
     """
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     size, epoch = cfg.train_dataloader.batch_size, len(loader.sampler)
@@ -199,7 +199,7 @@ def time_training(
     """Train on the batches, in turn, and measure the steps.
 
     Returns:
-        Median and spread of a step's seconds, samples per second and peak memory.
+        dict: Median and spread of a step's seconds, samples per second and peak memory.
     """
     _forget_memory(args.device)
     model = MODELS.build(cfg.model)
@@ -268,9 +268,9 @@ def epoch_hours(
     Eight GPUs are taken to be eight times as fast.
 
     Args:
-        images_per_second: Of stock training.
-        chips_per_second: Of SNIPER.
-        chips_per_image: Chips of an epoch per image.
+        images_per_second (float): Of stock training.
+        chips_per_second (float): Of SNIPER.
+        chips_per_image (float): Chips of an epoch per image.
     """
     stock = COCO_IMAGES / images_per_second / 3600
     sniper = COCO_IMAGES * chips_per_image / chips_per_second / 3600
@@ -303,7 +303,7 @@ def run(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> d
     """All measurements; ``report`` is called with what is known after each.
 
     Returns:
-        The result, see the keys below.
+        dict: The result, see the keys below.
     """
     register_all_modules()
     result: dict[str, Any] = {'tiny': args.tiny, 'goal_peak_memory_gb': GOAL_GB}

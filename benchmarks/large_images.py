@@ -40,9 +40,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import mmsniper.datasets
-import mmsniper.datasets.load_large_image  # noqa: F401 (registers)
+import mmsniper.datasets.transforms.load_large_image  # noqa: F401 (registers)
 from mmsniper.datasets import ChipIndex
-from mmsniper.files import replacing, write_json, write_text
+from mmsniper.utils.files import replacing, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/large_images.json'

@@ -37,12 +37,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmsniper.chips import ScalePyramid
+from mmsniper.convert import load_config
 from mmsniper.datasets import ChipAwareSampler, ChipDataset
 from mmsniper.datasets.chip_dataset import inner_datasets
-from mmsniper.engine import NegativeChipMiner
-from mmsniper.files import write_json, write_text
-from mmsniper.mixins import load_config
+from mmsniper.mining import NegativeChipMiner
 from mmsniper.models.proposals import evaluating, propose
+from mmsniper.utils.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/sniper/faster_rcnn_r18_sniper_negatives_toy.py'

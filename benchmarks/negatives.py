@@ -35,10 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from mmsniper.chips import NegativeChipPool
-from mmsniper.engine.negative_chip_hook import POOL_FILE, NegativeChipHook
-from mmsniper.files import write_json, write_text
-from mmsniper.testing.comparison import (
+from harness.comparison import (
     Comparison,
     Contestant,
     execute_all,
@@ -47,16 +44,19 @@ from mmsniper.testing.comparison import (
     sample_std,
     summarise,
 )
-from mmsniper.testing.comparison_options import (
+from harness.comparison_options import (
     Preset,
     add_comparison_options,
     noted_command,
     with_options,
 )
-from mmsniper.testing.demo import make_toy_data
-from mmsniper.testing.false_positives import detection_curve
-from mmsniper.testing.proposal_recall import proposal_recall
-from mmsniper.testing.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun
+from harness.demo import make_toy_data
+from harness.false_positives import detection_curve
+from harness.proposal_recall import proposal_recall
+from harness.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun
+from mmsniper.chips import NegativeChipPool
+from mmsniper.engine.negative_chip_hook import POOL_FILE, NegativeChipHook
+from mmsniper.utils.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
@@ -89,7 +89,7 @@ LOOKALIKE_COLUMNS = {
 COST_COLUMNS = (
     'negative chips', 'epochs', 'iterations', 'training Mpx', 'minutes', 'CPU minutes',
     'chips in the pool', 'mined Mpx',
-)  # fmt: skip
+)
 
 
 def _configs(data: str) -> dict[str, str]:
@@ -130,7 +130,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--chips-per-image', type=int, metavar='N',
         help='negative chips that an epoch takes of an image [the config\'s]; N becomes part of '
         'the names of the files',
-    )  # fmt: skip
+    )
     return parser.parse_args(argv)
 
 
@@ -139,10 +139,10 @@ def epochs_with_negatives(pixels: float, per_epoch: float, growth: float, warmup
     """The number of epochs that comes nearest to a number of pixels, if epochs grow on the way.
 
     Args:
-        pixels: The training's pixels.
-        per_epoch: Pixels of an epoch before mining.
-        growth: Pixels by which an epoch is larger after mining.
-        warmup: Epochs before mining.
+        pixels (float): The training's pixels.
+        per_epoch (float): Pixels of an epoch before mining.
+        growth (float): Pixels by which an epoch is larger after mining.
+        warmup (int): Epochs before mining.
 
     Raises:
         ValueError: If the pixels are used up before there is anything mined to train on.
@@ -180,7 +180,7 @@ def epochs_of_the_run_without(
     """Choose the epochs of the runs without negative chips, for ``plan_contestant``.
 
     Args:
-        iterations: Of the run with negative chips, by its seed.
+        iterations (Mapping[int, int]): Of the run with negative chips, by its seed.
     """
 
     def choose(cfg: Config, per_epoch: float, seed: int) -> int:
@@ -208,8 +208,8 @@ def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparis
     """The comparison of the side with negative chips, with that many of an image in an epoch.
 
     Args:
-        comparison: What is compared.
-        number: How many, or None, what the config says.
+        comparison (Comparison): What is compared.
+        number (int | None): How many, or None, what the config says.
     """
     if number is None:
         return comparison
@@ -226,21 +226,21 @@ def run_all(
     """Run both sides.
 
     Args:
-        comparison: Its configs are named ``without`` and ``with``.
-        work_dir: Folder of the runs.
-        jobs: How many runs at a time.
-        console: Where to tell of it.
-        chips_per_image: Negative chips that an epoch takes of an image, if not what the config
-            says.
+        comparison (Comparison): Its configs are named ``without`` and ``with``.
+        work_dir (Path): Folder of the runs.
+        jobs (int): How many runs at a time.
+        console (Console): Where to tell of it.
+        chips_per_image (int | None): Negative chips that an epoch takes of an image, if not what
+            the config says.
 
     Returns:
-        The runs without and those with negative chips.
+        list[Contestant]: The runs without and those with negative chips.
     """
     with console.status('counting the pixels of an epoch'):
         mined = plan_contestant(
             with_chips_per_image(comparison, chips_per_image), WITH,
             epochs_of_the_run_with(comparison), ROOT, work_dir,
-        )  # fmt: skip
+        )
     _tell_epochs(mined, console)
     execute_all([mined], jobs, console)
     iterations = {run.seed: _iterations(run) for run in mined.runs}
@@ -273,8 +273,8 @@ def measures(run: TrainingRun, annotations: Path) -> dict[str, float | None]:
     None stands for what there is not: a recall that is never reached, sizes without objects.
 
     Args:
-        run: The run.
-        annotations: What it was tested with.
+        run (TrainingRun): The run.
+        annotations (Path): What it was tested with.
     """
     metrics = run.results()[run.stages[-1]]
     with open(run.predictions(run.stages[-1]), 'rb') as file:
@@ -290,7 +290,7 @@ def measures(run: TrainingRun, annotations: Path) -> dict[str, float | None]:
     if curve.on_lookalikes is not None:
         values |= {f'lookalikes_{name}': point.on_lookalikes for name, point in points.items()}
     return {key: None if value is None or math.isnan(value) else value
-            for key, value in values.items()}  # fmt: skip
+            for key, value in values.items()}
 
 
 def proposals_of(run: TrainingRun) -> dict[str, float]:
@@ -319,9 +319,9 @@ def summary_of(
     """All that is written to the JSON file.
 
     Args:
-        comparison: What was compared.
-        contestants: From :func:`run_all`, all finished.
-        description: Goes into the result as it is.
+        comparison (Comparison): What was compared.
+        contestants (Sequence[Contestant]): From :func:`run_all`, all finished.
+        description (str): Goes into the result as it is.
     """
     summary = summarise(comparison, contestants, description)
     annotations = annotation_file(comparison)
@@ -354,8 +354,8 @@ def difference(
     """Measures with less those without negative chips, seed by seed.
 
     Args:
-        plain: The runs without, as in the summary.
-        mined: The runs with negative chips, of the same seeds.
+        plain (Sequence[dict]): The runs without, as in the summary.
+        mined (Sequence[dict]): The runs with negative chips, of the same seeds.
     """
     runs = []
     for one, other in zip(plain, mined):
@@ -367,7 +367,7 @@ def difference(
                 key: None if None in (before[key], after[key]) else after[key] - before[key]
                 for key in before
             },
-        })  # fmt: skip
+        })
     return _add_statistics({'runs': runs, 'mean': {}, 'std': {}})
 
 
@@ -382,8 +382,8 @@ def remarks(plain: Sequence[Mapping[str, Any]], mined: Sequence[Mapping[str, Any
     """What whoever reads the result must know: runs that are not quite comparable.
 
     Args:
-        plain: The runs without, as in the summary.
-        mined: The runs with negative chips, of the same seeds.
+        plain (Sequence[dict]): The runs without, as in the summary.
+        mined (Sequence[dict]): The runs with negative chips, of the same seeds.
     """
     found = []
     for one, other in zip(plain, mined):
@@ -404,15 +404,15 @@ def measure_rows(summary: Mapping[str, Any], columns: Mapping[str, str]) -> list
     """Rows of a table of measures: without, with, difference.
 
     Args:
-        summary: From :func:`summary_of`.
-        columns: Headings and keys.
+        summary (dict): From :func:`summary_of`.
+        columns (Mapping[str, str]): Headings and keys.
     """
     sides = [(entry['name'], entry, '') for entry in summary['contestants']]
     return [
         [name, *(_cell(entry['mean']['measures'][key], entry['std']['measures'][key], sign)
                  for key in columns.values())]
         for name, entry, sign in [*sides, (DIFFERENCE, summary['difference'], '+')]
-    ]  # fmt: skip
+    ]
 
 
 def _cell(value: float | None, spread: float | None, sign: str) -> str:
@@ -433,7 +433,7 @@ def cost_rows(summary: Mapping[str, Any]) -> list[list[str]]:
             f'{pixels / 1e6:.1f}', f'{seconds / 60:.1f}', f'{cpu / 60:.1f}',
             _listed(run['pool']['chips'] for run in entry['runs'] if 'pool' in run) or '-',
             '-' if mining is None else f'{mining / 1e6:.1f}',
-        ])  # fmt: skip
+        ])
     ratios = _listed(f'{run["iteration_ratio"]:.3f}' for run in summary['difference']['runs'])
     return [*rows, ['ratio', '', ratios, *[''] * (len(COST_COLUMNS) - 3)]]
 
@@ -451,9 +451,9 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
     """The Markdown page of a summary.
 
     Args:
-        summary: From :func:`summary_of`.
-        title: Its heading.
-        command: The command line that makes it.
+        summary (dict): From :func:`summary_of`.
+        title (str): Its heading.
+        command (str): The command line that makes it.
     """
     seeds = _listed(summary['seeds'])
     lines = [
@@ -467,21 +467,21 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         f'that of score {SCORE:g}.', '',
         f'Made by `{command}`.', '',
         *_table(['negative chips', *COLUMNS], measure_rows(summary, COLUMNS)),
-    ]  # fmt: skip
+    ]
     if has_lookalikes(summary):
         lines += [
             'Of the false positives per image, those that lie on a look-alike:', '',
             *_table(
                 ['negative chips', *LOOKALIKE_COLUMNS], measure_rows(summary, LOOKALIKE_COLUMNS)
             ),
-        ]  # fmt: skip
+        ]
     lines += [
         f'What the trainings cost, with {summary["threads"]} thread(s) a process. Epochs, '
         f'iterations and pools are those of the seeds in turn. Pixels are counted before padding; '
         f'minutes are of the training iterations, and how fast the clock ran depends on what else '
         f'the machine did.', '',
         *_table(COST_COLUMNS, cost_rows(summary)),
-    ]  # fmt: skip
+    ]
     for remark in summary['remarks']:
         lines += [f'**{remark}**', '']
     return '\n'.join(lines)
@@ -492,7 +492,7 @@ def _table(columns: Iterable[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         f'| {" | ".join(columns)} |', f'|{" --- |" * len(columns)}',
         *(f'| {" | ".join(row)} |' for row in rows), '',
-    ]  # fmt: skip
+    ]
 
 
 def print_summary(summary: Mapping[str, Any], title: str, console: Console) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from mmengine.config import Config
 from rich.progress import track
 
-from mmsniper.files import write_json, write_text
+from mmsniper.utils.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SOFT = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
@@ -59,7 +59,7 @@ def test(run_dir: Path, change: Any, tta: bool) -> dict[str, float]:
     """Test the last checkpoint of a run with a changed config.
 
     Returns:
-        COCO's metrics.
+        dict[str, float]: COCO's metrics.
 
     Raises:
         SystemExit: If the test fails; the message has the end of its output.
@@ -74,7 +74,7 @@ def test(run_dir: Path, change: Any, tta: bool) -> dict[str, float]:
             [sys.executable, str(ROOT / 'tools' / 'test.py'), str(Path(folder) / config.name),
              str(checkpoint), '--work-dir', folder, *(['--tta'] if tta else [])],
             cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
+        )
         if done.returncode:
             raise SystemExit(f'the test of {checkpoint} failed:\n{done.stderr[-3000:]}')
         (metrics,) = Path(folder).glob('*/*.json')
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument(
         '--runs', type=Path, default=ROOT / 'work_dirs' / 'compare' / 'bccd',
         help='work folder of the comparison [work_dirs/compare/bccd]',
-    )  # fmt: skip
+    )
     parser.add_argument('--jobs', type=int, default=2, help='tests at a time [%(default)s]')
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'bccd_nms')
     args = parser.parse_args()
@@ -109,7 +109,7 @@ def main() -> None:
         rows.append(
             dict(config=name, test=how, AP=aps, mean=round(statistics.mean(aps), 4),
                  std=round(statistics.stdev(aps), 4) if len(aps) > 1 else None)
-        )  # fmt: skip
+        )
     table = '| config | test | AP of each seed | mean | std |\n|---|---|---|---|---|\n' + ''.join(
         f'| {r["config"]} | {r["test"]} | {", ".join(f"{a:.3f}" for a in r["AP"])} | '
         f'{r["mean"]:.3f} | {r["std"]} |\n'

@@ -30,19 +30,19 @@ from mmengine.runner import CheckpointLoader
 from rich.console import Console
 from rich.table import Table
 
-from mmsniper.compat import allow_checkpoint_globals
-from mmsniper.files import write_json, write_text
-from mmsniper.mixins import load_config
-from mmsniper.mixins.data import read_datasets
-from mmsniper.testing.comparison import (
+from harness.comparison import (
     Comparison,
     Contestant,
     execute_all,
     plan_contestant,
 )
-from mmsniper.testing.comparison_options import noted_command
+from harness.comparison_options import noted_command
+from harness.training_run import TEST, TRAIN, TTA, RunError, TrainingRun
+from mmsniper.convert import load_config
+from mmsniper.convert.data import read_datasets
 from mmsniper.testing.reduced import ReducedSize, reduced
-from mmsniper.testing.training_run import TEST, TRAIN, TTA, RunError, TrainingRun
+from mmsniper.utils.compat import allow_checkpoint_globals
+from mmsniper.utils.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,8 +96,8 @@ def choose_images(annotations: Mapping[str, Any], count: int) -> dict[str, Any]:
     That is the first images, in the order of their ids, with 3 to 10 objects and no crowd.
 
     Args:
-        annotations: A COCO file's content. Left as it is.
-        count: Number of images.
+        annotations (dict): A COCO file's content. Left as it is.
+        count (int): Number of images.
 
     Raises:
         ValueError: If there are fewer.
@@ -109,7 +109,7 @@ def choose_images(annotations: Mapping[str, Any], count: int) -> dict[str, Any]:
         image for image in sorted(annotations['images'], key=lambda image: image['id'])
         if 3 <= len(objects[image['id']]) <= 10
         and not any(item.get('iscrowd') for item in objects[image['id']])
-    ]  # fmt: skip
+    ]
     if len(fit) < count:
         raise ValueError(
             f'{count} images are wanted, but only {len(fit)} of {len(objects)} have 3 to 10 '
@@ -136,10 +136,10 @@ def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPO
     equally long.
 
     Args:
-        family: One of ``FAMILIES``.
-        ann_file: COCO annotations of the images.
-        img_dir: Folder of the images.
-        epochs: Length of the training.
+        family (str): One of ``FAMILIES``.
+        ann_file (Path): COCO annotations of the images.
+        img_dir (Path): Folder of the images.
+        epochs (int): Length of the training.
     """
     whole = load_config(ROOT / path_of(family))
     cfg = reduced(whole, SIZES.get(family, SIZE), unfreeze=True)
@@ -268,7 +268,7 @@ def summary_of(family: str, run: TrainingRun) -> dict[str, Any]:
 
 COLUMNS = (
     'family', 'iterations', 'CPU min', 'loss', 'AP50', 'AP50, one scale', 'AP', 'goal', 'reached',
-)  # fmt: skip
+)
 
 
 def table_rows(families: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -281,7 +281,7 @@ def table_rows(families: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             f'{item["every_level"]["AP"]:.3f}', item['goal'], 'yes' if item['passed'] else 'NO',
         ]
         for item in families
-    ]  # fmt: skip
+    ]
 
 
 def markdown(families: Sequence[Mapping[str, Any]], description: str, command: str) -> str:
@@ -290,7 +290,7 @@ def markdown(families: Sequence[Mapping[str, Any]], description: str, command: s
         '# Every family overfits a few images', '', description, '', f'Made by `{command}`.', '',
         f'| {" | ".join(COLUMNS)} |', f'|{" --- |" * len(COLUMNS)}',
         *(f'| {" | ".join(row)} |' for row in table_rows(families)), '',
-    ]  # fmt: skip
+    ]
     return '\n'.join(lines)
 
 
@@ -325,24 +325,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, default, what in (
         ('images', 8, 'number of images'), ('epochs', EPOCHS, 'length of the trainings'),
         ('seed', 0, 'random seed'), ('jobs', 1, 'families at a time'),
-    ):  # fmt: skip
+    ):
         parser.add_argument(f'--{name}', type=int, default=default, help=f'{what} [%(default)s]')
     parser.add_argument(
         '--ann-file', type=Path, default=ROOT / ann_file,
         help=f'COCO annotations to choose the images from [{ann_file}]',
-    )  # fmt: skip
+    )
     parser.add_argument(
         '--img-dir', type=Path, default=ROOT / data / 'train2017',
         help=f'folder of the images [{data / "train2017"}]',
-    )  # fmt: skip
+    )
     parser.add_argument(
         '--work-dir', type=Path, default=ROOT / 'work_dirs' / 'overfit',
         help='folder of the runs [work_dirs/overfit]',
-    )  # fmt: skip
+    )
     parser.add_argument(
         '--out-dir', type=Path,
         help='folder of the two files [benchmarks/results, and none for some of the families]',
-    )  # fmt: skip
+    )
     args = parser.parse_args(argv)
     unknown = sorted(set(args.families) - set(FAMILIES))
     if unknown:

@@ -37,7 +37,7 @@ from mmsniper.chips import (
     plan_positive_chips,
     plan_statistics,
 )
-from mmsniper.files import write_json
+from mmsniper.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/planning.json'

@@ -5,7 +5,7 @@ Importing the package checks the versions of what is installed beside it and not
 ``custom_imports = dict(imports=['mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine'])``.
 """
 
-from mmsniper.compat import check_versions
+from mmsniper.utils.compat import check_versions
 from mmsniper.version import __version__
 
 check_versions()

@@ -20,6 +20,8 @@ settings.load_profile('mmsniper')
 
 ROOT = Path(__file__).resolve().parents[1]
 
+pytest_plugins = ['small_training']
+
 
 @pytest.fixture
 def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmsniper.engine import NegativeChipHook, NegativeChipMiner
-from mmsniper.mixins import load_config
+from mmsniper.convert import load_config
+from mmsniper.engine import NegativeChipHook
+from mmsniper.mining import NegativeChipMiner
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/*/*.md')])

@@ -48,7 +48,7 @@ def run(folder, command):
     done = subprocess.run(
         words, cwd=folder, capture_output=True, text=True, timeout=900, check=False,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}'
     return done.stdout
 

@@ -15,8 +15,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmsniper.compat import allow_checkpoint_globals, use_gloo_without_gpu
-from mmsniper.mixins import load_config as read_config
+from mmsniper.convert import load_config as read_config
+from mmsniper.utils.compat import allow_checkpoint_globals, use_gloo_without_gpu
 
 # Whether or not the config imports mmsniper: a stock detector is trained and resumed as well.
 allow_checkpoint_globals()
@@ -40,7 +40,7 @@ def launch_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
         help='what started the processes [none]',
-    )  # fmt: skip
+    )
     # Old launchers pass the rank as an argument instead of in the environment.
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS

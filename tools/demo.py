@@ -24,16 +24,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--pixels', type=float, default=146e6,
         help='training pixels of each of the two detectors [%(default).0f]',
-    )  # fmt: skip
+    )
     parser.add_argument('--seed', type=int, default=0, help='random seed [%(default)s]')
     parser.add_argument(
         '--jobs', type=int, default=min(2, available_cores()),
         help='trainings at a time, one thread each [%(default)s]',
-    )  # fmt: skip
+    )
     parser.add_argument(
         '--out-dir', type=Path, default=ROOT / 'work_dirs' / 'demo',
         help='folder of the results [work_dirs/demo]',
-    )  # fmt: skip
+    )
     args = parser.parse_args(argv)
     if args.jobs < 1:
         parser.error(f'--jobs must be at least 1, got {args.jobs}')
@@ -51,10 +51,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     # mmengine asks setuptools for something deprecated, again and again.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+    sys.path.insert(0, str(ROOT / 'benchmarks'))
     from rich.console import Console
 
-    from mmsniper.testing.demo import Demo, run_demo
-    from mmsniper.testing.training_run import RunError
+    from harness.demo import Demo, run_demo
+    from harness.training_run import RunError
 
     console = Console(highlight=False)
     start = time.perf_counter()

@@ -56,11 +56,11 @@ from tqdm import tqdm
 
 import mmsniper.datasets  # registers the transforms
 import mmsniper.models  # noqa: F401
-from mmsniper.compat import allow_checkpoint_globals
-from mmsniper.files import replacing, write_text
-from mmsniper.mixins import load_config
-from mmsniper.mixins.autofocus import autofocus_model
-from mmsniper.mixins.data import read_datasets
+from mmsniper.convert import load_config
+from mmsniper.convert.autofocus import autofocus_model
+from mmsniper.convert.data import read_datasets
+from mmsniper.utils.compat import allow_checkpoint_globals
+from mmsniper.utils.files import replacing, write_text
 from mmsniper.visualization import draw_focus, save_figure
 from mmsniper.visualization.figure import MAX_SIDE, shrunk
 
@@ -118,11 +118,12 @@ def find_images(inputs: Sequence[str], out_dir: Path) -> dict[str, Path]:
     """The images to detect, by the names that they are given in the results.
 
     Args:
-        inputs: Files and folders. A file is taken whatever its suffix.
-        out_dir: Where pictures are written; they are no input.
+        inputs (Sequence[str]): Files and folders. A file is taken whatever its suffix.
+        out_dir (Path): Where pictures are written; they are no input.
 
     Returns:
-        Paths by name, sorted; a name is the path from the folder that holds all inputs.
+        dict[str, Path]: Paths by name, sorted; a name is the path from the folder that holds all
+        inputs.
 
     Raises:
         FileNotFoundError: If an input does not exist or there is no image.
@@ -175,12 +176,12 @@ def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, A
     """The model and the pipeline of a mode.
 
     Args:
-        cfg: The config, left as it is.
-        mode: One of ``MODES``.
+        cfg (Config): The config, left as it is.
+        mode (str): One of ``MODES``.
 
     Returns:
-        Config of the model, and those of the transforms, of which the first loads the image. For
-        AutoFocus that is all: it sees the image as it is.
+        tuple[ConfigDict, list[dict]]: Config of the model, and those of the transforms, of which
+        the first loads the image. For AutoFocus that is all: it sees the image as it is.
 
     Raises:
         ValueError: If the config lacks what the mode needs.
@@ -295,7 +296,7 @@ def load_model(
     Checkpoints of the detector alone and of AutoFocus are taken alike.
 
     Returns:
-        The model, ready to test, and the checkpoint.
+        tuple[nn.Module, dict]: The model, ready to test, and the checkpoint.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -348,10 +349,10 @@ class ImageDetector:
     """A detector in one of the modes, for image files.
 
     Args:
-        model: The model, see :func:`load_model`.
-        pipeline: Configs of the transforms, see :func:`mode_config`.
-        picture_side: Side of the picture that is kept for drawing, at most.
-        pictures: Whether there will be pictures.
+        model (nn.Module): The model, see :func:`load_model`.
+        pipeline (Sequence[dict]): Configs of the transforms, see :func:`mode_config`.
+        picture_side (int): Side of the picture that is kept for drawing, at most.
+        pictures (bool): Whether there will be pictures.
     """
 
     def __init__(
@@ -402,8 +403,8 @@ class Progress:
     """What has been detected: a line of JSON for each image, written as it comes.
 
     Args:
-        path: The file; its folder is made.
-        run: What decides the results. A file of another run is replaced.
+        path (Path): The file; its folder is made.
+        run (dict): What decides the results. A file of another run is replaced.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
@@ -504,10 +505,10 @@ class Pictures:
     """Draws what was detected.
 
     Args:
-        out_dir: Folder of ``vis/`` and ``focus/``.
-        classes: The classes.
-        score_thr: Least score of what is drawn.
-        thresholds: Thresholds of AutoFocus, None without it.
+        out_dir (Path): Folder of ``vis/`` and ``focus/``.
+        classes (Classes): The classes.
+        score_thr (float): Least score of what is drawn.
+        thresholds (Sequence[float] | None): Thresholds of AutoFocus, None without it.
     """
 
     def __init__(
@@ -630,7 +631,7 @@ def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, A
         thresholds=args.thresholds,
         checkpoint=str(args.checkpoint), weights=weights, categories=list(classes.ids),
         pictures=[args.no_pictures, args.score_thr, args.picture_side, args.palette],
-    )  # fmt: skip
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,12 +10,12 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
-from mmsniper.mixins.data import read_datasets
-from mmsniper.mixins.inference import wrap_in_tta
+from mmsniper.convert.data import read_datasets
+from mmsniper.convert.inference import wrap_in_tta
 
 META_KEYS = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
-)  # fmt: skip
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

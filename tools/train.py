@@ -61,7 +61,7 @@ def prepare_resume(cfg: Config) -> None:
     have planned with another one.
 
     Args:
-        cfg: The config; ``resume``, ``load_from`` and ``randomness`` are changed in place.
+        cfg (Config): The config; ``resume``, ``load_from`` and ``randomness`` are changed in place.
     """
     checkpoint = cfg.get('load_from') or last_checkpoint(Path(cfg.work_dir))
     if checkpoint is None:

@@ -1,20 +1,26 @@
 """Which chips: pyramid, cover, plans of positive and negative chips. Pure NumPy and SciPy."""
 
-from .cover import Cover, grid_cover, minimum_cover
-from .focus import FocusMap, focus_chips, focus_rectangles, focus_sizes, merge_rectangles
-from .negative import (
+from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
+from mmsniper.chips.focus import (
+    FocusMap,
+    focus_chips,
+    focus_rectangles,
+    focus_sizes,
+    merge_rectangles,
+)
+from mmsniper.chips.negative import (
     MIN_PROPOSALS,
     NegativeChips,
     NegativeStatistics,
     draw_negative_chips,
     plan_negative_chips,
 )
-from .negative_pool import NegativeChipPool
-from .plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
-from .positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
-from .pyramid import Level, ResizeRule, ScalePyramid
-from .statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
-from .suggestion import (
+from mmsniper.chips.negative_pool import NegativeChipPool
+from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
+from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
+from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
+from mmsniper.chips.statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
+from mmsniper.chips.suggestion import (
     GOOD,
     Suggestion,
     describe_rule,

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from .rectangles import Floats, Ints, common, neighbours, run_starts
-from .search import held_by, solve
+from mmsniper.chips.local_search import held_by, solve
+from mmsniper.chips.rectangles import Floats, Ints, common, neighbours, run_starts
 
 # Up to this many rectangles a matrix is faster than a sparse one.
 _DENSE = 300
@@ -23,12 +23,12 @@ def clique_cover(
 
     Args:
         lo, hi, group: Rectangles, shape (n, 2), (n, 2), (n,).
-        node_limit: As in :func:`minimum_cover`.
-        window: The rectangles are a part of a larger component.
+        node_limit (int): As in :func:`minimum_cover`.
+        window (bool): The rectangles are a part of a larger component.
 
     Returns:
-        Label of every rectangle's clique (arbitrary integers), and the mask of rectangles in
-        components without a proof of minimality.
+        tuple[Ints, NDArray[np.bool_]]: Label of every rectangle's clique (arbitrary integers), and
+        the mask of rectangles in components without a proof of minimality.
     """
     n = len(lo)
     label, itself = np.full(n, -1, np.int64), np.arange(n)
@@ -59,8 +59,8 @@ def _forced(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
     point in common, no other choice is better.
 
     Returns:
-        For every member of such a clique: the clique's name (such an r), and the member. Later
-        names replace earlier ones.
+        tuple[Ints, Ints]: For every member of such a clique: the clique's name (such an r), and the
+        member. Later names replace earlier ones.
     """
     starts = run_starts(i)
     meet = (np.maximum.reduceat(lo[j], starts) <= np.minimum.reduceat(hi[j], starts)).all(axis=1)
@@ -77,7 +77,7 @@ def _dominated(i: Ints, j: Ints) -> tuple[Ints, Ints]:
     If the neighbours of q are all neighbours of r as well, any clique with q can take in r.
 
     Returns:
-        The rectangles r, and a q for each.
+        tuple[Ints, Ints]: The rectangles r, and a q for each.
     """
     vertex = np.unique(i)
     i, j = np.searchsorted(vertex, [i, j])

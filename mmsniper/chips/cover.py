@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cliques import clique_cover, cover_window, spread
-from .rectangles import Floats, Ints, common, piercings, run_starts
-from .search import improve
+from mmsniper.chips.cliques import clique_cover, cover_window, spread
+from mmsniper.chips.local_search import improve
+from mmsniper.chips.rectangles import Floats, Ints, common, piercings, run_starts
 
 # Where the sum over rectangles of (number of neighbours)^2 exceeds this, the graph is too large to
 # be looked at: thousands of boxes all within a few chips.
@@ -55,14 +55,16 @@ def minimum_cover(
     """The fewest points that pierce every rectangle, for many independent groups at once.
 
     Args:
-        lo, hi: Corners of the closed rectangles, ``lo <= hi``, shape (n, 2).
-        group: Rectangles of different groups never share a point, shape (n,). Default: one group.
-        node_limit: Nodes of the integer program's search tree for a connected component, after
-            which the best cover found is taken and its group counts as unproven. Default: 1000.
+        lo, hi (ArrayLike): Corners of the closed rectangles, ``lo <= hi``, shape (n, 2).
+        group (ArrayLike | None): Rectangles of different groups never share a point, shape (n,).
+            Defaults to one group.
+        node_limit (int): Nodes of the integer program's search tree for a connected component,
+            after which the best cover found is taken and its group counts as unproven. Defaults to
+            1000.
 
     Returns:
-        The cover, ordered by group and then by the first rectangle of each point. A group's part
-        does not depend on the other groups.
+        Cover: The cover, ordered by group and then by the first rectangle of each point. A group's
+        part does not depend on the other groups.
 
     Raises:
         ValueError: If a rectangle is empty or the shapes differ.
@@ -99,7 +101,8 @@ def _label(
     """Cover sorted groups: each as one clique if it is one, else by the graph's structure.
 
     Returns:
-        For every rectangle a label without gaps, and whether its group is without proof.
+        tuple[Ints, NDArray[np.bool_]]: For every rectangle a label without gaps, and whether its
+        group is without proof.
     """
     starts = run_starts(group)
     sizes = np.diff(np.append(starts, len(group)))
@@ -133,7 +136,7 @@ def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
     """Hand rectangles that confine their point over to points that they do not confine.
 
     Returns:
-        Labels with which no slack is smaller than before, and some are larger.
+        Ints: Labels with which no slack is smaller than before, and some are larger.
     """
     slack_lo, slack_hi = common(lo, hi, label)
     of = np.empty(len(slack_lo), np.int64)
@@ -200,15 +203,15 @@ def grid_cover(
     Takes the point that pierces most of what is left, until none pierces any.
 
     Args:
-        first, last: First and last grid lines of each rectangle, integers, shape (n, 2). One
-            without a grid line (``first > last``) stays uncovered.
-        group: As in :func:`minimum_cover`.
-        draws: Numbers in [0, 1) that decide between equally good points, shape (n,); the k-th
-            choice in a group is decided by the number of its k-th rectangle. Default: zeros,
-            which takes the first point.
+        first, last (ArrayLike): First and last grid lines of each rectangle, integers, shape (n,
+            2). One without a grid line (``first > last``) stays uncovered.
+        group (ArrayLike | None): As in :func:`minimum_cover`.
+        draws (ArrayLike | None): Numbers in [0, 1) that decide between equally good points, shape
+            (n,); the k-th choice in a group is decided by the number of its k-th rectangle.
+            Defaults to zeros, which takes the first point.
 
     Returns:
-        The cover; ``lo`` and ``hi`` are both the chosen point.
+        Cover: The cover; ``lo`` and ``hi`` are both the chosen point.
     """
     first = np.asarray(first, np.int64).reshape(-1, 2)
     last = np.asarray(last, np.int64).reshape(-1, 2)
@@ -256,7 +259,8 @@ def grid_greedy(
     Ends when no point pierces ``least`` of what is left.
 
     Returns:
-        For every rectangle the number of its point or -1, and the points, shape (k, 2).
+        tuple[Ints, Ints]: For every rectangle the number of its point or -1, and the points, shape
+        (k, 2).
     """
     chosen, points = np.full(len(first), -1, np.int64), []
     exists = (first <= last).all(axis=1)
@@ -287,10 +291,10 @@ def _depth(first: Ints, last: Ints) -> Ints:
     """How many of the rectangles each point of a grid is in.
 
     Args:
-        first, last: First and last grid lines, from 0 on, shape (n, 2).
+        first, last (Ints): First and last grid lines, from 0 on, shape (n, 2).
 
     Returns:
-        int32 array that ends with the greatest of the lines.
+        Ints: int32 array that ends with the greatest of the lines.
     """
     (a, c), (b, d) = first.T, (last + 1).T
     wide, high = b.max() + 1, d.max() + 1

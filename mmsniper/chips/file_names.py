@@ -16,11 +16,12 @@ def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]
     apart.
 
     Args:
-        paths: The files to find; a file may occur several times.
-        among: The files to find them among.
+        paths (Sequence[str]): The files to find; a file may occur several times.
+        among (Sequence[str]): The files to find them among.
 
     Returns:
-        For each path the position in ``among`` of the file that it means, or -1, shape (n,).
+        NDArray[np.int64]: For each path the position in ``among`` of the file that it means, or -1,
+        shape (n,).
 
     Example:
         >>> match_files(['new/a.png', 'new/c.png'], ['old/data/a.png', 'old/data/b.png'])

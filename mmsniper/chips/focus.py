@@ -11,8 +11,8 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .pyramid import ScalePyramid
-from .rectangles import Floats, Ints
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.rectangles import Floats, Ints
 
 # Pairs of rectangles that are compared at a time.
 _MAX_PAIRS = 2**22
@@ -53,12 +53,12 @@ def focus_sizes(pyramid: ScalePyramid, *, test: bool = False) -> Floats:
     pyramid these are about the paper's 64 and 90 px, which fit no other pyramid.
 
     Args:
-        pyramid: The pyramid.
-        test: Use the test ranges.
+        pyramid (ScalePyramid): The pyramid.
+        test (bool): Use the test ranges.
 
     Returns:
-        Shape (num_levels, 2): sizes (sqrt of area, original pixels) below which an object must,
-        and below which it may be looked at again. At the finest level both are 0.
+        Floats: Shape (num_levels, 2): sizes (sqrt of area, original pixels) below which an object
+        must, and below which it may be looked at again. At the finest level both are 0.
 
     Example:
         >>> focus_sizes(ScalePyramid.from_config(dict(chip_size=64, levels=[
@@ -79,12 +79,12 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
     that are then connected, by an edge or a corner, are enclosed together.
 
     Args:
-        focus: The map.
-        threshold: Least probability of a FocusPixel; 0 takes all cells, more than 1 none.
-        dilation: Side of the square in cells, odd; 1 dilates nothing.
+        focus (FocusMap): The map.
+        threshold (float): Least probability of a FocusPixel; 0 takes all cells, more than 1 none.
+        dilation (int): Side of the square in cells, odd; 1 dilates nothing.
 
     Returns:
-        Rectangles (x1, y1, x2, y2) in original pixels, inside the window, shape (n, 4).
+        Floats: Rectangles (x1, y1, x2, y2) in original pixels, inside the window, shape (n, 4).
 
     Raises:
         ValueError: If ``dilation`` is not an odd positive number.
@@ -117,14 +117,15 @@ def merge_rectangles(
     Repeated until nothing changes. The result does not depend on the order of the rectangles.
 
     Args:
-        rectangles: Shape (n, 4), xyxy in original pixels, inside the image.
-        least_side: Least width and height. A rectangle grows on both sides alike and is then moved
-            into the image; where the image is smaller it becomes as wide or high as the image.
-        width, height: Size of the image.
+        rectangles (ArrayLike): Shape (n, 4), xyxy in original pixels, inside the image.
+        least_side (float): Least width and height. A rectangle grows on both sides alike and is
+            then moved into the image; where the image is smaller it becomes as wide or high as the
+            image.
+        width, height (float): Size of the image.
 
     Returns:
-        Rectangles, shape (m, 4), of which no two overlap, sorted by their corners. Rectangles that
-        only touch are left apart.
+        Floats: Rectangles, shape (m, 4), of which no two overlap, sorted by their corners.
+        Rectangles that only touch are left apart.
     """
     boxes = np.asarray(rectangles, np.float64).reshape(-1, 4)
     while len(boxes):
@@ -148,16 +149,16 @@ def focus_chips(
     """The FocusChips of an image: what to look at again at the next finer level.
 
     Args:
-        maps: The FocusPixel maps of the image's windows at this level (one, the whole image, at
-            the coarsest).
-        threshold: Least probability of a FocusPixel.
-        width, height: Size of the image in original pixels.
-        least_side: Least side of a chip in original pixels.
-        dilation: Side of the square that FocusPixels are dilated by, cells.
+        maps (Sequence[FocusMap]): The FocusPixel maps of the image's windows at this level (one,
+            the whole image, at the coarsest).
+        threshold (float): Least probability of a FocusPixel.
+        width, height (float): Size of the image in original pixels.
+        least_side (float): Least side of a chip in original pixels.
+        dilation (int): Side of the square that FocusPixels are dilated by, cells.
 
     Returns:
-        Chips (x1, y1, x2, y2) in original pixels, inside the image, no two of which overlap,
-        shape (n, 4), sorted. All FocusPixels are inside of one.
+        Floats: Chips (x1, y1, x2, y2) in original pixels, inside the image, no two of which
+        overlap, shape (n, 4), sorted. All FocusPixels are inside of one.
 
     Example:
         >>> probability = np.zeros((4, 4))

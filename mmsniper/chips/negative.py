@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cover import grid_greedy
-from .plan import NEGATIVE, AnnotationTable, ChipPlan
-from .pyramid import ScalePyramid
-from .rectangles import Ints, expand, run_starts
-from .seeding import uniform
-from .targets import Targets, Windows, grid_lines, targets
+from mmsniper.chips.cover import grid_greedy
+from mmsniper.chips.plan import NEGATIVE, AnnotationTable, ChipPlan
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.rectangles import Ints, expand, run_starts
+from mmsniper.chips.seeding import uniform
+from mmsniper.chips.targets import Targets, Windows, grid_lines, targets
 
 MIN_PROPOSALS = (25, 10)
 """What the authors' release asks of a chip: more than this many, finest level and others."""
@@ -100,16 +100,16 @@ def plan_negative_chips(
     is left. Chips that enclose more than ``min_proposals`` are kept.
 
     Args:
-        proposals: Image sizes and proposals, xyxy in original pixels: a table whose boxes are the
-            proposals, best first or in any order.
-        positives: Positive chips of the same images.
-        pyramid: The scale pyramid.
-        min_proposals: A chip must hold *more* than this many. One number, or one for each level,
-            fine to coarse, of which the last holds for all further levels. Default: (25, 10), as
-            in the authors' release.
-        max_per_image: Keep at most so many chips of an image, those that hold most. Default:
-            None, all.
-        stride: Stride of the candidates in scaled pixels. Default: 32.
+        proposals (AnnotationTable): Image sizes and proposals, xyxy in original pixels: a table
+            whose boxes are the proposals, best first or in any order.
+        positives (ChipPlan): Positive chips of the same images.
+        pyramid (ScalePyramid): The scale pyramid.
+        min_proposals (int | Sequence[int]): A chip must hold *more* than this many. One number, or
+            one for each level, fine to coarse, of which the last holds for all further levels.
+            Defaults to (25, 10), as in the authors' release.
+        max_per_image (int | None): Keep at most so many chips of an image, those that hold most.
+            Default: None, all.
+        stride (int): Stride of the candidates in scaled pixels. Defaults to 32.
 
     Raises:
         ValueError: If an argument is out of its range, or the positive chips are of other images
@@ -155,12 +155,12 @@ def draw_negative_chips(pool: ChipPlan, per_image: int, seed: int, epoch: int) -
     """Draw an epoch's negative chips: up to ``per_image`` of each image, without replacement.
 
     Args:
-        pool: Negative chips, ascending by image.
-        per_image: Chips of an image in an epoch; the authors' release takes at most 2.
-        seed, epoch: What the draw depends on, together with the image.
+        pool (ChipPlan): Negative chips, ascending by image.
+        per_image (int): Chips of an image in an epoch; the authors' release takes at most 2.
+        seed, epoch (int): What the draw depends on, together with the image.
 
     Returns:
-        The chosen chips, in the order of the pool.
+        ChipPlan: The chosen chips, in the order of the pool.
 
     Raises:
         ValueError: If ``per_image`` is not a number, or negative.

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsniper.files import replacing
-
-from .file_names import match_files
-from .negative import NegativeStatistics
-from .plan import NEGATIVE, ChipPlan
-from .pyramid import ScalePyramid
+from mmsniper.chips.file_names import match_files
+from mmsniper.chips.negative import NegativeStatistics
+from mmsniper.chips.plan import NEGATIVE, ChipPlan
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.utils.files import replacing
 
 FORMAT = 1
 # Images whose uncovered proposals are kept, for pictures; all of them would be gigabytes.
@@ -35,7 +34,7 @@ _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'box': (np.float32, ('chips', 4)), 'held': (np.int32, ('chips',)),
     'uncovered_image': (np.int32, ('uncovered',)), 'uncovered_level': (np.int8, ('uncovered',)),
     'uncovered_box': (np.float32, ('uncovered', 4)),
-}  # fmt: skip
+}
 _JOINED = ('img_path', 'width', 'height', 'held', 'uncovered_level', 'uncovered_box')
 
 
@@ -55,7 +54,7 @@ class NegativeChipPool:
         statistics: Numbers about the mining.
         uncovered_image, uncovered_level, uncovered_box: For pictures, the proposals that no
             positive chip encloses, of up to 1000 images: int32 (m,), int8 (m,), float32 (m, 4).
-        origin: What the pool was mined from, so that it is recognised. Default: ''.
+        origin: What the pool was mined from, so that it is recognised. Defaults to ''.
     """
 
     pyramid: ScalePyramid
@@ -115,7 +114,7 @@ class NegativeChipPool:
         """The pools of several parts of a data set, which have no image in common, as one.
 
         Args:
-            pools: At least one; all of the same pyramid and origin.
+            pools (Sequence[NegativeChipPool]): At least one; all of the same pyramid and origin.
         """
         first = np.cumsum([0, *(len(pool.img_path) for pool in pools)])[:-1].astype(np.int32)
         parts = {
@@ -147,8 +146,8 @@ class NegativeChipPool:
         """Check that the chips belong to a pyramid, as far as training is concerned.
 
         Args:
-            pyramid: The pyramid to train with.
-            name: Name of the pool in the error, such as its file.
+            pyramid (ScalePyramid): The pyramid to train with.
+            name (str): Name of the pool in the error, such as its file.
 
         Raises:
             ValueError: If chip sizes, resize rules or valid ranges differ; it says which.
@@ -171,12 +170,12 @@ class NegativeChipPool:
         by their folder's name and their own, so that the data may have moved to another place.
 
         Args:
-            img_path: File of each image; a file may occur several times.
-            width, height: Image sizes in original pixels.
-            name: Name of the pool in errors, such as its file.
+            img_path (Sequence[str]): File of each image; a file may occur several times.
+            width, height (ArrayLike): Image sizes in original pixels.
+            name (str): Name of the pool in errors, such as its file.
 
         Returns:
-            Chips, ascending by image, whose ``image`` indexes ``img_path``.
+            ChipPlan: Chips, ascending by image, whose ``image`` indexes ``img_path``.
 
         Raises:
             ValueError: If an image is not in the pool, or has another size there.
@@ -215,11 +214,11 @@ def describe(pyramid: ScalePyramid) -> dict[str, Any]:
         lo, hi = level.valid_range
         levels.append({
             'resize': resize, 'valid_range': [lo, hi if math.isfinite(hi) else None],
-        })  # fmt: skip
+        })
     return {
         'chip_size': int(pyramid.chip_size), 'levels': levels,
         'adopt_orphans': pyramid.adopt_orphans,
-    }  # fmt: skip
+    }
 
 
 def _read(path: str | os.PathLike) -> dict[str, NDArray]:
@@ -276,7 +275,7 @@ def _check_boxes(
     """Check that chips, or proposals, are of the pool's images and levels."""
     for name, index, count in (
         ('image', image, len(pool.img_path)), ('level', level, pool.pyramid.num_levels),
-    ):  # fmt: skip
+    ):
         wrong = index[(index < 0) | (index >= count)]
         if len(wrong):
             raise ValueError(f'it has a {what} of {name} {wrong[0]}, of {count} {name}s')

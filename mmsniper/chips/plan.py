@@ -50,8 +50,9 @@ class AnnotationTable:
         """Collect from an iterable of ``(width, height, boxes, ignore)``, one per image.
 
         Args:
-            images: For each image its original size, its boxes (n, 4) xyxy, and a mask (n,) of
-                the boxes that are crowd or difficult (None: none is).
+            images (Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]): For each image its
+                original size, its boxes (n, 4) xyxy, and a mask (n,) of the boxes that are crowd or
+                difficult (None: none is).
 
         Raises:
             ValueError: If a size is not positive and whole, or boxes or masks do not have those
@@ -106,7 +107,7 @@ class AnnotationTable:
         boxes.
 
         Args:
-            coco: The JSON file, or what is in it.
+            coco (str | Path | dict): The JSON file, or what is in it.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cover import Cover, grid_cover, minimum_cover
-from .plan import POSITIVE, AnnotationTable, ChipPlan
-from .pyramid import ScalePyramid
-from .seeding import uniform
-from .targets import Ints, Targets, grid_lines, targets
+from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
+from mmsniper.chips.plan import POSITIVE, AnnotationTable, ChipPlan
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.seeding import uniform
+from mmsniper.chips.targets import Ints, Targets, grid_lines, targets
 
 STRATEGIES = ('minimum', 'grid')
 # Chips placed together: bounds the temporary memory.
@@ -59,15 +59,18 @@ class PositiveChipPlanner:
     An image's chips depend on its own boxes and (seed, epoch, image index) only.
 
     Args:
-        table: Image sizes and boxes.
-        pyramid: The scale pyramid.
-        strategy: ``'minimum'`` or ``'grid'``. Default: 'minimum'.
-        stride: Stride of the grid in scaled pixels, or the pair (least, greatest) from which each
-            epoch draws one, as the authors' release does with (56, 59). Default: 32.
-        seed: Seed of all draws. Default: 0.
-        image_ids: Where the table is a part of a data set, the index of each of its images in the
-            whole, shape (num_images,): keys the draws, and is what plans hold. Default: 0, 1, ...
-        progress: Called with the numbers of images done and in all, while covers are computed.
+        table (AnnotationTable): Image sizes and boxes.
+        pyramid (ScalePyramid): The scale pyramid.
+        strategy (str): ``'minimum'`` or ``'grid'``. Defaults to 'minimum'.
+        stride (int | tuple[int, int]): Stride of the grid in scaled pixels, or the pair (least,
+            greatest) from which each epoch draws one, as the authors' release does with (56, 59).
+            Defaults to 32.
+        seed (int): Seed of all draws. Defaults to 0.
+        image_ids (ArrayLike | None): Where the table is a part of a data set, the index of each of
+            its images in the whole, shape (num_images,): keys the draws, and is what plans hold.
+            Defaults to 0, 1, ...
+        progress (Progress | None): Called with the numbers of images done and in all, while covers
+            are computed.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -31,9 +31,9 @@ class ResizeRule:
       longer would exceed ``long_side``, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
 
     Args:
-        factor: Scaled pixels per original pixel.
-        short_side: Length of the shorter side in scaled pixels.
-        long_side: Length, or limit, of the longer side in scaled pixels.
+        factor (float | None): Scaled pixels per original pixel.
+        short_side (float | None): Length of the shorter side in scaled pixels.
+        long_side (float | None): Length, or limit, of the longer side in scaled pixels.
 
     Raises:
         ValueError: If the given fields form none of the three rules or are not positive numbers.
@@ -66,11 +66,11 @@ class ResizeRule:
         """Scale factor (scaled px per original px) of images of the given original sizes.
 
         Args:
-            width: Original widths, any shape.
-            height: Original heights, the same shape.
+            width (ArrayLike): Original widths, any shape.
+            height (ArrayLike): Original heights, the same shape.
 
         Returns:
-            Scale factors, the same shape.
+            NDArray[np.float64]: Scale factors, the same shape.
         """
         width, height = np.asarray(width, np.float64), np.asarray(height, np.float64)
         if self.factor is not None:
@@ -112,11 +112,12 @@ class Level:
     """One level of the pyramid.
 
     Args:
-        resize: Rule for the training scale.
-        valid_range: Half-open range ``[lo, hi)`` of sqrt(box area), in original pixels, of the
-            objects that are learned at this level. ``hi=None`` means unbounded.
-        test_resize: Rule for the scale at test time. Default: ``resize``.
-        test_range: Range of the detections that are kept at test time. Default: ``valid_range``.
+        resize (ResizeRule): Rule for the training scale.
+        valid_range (Range): Half-open range ``[lo, hi)`` of sqrt(box area), in original pixels, of
+            the objects that are learned at this level. ``hi=None`` means unbounded.
+        test_resize (ResizeRule | None): Rule for the scale at test time. Defaults to ``resize``.
+        test_range (Range | None): Range of the detections that are kept at test time. Defaults to
+            ``valid_range``.
 
     Raises:
         ValueError: If a range is empty or a rule is malformed.
@@ -150,10 +151,11 @@ class ScalePyramid:
     """Chip size and levels, ordered from fine to coarse (SNIPER section 3, SNIP section 5).
 
     Args:
-        chip_size: Side of a chip in scaled pixels: what the network sees.
-        levels: The levels, finest first.
-        adopt_orphans: Make a box that fits into a chip at no level where it is valid (long thin
-            objects) valid at the finest level where it fits. Default: False, as in the paper.
+        chip_size (int): Side of a chip in scaled pixels: what the network sees.
+        levels (tuple[Level, ...]): The levels, finest first.
+        adopt_orphans (bool): Make a box that fits into a chip at no level where it is valid (long
+            thin objects) valid at the finest level where it fits. Defaults to False, as in the
+            paper.
 
     Raises:
         ValueError: If the chip size is not a positive integer, there is no level, or levels are
@@ -204,11 +206,11 @@ class ScalePyramid:
         """Scale of every level for images of the given sizes.
 
         Args:
-            width, height: Original pixels, shape (...).
-            test: Use the test rules.
+            width, height (ArrayLike): Original pixels, shape (...).
+            test (bool): Use the test rules.
 
         Returns:
-            Scale factors, shape (..., num_levels), fine to coarse.
+            NDArray[np.float64]: Scale factors, shape (..., num_levels), fine to coarse.
         """
         rules = [lv.test_resize if test else lv.resize for lv in self.levels]
         return np.stack([rule.scale(width, height) for rule in rules], axis=-1)
@@ -227,12 +229,12 @@ class ScalePyramid:
         ``long_side=512``).
 
         Args:
-            scale: Scaled pixels per original pixel of the network's input.
-            image_size: Original (width, height) of the whole image.
-            test: Use the test rules.
+            scale (float): Scaled pixels per original pixel of the network's input.
+            image_size (tuple[float, float]): Original (width, height) of the whole image.
+            test (bool): Use the test rules.
 
         Returns:
-            Level indices, at least one.
+            tuple[int, ...]: Level indices, at least one.
         """
         scales = np.log(self.scales(*image_size, test=test))
         nearest = scales[np.argmin(np.abs(scales - math.log(scale)))]
@@ -244,12 +246,12 @@ class ScalePyramid:
         """Whether sizes (sqrt of area, original px) are in the range of any of ``levels``.
 
         Args:
-            sizes: Shape (n,).
-            levels: A level index, or several.
-            test: Use the test ranges.
+            sizes (ArrayLike): Shape (n,).
+            levels (int | Sequence[int]): A level index, or several.
+            test (bool): Use the test ranges.
 
         Returns:
-            Shape (n,).
+            NDArray[np.bool_]: Shape (n,).
         """
         sizes = np.asarray(sizes)
         lo, hi = self.ranges(test=test)[np.atleast_1d(levels)].T
@@ -261,12 +263,13 @@ class ScalePyramid:
         """At which levels each box is valid, and at which it fits into a chip.
 
         Args:
-            boxes: Shape (n, 4), xyxy, original pixels.
-            width, height: Original image size, scalars or shape (n,).
+            boxes (NDArray[np.floating]): Shape (n, 4), xyxy, original pixels.
+            width, height (ArrayLike): Original image size, scalars or shape (n,).
 
         Returns:
-            Two masks of shape (n, num_levels): the box's size is in the level's range (or the
-            level adopts it, see ``adopt_orphans``); the box is no larger than a chip.
+            tuple[NDArray[np.bool_], NDArray[np.bool_]]: Two masks of shape (n, num_levels): the
+            box's size is in the level's range (or the level adopts it, see ``adopt_orphans``); the
+            box is no larger than a chip.
         """
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         wh = boxes[:, 2:] - boxes[:, :2]

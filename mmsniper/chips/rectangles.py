@@ -67,13 +67,14 @@ def stabbed(
     """Which numbers lie in each closed interval of the same group.
 
     Args:
-        lo, hi: Ends of the intervals, shape (n,).
-        group: Groups of the intervals, shape (n,).
-        x: Numbers, shape (m,).
-        x_group: Groups of the numbers, shape (m,).
+        lo, hi (Floats): Ends of the intervals, shape (n,).
+        group (Ints): Groups of the intervals, shape (n,).
+        x (Floats): Numbers, shape (m,).
+        x_group (Ints): Groups of the numbers, shape (m,).
 
     Returns:
-        ``order, start, stop``: interval i holds the numbers ``x[order[start[i]:stop[i]]]``.
+        tuple[Ints, Ints, Ints]: ``order, start, stop``: interval i holds the numbers
+        ``x[order[start[i]:stop[i]]]``.
     """
     n, m = len(lo), len(x)
     # Among equal coordinates an interval's start comes before the numbers, its end after them.
@@ -127,7 +128,8 @@ def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
     so candidates are the points made of the upper ends of two rectangles that hold the point.
 
     Returns:
-        Incidence matrix, shape (number of cliques, n), of ones; sorted by the cliques' rectangles.
+        csr_array: Incidence matrix, shape (number of cliques, n), of ones; sorted by the cliques'
+        rectangles.
     """
     n = len(lo)
     i, j = neighbours(lo, hi, np.zeros(n, np.int64))

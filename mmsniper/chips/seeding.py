@@ -25,7 +25,7 @@ def uniform(*key: ArrayLike) -> NDArray[np.float64]:
         key: Integers or integer arrays that broadcast together, e.g. seed, epoch, image index.
 
     Returns:
-        float64 array of the broadcast shape.
+        NDArray[np.float64]: float64 array of the broadcast shape.
 
     Example:
         >>> a = uniform(0, 3, np.arange(5))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .plan import AnnotationTable, ChipPlan
-from .pyramid import ScalePyramid
-from .rectangles import run_starts
-from .targets import Windows, targets
+from mmsniper.chips.plan import AnnotationTable, ChipPlan
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.rectangles import run_starts
+from mmsniper.chips.targets import Windows, targets
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def plan_statistics(
     """Count a plan's chips and check which boxes they enclose.
 
     Args:
-        table: Image sizes and boxes.
-        pyramid: The scale pyramid.
-        plan: Chips of the table's images, which ``plan.image`` indexes.
+        table (AnnotationTable): Image sizes and boxes.
+        pyramid (ScalePyramid): The scale pyramid.
+        plan (ChipPlan): Chips of the table's images, which ``plan.image`` indexes.
     """
     windows = Windows.of(plan, pyramid.num_levels)
     boxes, pairs, covered, reached = int((~table.ignore).sum()), 0, 0, 0
@@ -75,12 +75,12 @@ def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[
     What no chip shows is background that training never sees there: the room of negative chips.
 
     Args:
-        table: Image sizes.
-        plan: Chips of the table's images.
-        num_levels: Levels of the pyramid.
+        table (AnnotationTable): Image sizes.
+        plan (ChipPlan): Chips of the table's images.
+        num_levels (int): Levels of the pyramid.
 
     Returns:
-        Area in the chips of each level over that of all images, fine to coarse.
+        list[float]: Area in the chips of each level over that of all images, fine to coarse.
     """
     group = plan.image.astype(np.int64) * num_levels + plan.level
     order = np.argsort(group, kind='stable')
@@ -110,11 +110,11 @@ def pixel_ratio(
     """Pixels of so many chips over those of all images, each resized as a whole.
 
     Args:
-        table: Image sizes.
-        pyramid: The scale pyramid.
-        chips: Number of chips.
-        scale: Limits for the longer and the shorter side, as in MMDetection's
-            ``Resize(scale=..., keep_ratio=True)``. Default: (1333, 800).
+        table (AnnotationTable): Image sizes.
+        pyramid (ScalePyramid): The scale pyramid.
+        chips (int): Number of chips.
+        scale (tuple[int, int]): Limits for the longer and the shorter side, as in MMDetection's
+            ``Resize(scale=..., keep_ratio=True)``. Defaults to (1333, 800).
     """
     wh = np.stack([table.width, table.height], axis=1).astype(np.float64)
     factor = np.minimum(max(scale) / wh.max(axis=1), min(scale) / wh.min(axis=1))

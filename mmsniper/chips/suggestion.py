@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .plan import AnnotationTable
-from .positive import plan_positive_chips
-from .pyramid import TOLERANCE, Level, ResizeRule, ScalePyramid
+from mmsniper.chips.plan import AnnotationTable
+from mmsniper.chips.positive import plan_positive_chips
+from mmsniper.chips.pyramid import TOLERANCE, Level, ResizeRule, ScalePyramid
 
 GOOD = (1 / 8, 1 / 2)
 """Sizes that are seen well, over the side of a chip. The paper's middle level on COCO shows objects
@@ -106,8 +106,8 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
     The result depends on the table and on ``chip_size`` only.
 
     Args:
-        table: Image sizes and boxes.
-        chip_size: Side of a chip, network px. Default: chosen as above.
+        table (AnnotationTable): Image sizes and boxes.
+        chip_size (int | None): Side of a chip, network px. Defaults to chosen as above.
 
     Raises:
         ValueError: If there are no boxes, or chips of that size are no chips.
@@ -141,8 +141,8 @@ def good_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> float:
     as it is seen no larger anywhere; where a chip holds the whole image none is too large.
 
     Args:
-        table: Image sizes and boxes; those to ignore do not count.
-        pyramid: The scale pyramid.
+        table (AnnotationTable): Image sizes and boxes; those to ignore do not count.
+        pyramid (ScalePyramid): The scale pyramid.
     """
     boxes, width, height = _boxes(table)
     size, _ = _sizes(boxes)
@@ -160,7 +160,8 @@ def network_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> list[NDArray
     """Sizes in network px at which each level shows the boxes that are valid and fit there.
 
     Returns:
-        One array for each level, fine to coarse, in the order of the boxes.
+        list[NDArray[np.float64]]: One array for each level, fine to coarse, in the order of the
+        boxes.
     """
     boxes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
@@ -174,11 +175,11 @@ def pyramid_config(pyramid: ScalePyramid, comment: str = '') -> str:
     Test rules and ranges are written where they differ from those of training.
 
     Args:
-        pyramid: The scale pyramid.
-        comment: Lines to begin with.
+        pyramid (ScalePyramid): The scale pyramid.
+        comment (str): Lines to begin with.
 
     Returns:
-        Python that mmengine's ``Config`` reads.
+        str: Python that mmengine's ``Config`` reads.
     """
     lines = [f'# {" ".join(line.split())}' for line in comment.splitlines()]
     lines += ['pyramid = dict(', f'    chip_size={int(pyramid.chip_size)},', '    levels=[']

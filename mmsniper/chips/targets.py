@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .plan import AnnotationTable, ChipPlan
-from .pyramid import TOLERANCE, ScalePyramid
-from .rectangles import Floats, Ints, blocks, expand
+from mmsniper.chips.plan import AnnotationTable, ChipPlan
+from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
+from mmsniper.chips.rectangles import Floats, Ints, blocks, expand
 
 # Boxes looked at together: bounds the temporary memory, and the time between two reports of
 # progress.
@@ -63,7 +63,8 @@ class Targets:
         """Corners of the rectangle of the chip origins with which a chip encloses each box.
 
         Returns:
-            Least and greatest (left, top), original pixels, shape (n, 2) each.
+            tuple[Floats, Floats]: Least and greatest (left, top), original pixels, shape (n, 2)
+            each.
         """
         side = self.side * (1 + TOLERANCE)
         hi = np.minimum(self.box[:, :2], np.maximum(self.size - side, 0))

@@ -1,11 +1,11 @@
 """How a chip reaches the network: data set, sampler and pipeline transforms."""
 
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex
-from mmsniper.datasets.chip_sampler import ChipSampler
-from mmsniper.datasets.level_resize import LevelResize
-from mmsniper.datasets.load_large_image import LoadLargeImageFromFile
 from mmsniper.datasets.samplers import ChipAwareSampler, read_annotations
-from mmsniper.datasets.scale_range_filter import IGNORE_REGION, ScaleRangeFilter
+from mmsniper.datasets.transforms.chip_sampler import ChipSampler
+from mmsniper.datasets.transforms.level_resize import LevelResize
+from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
+from mmsniper.datasets.transforms.scale_range_filter import IGNORE_REGION, ScaleRangeFilter
 
 __all__ = [
     'IGNORE_REGION',

@@ -40,7 +40,7 @@ class ChipIndex(int):
 
     Args:
         image: Image index.
-        chip: The chip.
+        chip (Chip): The chip.
 
     Example:
         >>> index = ChipIndex(7, Chip(0, (0.0, 0.0, 64.0, 64.0), 0))
@@ -90,11 +90,12 @@ class ChipDataset:
     integer is an image without a planned chip.
 
     Args:
-        dataset: The data set to wrap, or its config, without a pipeline of its own.
-        pipeline: The transforms, ``LoadImageFromFile`` to ``PackDetInputs``.
-        max_refetch: How many other images are tried, drawn at random, where the pipeline returns
-            None (as ``FilterAnnotations`` does for an image without boxes). Default: 15.
-        lazy_init: Do not load annotations yet. Default: False.
+        dataset (BaseDataset | dict): The data set to wrap, or its config, without a pipeline of its
+            own.
+        pipeline (Sequence[Any]): The transforms, ``LoadImageFromFile`` to ``PackDetInputs``.
+        max_refetch (int): How many other images are tried, drawn at random, where the pipeline
+            returns None (as ``FilterAnnotations`` does for an image without boxes). Defaults to 15.
+        lazy_init (bool): Do not load annotations yet. Defaults to False.
 
     Raises:
         ValueError: If the pipeline is empty, or the wrapped data set has one, too.

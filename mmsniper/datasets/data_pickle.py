@@ -22,10 +22,10 @@ def load_data(path: str | os.PathLike) -> Any:
     Python's own containers.
 
     Args:
-        path: The file.
+        path (str | os.PathLike): The file.
 
     Returns:
-        Its content; tensors are on the CPU, and an ``InstanceData`` is a :class:`Fields`.
+        Any: Its content; tensors are on the CPU, and an ``InstanceData`` is a :class:`Fields`.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -55,11 +55,11 @@ def read_proposals(path: str | os.PathLike, dataset: Any) -> list[ImageProposals
     :func:`~mmsniper.datasets.data_pickle.load_data`.
 
     Args:
-        path: A ``.pkl``, ``.pickle`` or ``.json`` file.
-        dataset: Anything with ``get_data_info``, wrappers included.
+        path (str | os.PathLike): A ``.pkl``, ``.pickle`` or ``.json`` file.
+        dataset (Any): Anything with ``get_data_info``, wrappers included.
 
     Returns:
-        Proposals of each image, in the order of the data set's indices.
+        list[ImageProposals]: Proposals of each image, in the order of the data set's indices.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -47,22 +47,22 @@ class ChipAwareSampler(Sampler):
     :class:`ChipIndex` values, for a data set that has a :class:`ChipDataset` in it.
 
     Args:
-        dataset: The data loader's data set.
-        pyramid: The scale pyramid, or its config.
-        strategy: ``'minimum'``, the fewest chips, or ``'grid'``, the paper's greedy choice from a
-            regular grid. Default: 'minimum'.
-        stride: Stride of ``'grid'`` in scaled pixels, or a range (lo, hi) to draw it from anew in
-            each epoch. Default: 32.
-        shuffle: Shuffle the chips. Default: True.
-        seed: Seed, the same on all ranks. The runner passes its own. Default: None, which
-            synchronises a random one.
-        round_up: Repeat chips from the start of the epoch so that every rank has equally many, as
-            ``DefaultSampler`` does. Where the number of chips divides by that of the ranks nothing
-            is repeated. Default: True.
-        negatives: File with a pool of negative chips, which
-            ``tools/analysis_tools/mine_negatives.py`` makes. Default: None.
-        negatives_per_image: Negative chips that an epoch takes of an image, at most. Default: 2, as
-            in the authors' release.
+        dataset (Any): The data loader's data set.
+        pyramid (ScalePyramid | dict): The scale pyramid, or its config.
+        strategy (str): ``'minimum'``, the fewest chips, or ``'grid'``, the paper's greedy choice
+            from a regular grid. Defaults to 'minimum'.
+        stride (int | tuple[int, int]): Stride of ``'grid'`` in scaled pixels, or a range (lo, hi)
+            to draw it from anew in each epoch. Defaults to 32.
+        shuffle (bool): Shuffle the chips. Defaults to True.
+        seed (int | None): Seed, the same on all ranks. The runner passes its own. Defaults to None,
+            which synchronises a random one.
+        round_up (bool): Repeat chips from the start of the epoch so that every rank has equally
+            many, as ``DefaultSampler`` does. Where the number of chips divides by that of the ranks
+            nothing is repeated. Defaults to True.
+        negatives (str | None): File with a pool of negative chips, which
+            ``tools/analysis_tools/mine_negatives.py`` makes. Defaults to None.
+        negatives_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults
+            to 2, as in the authors' release.
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
@@ -139,9 +139,10 @@ class ChipAwareSampler(Sampler):
         With several ranks all of them must call it.
 
         Args:
-            pool: The pool; it replaces that of an earlier call.
-            per_image: New value of ``negatives_per_image``. Default: None, as it was.
-            name: What the pool is called in errors, such as its file.
+            pool (NegativeChipPool): The pool; it replaces that of an earlier call.
+            per_image (int | None): New value of ``negatives_per_image``. Defaults to None, as it
+                was.
+            name (str): What the pool is called in errors, such as its file.
 
         Raises:
             ValueError: If the pool belongs to other images or another pyramid.
@@ -232,7 +233,7 @@ def read_annotations(dataset: Any) -> AnnotationTable:
     """Image sizes and boxes of any MMDetection data set, in the order of its indices.
 
     Args:
-        dataset: Anything with ``get_data_info``, wrappers included.
+        dataset (Any): Anything with ``get_data_info``, wrappers included.
 
     Raises:
         ValueError: If an image has no ``width`` and ``height``.

@@ -16,8 +16,8 @@ from torch import nn
 
 from mmsniper.chips import NegativeChipPool
 from mmsniper.datasets import ChipAwareSampler
-from mmsniper.engine.mining import NegativeChipMiner, check_minable, share_buffers, stored_pool
 from mmsniper.engine.schedule import fit_to_epoch_length
+from mmsniper.mining.miner import NegativeChipMiner, check_minable, share_buffers, stored_pool
 
 NEGATIVE_CHIPS = 'negative_chips'
 """Key of the message hub: which pool the run draws from, in every checkpoint."""
@@ -33,7 +33,7 @@ class NegativeChipHook(Hook):
     """After some epochs, mine negative chips and train on them from then on (SNIPER section 3.3).
 
     At the start of epoch ``warmup_epochs``, counted from 0, the RPN as it is runs over the training
-    images, see :class:`~mmsniper.engine.mining.NegativeChipMiner`. The pool is written to
+    images, see :class:`~mmsniper.mining.miner.NegativeChipMiner`. The pool is written to
     ``negative_chips.npz`` in the work folder and handed to the :class:`ChipAwareSampler`, whose
     epochs grow by up to ``chips_per_image`` chips for every image; the end of training, the time
     left and schedules that are converted from epochs are fitted to that
@@ -43,13 +43,15 @@ class NegativeChipHook(Hook):
     where it was, from ``negative_chips.parts/`` in the work folder.
 
     Args:
-        warmup_epochs: Epochs on positive chips alone, at least 1. Default: 2, as in the paper.
-        interval: Mine again every so many epochs, with the RPN as it is then. Pools after the first
-            are ``negative_chips_epoch_N.npz``. Default: None, never.
-        chips_per_image: Negative chips that an epoch takes of an image, at most. Default: 2.
-        **mining: Arguments of :class:`~mmsniper.engine.mining.NegativeChipMiner`:
-            ``num_proposals``, ``score_thr``, ``min_proposals``, ``max_per_image``,
-            ``empty_images``, ``window_size``, ``batch_pixels``, ``num_workers``.
+        warmup_epochs (int): Epochs on positive chips alone, at least 1. Defaults to 2, as in the
+            paper.
+        interval (int | None): Mine again every so many epochs, with the RPN as it is then. Pools
+            after the first are ``negative_chips_epoch_N.npz``. Defaults to None, never.
+        chips_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults to
+            2.
+        **mining: Arguments of :class:`~mmsniper.mining.miner.NegativeChipMiner`: ``num_proposals``,
+            ``score_thr``, ``min_proposals``, ``max_per_image``, ``empty_images``, ``window_size``,
+            ``batch_pixels``, ``num_workers``.
 
     Raises:
         ValueError: If an argument is out of its range; when training starts, if the detector has
@@ -74,7 +76,7 @@ class NegativeChipHook(Hook):
         for name, value in (
             ('warmup_epochs', warmup_epochs), ('interval', interval),
             ('chips_per_image', chips_per_image),
-        ):  # fmt: skip
+        ):
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
         self.warmup_epochs = warmup_epochs

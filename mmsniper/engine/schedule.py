@@ -24,8 +24,9 @@ def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
     - in iterations with an ``end``, or by epoch: as they were.
 
     Args:
-        runner: An epoch-based run, at the start of an epoch.
-        resumed: The schedules are those of a checkpoint that knew of this length; leave them.
+        runner (Runner): An epoch-based run, at the start of an epoch.
+        resumed (bool): The schedules are those of a checkpoint that knew of this length; leave
+            them.
     """
     loop = runner.train_loop
     left = runner.max_epochs - runner.epoch

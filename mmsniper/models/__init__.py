@@ -1,22 +1,22 @@
 """What SNIPER's training and inference do differently: label assignment and merging of levels."""
 
-from .assigners import (
+from mmsniper.models.assigners import (
     IgnoreInvalidAssigner,
     ValidRangeAssigner,
     ignore_near_invalid,
     split_ignored,
 )
-from .autofocus import AutoFocus
-from .dense_heads import (
+from mmsniper.models.autofocus import AutoFocus
+from mmsniper.models.dense_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDINOHead,
     SNIPERFCOSHead,
     SNIPERSetPredictionMixin,
 )
-from .focus_head import FocusHead, PyramidFocusHead, focus_targets
-from .level_range import LevelRange
-from .roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
-from .tta import SNIPERTTAModel
+from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
+from mmsniper.models.level_range import LevelRange
+from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
+from mmsniper.models.tta import SNIPERTTAModel
 
 __all__ = [
     'AutoFocus',

@@ -33,11 +33,12 @@ def split_ignored(ignored: InstanceData | None) -> tuple[InstanceData | None, In
     class.
 
     Args:
-        ignored: A data sample's ``ignored_instances``, or None.
+        ignored (InstanceData | None): A data sample's ``ignored_instances``, or None.
 
     Returns:
-        The ignore regions (labels of -1) and the invalid objects (labels >= 0). Without labels,
-        as in samples that are made by hand, all are regions: nothing says that they are objects.
+        tuple[InstanceData | None, InstanceData | None]: The ignore regions (labels of -1) and the
+        invalid objects (labels >= 0). Without labels, as in samples that are made by hand, all are
+        regions: nothing says that they are objects.
     """
     if ignored is None or 'labels' not in ignored:
         return ignored, None
@@ -49,12 +50,12 @@ def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> Instanc
     """Put invalid objects behind the valid ones, for heads that hand on ground truth only.
 
     Args:
-        valid: A data sample's ``gt_instances``; left as they are.
-        invalid: As found by :func:`split_ignored`, or None.
+        valid (InstanceData): A data sample's ``gt_instances``; left as they are.
+        invalid (InstanceData | None): As found by :func:`split_ignored`, or None.
 
     Returns:
-        All objects, with the number of valid ones as ``num_valid`` in their metainfo. The index
-        of a valid object is the same as before.
+        InstanceData: All objects, with the number of valid ones as ``num_valid`` in their metainfo.
+        The index of a valid object is the same as before.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
@@ -82,10 +83,11 @@ def split_appended(objects: InstanceData) -> tuple[InstanceData, InstanceData | 
     """Undo :func:`append_invalid`.
 
     Args:
-        objects: Ground truth, with or without invalid objects behind the valid ones.
+        objects (InstanceData): Ground truth, with or without invalid objects behind the valid ones.
 
     Returns:
-        The valid and the invalid objects; the latter are None where nothing was appended.
+        tuple[InstanceData, InstanceData | None]: The valid and the invalid objects; the latter are
+        None where nothing was appended.
     """
     num_valid = objects.get('num_valid')
     if num_valid is None:
@@ -105,14 +107,14 @@ def near_any(
     Memory stays bounded for thousands of boxes and hundreds of thousands of priors.
 
     Args:
-        priors: Shape (n, 4), xyxy.
-        boxes: Shape (m, 4), xyxy, in the same frame.
-        iou_thr: Threshold, exclusive.
-        iou_calculator: Such as MMDetection's ``BboxOverlaps2D()``.
-        max_pairs: Number of IoUs that are held at a time.
+        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy.
+        boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
+        iou_thr (float): Threshold, exclusive.
+        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
+        max_pairs (int): Number of IoUs that are held at a time.
 
     Returns:
-        Bool tensor of shape (n,).
+        Tensor: Bool tensor of shape (n,).
     """
     priors, boxes = get_box_tensor(priors), get_box_tensor(boxes)
     near = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
@@ -134,14 +136,14 @@ def ignore_near_invalid(
     This is the whole rule, for any assigner: call it on the assigner's result.
 
     Args:
-        assign_result: Result for the n priors; changed in place.
-        priors: Shape (n, 4), xyxy.
-        invalid_boxes: Shape (m, 4), xyxy, in the same frame.
-        ignore_iou_thr: Priors whose IoU with any invalid box exceeds this are ignored.
-        iou_calculator: Such as MMDetection's ``BboxOverlaps2D()``.
+        assign_result (AssignResult): Result for the n priors; changed in place.
+        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy.
+        invalid_boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
+        ignore_iou_thr (float): Priors whose IoU with any invalid box exceeds this are ignored.
+        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
 
     Returns:
-        ``assign_result``, with ``gt_inds`` and ``labels`` of -1 for those priors.
+        AssignResult: ``assign_result``, with ``gt_inds`` and ``labels`` of -1 for those priors.
     """
     near = near_any(priors, invalid_boxes, ignore_iou_thr, iou_calculator)
     assign_result.gt_inds[near] = -1
@@ -163,8 +165,8 @@ class ValidRangeAssigner(MaxIoUAssigner):
 
     Args:
         *args: As for ``MaxIoUAssigner``.
-        ignore_iou_thr: Priors whose IoU with any invalid box exceeds this are ignored.
-            Default: 0.3, as in the paper.
+        ignore_iou_thr (float): Priors whose IoU with any invalid box exceeds this are ignored.
+            Defaults to 0.3, as in the paper.
         **kwargs: As for ``MaxIoUAssigner``.
 
     Raises:
@@ -190,12 +192,14 @@ class ValidRangeAssigner(MaxIoUAssigner):
         """Assign as ``MaxIoUAssigner`` does, then ignore what is near an invalid object.
 
         Args:
-            pred_instances: With ``priors``, shape (n, 4).
-            gt_instances: Valid objects: ``bboxes``, shape (k, 4), and ``labels``, shape (k,).
-            gt_instances_ignore: Ignore regions and invalid objects, see :func:`split_ignored`.
+            pred_instances (InstanceData): With ``priors``, shape (n, 4).
+            gt_instances (InstanceData): Valid objects: ``bboxes``, shape (k, 4), and ``labels``,
+                shape (k,).
+            gt_instances_ignore (InstanceData | None): Ignore regions and invalid objects, see
+                :func:`split_ignored`.
 
         Returns:
-            Per prior: 0 for background, i + 1 for object i, -1 for ignored.
+            AssignResult: Per prior: 0 for background, i + 1 for object i, -1 for ignored.
         """
         regions, invalid = split_ignored(gt_instances_ignore)
         result = super().assign(pred_instances, gt_instances, regions, **kwargs)
@@ -224,10 +228,11 @@ class IgnoreInvalidAssigner(BaseAssigner):
     Memory is what the wrapped assigner takes for either group of objects, one after the other.
 
     Args:
-        assigner: The assigner to wrap, or its config. It may have any signature that names
-            ``pred_instances`` and ``gt_instances``. Its attributes are this assigner's, too.
-        one_to_one: Match invalid objects with left over predictions only. Defaults to None:
-            whether the wrapped assigner is a ``HungarianAssigner``.
+        assigner (dict | BaseAssigner): The assigner to wrap, or its config. It may have any
+            signature that names ``pred_instances`` and ``gt_instances``. Its attributes are this
+            assigner's, too.
+        one_to_one (bool | None): Match invalid objects with left over predictions only. Defaults to
+            None: whether the wrapped assigner is a ``HungarianAssigner``.
 
     Raises:
         TypeError: If the wrapped assigner's ``assign`` does not take these two.
@@ -271,8 +276,8 @@ class IgnoreInvalidAssigner(BaseAssigner):
             **kwargs: As for the wrapped assigner.
 
         Returns:
-            The wrapped assigner's result for the valid objects, with ``gt_inds`` and ``labels``
-            of -1 for the priors that are ignored.
+            AssignResult: The wrapped assigner's result for the valid objects, with ``gt_inds`` and
+            ``labels`` of -1 for the priors that are ignored.
         """
         arguments = _bind(self.assigner, args, kwargs)
         arguments['gt_instances'], invalid = split_appended(arguments['gt_instances'])
@@ -292,12 +297,13 @@ class IgnoreInvalidAssigner(BaseAssigner):
         """Which of the free priors the wrapped assigner does not call background for ``invalid``.
 
         Args:
-            invalid: The invalid objects.
-            free: Bool tensor of shape (n,), priors that are background for the valid objects.
-            arguments: Of the wrapped assigner's ``assign``, by name.
+            invalid (InstanceData): The invalid objects.
+            free (Tensor): Bool tensor of shape (n,), priors that are background for the valid
+                objects.
+            arguments (dict): Of the wrapped assigner's ``assign``, by name.
 
         Returns:
-            Bool tensor of shape (n,).
+            Tensor: Bool tensor of shape (n,).
         """
         arguments = {**arguments, 'gt_instances': invalid}
         if not self.one_to_one:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from mmsniper.chips.focus import FocusMap, focus_chips, focus_sizes
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.tiling import overlapping_windows
-
-from .focus_windows import (
+from mmsniper.chips.windows import overlapping_windows
+from mmsniper.models.focus_windows import (
     FocusWindow,
     area_share,
     cut_window,
@@ -30,7 +29,7 @@ from .focus_windows import (
     whole_pixels,
     window_batches,
 )
-from .level_range import LevelRange
+from mmsniper.models.level_range import LevelRange
 
 
 @MODELS.register_module()
@@ -56,28 +55,34 @@ class AutoFocus(BaseDetector):
     Checkpoints of the detector alone are loaded as well.
 
     Args:
-        detector: The detector's config, with a backbone and its ``data_preprocessor``.
-        pyramid: The config's pyramid; its test rules and test ranges are used.
-        focus_head: Config of the branch. Default: None, see above.
-        thresholds: Least probability of a FocusPixel for each step, coarse to fine, or one for
-            all. Default: 0.02, and 0.2 for the last of several steps, as in the authors' release.
-        dilation: Side of the square that FocusPixels are dilated by, cells. Default: 3.
-        least_side: Least side of a FocusChip in pixels of the level at which it is seen. Default:
-            None, the pyramid's chip size, which the detector was trained on.
-        edge: Detections within so many pixels of an edge of their chip that is none of the image
-            are dropped. Default: 10, as in the release.
-        max_side: Longest side of an input. Default: 2048.
-        batch_pixels: Pixels that inputs of a batch have together, at most. Default: 2 ** 22.
-        small: Without a focus head, sizes (sqrt of area, input pixels) to look at again. Default:
-            None, at each level those up to the end of the next finer level's test range.
-        tta_cfg: ``nms`` and ``max_per_img`` of the merge. Default: Gaussian Soft-NMS, 100.
-        view_test_cfg: Merged into the detector's ``test_cfg`` while chips are seen, ``rpn`` and
-            ``rcnn`` of a two-stage detector, as in ``SNIPERTTAModel``. Default: None.
-        least_proposals: Of two-stage detectors: a chip gets the share of the RPN's proposals
-            (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at least so
-            many. What proposals cost does else not fall with the chip's area. Default: None, each
-            chip gets as many as a whole image.
-        init_cfg: Initialization.
+        detector (dict): The detector's config, with a backbone and its ``data_preprocessor``.
+        pyramid (ScalePyramid | dict): The config's pyramid; its test rules and test ranges are
+            used.
+        focus_head (dict | None): Config of the branch. Defaults to None, see above.
+        thresholds (float | Sequence[float] | None): Least probability of a FocusPixel for each
+            step, coarse to fine, or one for all. Defaults to 0.02, and 0.2 for the last of several
+            steps, as in the authors' release.
+        dilation (int): Side of the square that FocusPixels are dilated by, cells. Defaults to 3.
+        least_side (float | None): Least side of a FocusChip in pixels of the level at which it is
+            seen. Default: None, the pyramid's chip size, which the detector was trained on.
+        edge (float): Detections within so many pixels of an edge of their chip that is none of the
+            image are dropped. Defaults to 10, as in the release.
+        max_side (int): Longest side of an input. Defaults to 2048.
+        batch_pixels (int): Pixels that inputs of a batch have together, at most. Defaults to 2 **
+            22.
+        small (tuple[float, float] | None): Without a focus head, sizes (sqrt of area, input pixels)
+            to look at again. Default: None, at each level those up to the end of the next finer
+            level's test range.
+        tta_cfg (dict | None): ``nms`` and ``max_per_img`` of the merge. Defaults to Gaussian
+            Soft-NMS, 100.
+        view_test_cfg (dict | None): Merged into the detector's ``test_cfg`` while chips are seen,
+            ``rpn`` and ``rcnn`` of a two-stage detector, as in ``SNIPERTTAModel``. Defaults to
+            None.
+        least_proposals (int | None): Of two-stage detectors: a chip gets the share of the RPN's
+            proposals (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at
+            least so many. What proposals cost does else not fall with the chip's area. Defaults to
+            None, each chip gets as many as a whole image.
+        init_cfg (dict | None): Initialization.
 
     Raises:
         ValueError: If an argument is out of its range, ``detector`` has no preprocessor, or there
@@ -167,13 +172,13 @@ class AutoFocus(BaseDetector):
         """Detect coarse to fine, or, inputs that have a ``scale_factor``, as they are.
 
         Args:
-            data: ``inputs``, images (3, H, W) in original pixels, and ``data_samples``.
+            data (dict): ``inputs``, images (3, H, W) in original pixels, and ``data_samples``.
 
         Returns:
-            The samples with ``pred_instances``, and in their metainfo ``focus_chips`` (for each
-            level, fine to coarse, the chips in original pixels, shape (n, 4)) and
-            ``focus_pixels`` (pixels that the detector has seen). The instances have ``levels``,
-            the level at which each was seen. With ``keep_maps`` there is ``focus_maps``: for each
+            SampleList: The samples with ``pred_instances``, and in their metainfo ``focus_chips``
+            (for each level, fine to coarse, the chips in original pixels, shape (n, 4)) and
+            ``focus_pixels`` (pixels that the detector has seen). The instances have ``levels``, the
+            level at which each was seen. With ``keep_maps`` there is ``focus_maps``: for each
             level, fine to coarse, a list of :class:`FocusMap`.
         """
         if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
@@ -248,7 +253,8 @@ class AutoFocus(BaseDetector):
         """Run the detector on windows, those of one size together.
 
         Yields:
-            A window, its detections in original pixels, its FocusPixel map, its pixels.
+            tuple[FocusWindow, InstanceData, FocusMap, int]: A window, its detections in original
+            pixels, its FocusPixel map, its pixels.
         """
         scales = {w.image: self._scale(image_size(images[w.image]), level) for w in windows}
         for batch in window_batches(windows, scales, self.batch_pixels):
@@ -395,8 +401,9 @@ def step_thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[
     """The threshold of each step, coarse to fine.
 
     Args:
-        given: One for each step, one for all, or None, the authors' release's.
-        steps: Steps from a level to the next finer one.
+        given (float | Sequence[float] | None): One for each step, one for all, or None, the
+            authors' release's.
+        steps (int): Steps from a level to the next finer one.
 
     Raises:
         ValueError: If there are not as many as steps, or one is negative.

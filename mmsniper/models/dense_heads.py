@@ -13,18 +13,24 @@ from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .assigners import IgnoreInvalidAssigner, append_invalid, split_appended, split_ignored
+from mmsniper.models.assigners import (
+    IgnoreInvalidAssigner,
+    append_invalid,
+    split_appended,
+    split_ignored,
+)
 
 
 def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
     """The sample with its invalid objects where a head hands them on to the assignment.
 
     Args:
-        sample: With ``gt_instances`` (valid objects) and maybe ``ignored_instances`` (see
-            :func:`~mmsniper.models.assigners.split_ignored`). Left as it is.
+        sample (DetDataSample): With ``gt_instances`` (valid objects) and maybe
+            ``ignored_instances`` (see :func:`~mmsniper.models.assigners.split_ignored`). Left as it
+            is.
 
     Returns:
-        A copy that shares the data. Its ``gt_instances`` are made by
+        DetDataSample: A copy that shares the data. Its ``gt_instances`` are made by
         :func:`~mmsniper.models.assigners.append_invalid`; only ignore regions remain in
         ``ignored_instances``.
 
@@ -73,11 +79,11 @@ class SNIPERFCOSHead(FCOSHead):
         """Losses of the head.
 
         Args:
-            x: Feature maps, each of shape (N, C, H, W).
-            batch_data_samples: Ground truth of each input; left as it is.
+            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
+            batch_data_samples (SampleList): Ground truth of each input; left as it is.
 
         Returns:
-            The losses of ``FCOSHead``.
+            dict[str, Tensor]: The losses of ``FCOSHead``.
         """
         return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
 
@@ -87,13 +93,13 @@ class SNIPERFCOSHead(FCOSHead):
         """Losses and predictions, for FCOS in place of an RPN.
 
         Args:
-            x: Feature maps, each of shape (N, C, H, W).
-            batch_data_samples: Ground truth of each input; left as it is.
+            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
+            batch_data_samples (SampleList): Ground truth of each input; left as it is.
             *args: As for ``FCOSHead``.
             **kwargs: As for ``FCOSHead``.
 
         Returns:
-            The losses and the predictions of ``FCOSHead``.
+            tuple[dict[str, Tensor], InstanceList]: The losses and the predictions of ``FCOSHead``.
         """
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss_and_predict(x, samples, *args, **kwargs)
@@ -104,11 +110,13 @@ class SNIPERFCOSHead(FCOSHead):
         """Targets of the points.
 
         Args:
-            points: Of each level, shape (num_points, 2).
-            batch_gt_instances: Of each input, with invalid objects behind the valid ones.
+            points (list[Tensor]): Of each level, shape (num_points, 2).
+            batch_gt_instances (InstanceList): Of each input, with invalid objects behind the valid
+                ones.
 
         Returns:
-            Those of ``FCOSHead`` for the valid objects, with a label of -1 for ignored points.
+            tuple[list[Tensor], ...]: Those of ``FCOSHead`` for the valid objects, with a label of
+            -1 for ignored points.
         """
         valid, invalid = zip(*(split_appended(objects) for objects in batch_gt_instances))
         labels, *others = super().get_targets(points, list(valid))
@@ -170,11 +178,11 @@ class SNIPERSetPredictionMixin:
 
         Args:
             *args: As for the head.
-            batch_data_samples: Ground truth of each input; left as it is.
+            batch_data_samples (SampleList): Ground truth of each input; left as it is.
             **kwargs: As for the head.
 
         Returns:
-            The head's losses.
+            dict[str, Tensor]: The head's losses.
         """
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss(*args, batch_data_samples=samples, **kwargs)

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from mmsniper.chips.focus import focus_sizes
 from mmsniper.chips.pyramid import ScalePyramid
-
-from .assigners import split_ignored
-from .level_range import levels_of_input
+from mmsniper.models.assigners import split_ignored
+from mmsniper.models.level_range import levels_of_input
 
 # Sizes of the paper, for its pyramid: positive, and from there to this don't-care.
 PAPER_SMALL, PAPER_IGNORED = (5.0, 64.0), 90.0
@@ -54,15 +53,15 @@ def focus_targets(
     ignore region; negative otherwise. A positive wins over a don't-care.
 
     Args:
-        objects: Boxes of all objects, valid or not, shape (n, 4), xyxy in input pixels.
-        regions: Boxes of ignore regions, shape (m, 4).
-        shape: Rows and columns of the map.
-        stride: Input pixels of a cell.
-        small: Sizes of objects to focus on.
-        ignored: Sizes from ``small[1]`` up to this (excluded) are don't-care.
+        objects (Tensor): Boxes of all objects, valid or not, shape (n, 4), xyxy in input pixels.
+        regions (Tensor): Boxes of ignore regions, shape (m, 4).
+        shape (tuple[int, int]): Rows and columns of the map.
+        stride (int): Input pixels of a cell.
+        small (tuple[float, float]): Sizes of objects to focus on.
+        ignored (float): Sizes from ``small[1]`` up to this (excluded) are don't-care.
 
     Returns:
-        Shape (rows, columns), int64: 1, 0 or -1.
+        Tensor: Shape (rows, columns), int64: 1, 0 or -1.
     """
     size = (objects[:, 2:] - objects[:, :2]).clamp(min=0).prod(dim=1).sqrt()
     positive = (size > small[0]) & (size < small[1])
@@ -96,14 +95,14 @@ class FocusHead(BaseModule):
     any other there is :class:`PyramidFocusHead`.
 
     Args:
-        in_channels: Channels of the feature maps.
-        feat_channels: Channels between the convolutions. Default: 256.
-        stride: Stride of the map to use; the detector must have one of it. Default: 16.
-        small: Sizes (sqrt of area, input pixels, both excluded) that are to be looked at again.
-            Default: (5, 64), as in the paper.
-        ignored: Sizes from ``small[1]`` up to this are don't-care. Default: 90.
-        loss_weight: Weight of the loss. Default: 1.
-        init_cfg: Initialization. Default: normal, of 0.01, as the RPN's.
+        in_channels (int): Channels of the feature maps.
+        feat_channels (int): Channels between the convolutions. Defaults to 256.
+        stride (int): Stride of the map to use; the detector must have one of it. Defaults to 16.
+        small (tuple[float, float]): Sizes (sqrt of area, input pixels, both excluded) that are to
+            be looked at again. Defaults to (5, 64), as in the paper.
+        ignored (float): Sizes from ``small[1]`` up to this are don't-care. Defaults to 90.
+        loss_weight (float): Weight of the loss. Defaults to 1.
+        init_cfg (dict | None): Initialization. Defaults to normal, of 0.01, as the RPN's.
 
     Raises:
         ValueError: If ``small`` and ``ignored`` are not ascending.
@@ -134,7 +133,7 @@ class FocusHead(BaseModule):
         """Logits of a feature map (N, C, H, W).
 
         Returns:
-            Shape (N, outputs, 2, H, W), float32. There is one output for all levels.
+            Tensor: Shape (N, outputs, 2, H, W), float32. There is one output for all levels.
         """
         return self.cls(self.conv(x)).float().unflatten(1, (-1, 2))
 
@@ -142,8 +141,8 @@ class FocusHead(BaseModule):
         """The feature map of this head's stride.
 
         Args:
-            feats: Feature maps of the backbone or neck, each (N, C, H, W).
-            input_shape: Height and width of the (padded) input.
+            feats (Sequence[Tensor]): Feature maps of the backbone or neck, each (N, C, H, W).
+            input_shape (tuple[int, int]): Height and width of the (padded) input.
 
         Raises:
             ValueError: If there is none.
@@ -163,12 +162,12 @@ class FocusHead(BaseModule):
         """Probability of each cell to be a FocusPixel.
 
         Args:
-            feats: Feature maps, each (N, C, H, W).
-            input_shape: Height and width of the input.
-            level: Level of the pyramid that the inputs are of.
+            feats (Sequence[Tensor]): Feature maps, each (N, C, H, W).
+            input_shape (tuple[int, int]): Height and width of the input.
+            level (int): Level of the pyramid that the inputs are of.
 
         Returns:
-            Shape (N, rows, columns), float32.
+            Tensor: Shape (N, rows, columns), float32.
         """
         logits = self(self.select(feats, input_shape))
         return logits[:, self.output_of(level)].softmax(dim=1)[:, POSITIVE]
@@ -183,14 +182,14 @@ class FocusHead(BaseModule):
         """Cross entropy over the cells that are not don't-care.
 
         Args:
-            feats: Feature maps, each (N, C, H, W).
-            input_shape: Height and width of the input.
-            samples: Ground truth of each input: all objects count, those that are out of the
-                level's range as well, for these are what to look for at another level.
+            feats (Sequence[Tensor]): Feature maps, each (N, C, H, W).
+            input_shape (tuple[int, int]): Height and width of the input.
+            samples (SampleList): Ground truth of each input: all objects count, those that are out
+                of the level's range as well, for these are what to look for at another level.
 
         Returns:
-            ``loss_focus``, and for the log ``focus_recall`` and ``focus_precision`` of cells at a
-            probability of 0.5.
+            dict[str, Tensor]: ``loss_focus``, and for the log ``focus_recall`` and
+            ``focus_precision`` of cells at a probability of 0.5.
         """
         logits = self(self.select(feats, input_shape))
         looks = [self.look_of(sample.metainfo) for sample in samples]
@@ -236,9 +235,9 @@ class PyramidFocusHead(FocusHead):
     could not tell: each level has a 1x1 convolution of its own.
 
     Args:
-        in_channels: Channels of the feature maps.
-        pyramid: The config's pyramid, of two levels or more.
-        feat_channels: Channels between the convolutions. Default: 256.
+        in_channels (int): Channels of the feature maps.
+        pyramid (ScalePyramid | dict): The config's pyramid, of two levels or more.
+        feat_channels (int): Channels between the convolutions. Defaults to 256.
         kwargs: Other arguments of :class:`FocusHead`, but ``small`` and ``ignored``.
 
     Raises:

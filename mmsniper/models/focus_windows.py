@@ -11,7 +11,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
-from mmsniper.chips.tiling import pixel_window
+from mmsniper.chips.windows import pixel_window
 
 Box = tuple[float, float, float, float]
 
@@ -62,7 +62,7 @@ def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSa
     sample = DetDataSample(metainfo=dict(
         img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1),
         scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
-    ))  # fmt: skip
+    ))
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
 
 
@@ -89,20 +89,20 @@ def uncut(
     """Which boxes do not touch an edge of their window that is not an edge of the image.
 
     Args:
-        boxes: Shape (n, 4), xyxy in original pixels.
-        window: The window in original pixels.
-        size: Width and height of the image.
-        edge: How near is touching, original pixels.
+        boxes (Tensor): Shape (n, 4), xyxy in original pixels.
+        window (Box): The window in original pixels.
+        size (tuple[int, int]): Width and height of the image.
+        edge (float): How near is touching, original pixels.
 
     Returns:
-        Bool tensor of shape (n,).
+        Tensor: Bool tensor of shape (n,).
     """
     (x1, y1, x2, y2), (width, height) = window, size
     kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for inner, distance in (
         (x1 > 0, boxes[:, 0] - x1), (y1 > 0, boxes[:, 1] - y1),
         (x2 < width, x2 - boxes[:, 2]), (y2 < height, y2 - boxes[:, 3]),
-    ):  # fmt: skip
+    ):
         if inner:
             kept &= distance > edge
     return kept

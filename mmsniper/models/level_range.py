@@ -19,9 +19,11 @@ class LevelRange:
     """The sizes that count in an input: those in the range of its pyramid level.
 
     Args:
-        ranges: Half-open ranges ``(lo, hi)`` of sqrt(area) in original pixels. There are several
-            if levels coincide for the image; a size in any of them counts.
-        area_scale: Area of an original pixel in the pixels of the boxes that will be asked about.
+        ranges (tuple[tuple[float, float], ...]): Half-open ranges ``(lo, hi)`` of sqrt(area) in
+            original pixels. There are several if levels coincide for the image; a size in any of
+            them counts.
+        area_scale (float): Area of an original pixel in the pixels of the boxes that will be asked
+            about.
     """
 
     ranges: tuple[tuple[float, float], ...]
@@ -34,10 +36,10 @@ class LevelRange:
         """Range for the boxes of an input, in the input's pixels (a chip or a resized image).
 
         Args:
-            metainfo: A data sample's metainfo. ``scale_factor`` (w, h) and ``ori_shape`` (h, w)
-                of the whole image tell the level.
-            pyramid: The pyramid that the input was made with.
-            test: Use the pyramid's test rules and ranges.
+            metainfo (dict): A data sample's metainfo. ``scale_factor`` (w, h) and ``ori_shape`` (h,
+                w) of the whole image tell the level.
+            pyramid (ScalePyramid): The pyramid that the input was made with.
+            test (bool): Use the pyramid's test rules and ranges.
 
         Raises:
             ValueError: If ``scale_factor`` or ``ori_shape`` is missing or malformed.
@@ -54,10 +56,10 @@ class LevelRange:
         """Which boxes have a size in range.
 
         Args:
-            boxes: Shape (n, 4), xyxy.
+            boxes (Tensor | BaseBoxes): Shape (n, 4), xyxy.
 
         Returns:
-            Bool tensor of shape (n,). False for boxes that are turned inside out or NaN.
+            Tensor: Bool tensor of shape (n,). False for boxes that are turned inside out or NaN.
         """
         # Areas of half precision boxes would overflow.
         wh = get_box_tensor(boxes).detach().double().reshape(-1, 4)
@@ -75,13 +77,14 @@ def levels_of_input(
     """Levels that an input belongs to, and its scale.
 
     Args:
-        metainfo: A data sample's metainfo, with ``scale_factor`` (w, h) and ``ori_shape`` (h, w) of
-            the whole image.
-        pyramid: The pyramid that the input was made with.
-        test: Use the pyramid's test rules.
+        metainfo (dict): A data sample's metainfo, with ``scale_factor`` (w, h) and ``ori_shape``
+            (h, w) of the whole image.
+        pyramid (ScalePyramid): The pyramid that the input was made with.
+        test (bool): Use the pyramid's test rules.
 
     Returns:
-        The levels, as by :meth:`ScalePyramid.levels_at`, and input pixels per original pixel.
+        tuple[tuple[int, ...], float]: The levels, as by :meth:`ScalePyramid.levels_at`, and input
+        pixels per original pixel.
 
     Raises:
         ValueError: If ``scale_factor`` or ``ori_shape`` is missing or malformed.

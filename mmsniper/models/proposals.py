@@ -12,15 +12,15 @@ from mmdet.models.detectors import RPN
 from mmengine.structures import InstanceData
 from torch import nn
 
-from .autofocus import AutoFocus
+from mmsniper.models.autofocus import AutoFocus
 
 
 def proposal_head(model: nn.Module) -> nn.Module:
     """The part of a detector that proposes regions.
 
     Args:
-        model: A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``, in an
-            ``AutoFocus`` or not.
+        model (nn.Module): A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``, in
+            an ``AutoFocus`` or not.
 
     Raises:
         ValueError: If it has none, or one whose boxes are the same for every image (Sparse R-CNN).
@@ -46,12 +46,12 @@ def propose(model: nn.Module, batch: Mapping[str, Any]) -> list[InstanceData]:
     How many there are, and their NMS, are those of its ``test_cfg.rpn``.
 
     Args:
-        model: A detector with a :func:`proposal_head`, in evaluation mode.
-        batch: ``inputs`` and ``data_samples``, as a data loader gives them.
+        model (nn.Module): A detector with a :func:`proposal_head`, in evaluation mode.
+        batch (dict): ``inputs`` and ``data_samples``, as a data loader gives them.
 
     Returns:
-        For each input ``bboxes`` (n, 4), xyxy in the input's pixels, and ``scores`` (n,),
-        descending.
+        list[InstanceData]: For each input ``bboxes`` (n, 4), xyxy in the input's pixels, and
+        ``scores`` (n,), descending.
     """
     data = model.data_preprocessor(batch, training=False)
     features = model.extract_feat(data['inputs'])

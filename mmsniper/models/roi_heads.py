@@ -15,9 +15,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
-
-from .assigners import append_invalid, split_ignored
-from .level_range import LevelRange
+from mmsniper.models.assigners import append_invalid, split_ignored
+from mmsniper.models.level_range import LevelRange
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
 _FOREGROUND_IOU = 0.5
@@ -27,14 +26,14 @@ def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetD
     """The sample as R-CNN sees it: invalid objects take part in assignment (SNIPER section 3).
 
     Args:
-        sample: With ``gt_instances`` (valid objects) and ``ignored_instances`` (see
+        sample (DetDataSample): With ``gt_instances`` (valid objects) and ``ignored_instances`` (see
             :func:`~mmsniper.models.assigners.split_ignored`). Left as it is.
-        level_range: Sizes that count in this input.
+        level_range (LevelRange): Sizes that count in this input.
 
     Returns:
-        A copy that shares the data. Its ``gt_instances`` are the valid objects followed by the
-        invalid ones, with ``level_range`` and ``num_valid`` in their metainfo; only ignore
-        regions remain in ``ignored_instances``.
+        DetDataSample: A copy that shares the data. Its ``gt_instances`` are the valid objects
+        followed by the invalid ones, with ``level_range`` and ``num_valid`` in their metainfo; only
+        ignore regions remain in ``ignored_instances``.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
@@ -69,9 +68,10 @@ class InRangeSampler:
     to the wrapped sampler.
 
     Args:
-        sampler: Any of MMDetection's bbox samplers.
-        adopt_orphans: Also keep proposals with an IoU of at least 0.5 with an *adopted* object,
-            one that is valid although it is out of range (see ``ScalePyramid``). Default: False.
+        sampler (Any): Any of MMDetection's bbox samplers.
+        adopt_orphans (bool): Also keep proposals with an IoU of at least 0.5 with an *adopted*
+            object, one that is valid although it is out of range (see ``ScalePyramid``). Defaults
+            to False.
     """
 
     def __init__(self, sampler: Any, adopt_orphans: bool = False) -> None:
@@ -88,12 +88,13 @@ class InRangeSampler:
         """Sample from the proposals in range.
 
         Args:
-            assign_result: Assignment of the n proposals; the ignored ones are changed in place.
-            pred_instances: With ``priors``, shape (n, 4), in the input's pixels.
-            gt_instances: As made by :func:`with_invalid_objects`.
+            assign_result (AssignResult): Assignment of the n proposals; the ignored ones are
+                changed in place.
+            pred_instances (InstanceData): With ``priors``, shape (n, 4), in the input's pixels.
+            gt_instances (InstanceData): As made by :func:`with_invalid_objects`.
 
         Returns:
-            What the wrapped sampler returns.
+            SamplingResult: What the wrapped sampler returns.
         """
         level_range, num_valid = gt_instances.level_range, gt_instances.num_valid
         gt_in_range = level_range.contains(gt_instances.bboxes)
@@ -129,7 +130,8 @@ class SNIPERRoIMixin:
 
     Args:
         *args: As for the head.
-        pyramid: The config's pyramid, see :class:`~mmsniper.chips.pyramid.ScalePyramid`.
+        pyramid (ScalePyramid | dict): The config's pyramid, see
+            :class:`~mmsniper.chips.pyramid.ScalePyramid`.
         **kwargs: As for the head.
 
     Example:
@@ -162,12 +164,12 @@ class SNIPERRoIMixin:
         """Losses of the head on the proposals in range.
 
         Args:
-            x: Feature maps, each of shape (N, C, H, W).
-            rpn_results_list: Proposals of each input, in its pixels.
-            batch_data_samples: Ground truth of each input; left as it is.
+            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
+            rpn_results_list (InstanceList): Proposals of each input, in its pixels.
+            batch_data_samples (SampleList): Ground truth of each input; left as it is.
 
         Returns:
-            The head's losses.
+            dict[str, Tensor]: The head's losses.
 
         Raises:
             ValueError: If a sample's metainfo lacks ``scale_factor`` or ``ori_shape``.

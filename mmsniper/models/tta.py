@@ -12,21 +12,20 @@ from mmengine.config import Config
 from torch import nn
 
 from mmsniper.chips.pyramid import ScalePyramid
-
-from .level_range import LevelRange
+from mmsniper.models.level_range import LevelRange
 
 
 def keep_in_test_range(view: DetDataSample, pyramid: ScalePyramid) -> DetDataSample:
     """Drop the detections whose size is out of the test range of the view's level.
 
     Args:
-        view: Predictions on one view (a level of the pyramid, flipped or not) of an image, with
-            ``pred_instances.bboxes`` in original pixels and ``scale_factor`` and ``ori_shape`` in
-            the metainfo. Left as it is.
-        pyramid: The pyramid that the views were made with.
+        view (DetDataSample): Predictions on one view (a level of the pyramid, flipped or not) of an
+            image, with ``pred_instances.bboxes`` in original pixels and ``scale_factor`` and
+            ``ori_shape`` in the metainfo. Left as it is.
+        pyramid (ScalePyramid): The pyramid that the views were made with.
 
     Returns:
-        A copy of the view without those detections.
+        DetDataSample: A copy of the view without those detections.
     """
     in_range = LevelRange.of_input(view.metainfo, pyramid, test=True).in_original_pixels()
     kept = view.new()
@@ -43,11 +42,12 @@ class SNIPERTTAModel(DetTTAModel):
     mask head is taken off, as there is no merging of masks.
 
     Args:
-        pyramid: The config's pyramid, see :class:`~mmsniper.chips.pyramid.ScalePyramid`.
-        tta_cfg: ``nms`` and ``max_per_img`` of the merge.
-        view_test_cfg: Merged into the detector's ``test_cfg`` while views are tested. The merge
-            can only choose among what the views return, and a view's cap on detections counts
-            those that its level then drops. Default: None, the detector's own.
+        pyramid (ScalePyramid | dict): The config's pyramid, see
+            :class:`~mmsniper.chips.pyramid.ScalePyramid`.
+        tta_cfg (dict): ``nms`` and ``max_per_img`` of the merge.
+        view_test_cfg (dict | None): Merged into the detector's ``test_cfg`` while views are tested.
+            The merge can only choose among what the views return, and a view's cap on detections
+            counts those that its level then drops. Defaults to None, the detector's own.
         **kwargs: ``module``, the detector (filled in by ``tools/test.py --tta``), and
             ``data_preprocessor``, as in ``DetTTAModel``.
 

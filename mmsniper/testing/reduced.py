@@ -37,7 +37,7 @@ _FIXED_CHANNELS = 256
 _PARTS = (
     'backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'encoder', 'decoder',
     'positional_encoding', 'dn_cfg',
-)  # fmt: skip
+)
 _ROI_PARTS = ('bbox_roi_extractor', 'mask_roi_extractor', 'bbox_head', 'mask_head')
 _AUTOFOCUS_PARTS = ('detector', 'focus_head', 'tta_cfg', 'view_test_cfg')
 _OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid')
@@ -48,15 +48,16 @@ class ReducedSize:
     """How small the parts of a detector become. Nothing is made larger than it was but channels.
 
     Args:
-        base_channels: Channels of the first stage of a ResNet (64 in full); other backbones are
-            thinned in proportion. Defaults to 8.
-        channels: Channels of neck, heads and transformer (256 in full), a multiple of 8. Defaults
-            to 32. DINO and the two-stage Deformable DETR always have 256.
-        fc_channels: Of the hidden layers of box heads and feed-forward networks. Defaults to 64.
-        convs: Stacked convolutions of dense and mask heads, at most. Defaults to 2.
-        layers: Layers of an encoder or decoder, at most. Defaults to 2.
-        proposals: Proposals of an image, at most. Defaults to 100.
-        queries: Queries of a set-prediction detector, at most. Defaults to 50.
+        base_channels (int): Channels of the first stage of a ResNet (64 in full); other backbones
+            are thinned in proportion. Defaults to 8.
+        channels (int): Channels of neck, heads and transformer (256 in full), a multiple of 8.
+            Defaults to 32. DINO and the two-stage Deformable DETR always have 256.
+        fc_channels (int): Of the hidden layers of box heads and feed-forward networks. Defaults to
+            64.
+        convs (int): Stacked convolutions of dense and mask heads, at most. Defaults to 2.
+        layers (int): Layers of an encoder or decoder, at most. Defaults to 2.
+        proposals (int): Proposals of an image, at most. Defaults to 100.
+        queries (int): Queries of a set-prediction detector, at most. Defaults to 50.
 
     Raises:
         ValueError: If a size is not a positive integer, or ``channels`` not a multiple of 8.
@@ -91,9 +92,9 @@ def reduced(cfg: Config, size: ReducedSize | None = None, unfreeze: bool = False
     Data, pipelines, pyramid, losses and schedule stay as they are.
 
     Args:
-        cfg: Any detector's config, stock or SNIPER. Left as it is.
-        size: How small. Defaults to ``ReducedSize()``.
-        unfreeze: Train what the config freezes in the backbone, BatchNorm included: without
+        cfg (Config): Any detector's config, stock or SNIPER. Left as it is.
+        size (ReducedSize | None): How small. Defaults to ``ReducedSize()``.
+        unfreeze (bool): Train what the config freezes in the backbone, BatchNorm included: without
             pre-trained weights there is nothing worth freezing. Defaults to False.
 
     Raises:
@@ -160,7 +161,7 @@ def _check_parts(of: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = sorted(
         key for key, value in of.items()
         if isinstance(value, Mapping) and key not in (*known, *_OTHERS)
-    )  # fmt: skip
+    )
     if unknown:
         raise ValueError(
             f'{of["type"]} has the parts {unknown}, for which reduced() has no rule; it has rules '

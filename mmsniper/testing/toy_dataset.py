@@ -23,7 +23,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .toy_scenes import CLASSES, SPLITS, ToyObject, ToyScene, plan_scene, render_scene
+from mmsniper.testing.toy_scenes import (
+    CLASSES,
+    SPLITS,
+    ToyObject,
+    ToyScene,
+    plan_scene,
+    render_scene,
+)
 
 # Raised when a change of the scenes makes data sets of the same arguments differ.
 GENERATOR_VERSION = 1
@@ -85,12 +92,11 @@ def make_toy_dataset(out_dir: str | os.PathLike, spec: ToyDatasetSpec | None = N
     Args:
         out_dir (str | os.PathLike): Directory of the data set.
         spec (ToyDatasetSpec, optional): What to make. Defaults to ``ToyDatasetSpec()``.
-        processes (int, optional): Worker processes; the files do not depend on it. Defaults to
-            the number of cores that this process may use.
-        overwrite (bool): Replace a toy data set that was made from another spec. Defaults to
-            False.
-        progress (Callable, optional): Wraps the iterable of finished images; called with it and
-            its length, e.g. ``lambda it, n: tqdm(it, total=n)``. Defaults to None.
+        processes (int, optional): Worker processes; the files do not depend on it. Defaults to the
+            number of cores that this process may use.
+        overwrite (bool): Replace a toy data set that was made from another spec. Defaults to False.
+        progress (Callable, optional): Wraps the iterable of finished images; called with it and its
+            length, e.g. ``lambda it, n: tqdm(it, total=n)``. Defaults to None.
 
     Returns:
         dict[str, Path]: Annotation file of each split.

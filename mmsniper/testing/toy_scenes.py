@@ -279,8 +279,8 @@ def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800,
         seed (int): Seed of the data set.
         split (str): One of :data:`SPLITS`: splits share no scene.
         index (int): Index of the scene in its split.
-        sides (tuple[int, int]): Least and largest side of the image, px; width and height are
-            drawn independently. Defaults to (800, 1200).
+        sides (tuple[int, int]): Least and largest side of the image, px; width and height are drawn
+            independently. Defaults to (800, 1200).
 
     Returns:
         ToyScene: The plan; the same for the same arguments, whatever was planned before.

@@ -1,10 +1,10 @@
 """Pictures of chips and detections, from plain arrays to PNG files."""
 
-from .chips import CROWD, INVALID, VALID, ChipView, boxes_in_chips, draw_chips
-from .detections import draw_detections, match_detections
-from .figure import save_figure
-from .focus import draw_focus, draw_focus_curve
-from .sizes import draw_sizes
+from mmsniper.visualization.chips import CROWD, INVALID, VALID, ChipView, boxes_in_chips, draw_chips
+from mmsniper.visualization.detections import draw_detections, match_detections
+from mmsniper.visualization.figure import save_figure
+from mmsniper.visualization.focus import draw_focus, draw_focus_curve
+from mmsniper.visualization.sizes import draw_sizes
 
 __all__ = [
     'CROWD', 'INVALID', 'VALID', 'ChipView', 'boxes_in_chips', 'draw_chips', 'draw_detections',

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips import NEGATIVE, POSITIVE, ScalePyramid
-
-from .figure import (
+from mmsniper.visualization.figure import (
     BAD,
     GOOD,
     IGNORED,
@@ -113,8 +112,8 @@ def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, lev
         proposal_levels (np.ndarray): (k,) level at which no chip encloses it; a proposal occurs
             once for each such level. Defaults to none.
         views (Sequence[ChipView]): The chips as the network sees them. Defaults to none.
-        max_views (int): Draw at most this many views, spread over the levels, and half of them
-            of negative chips if there are so many. Defaults to 12.
+        max_views (int): Draw at most this many views, spread over the levels, and half of them of
+            negative chips if there are so many. Defaults to 12.
         title (str): Above the picture. Defaults to ''.
 
     Returns:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from .figure import (
+from mmsniper.visualization.figure import (
     BAD,
     GOOD,
     IGNORED,

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
-from mmsniper.files import replacing
+from mmsniper.utils.files import replacing
 
 DPI = 120
 MAX_SIDE = 1600

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips.focus import FocusMap
-
-from .figure import (
+from mmsniper.visualization.figure import (
     as_boxes,
     check_image,
     draw_boxes,

@@ -13,8 +13,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from mmsniper.chips import GOOD, AnnotationTable, ScalePyramid, describe_rule, network_sizes
-
-from .figure import level_colour, new_figure
+from mmsniper.visualization.figure import level_colour, new_figure
 
 _BINS = 64
 _GREY = '#7d8796'

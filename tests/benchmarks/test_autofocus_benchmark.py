@@ -30,7 +30,7 @@ def scene(tmp_path):
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
 
-    from mmsniper.mixins import load_config
+    from mmsniper.convert import load_config
 
     register_all_modules(init_default_scope=True)
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def scene(tmp_path):
         images=[dict(id=7, file_name='1.jpg', width=240, height=160)],
         categories=[dict(id=i, name=name) for i, name in enumerate(classes, start=11)],
         annotations=[dict(id=1, image_id=7, category_id=11, bbox=[20, 30, 20, 20], area=400,
-                          iscrowd=0)])  # fmt: skip
+                          iscrowd=0)])
     (tmp_path / 'annotations/val.json').write_text(json.dumps(truth))
     config = tmp_path / 'config.py'
     base = ROOT / 'configs/autofocus/faster_rcnn_r18_autofocus_toy.py'

@@ -37,7 +37,7 @@ def test_a_preset_runs_as_it_is_unless_told_otherwise(script):
 
     changed = script.preset_of(script.parse_args(
         ['bccd', '--pixels', '1e6', '--seeds', '5', '--threads', '2', '--cfg-options', 'a.b=3'])
-    ).comparison  # fmt: skip
+    ).comparison
     assert changed.configs == preset.comparison.configs
     assert (changed.pixels, changed.seeds, changed.threads) == (1e6, (5,), 2)
     assert changed.options == {'a.b': 3}
@@ -80,7 +80,7 @@ def test_json_and_table_are_written(script, tmp_path, monkeypatch):
             name, config, 1.0, tuple(
                 module.TrainingRun(config, 2, seed, work_dir / f'{name}{seed}', root)
                 for seed in comparison.seeds))
-            for name, config in comparison.configs.items()]  # fmt: skip
+            for name, config in comparison.configs.items()]
 
     def execute_all(contestants, jobs, console):
         for run in (run for c in contestants for run in c.runs):

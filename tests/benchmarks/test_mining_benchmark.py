@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmsniper.engine import NegativeChipMiner
+from mmsniper.mining import NegativeChipMiner
 from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from harness.training_run import COSTS, METRICS, TRAIN, train_result
 from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
@@ -21,7 +22,6 @@ from mmsniper.chips import (
     plan_negative_chips,
 )
 from mmsniper.testing import comparison
-from mmsniper.testing.training_run import COSTS, METRICS, TRAIN, train_result
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -198,7 +198,7 @@ def pool():
     return NegativeChipPool(
         pyramid, np.array(['1.jpg']), table.width, table.height, found.chips, found.held,
         found.statistics, np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros((0, 4), np.float32),
-    )  # fmt: skip
+    )
 
 
 def fake_execute(order):
@@ -245,7 +245,7 @@ def result(script, tmp_path_factory):
         script.main([
             'toy', '--seeds', '0', '1', '--pixels', '4.4e6', '--jobs', '1',
             '--work-dir', 'work', '--out-dir', 'out', '--cfg-options', *write_data(folder),
-        ])  # fmt: skip
+        ])
     out = folder / 'out' / 'negatives_toy.json'
     return json.loads(out.read_text()), out.with_suffix('.md').read_text(), order
 

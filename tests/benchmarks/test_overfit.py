@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
-from mmsniper.mixins import load_config
+from harness.training_run import METRICS, RunError
+from mmsniper.convert import load_config
 from mmsniper.testing import comparison
 from mmsniper.testing.reduced import reduced
-from mmsniper.testing.training_run import METRICS, RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +64,7 @@ def coco(numbers, crowded=()):
                 id=len(annotations) + 1, image_id=image, category_id=i + 1,
                 bbox=[5.0, 5.0, side, side], area=side**2,
                 iscrowd=int(image in crowded and i == 0),
-            ))  # fmt: skip
+            ))
     images = [dict(id=i, file_name=f'{i}.jpg', width=320, height=200) for i in numbers]
     return dict(images=images, annotations=annotations, categories=[])
 
@@ -142,7 +142,7 @@ def test_the_written_config_trains(script, data, tmp_path, monkeypatch):
         'work_dir': str(tmp_path / 'work'), 'train_dataloader.num_workers': 0,
         'train_dataloader.persistent_workers': False, 'train_cfg.val_begin': 2,
         'val_dataloader.num_workers': 0, 'val_dataloader.persistent_workers': False,
-    })  # fmt: skip
+    })
     monkeypatch.setattr(Config, 'pretty_text', '')  # takes longer than the training
     runner = Runner.from_cfg(written)
     runner.train()
@@ -172,11 +172,11 @@ def fake_execute_all(ap50s, losses=(4.0, 2.0)):
             run.work_dir.mkdir(parents=True)
             checkpoint(run.checkpoint, [losses[0]] * 20 + [losses[1]] * 20)
             train = dict(epochs=1, iterations=40, train_pixels=2e6, train_seconds=90.0,
-                         train_cpu_seconds=60.0)  # fmt: skip
+                         train_cpu_seconds=60.0)
             for stage, content in (
                 ('train', train), ('test', dict.fromkeys(METRICS, 0.25)),
                 ('tta', {**dict.fromkeys(METRICS, 0.125), 'AP50': ap50s[item.name]}),
-            ):  # fmt: skip
+            ):
                 run.result_file(stage).write_text(json.dumps(content))
         if None in ap50s.values():
             raise RunError('out of luck')
@@ -189,7 +189,7 @@ def run_script(script, data, tmp_path, *argv):
     script.main([
         *argv, '--images', '2', '--epochs', '1', '--ann-file', str(ann_file), '--img-dir',
         str(img_dir), '--work-dir', str(tmp_path / 'work'), '--out-dir', str(tmp_path / 'out'),
-    ])  # fmt: skip
+    ])
     return json.loads((tmp_path / 'out' / 'overfit.json').read_text())
 
 
@@ -227,7 +227,7 @@ def test_a_family_that_breaks_does_not_hide_the_others(script, data, tmp_path, m
 @pytest.mark.usefixtures('_uncounted')
 def test_a_finished_family_is_not_trained_again(script, data, tmp_path):
     args = script.parse_args(['fcos', '--images', '2', '--epochs', '1', '--ann-file',
-                              str(data[0]), '--img-dir', str(data[1])])  # fmt: skip
+                              str(data[0]), '--img-dir', str(data[1])])
     (before,), (again,) = (script.plan_families(args, tmp_path)[0].runs for _ in range(2))
     assert before.work_dir == again.work_dir
     args.epochs = 2

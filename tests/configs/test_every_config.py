@@ -20,8 +20,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmsniper.mixins import load_config
-from mmsniper.mixins.data import read_datasets
+from mmsniper.convert import load_config
+from mmsniper.convert.data import read_datasets
 from mmsniper.testing.reduced import reduced
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -29,14 +29,14 @@ FRAGMENTS = ('_base_', 'mixins')
 PATHS = sorted(
     str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')
     if path.relative_to(CONFIGS).parts[0] not in FRAGMENTS
-)  # fmt: skip
+)
 
 WIDTH, HEIGHT = 300, 240
 # Of 17 to 150 px, so that there is something at every level; the last is a crowd, or difficult.
 BOXES = np.array([
     (10, 10, 28, 26), (40, 12, 84, 50), (100, 10, 170, 74), (190, 10, 290, 110), (10, 90, 170, 230),
     (200, 130, 280, 220),
-])  # fmt: skip
+])
 MOVES = ((0, 0), (4, 3), (-6, 6))
 TRAIN, VAL, EMPTY = ('a', 'b', 'c'), ('d',), 'empty'
 
@@ -103,7 +103,7 @@ def small(request, tmp_path):
     """The config at reduced size, with made-up data in place of its own."""
     cfg = reduced(load_config(CONFIGS / request.param))
     roots = {data.data_root for part in ('train', 'val', 'test')
-             for data in read_datasets(cfg[f'{part}_dataloader'].dataset)}  # fmt: skip
+             for data in read_datasets(cfg[f'{part}_dataloader'].dataset)}
     cfg = Config(moved(cfg.to_dict(), roots, tmp_path))
     for part in ('train', 'val', 'test'):
         loader = cfg[f'{part}_dataloader']
@@ -112,7 +112,7 @@ def small(request, tmp_path):
             make_images(data, (*TRAIN, EMPTY) if part == 'train' else VAL)
     cfg.train_dataloader.batch_size = 2 if 'num_queries' in cfg.model else 4
     cfg.update(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name, launcher='none',
-               randomness=dict(seed=0))  # fmt: skip
+               randomness=dict(seed=0))
     return cfg
 
 
@@ -170,13 +170,13 @@ def coco_annotations(names, classes):
                 id=len(annotations) + 1, image_id=i + 1, category_id=j % len(classes) + 1,
                 bbox=[x1, y1, w, h], area=w * h, iscrowd=int(crowd),
                 segmentation=dict(size=[HEIGHT, WIDTH], counts=columns) if crowd else outline,
-            ))  # fmt: skip
+            ))
     return dict(
         images=[dict(id=i + 1, file_name=f'{name}.jpg', width=WIDTH, height=HEIGHT)
                 for i, name in enumerate(names)],
         annotations=annotations,
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(classes)],
-    )  # fmt: skip
+    )
 
 
 def voc_annotation(boxes, classes):

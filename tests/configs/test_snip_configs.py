@@ -46,7 +46,7 @@ def test_the_toy_config_trains_on_whole_images_at_every_level(tmp_path):
         # Nothing is tested here.
         'val_dataloader': None, 'val_cfg': None, 'val_evaluator': None,
         'test_dataloader': None, 'test_cfg': None, 'test_evaluator': None,
-    })  # fmt: skip
+    })
     runner = Runner.from_cfg(cfg)
     np.random.seed(0)
     shapes, invalid = set(), 0

@@ -8,8 +8,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from harness.pixel_budget import pixels_per_epoch
 from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
-from mmsniper.testing.pixel_budget import pixels_per_epoch
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SNIPER = CONFIGS / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
@@ -42,13 +42,13 @@ def load(path, toy_root, work_dir):
         'train_cfg.max_epochs': 1,
         **{f'{part}_dataloader.{key}': value for part in ('train', 'val', 'test')
            for key, value in (('num_workers', 0), ('persistent_workers', False))},
-    })  # fmt: skip
+    })
     return cfg
 
 
 def test_both_configs_train_the_same_detector():
     sniper, single = (deepcopy(Config.fromfile(path).model.to_dict())
-                      for path in (SNIPER, SINGLE_SCALE))  # fmt: skip
+                      for path in (SNIPER, SINGLE_SCALE))
     assert sniper['roi_head'].pop('type') == 'SNIPERRoIHead'
     assert single['roi_head'].pop('type') == 'StandardRoIHead'
     sniper['roi_head'].pop('pyramid')

@@ -105,7 +105,7 @@ def test_chips_come_from_the_image_of_their_year(dataset, make_sampler):
 
 
 def test_the_stock_filter_would_ignore_small_objects():
-    """The reason to leave bbox_min_size out (mmsniper.mixins does)."""
+    """The reason to leave bbox_min_size out (mmsniper.convert does)."""
     cfg = get_config('mmdet::_base_/datasets/voc0712.py')
     assert [d.filter_cfg.bbox_min_size for d in cfg.train_dataloader.dataset.dataset.datasets] == [
         32, 32]

@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmsniper.chips import NEGATIVE, NegativeChipPool
-from mmsniper.engine import NegativeChipHook, NegativeChipMiner, negative_chip_hook
+from mmsniper.engine import NegativeChipHook, negative_chip_hook
+from mmsniper.mining import NegativeChipMiner
 
 # Of the small images of conftest.py: how many, and which have no objects.
 NUM_IMAGES, EMPTY = 8, (3, 6)

@@ -67,7 +67,7 @@ def test_the_proposal_head_of_an_rpn_is_the_only_head_that_it_has(detector):
 @pytest.mark.parametrize(('name', 'what'), [
     ('RetinaNet', 'no rpn_head'), ('FastRCNN', 'no rpn_head'),
     ('SparseRCNN', 'learned boxes for an rpn_head'),
-])  # fmt: skip
+])
 def test_says_what_is_missing_and_what_to_do_instead(build, name, what):
     cfg = get_config(OTHERS[name]).model
     cfg.backbone.update(depth=18, base_channels=8, init_cfg=None)

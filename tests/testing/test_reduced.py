@@ -32,7 +32,7 @@ DINO = 'dino/dino-4scale_r50_8xb2-12e_coco'
 ALL = (
     RETINANET, MASK_RCNN, CASCADE, DCN, DILATED_C5, FCOS, ATSS, RTMDET, DETR, TWO_STAGE_DETR, DINO,
     'rpn/rpn_r101_fpn_1x_coco', 'gfl/gfl_r50_fpn_1x_coco', 'pafpn/faster-rcnn_r50_pafpn_1x_coco',
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -61,7 +61,7 @@ def inputs(with_masks):
         sample = DetDataSample(metainfo=dict(**shape, pad_shape=(96, 96)))
         sample.gt_instances = InstanceData(
             bboxes=torch.tensor([[10.0, 10.0, 60.0, 70.0]]), labels=torch.tensor([3])
-        )  # fmt: skip
+        )
         if with_masks:
             sample.gt_instances.masks = BitmapMasks(mask, 96, 96)
         samples.append(sample)
@@ -102,7 +102,7 @@ def test_a_mobilenet_tells_the_neck_its_channels():
         dict(type='MobileNetV2', out_indices=(0, 6)),
     ],
     ids=lambda backbone: backbone['type'],
-)  # fmt: skip
+)
 def test_the_neck_is_told_what_the_backbone_gives_out(backbone):
     cfg = stock(RETINANET)
     cfg.model.backbone = backbone
@@ -136,7 +136,7 @@ def test_a_detector_within_another_is_reduced_and_a_branch_of_its_maps_fits():
     cfg.model = dict(
         type='AutoFocus', detector=cfg.model, focus_head=dict(in_channels=256, feat_channels=256),
         view_test_cfg=dict(nms_pre=9000),
-    )  # fmt: skip
+    )
     model = reduced(cfg).model
     assert model.detector == reduced(stock(RETINANET)).model
     assert model.focus_head == dict(in_channels=32, feat_channels=32)
@@ -177,7 +177,7 @@ def test_proposals_are_few_in_training_test_and_tta():
     cfg.tta_model = dict(view_test_cfg=dict(rpn=dict(nms_pre=9000, max_per_img=1000)))
     cfg = reduced(cfg, ReducedSize(proposals=30))
     for part in (cfg.model.train_cfg.rpn_proposal, cfg.model.test_cfg.rpn,
-                 cfg.tta_model.view_test_cfg.rpn):  # fmt: skip
+                 cfg.tta_model.view_test_cfg.rpn):
         assert (part.nms_pre, part.max_per_img) == (150, 30)
     assert cfg.model.test_cfg.rcnn == stock(MASK_RCNN).model.test_cfg.rcnn
 

@@ -76,7 +76,7 @@ def run(folder, *command, **env):
     done = subprocess.run(
         [str(part) for part in command], cwd=folder, env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -270,7 +270,7 @@ def test_several_machines_meet_where_the_environment_says(tmp_path, spy):
     assert '--nproc_per_node=8' in words
     assert words[-6:] == [
         str(TOOLS / 'test.py'), 'c.py', 'x.pth', '--launcher', 'pytorch', '--tta'
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_slurm_gets_mmdetections_arguments(tmp_path, spy, script, arguments):
         '-p', 'part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',
         '--cpus-per-task=5', '--kill-on-bad-exit=1', '--quiet', '--time=5', 'py', '-u',
         *[word.format(tools=TOOLS) for word in arguments],
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

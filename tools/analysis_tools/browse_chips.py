@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
 from mmsniper.chips.negative_pool import shown_images
+from mmsniper.convert import load_config
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
 from mmsniper.engine.negative_chip_hook import POOL_FILE
-from mmsniper.mixins import load_config
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView, draw_chips, save_figure
 
 CUTTING = ('ChipSampler', 'ScaleRangeFilter')
@@ -221,8 +221,8 @@ def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.i
     Args:
         plan (ChipPlan): All chips; an image without any is not chosen.
         proposals (ChipPlan): See :class:`Negatives`.
-        num (int): Number of images. First come those with negative chips and proposals, then
-            those with either.
+        num (int): Number of images. First come those with negative chips and proposals, then those
+            with either.
     """
     images = np.unique(plan.image)
     shows = (np.isin(images, plan.image[plan.kind == NEGATIVE]).astype(int)

@@ -22,7 +22,7 @@ from mmsniper.chips import (
     plan_statistics,
     shown_area,
 )
-from mmsniper.files import write_json
+from mmsniper.utils.files import write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmsniper.compat import allow_checkpoint_globals
-from mmsniper.files import write_json
-from mmsniper.mixins import load_config
+from mmsniper.convert import load_config
 from mmsniper.models.autofocus import step_thresholds
+from mmsniper.utils.compat import allow_checkpoint_globals
+from mmsniper.utils.files import write_json
 from mmsniper.visualization import draw_focus_curve, save_figure
 
 THRESHOLDS = ('0', '0.02', '0.05', '0.1', '0.2', '0.3', '0.5', '0.7')
@@ -43,7 +43,7 @@ class SeenHook(Hook):
     """Counts what an AutoFocus has seen, and the time that it took.
 
     Args:
-        advance: Called with the number of images after each batch.
+        advance (Callable[[int], None]): Called with the number of images after each batch.
     """
 
     def __init__(self, advance: Callable[[int], None]) -> None:

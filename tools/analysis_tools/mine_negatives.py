@@ -32,14 +32,14 @@ from rich.table import Table
 from torch import nn
 
 from mmsniper.chips import NegativeChipPool
-from mmsniper.compat import use_gloo_without_gpu
+from mmsniper.convert import load_config
+from mmsniper.convert.data import type_name
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
-from mmsniper.engine import NegativeChipMiner
-from mmsniper.engine.mining import stored_pool
-from mmsniper.mixins import load_config
-from mmsniper.mixins.data import type_name
+from mmsniper.mining import NegativeChipMiner
+from mmsniper.mining.miner import stored_pool
 from mmsniper.models.proposals import proposal_head
+from mmsniper.utils.compat import use_gloo_without_gpu
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -141,9 +141,9 @@ def with_chips(config: dict[str, Any], pyramid: Any) -> dict[str, Any]:
     """Change a data set's config so that windows can be cut out of its images.
 
     Args:
-        config: Anything that ends in a ``ChipDataset`` stays as it is; whatever else reads images
-            is wrapped in one.
-        pyramid: The pyramid, or its config.
+        config (dict): Anything that ends in a ``ChipDataset`` stays as it is; whatever else reads
+            images is wrapped in one.
+        pyramid (Any): The pyramid, or its config.
     """
     if type_name(config) == 'ChipDataset':
         return config
@@ -159,7 +159,7 @@ def with_chips(config: dict[str, Any], pyramid: Any) -> dict[str, Any]:
         pipeline = [
             *(load or [{'type': 'LoadImageFromFile'}]),
             {'type': 'ChipSampler', 'pyramid': pyramid}, {'type': 'PackDetInputs'},
-        ]  # fmt: skip
+        ]
     return {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline}
 
 

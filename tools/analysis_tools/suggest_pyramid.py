@@ -28,7 +28,7 @@ from mmsniper.chips import (
     shown_area,
     suggest_pyramid,
 )
-from mmsniper.files import write_text
+from mmsniper.utils.files import write_text
 
 USUAL = (1333, 800)  # MMDetection's scale for whole images
 

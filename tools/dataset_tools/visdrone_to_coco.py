@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from mmsniper.files import write_text
+from mmsniper.utils.files import write_text
 
 SPLITS = {
     'train': 'VisDrone2019-DET-train',
@@ -40,7 +40,7 @@ SPLITS = {
 CLASSES = (
     'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus',
     'motor',
-)  # fmt: skip
+)
 CATEGORIES = range(1, len(CLASSES) + 1)
 OF_NO_CLASS = (0, 11)
 

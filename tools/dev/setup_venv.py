@@ -94,7 +94,7 @@ def setup(venv: Path, stack: str, torch: str) -> None:
     say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
     pip(
         venv, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=installed_version(venv, 'torch')
-    )  # fmt: skip
+    )
     say(f'step 2 of 3: {MMCV[stack]} with its compiled operators, and MMDetection')
     install_stack(venv, stack)
     say('step 3 of 3: mmsniper and what its tests need')
@@ -294,7 +294,7 @@ def unpack_source(venv: Path, stack: str, requirement: str, folder: Path) -> Pat
     pip(
         venv, 'download', '--no-deps', '--no-build-isolation', '--no-binary', MMCV[stack],
         '-d', temporary, requirement,
-    )  # fmt: skip
+    )
     shutil.unpack_archive(next(temporary.glob('*.tar.gz')), temporary)
     next(path for path in temporary.iterdir() if path.is_dir()).rename(source)
     shutil.rmtree(temporary)
@@ -308,7 +308,7 @@ def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
         process = subprocess.Popen(
             command, env={**os.environ, **env}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors='replace',
-        )  # fmt: skip
+        )
         for line in process.stdout:
             file.write(line)
             match = re.match(r'\s*\[(\d+)/(\d+)\]', line)

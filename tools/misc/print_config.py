@@ -8,7 +8,7 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmsniper.mixins import load_config
+from mmsniper.convert import load_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

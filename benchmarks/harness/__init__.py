@@ -1,0 +1,1 @@
+"""What the benchmarks and the demo share: trainings on equal pixels, and what is made of them."""

@@ -1,0 +1,371 @@
+"""Compare configs that are trained on the same number of pixels, over several seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from harness.pixel_budget import epochs_for, pixels_per_epoch
+from harness.training_run import (
+    COSTS,
+    METRICS,
+    TRAIN,
+    TTA,
+    RunError,
+    TrainingRun,
+    execute,
+)
+from mmsniper.convert import load_config
+from mmsniper.utils.compat import SUPPORTED
+from mmsniper.version import __version__
+
+# Of a run's time, for the progress bar.
+_WEIGHTS = {TRAIN: 0.8, 'test': 0.07, TTA: 0.13}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Args:
+        configs (dict): Config file of each contestant by its name, as seen from the project's root.
+        pixels (float): Training pixels of each run. Every contestant gets the number of epochs that
+            comes nearest.
+        seeds (tuple): Random seeds; one run for each of every contestant. Defaults to (0, 1, 2).
+        options (dict): Settings that override all configs. Defaults to none.
+        threads (int): Threads of each process. Defaults to 1.
+
+    Raises:
+        ValueError: If there is nothing to compare.
+    """
+
+    configs: Mapping[str, str]
+    pixels: float
+    seeds: tuple[int, ...] = (0, 1, 2)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.configs or not self.seeds:
+            raise ValueError(
+                f'a comparison needs configs and seeds, got {dict(self.configs)} and {self.seeds}'
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f'every seed counts once, got {self.seeds}')
+        if not (self.pixels > 0 and math.isfinite(self.pixels)):
+            raise ValueError(f'pixels must be positive, got {self.pixels!r}')
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One config of a comparison, with its runs.
+
+    Args:
+        name (str): Its name.
+        config (str): Its config file.
+        pixels_per_epoch (float): Pixels of an epoch, as planned.
+        runs (tuple[TrainingRun, ...]): One for each seed.
+    """
+
+    name: str
+    config: str
+    pixels_per_epoch: float
+    runs: tuple[TrainingRun, ...]
+
+
+def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contestant]:
+    """Choose each contestant's number of epochs and its runs' folders.
+
+    A folder's name ends with a digest of the run's settings: with other settings a run is another
+    run, and starts anew.
+
+    Args:
+        comparison (Comparison): What is compared.
+        root (Path): Folder that holds ``tools/`` and that the configs' paths start from.
+        work_dir (Path): Folder of the runs.
+
+    Raises:
+        FileNotFoundError: If a config or its data is not there.
+    """
+    return [
+        plan_contestant(
+            comparison, name,
+            lambda cfg, per_epoch, seed: epochs_for(comparison.pixels, per_epoch), root, work_dir,
+        )
+        for name in comparison.configs
+    ]
+
+
+def plan_contestant(
+    comparison: Comparison,
+    name: str,
+    epochs: Callable[[Config, float, int], int],
+    root: Path,
+    work_dir: Path,
+) -> Contestant:
+    """Plan the runs of one contestant, each with a number of epochs of its own.
+
+    Args:
+        comparison (Comparison): What is compared.
+        name (str): Which of its configs.
+        epochs (Callable): Chooses a run's number of epochs, from the config, the pixels of an epoch
+            and the seed.
+        root (Path): As of :func:`plan_runs`.
+        work_dir (Path): As of :func:`plan_runs`.
+
+    Raises:
+        FileNotFoundError: If the config or its data is not there.
+    """
+    config = comparison.configs[name]
+    cfg = load_config(root / config, comparison.options)
+    try:
+        per_epoch = pixels_per_epoch(cfg)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'the data of {config} is not there: {error}') from None
+    runs = []
+    for seed in comparison.seeds:
+        settings = dict(
+            config=config, max_epochs=epochs(cfg, per_epoch, seed), seed=seed, root=root,
+            tta='tta_model' in cfg, options=comparison.options, threads=comparison.threads,
+        )
+        options = TrainingRun(work_dir=work_dir, **settings).all_options()
+        folder = f'{name}_seed{seed}_{_digest(cfg, options)}'
+        runs.append(TrainingRun(work_dir=work_dir / folder, **settings))
+    return Contestant(name, config, per_epoch, tuple(runs))
+
+
+def _digest(cfg: Config, options: Mapping[str, Any]) -> str:
+    content = json.dumps([cfg.to_dict(), dict(options)], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def execute_all(
+    contestants: Sequence[Contestant], jobs: int, console: Console | None = None
+) -> None:
+    """Do what is left of all runs, several at a time, and show the progress.
+
+    A run that fails does not stop the others. If this process is interrupted, it ends those that
+    it has started.
+
+    Args:
+        contestants (Sequence[Contestant]): From :func:`plan_runs`.
+        jobs (int): How many runs at a time.
+        console (Console, optional): Where to show the progress. Defaults to None, the terminal.
+
+    Raises:
+        RunError: If runs have failed, when all others are finished.
+    """
+    console = console or Console()
+    # Seed by seed, so that the first rows of the table are there early.
+    named = sorted(
+        ((f'{c.name}, seed {run.seed}', i, run) for c in contestants
+         for i, run in enumerate(c.runs)),
+        key=lambda item: item[1],
+    )
+    failures, processes = [], _Processes()
+    columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress, \
+            ThreadPoolExecutor(jobs) as pool:
+        bars = {label: progress.add_task(label, total=1.0) for label, _, _ in named}
+
+        def work(label: str, run: TrainingRun) -> None:
+            def report(stage: str, done: float) -> None:
+                overall = overall_progress(run.stages, stage, done)
+                before = progress.tasks[bars[label]].completed
+                progress.update(bars[label], completed=overall, description=f'{label}: {stage}')
+                # A log file has no bars.
+                if not console.is_terminal and int(10 * overall) > int(10 * before):
+                    console.print(f'{label}: {overall:.0%} ({stage})')
+
+            was_finished = run.finished
+            execute(run, report, processes.add)
+            progress.update(bars[label], description=label)
+            told = 'was finished' if was_finished else 'finished'
+            console.print(f'{label} {told}: {describe(run)}', highlight=False)
+
+        futures = {pool.submit(work, label, run): label for label, _, run in named}
+        try:
+            for future in as_completed(futures):
+                if error := future.exception():
+                    failures.append(f'{futures[future]}: {error}')
+                    console.print(f'{futures[future]} failed', style='red')
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+            raise
+    if failures:
+        raise RunError('\n\n'.join(failures))
+
+
+class _Processes:
+    """The processes that have been started, to end them all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started: list[subprocess.Popen] = []
+        self._ended = False
+
+    def add(self, process: subprocess.Popen) -> None:
+        with self._lock:
+            self._started.append(process)
+            if self._ended:
+                process.terminate()
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            for process in self._started:
+                with suppress(ProcessLookupError):
+                    process.terminate()
+
+
+def overall_progress(stages: Sequence[str], stage: str, done: float) -> float:
+    """How much of a run is done when ``done`` of one of its stages is."""
+    before = sum(_WEIGHTS[s] for s in stages[: stages.index(stage)])
+    return (before + _WEIGHTS[stage] * done) / sum(_WEIGHTS[s] for s in stages)
+
+
+def describe(run: TrainingRun) -> str:
+    """A finished run in one line."""
+    results = run.results()
+    train, test = results[TRAIN], results[run.stages[-1]]
+    return (
+        f'{train["train_pixels"] / 1e6:.1f} Mpx in {train["train_seconds"] / 60:.1f} min, '
+        f'AP {test["AP"]:.3f}, AP small {_number(test["APs"])}'
+    )
+
+
+def summarise(
+    comparison: Comparison, contestants: Sequence[Contestant], description: str = ''
+) -> dict[str, Any]:
+    """Every finished run, and mean and sample standard deviation over the seeds.
+
+    Args:
+        comparison (Comparison): What was compared.
+        contestants (Sequence[Contestant]): Its contestants.
+        description (str): Goes into the result as it is. Defaults to ''.
+
+    Returns:
+        dict: For JSON. It names no paths but the configs'.
+    """
+    return {
+        'description': description,
+        'pixels': comparison.pixels,
+        'seeds': list(comparison.seeds),
+        'options': dict(comparison.options),
+        'threads': comparison.threads,
+        'versions': {'mmsniper': __version__, **_installed()},
+        'contestants': [_summary_of(contestant) for contestant in contestants],
+    }
+
+
+def _summary_of(contestant: Contestant) -> dict[str, Any]:
+    finished = [run for run in contestant.runs if run.finished]
+    runs = [{'seed': run.seed, **run.results()} for run in finished]
+    stages = contestant.runs[0].stages
+    keys = {stage: COSTS if stage == TRAIN else tuple(METRICS) for stage in stages}
+    return {
+        'name': contestant.name,
+        'config': contestant.config,
+        'epochs': contestant.runs[0].max_epochs,
+        'planned_pixels_per_epoch': round(contestant.pixels_per_epoch),
+        'runs': runs,
+        **{
+            statistic: {
+                stage: {key: of(run[stage][key] for run in runs) for key in keys[stage]}
+                for stage in stages
+            }
+            for statistic, of in (('mean', mean), ('std', sample_std))
+        },
+    }
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean; None if there is no value, or if one is None."""
+    values = list(values)
+    return statistics.fmean(values) if values and None not in values else None
+
+
+def sample_std(values: Iterable[float | None]) -> float | None:
+    """Standard deviation of a sample (n - 1); None of fewer than two values, or if one is None."""
+    values = list(values)
+    return statistics.stdev(values) if len(values) > 1 and None not in values else None
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in SUPPORTED:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+COLUMNS = (
+    'config', 'test', 'epochs', 'training Mpx', 'minutes', 'CPU minutes', 'AP', 'AP50',
+    'AP small', 'AP medium', 'AP large', 'AR',
+)
+_SHOWN = ('AP', 'AP50', 'APs', 'APm', 'APl', 'AR')
+
+
+def table_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of a summary's table, under ``COLUMNS``; one row for each contestant and test."""
+    rows = []
+    for entry in summary['contestants']:
+        average, spread = entry['mean'], entry['std']
+        pixels, seconds, cpu = (average[TRAIN][key] for key in COSTS)
+        cost = [_scaled(pixels, 1e6), _scaled(seconds, 60), _scaled(cpu, 60)]
+        for stage in average:
+            if stage == TRAIN:
+                continue
+            metrics = [_number(average[stage][m], spread[stage][m]) for m in _SHOWN]
+            test = 'multi-scale' if stage == TTA else 'single scale'
+            rows.append([entry['name'], test, str(entry['epochs']), *cost, *metrics])
+    return rows
+
+
+def markdown(summary: Mapping[str, Any], title: str, command: str) -> str:
+    """A page with the table of a summary.
+
+    Args:
+        summary (dict): From :func:`summarise`.
+        title (str): Its heading.
+        command (str): The command line that makes it.
+    """
+    lines = [
+        f'# {title}', '', summary['description'], '',
+        f'Each config was trained for the whole number of epochs that comes nearest to '
+        f'{summary["pixels"] / 1e6:.0f} million training pixels (counted before padding), with '
+        f'{summary["threads"]} thread(s) a process. Seeds: '
+        f'{", ".join(map(str, summary["seeds"]))}; the table gives means ± sample standard '
+        f'deviations. Minutes are of the training iterations; how fast the clock ran depends on '
+        f'what else the machine did, CPU minutes less so. AR is COCO\'s, at 100 detections.', '',
+        f'Made by `{command}`.', '',
+        f'| {" | ".join(COLUMNS)} |', f'|{" --- |" * len(COLUMNS)}',
+        *(f'| {" | ".join(row)} |' for row in table_rows(summary)), '',
+    ]
+    return '\n'.join(lines)
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return '-' if value is None else f'{value / unit:.1f}'
+
+
+def _number(value: float | None, spread: float | None = None) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.3f}' if spread is None else f'{value:.3f} ± {spread:.3f}'

@@ -1,0 +1,87 @@
+"""What scripts that compare trainings share: presets and command-line options."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmengine.config import DictAction
+from rich.console import Console
+
+from harness.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A comparison of the project's own, and what is said above its table."""
+
+    title: str
+    description: str
+    comparison: Comparison
+    prepare: Callable[[Console], None] = lambda console: None
+
+
+def add_comparison_options(
+    parser: argparse.ArgumentParser, work_dir: str, out_dir: Path
+) -> None:
+    """Give a parser the options of a comparison.
+
+    Args:
+        parser (argparse.ArgumentParser): Gets ``--pixels``, ``--seeds``, ``--jobs``, ``--threads``,
+            ``--work-dir``, ``--out-dir`` and ``--cfg-options``.
+        work_dir (str): What the help says is the folder of the runs.
+        out_dir (Path): Folder of the results.
+    """
+    parser.add_argument('--pixels', type=float, help="training pixels of each run [the preset's]")
+    parser.add_argument('--seeds', type=int, nargs='+', help='random seeds [0 1 2]')
+    parser.add_argument(
+        '--jobs', type=_at_least_one, default=1, help='runs at a time [%(default)s]'
+    )
+    parser.add_argument(
+        '--threads', type=_at_least_one, default=1, help='threads of a run [%(default)s]'
+    )
+    parser.add_argument('--work-dir', type=Path, help=f'folder of the runs [{work_dir}]')
+    parser.add_argument(
+        '--out-dir', type=Path, default=out_dir,
+        help=f'folder of the two files [{"/".join(out_dir.parts[-2:])}]',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        help='settings that override every config',
+    )
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {value}')
+    return value
+
+
+def with_options(comparison: Comparison, args: argparse.Namespace) -> Comparison:
+    """A comparison with what the command line changes of it."""
+    changes = {
+        'pixels': args.pixels,
+        'seeds': args.seeds and tuple(args.seeds),
+        'options': args.cfg_options,
+        'threads': args.threads,
+    }
+    given = {key: value for key, value in changes.items() if value is not None}
+    return replace(comparison, **given)
+
+
+def noted_command(script: str, argv: Sequence[str]) -> str:
+    """The command that makes a result, without what does not matter to it.
+
+    Args:
+        script (str): Path of the script, as seen from the project's root.
+        argv (Sequence[str]): Its arguments.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    for name in ('--jobs', '--work-dir', '--out-dir'):
+        parser.add_argument(name)
+    _, kept = parser.parse_known_args(argv)
+    return shlex.join(['python', script, *kept])

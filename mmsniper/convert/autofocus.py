@@ -1,0 +1,73 @@
+"""Testing coarse to fine: the detector gets a FocusPixel branch and looks at FocusChips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmsniper.convert.inference import image_loading, use_test_pipeline
+
+# Without a scale_factor the image is seen coarse to fine, see AutoFocus.
+_META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+
+
+def autofocus_model(
+    detector: ConfigDict,
+    pyramid: Mapping[str, Any],
+    tta_model: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> ConfigDict:
+    """The config of an ``AutoFocus`` around a detector.
+
+    The branch has the channels of the neck, and each level's sizes come from the pyramid.
+
+    Args:
+        detector (ConfigDict): The detector's config.
+        pyramid (dict): The scale pyramid's config.
+        tta_model (dict): The config that tests all levels: levels are merged in the same way.
+        options (dict): Arguments of ``AutoFocus``; those of ``focus_head`` are added to the
+            branch's, and ``focus_head=None`` leaves it out.
+
+    Raises:
+        ValueError: If the detector predicts no classes, or the channels are unknown.
+    """
+    if detector.type == 'RPN':
+        raise ValueError('AutoFocus is for detectors, an RPN only proposes: leave it out')
+    same = {key: tta_model[key] for key in ('tta_cfg', 'view_test_cfg') if key in tta_model}
+    model = ConfigDict(type='AutoFocus', detector=detector, pyramid=pyramid, **same)
+    head = options.get('focus_head', {})
+    if head is not None:
+        if 'type' not in head:
+            head = dict(head, type='PyramidFocusHead', pyramid=pyramid)
+        head = ConfigDict(head)
+        if 'in_channels' not in head:
+            head.in_channels = _channels(detector)
+    model.update({**options, 'focus_head': head})
+    return model
+
+
+def see_coarse_to_fine(cfg: Config) -> None:
+    """Give the test the images as they are, loaded as its own pipeline loads them."""
+    pipeline = [
+        image_loading(cfg),
+        ConfigDict(type='LoadAnnotations', with_bbox=True),
+        ConfigDict(type='PackDetInputs', meta_keys=_META_KEYS),
+    ]
+    cfg.test_pipeline = pipeline
+    use_test_pipeline(cfg, pipeline)
+
+
+def _channels(detector: Mapping[str, Any]) -> int:
+    """Channels of the neck's maps."""
+    neck = detector.get('neck') or {}
+    last = neck[-1] if isinstance(neck, Sequence) else neck
+    channels = last.get('out_channels')
+    if not isinstance(channels, int):
+        raise ValueError(
+            f'how many channels the maps of {detector["type"]} have cannot be told from its neck '
+            f'({last.get("type", "it has none")}): write '
+            f'sniper = dict(autofocus=dict(focus_head=dict(in_channels=...)))'
+        )
+    return channels

@@ -1,0 +1,210 @@
+"""Training data: images at one scale become chips of a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from math import prod
+from typing import Any
+
+from mmengine.config import ConfigDict
+
+# They change the scale of objects, mix images, or drop the boxes that are small at one scale. A
+# chip has the scale of its level, and its boxes are judged by ScaleRangeFilter.
+SCALE_TRANSFORMS = frozenset((
+    'Resize', 'FixScaleResize', 'ResizeShortestEdge', 'FixShapeResize', 'RandomResize',
+    'RandomChoiceResize', 'RandomCrop', 'RandomCropYOLO', 'MinIoURandomCrop',
+    'RandomCenterCropPad', 'Expand', 'RandomAffine', 'Pad', 'Mosaic', 'CachedMosaic', 'MixUp',
+    'CachedMixUp', 'CopyPaste', 'FilterAnnotations',
+))
+
+# Where the size of what goes into the network is found.
+_SIZES = {
+    'Resize': 'scale', 'FixScaleResize': 'scale', 'RandomResize': 'scale',
+    'RandomChoiceResize': 'scales', 'RandomCrop': 'crop_size', 'Pad': 'size',
+}
+
+
+def sniper_dataloader(
+    loader: Mapping[str, Any],
+    pyramid: Mapping[str, Any],
+    batch_size: int | None = None,
+    sampler: Mapping[str, Any] | None = None,
+    keep_empty: bool = False,
+    notes: list[str] | None = None,
+) -> ConfigDict:
+    """The data loader's config, with chips instead of images.
+
+    Each data set that reads images is wrapped in a ``ChipDataset``, whatever wrappers are around
+    it, with its own pipeline as :func:`sniper_pipeline` changes it. ``ChipAwareSampler`` chooses
+    the chips.
+
+    Args:
+        loader (dict): A ``train_dataloader``. Left as it is.
+        pyramid (dict): The scale pyramid's config.
+        batch_size (int | None): Chips of a batch. Defaults to None, the pixels that a batch has
+            now.
+        sampler (dict | None): Further arguments of ``ChipAwareSampler``.
+        keep_empty (bool): Keep images without objects, for their negative chips.
+        notes (list[str] | None): Gets sentences on what was left out or decided.
+
+    Raises:
+        ValueError: If a pipeline loads no annotations, or the data are chips already.
+    """
+    notes = [] if notes is None else notes
+    loader = ConfigDict(deepcopy(loader))
+    if batch_size is None:
+        batch_size = _same_pixels(loader, pyramid['chip_size'], notes)
+    dropped: list[str] = []
+    loader.dataset = _chip_dataset(loader.dataset, pyramid, keep_empty, dropped)
+    if dropped:
+        names = ', '.join(dict.fromkeys(dropped))
+        notes.append(f'pipeline without {names}: chips have the scales of the pyramid')
+    loader.batch_size = batch_size
+    loader.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid, **(sampler or {}))
+    loader.batch_sampler = None
+    return loader
+
+
+def sniper_pipeline(
+    pipeline: Sequence[Mapping[str, Any]],
+    pyramid: Mapping[str, Any],
+    dropped: list[str] | None = None,
+) -> list[Mapping[str, Any]]:
+    """A training pipeline that cuts a chip out instead of resizing the image.
+
+    ``ChipSampler`` and ``ScaleRangeFilter`` follow ``LoadAnnotations``; the
+    ``SCALE_TRANSFORMS`` are left out, also inside ``RandomChoice`` and the like. Images are loaded
+    by ``LoadLargeImageFromFile``. All others (flips, colours, one's own) stay in their order.
+
+    Args:
+        pipeline (Sequence[dict]): Configs of the transforms. Left as it is.
+        pyramid (dict): The scale pyramid's config.
+        dropped (list[str] | None): Gets the types of the transforms that are left out.
+
+    Raises:
+        ValueError: If no transform loads annotations.
+    """
+    pipeline = list(_without_scale_transforms(deepcopy(pipeline), dropped))
+    loading = [i for i, step in enumerate(pipeline) if 'LoadAnnotations' in type_name(step)]
+    if not loading:
+        types = ', '.join(type_name(transform) for transform in pipeline)
+        raise ValueError(
+            f'the training pipeline ({types}) has no LoadAnnotations, after which the chip is cut '
+            f'out'
+        )
+    for transform in pipeline:
+        if type_name(transform) == 'LoadImageFromFile':
+            transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
+    first = loading[-1] + 1
+    cut = [ConfigDict(type=name, pyramid=pyramid) for name in ('ChipSampler', 'ScaleRangeFilter')]
+    return [*pipeline[:first], *cut, *pipeline[first:]]
+
+
+def read_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The configs of the data sets that read images, from below any wrappers."""
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    if not inner:
+        yield dataset
+    for below in inner:
+        yield from read_datasets(below)
+
+
+def _chip_dataset(
+    dataset: ConfigDict, pyramid: Mapping[str, Any], keep_empty: bool, dropped: list[str]
+) -> ConfigDict:
+    kind = type_name(dataset)
+    if kind == 'ChipDataset':
+        raise ValueError(
+            'the training data are a ChipDataset already: this config is a SNIPER version and '
+            'needs no mixin'
+        )
+    if kind == 'MultiImageMixDataset':
+        dropped.append(kind)
+        inner = dataset.dataset
+        inner.pipeline = [*inner.get('pipeline', []), *dataset.pipeline]
+        return _chip_dataset(inner, pyramid, keep_empty, dropped)
+    if 'datasets' in dataset:
+        dataset.datasets = [
+            _chip_dataset(inner, pyramid, keep_empty, dropped) for inner in dataset.datasets
+        ]
+        return dataset
+    if 'dataset' in dataset:
+        dataset.dataset = _chip_dataset(dataset.dataset, pyramid, keep_empty, dropped)
+        return dataset
+    pipeline = sniper_pipeline(dataset.get('pipeline') or [], pyramid, dropped)
+    dataset.pipeline = []
+    filters = dataset.get('filter_cfg')
+    if filters:
+        if keep_empty:
+            filters.filter_empty_gt = False
+        # XMLDataset ignores boxes that are small in the image, which are the point here.
+        if filters.pop('bbox_min_size', None) is not None:
+            dropped.append('bbox_min_size')
+    return ConfigDict(type='ChipDataset', dataset=dataset, pipeline=pipeline)
+
+
+def _without_scale_transforms(
+    pipeline: Sequence[Any], dropped: list[str] | None
+) -> Iterator[Any]:
+    for transform in pipeline:
+        if isinstance(transform, Sequence):  # an alternative of RandomChoice
+            yield list(_without_scale_transforms(transform, dropped))
+            continue
+        if type_name(transform) in SCALE_TRANSFORMS:
+            if dropped is not None:
+                dropped.append(type_name(transform))
+            continue
+        if isinstance(transform.get('transforms'), Sequence):
+            transform.transforms = list(_without_scale_transforms(transform.transforms, dropped))
+            if not any(transform.transforms):
+                continue
+        yield transform
+
+
+def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
+    """How many chips have the pixels of a batch of images."""
+    pixels = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
+    images = loader.get('batch_size', 1)
+    if None in pixels:
+        notes.append(f'batches of {images} chips; the pipeline does not tell how many pixels '
+                     f'{images} images had (choose with sniper.batch_size)')
+        return images
+    chips = max(round(images * sum(pixels) / len(pixels) / chip_size**2), 1)
+    notes.append(f'batches of {chips} chips of {chip_size}x{chip_size} px: the pixels of {images} '
+                 f'images (choose with sniper.batch_size)')
+    return chips
+
+
+def _input_pixels(pipeline: Sequence[Any]) -> float | None:
+    """Largest number of pixels that a pipeline gives the network, None if it does not tell."""
+    pixels = None
+    for transform in _flattened(pipeline):
+        value = transform.get(_SIZES.get(type_name(transform), ''))
+        if value is None:
+            continue
+        if not isinstance(value, Sequence):
+            value = (value, value)
+        sizes = value if isinstance(value[0], Sequence) else [value]
+        area = sum(map(prod, sizes)) / len(sizes)
+        if type_name(transform) == 'RandomCrop':
+            if transform.get('crop_type', 'absolute') == 'absolute':
+                pixels = min(area, pixels or area)
+        else:
+            pixels = area
+    return pixels
+
+
+def _flattened(pipeline: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+    for transform in pipeline:
+        if isinstance(transform, Sequence):
+            yield from _flattened(transform)
+        else:
+            yield transform
+            yield from _flattened(transform.get('transforms') or [])
+
+
+def type_name(config: Mapping[str, Any] | None) -> str:
+    """The name of what a config builds, without its scope; '' for none."""
+    kind = (config or {}).get('type', '')
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]

@@ -1,0 +1,143 @@
+"""Detectors: objects that are out of a level's range are neither positive nor background.
+
+What that means for each family of detectors is told in docs/detectors.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import ConfigDict
+
+# Heads of two-stage detectors, and what takes their place.
+ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascadeRoIHead'}
+
+# One-stage and set-prediction heads that have a version of their own.
+DENSE_HEADS = {
+    'FCOSHead': 'SNIPERFCOSHead',
+    'DeformableDETRHead': 'SNIPERDeformableDETRHead',
+    'DINOHead': 'SNIPERDINOHead',
+}
+
+# Heads that leave out of their losses what their assigners ignore.
+IGNORING_HEADS = frozenset((
+    'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RPNHead', 'RTMDetHead', 'RTMDetSepBNHead',
+    'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead',
+))
+
+# Assigners that are wrapped in an IgnoreInvalidAssigner.
+ASSIGNERS = frozenset((
+    'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner',
+    'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner',
+))
+
+_PAD_DIVISOR = 32
+
+
+def sniper_model(
+    detector: ConfigDict, pyramid: Mapping[str, Any], notes: list[str] | None = None
+) -> None:
+    """Exchange heads and assigners of a detector's config for those that know valid ranges.
+
+    Batches get the shape of a chip: chips of small images are smaller.
+
+    Args:
+        detector (ConfigDict): The detector's config, changed in place.
+        pyramid (dict): The scale pyramid's config.
+        notes (list[str] | None): Gets a sentence on what was exchanged.
+
+    Raises:
+        ValueError: If a head or an assigner has no SNIPER version; the message says what does.
+    """
+    train = detector.get('train_cfg') or {}
+    exchanged: list[str] = []
+    if 'roi_head' in detector:
+        exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
+        head = detector.roi_head
+        head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
+        head.pyramid = pyramid
+        exchanged.append(head.type)
+    elif detector.type == 'RPN':
+        exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
+    else:
+        exchanged += _exchange_dense(detector, 'bbox_head', train)
+    if notes is not None:
+        notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
+    _shape_batches(detector, pyramid['chip_size'])
+
+
+def _exchange_dense(
+    detector: ConfigDict, name: str, train_cfg: ConfigDict | None
+) -> list[str]:
+    """Exchange a dense head and its assigners; returns what took their place."""
+    head, exchanged = _part(detector, name), []
+    if head.type not in IGNORING_HEADS:
+        head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
+        exchanged.append(head.type)
+    if head.type != 'SNIPERFCOSHead':  # the others assign by assigners
+        exchanged += _exchange_assigners(train_cfg or {})
+    return exchanged
+
+
+def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
+    exchanged = []
+    for key, value in train_cfg.items():
+        if key.endswith('assigner'):
+            train_cfg[key] = range_aware(value)
+            exchanged.append(train_cfg[key].type)
+        elif isinstance(value, ConfigDict):  # RepPoints has two stages
+            exchanged += _exchange_assigners(value)
+    return exchanged
+
+
+def range_aware(assigner: ConfigDict) -> ConfigDict:
+    """The version of an assigner that ignores what belongs to invalid objects."""
+    if assigner.type in ('ValidRangeAssigner', 'IgnoreInvalidAssigner'):
+        return assigner
+    if assigner.type == 'MaxIoUAssigner':
+        return ConfigDict(assigner, type='ValidRangeAssigner')
+    if assigner.type in ASSIGNERS:
+        return ConfigDict(type='IgnoreInvalidAssigner', assigner=assigner)
+    raise ValueError(
+        f'there is no SNIPER version of {assigner.type}; there is one of MaxIoUAssigner, '
+        f'{", ".join(sorted(ASSIGNERS))}. If a result of -1 means "ignored" to the head, write '
+        f"dict(type='IgnoreInvalidAssigner', assigner=dict(type='{assigner.type}', ...)) yourself"
+    )
+
+
+def _part(detector: ConfigDict, name: str) -> ConfigDict:
+    if not detector.get(name):
+        raise ValueError(
+            f'{detector.type} has no {name}: there are SNIPER versions of detectors with an RPN '
+            f'and a roi_head, and of those with a dense bbox_head'
+        )
+    return detector[name]
+
+
+def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str:
+    if head.type in versions.values():
+        return head.type
+    if head.type not in versions:
+        ready = sorted([*versions, *(IGNORING_HEADS if versions is DENSE_HEADS else ())])
+        raise ValueError(
+            f'there is no SNIPER version of {head.type}; there is one of {", ".join(ready)}. To '
+            f'make one, see {mixin} in docs/detectors.md'
+        )
+    return versions[head.type]
+
+
+def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
+    preprocessor = detector.get('data_preprocessor')
+    if preprocessor is None:
+        raise ValueError(
+            f'{detector.type} has no data_preprocessor of its own, which pads chips to one shape: '
+            f"write model = dict(data_preprocessor=dict(type='DetDataPreprocessor', ...))"
+        )
+    pad = ConfigDict(type='BatchFixedSizePad', size=(chip_size, chip_size))
+    if preprocessor.get('pad_mask'):
+        pad.pad_mask = True
+    preprocessor.batch_augments = [pad]
+    # The levels of an image have any size, and necks add up maps of strides 8 to 32.
+    if preprocessor.get('pad_size_divisor', 1) % _PAD_DIVISOR:
+        preprocessor.pad_size_divisor = _PAD_DIVISOR

@@ -1,0 +1,226 @@
+"""The transform that cuts a chip out of its image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import BaseBoxes, autocast_box_type
+from numpy.typing import NDArray
+
+from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positive_chips
+from mmsniper.chips.windows import pixel_window
+from mmsniper.datasets.chip_dataset import Chip
+from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
+
+# A window's edge this close to a pixel's edge (original px) lies on it; float32 coordinates of
+# 20,000 px scenes are exact to 0.001 px.
+_ON_PIXEL = 2e-3
+
+
+def draw_chip(
+    pyramid: ScalePyramid, width: int, height: int, boxes: NDArray, ignore: NDArray
+) -> Chip:
+    """Plan the positive chips of one image and draw one of them.
+
+    An image without a valid box gives a window at a random place of a random level. Uses
+    ``numpy.random``, which mmengine seeds for each worker.
+
+    Args:
+        pyramid (ScalePyramid): The scale pyramid.
+        width, height (int): Original image size.
+        boxes (NDArray): Shape (n, 4), xyxy, original pixels.
+        ignore (NDArray): Boxes that need no chip, shape (n,).
+    """
+    table = AnnotationTable.from_images([(width, height, boxes, ignore)])
+    plan = plan_positive_chips(table, pyramid, seed=int(np.random.randint(2**31)))
+    if len(plan):
+        i = int(np.random.randint(len(plan)))
+        return Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), POSITIVE)
+    level = int(np.random.randint(pyramid.num_levels))
+    side = pyramid.chip_size / pyramid.scales(width, height)[level]
+    x = np.random.uniform(0, max(width - side, 0))
+    y = np.random.uniform(0, max(height - side, 0))
+    return Chip(level, (x, y, min(x + side, width), min(y + side, height)), POSITIVE)
+
+
+@TRANSFORMS.register_module()
+class ChipSampler(BaseTransform):
+    """Cut a chip out of the image and resize it to its level (SNIPER section 3).
+
+    Takes the chip that ``ChipDataset`` attached. Without one (a stock data set and sampler) it
+    plans the image's positive chips and draws one. Only the chip's own source region is resized,
+    never the image. A chip at a level where the image is smaller than a chip is smaller, too; the
+    data preprocessor pads the batch.
+
+    Boxes are cropped to the chip, and masks with them. A box that the chip cuts to less than
+    ``min_visible_size`` is dropped. A box that lies whole in the chip stays, however small, unless
+    it is no object at all: NaN, or less than one original pixel wide or high within the image.
+
+    Comes before every transform that moves pixels (``RandomFlip``, ``Resize``, ...).
+
+    Required Keys:
+
+    - img
+    - ori_shape
+    - chip (Chip) (optional)
+    - height, width (of the annotations) (optional)
+    - gt_bboxes (BaseBoxes[torch.float32] or np.float32) (optional)
+    - gt_bboxes_labels (np.int64) (optional)
+    - gt_ignore_flags (bool) (optional)
+    - gt_masks (BitmapMasks | PolygonMasks) (optional)
+    - gt_seg_map (np.uint8) (optional)
+
+    Modified Keys:
+
+    - img
+    - img_shape
+    - gt_bboxes
+    - gt_bboxes_labels
+    - gt_ignore_flags
+    - gt_masks
+    - gt_seg_map
+
+    Added Keys:
+
+    - chip (Chip)
+    - scale_factor (tuple[float, float]): chip pixels per original pixel, in x and in y
+    - keep_ratio (bool)
+    - homography_matrix (np.float32): original to chip pixels
+    - gt_full_bboxes (np.float32): the uncropped boxes, clipped to the image, original pixels
+
+    Args:
+        pyramid (dict): The scale pyramid.
+        min_visible_size (float): The least width and height, in chip pixels, of what is left of a
+            box that the chip cuts. Defaults to 10, as in the authors' release.
+        interpolation (str): As in ``mmcv.imresize``. Defaults to 'bilinear'.
+    """
+
+    def __init__(
+        self,
+        pyramid: ScalePyramid | Mapping[str, Any],
+        min_visible_size: float = 10.0,
+        interpolation: str = 'bilinear',
+    ) -> None:
+        self.pyramid = ScalePyramid.from_config(pyramid)
+        self.min_visible_size = min_visible_size
+        self.interpolation = interpolation
+
+    @autocast_box_type()
+    def transform(self, results: dict) -> dict:
+        """Cut out the chip.
+
+        Raises:
+            ValueError: If the image has another size than its annotations say, an earlier
+                transform moved its pixels, or the chip was planned with another pyramid.
+        """
+        height, width = results['img'].shape[:2]
+        _check_untouched(results)
+        _check_size(results, width, height)
+        if results.get('chip') is None:
+            results['chip'] = self._draw(results, width, height)
+        _check_chip(results['chip'], self.pyramid, width, height)
+        window = pixel_window(results['chip'].box, width, height, _ON_PIXEL)
+        scale = self.pyramid.scales(width, height)[results['chip'].level]
+        shape = self._chip_shape(window, scale)
+        self._crop_image(results, window, shape)
+        self._crop_boxes(results, window)
+        return results
+
+    def _draw(self, results: dict, width: int, height: int) -> Chip:
+        if 'gt_bboxes' not in results:
+            boxes, ignore = np.zeros((0, 4), np.float32), np.zeros(0, bool)
+        else:
+            boxes = results['gt_bboxes'].tensor.numpy()
+            ignore = results.get('gt_ignore_flags', np.zeros(len(boxes), bool))
+        return draw_chip(self.pyramid, width, height, boxes, ignore)
+
+    def _chip_shape(self, window: tuple[int, int, int, int], scale: float) -> tuple[int, int]:
+        """Height and width in chip pixels; rounding to whole pixels must not exceed the chip."""
+        x1, y1, x2, y2 = window
+        size = self.pyramid.chip_size
+        return tuple(min(max(round(v * scale), 1), size) for v in (y2 - y1, x2 - x1))
+
+    def _crop_image(
+        self, results: dict, window: tuple[int, int, int, int], shape: tuple[int, int]
+    ) -> None:
+        x1, y1, x2, y2 = window
+        (h, w), img = shape, results['img']
+        crop = mmcv.imresize(img[y1:y2, x1:x2], (w, h), interpolation=self.interpolation)
+        results['img'] = crop.reshape(h, w, *img.shape[2:])
+        results['img_shape'] = (h, w)
+        if results.get('gt_seg_map') is not None:
+            results['gt_seg_map'] = mmcv.imresize(
+                results['gt_seg_map'][y1:y2, x1:x2], (w, h), interpolation='nearest'
+            )
+        sx, sy = w / (x2 - x1), h / (y2 - y1)
+        results['scale_factor'] = (sx, sy)
+        results['keep_ratio'] = True
+        results['homography_matrix'] = np.array(
+            [[sx, 0, -sx * x1], [0, sy, -sy * y1], [0, 0, 1]], np.float32
+        )
+
+    def _crop_boxes(self, results: dict, window: tuple[int, int, int, int]) -> None:
+        if 'gt_bboxes' not in results:
+            return
+        h, w = results['img_shape']
+        scale = np.tile(results['scale_factor'], 2)
+        full = clip_to_image(results['gt_bboxes'].tensor.numpy(), results['ori_shape'])
+        moved = (full.astype(np.float64) - np.tile(window[:2], 2)) * scale
+        cropped = np.clip(moved, 0, [w, h, w, h])
+        cut = (np.abs(cropped - moved) > _ON_PIXEL * scale).any(axis=1)
+        sides = cropped[:, 2:] - cropped[:, :2]
+        least = np.where(cut, self.min_visible_size, 0.0)[:, None]
+        keep = is_object(full) & ((sides > 0) & (sides >= least)).all(axis=1)
+        keep_instances(results, keep)
+        boxes: BaseBoxes = results['gt_bboxes']
+        boxes.tensor = boxes.tensor.new_tensor(cropped[keep])
+        results['gt_full_bboxes'] = full[keep]
+        if results.get('gt_masks') is not None:
+            results['gt_masks'] = results['gt_masks'].crop(np.array(window)).resize((h, w))
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(pyramid={self.pyramid}, '
+            f'min_visible_size={self.min_visible_size}, interpolation={self.interpolation!r})'
+        )
+
+
+def _check_untouched(results: Mapping[str, Any]) -> None:
+    if 'homography_matrix' in results or results['img'].shape[:2] != tuple(results['ori_shape']):
+        raise ValueError(
+            'the image was flipped, resized or cropped before ChipSampler, whose chips are windows '
+            'of the original image: put ChipSampler right after LoadAnnotations'
+        )
+
+
+def _check_chip(chip: Chip, pyramid: ScalePyramid, width: int, height: int) -> None:
+    """A chip's window must be what its level shows in a chip."""
+    scale = dict(enumerate(pyramid.scales(width, height))).get(chip.level, math.nan)
+    x1, y1, x2, y2 = chip.box
+    sides = np.array([x2 - x1, y2 - y1]) * scale
+    wanted = np.minimum(np.array([width, height]) * scale, pyramid.chip_size)
+    if not (np.abs(sides - wanted) <= 2 * _ON_PIXEL * scale).all():
+        raise ValueError(
+            f'the {chip} does not belong to the pyramid of ChipSampler (chip size '
+            f'{pyramid.chip_size}, {pyramid.num_levels} levels): give ChipAwareSampler and all '
+            f'transforms the same pyramid'
+        )
+
+
+def _check_size(results: Mapping[str, Any], width: int, height: int) -> None:
+    said = (results.get('width', width), results.get('height', height))
+    if said != (width, height):
+        turned = ' (turned by its EXIF orientation?)' if said == (height, width) else ''
+        raise ValueError(
+            f'{results.get("img_path")} is {width}x{height} px{turned}, but its annotations say '
+            f'{said[0]}x{said[1]}: boxes and chips would be misplaced. Correct width and height '
+            f'in the annotation file (and the boxes, if they were drawn on the other size), or '
+            f'if the boxes belong to the unturned image load it with '
+            f'LoadImageFromFile(color_type=\'color_ignore_orientation\')'
+        )

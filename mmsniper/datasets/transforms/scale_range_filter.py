@@ -1,0 +1,136 @@
+"""The transform that decides which boxes count at an input's scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import autocast_box_type
+from numpy.typing import NDArray
+
+from mmsniper.chips import ScalePyramid
+from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
+
+# Label of an ignored box that is no object to learn at another scale but a region to leave alone.
+IGNORE_REGION = -1
+
+
+@TRANSFORMS.register_module()
+class ScaleRangeFilter(BaseTransform):
+    """Mark the boxes that are not valid at the input's level as ignored (SNIP section 5).
+
+    A box is valid if its full size, sqrt(area) in original pixels, is in the level's valid range
+    and at least ``min_visible`` of its area is visible. The others, the *invalid* ones, are kept
+    as ignored instances with their labels, because they take part in label assignment
+    (``ValidRangeAssigner``, ``SNIPERRoIHead``). Boxes that were ignored before, crowd and
+    difficult ones, get the label -1, by which they are told from invalid ones.
+
+    After ``ChipSampler`` the level is the chip's. On a whole image it is the level nearest to the
+    image's scale factor, which makes SNIP and plain multi-scale training with ranges; boxes that
+    are no objects (NaN, or less than one original pixel wide or high within the image) are dropped
+    there, as ``ChipSampler`` drops them.
+
+    Required Keys:
+
+    - gt_bboxes (BaseBoxes[torch.float32] or np.float32)
+    - gt_bboxes_labels (np.int64)
+    - gt_ignore_flags (bool)
+    - ori_shape
+    - scale_factor (without: 1)
+    - chip, gt_full_bboxes (after ChipSampler)
+    - gt_masks (BitmapMasks | PolygonMasks) (optional)
+
+    Modified Keys:
+
+    - gt_bboxes
+    - gt_bboxes_labels
+    - gt_ignore_flags
+    - gt_masks
+
+    Args:
+        pyramid (dict): The scale pyramid.
+        min_visible (float): The least visible fraction of a valid box's area. Defaults to 0.5.
+    """
+
+    def __init__(
+        self, pyramid: ScalePyramid | Mapping[str, Any], min_visible: float = 0.5
+    ) -> None:
+        if not 0 <= min_visible <= 1:
+            raise ValueError(f'min_visible is a fraction from 0 to 1, got {min_visible!r}')
+        self.pyramid = ScalePyramid.from_config(pyramid)
+        self.min_visible = min_visible
+
+    @autocast_box_type()
+    def transform(self, results: dict) -> dict:
+        """Mark invalid boxes.
+
+        Raises:
+            KeyError: If boxes, labels or ignore flags have not been loaded.
+            ValueError: If a chip was planned but not cut out, or boxes were added or dropped
+                since.
+        """
+        for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
+            if key not in results:
+                raise KeyError(
+                    f'ScaleRangeFilter needs {key!r}: put it after '
+                    f'LoadAnnotations(with_bbox=True)'
+                )
+        if results.get('chip') is None:
+            keep_instances(results, is_object(self._seen(results)))
+        ignored = np.asarray(results['gt_ignore_flags'], bool)
+        labels = results['gt_bboxes_labels'].copy()
+        labels[ignored] = IGNORE_REGION
+        results['gt_bboxes_labels'] = labels
+        results['gt_ignore_flags'] = ignored | ~self._valid(results)
+        return results
+
+    def _seen(self, results: dict) -> NDArray[np.float64]:
+        """Boxes in original pixels, of a chip relative to its corner."""
+        boxes = results['gt_bboxes'].tensor.numpy() / np.tile(_scale(results), 2)
+        if results.get('chip') is not None:
+            return boxes
+        return clip_to_image(boxes, results['ori_shape'])
+
+    def _valid(self, results: dict) -> NDArray[np.bool_]:
+        height, width = results['ori_shape']
+        seen = self._seen(results)
+        if results.get('chip') is not None:
+            levels, full = [results['chip'].level], _full_boxes(results)
+        else:
+            scale = math.sqrt(np.prod(_scale(results)))
+            levels, full = self.pyramid.levels_at(scale, (width, height)), seen
+        valid, _ = self.pyramid.valid_and_fits(full, width, height)
+        visible = _area(seen) >= self.min_visible * _area(full)
+        return valid[:, list(levels)].any(axis=1) & visible
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(pyramid={self.pyramid}, min_visible={self.min_visible})'
+        )
+
+
+def _scale(results: Mapping[str, Any]) -> NDArray[np.float64]:
+    return np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
+
+
+def _full_boxes(results: Mapping[str, Any]) -> NDArray[np.float32]:
+    full = results.get('gt_full_bboxes')
+    if full is None:
+        raise ValueError(
+            'a chip was planned but nothing has cut it out: put ChipSampler before ScaleRangeFilter'
+        )
+    if len(full) != len(results['gt_bboxes']):
+        raise ValueError(
+            f'there were {len(full)} boxes when ChipSampler cut the chip, now there are '
+            f'{len(results["gt_bboxes"])}: put ScaleRangeFilter right after ChipSampler, before '
+            f'transforms that add or drop boxes'
+        )
+    return full
+
+
+def _area(boxes: NDArray) -> NDArray:
+    return (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)

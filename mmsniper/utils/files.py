@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file under a temporary name and rename it when it is whole.
+
+    Whoever reads ``path`` finds the old file or the new one, also if this process is killed or the
+    machine loses power meanwhile. Folders are made as needed.
+
+    Args:
+        path (str | os.PathLike): The file to make or replace.
+
+    Yields:
+        Path: The temporary path, in the same folder, to write to.
+
+    Example:
+        >>> with replacing('numbers.json') as file:
+        ...     _ = file.write_text('[1, 2, 3]')
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        yield temporary
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file that appears when it is whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, 'utf-8')
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a JSON file, for people to read as well, that appears when it is whole."""
+    write_text(path, json.dumps(content, indent=2) + '\n')

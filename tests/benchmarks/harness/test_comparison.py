@@ -1,0 +1,224 @@
+"""A comparison gives all contestants the same pixels, survives failures, and adds up right."""
+
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from harness.comparison import (
+    COLUMNS,
+    Comparison,
+    execute_all,
+    markdown,
+    mean,
+    overall_progress,
+    plan_runs,
+    sample_std,
+    summarise,
+    table_rows,
+)
+from harness.training_run import METRICS, RunError
+from mmsniper.testing import comparison as module
+
+CONFIG = """
+train_dataloader = dict(pixels={pixels})
+{tta}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with two configs whose epochs have 100 and 30 pixels; the first has a TTA."""
+    (tmp_path / 'fine.py').write_text(CONFIG.format(pixels=100, tta='tta_model = dict(type="T")'))
+    (tmp_path / 'whole.py').write_text(CONFIG.format(pixels=30, tta=''))
+    monkeypatch.setattr(module, 'pixels_per_epoch', lambda cfg: cfg.train_dataloader.pixels)
+    return tmp_path
+
+
+def plan(project, **changes):
+    settings = dict(configs={'SNIPER': 'fine.py', 'single': 'whole.py'}, pixels=310, seeds=(0, 1))
+    comparison = Comparison(**{**settings, **changes})
+    return comparison, plan_runs(comparison, project, project / 'runs')
+
+
+def fake_execute(ap):
+    """Stand in for ``execute``: leave results with the AP that ``ap`` gives for a run."""
+
+    def execute(run, report, started):
+        run.work_dir.mkdir(parents=True, exist_ok=True)
+        if ap(run) is None:
+            raise RunError('out of luck')
+        for stage in run.stages:
+            content = dict.fromkeys(METRICS, ap(run) + 0.1 * (stage == 'tta'))
+            if stage == 'train':
+                content = dict(
+                    epochs=run.max_epochs, train_pixels=300 + run.seed, train_seconds=60.0,
+                    train_cpu_seconds=30.0,
+                )
+            run.result_file(stage).write_text(json.dumps(content))
+            report(stage, 1.0)
+
+    return execute
+
+
+def quiet():
+    return Console(file=io.StringIO())
+
+
+def test_every_contestant_gets_the_epochs_that_come_nearest_to_the_pixels(project):
+    _, (sniper, single) = plan(project)
+    assert [run.max_epochs for run in sniper.runs] == [3, 3]  # 300 of 310
+    assert [run.max_epochs for run in single.runs] == [10, 10]
+    assert [run.seed for run in sniper.runs] == [0, 1]
+    assert [run.tta for run in (sniper.runs[0], single.runs[0])] == [True, False]
+
+
+def test_options_change_the_pixels_and_reach_the_runs(project):
+    options = {'train_dataloader.pixels': 50}
+    _, (sniper, _) = plan(project, options=options)
+    assert sniper.pixels_per_epoch == 50
+    assert sniper.runs[0].max_epochs == 6
+    assert sniper.runs[0].options == options
+
+
+def test_a_run_keeps_its_folder_until_its_settings_change(project):
+    def folders(**changes):
+        _, contestants = plan(project, **changes)
+        return [run.work_dir for c in contestants for run in c.runs]
+
+    before = folders()
+    assert len(set(before)) == 4
+    assert folders() == before
+    assert folders(seeds=(0, 1, 2))[:2] == before[:2]
+    assert not set(folders(pixels=500)) & set(before)
+    assert not set(folders(options={'model.depth': 3})) & set(before)
+    with open(project / 'fine.py', 'a') as config:
+        config.write('lr = 1\n')
+    after = folders()
+    assert not set(after[:2]) & set(before)
+    assert after[2:] == before[2:]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(configs={}), 'configs and seeds'),
+        (dict(seeds=()), 'configs and seeds'),
+        (dict(seeds=(1, 1)), 'every seed counts once'),
+        (dict(pixels=0), 'pixels must be positive'),
+        (dict(pixels=math.inf), 'pixels must be positive'),
+    ],
+)
+def test_an_impossible_comparison_is_refused(changes, message):
+    settings = dict(configs={'a': 'a.py'}, pixels=1.0)
+    with pytest.raises(ValueError, match=message):
+        Comparison(**{**settings, **changes})
+
+
+def test_means_and_sample_deviations_over_the_seeds(project, monkeypatch):
+    comparison, contestants = plan(project, seeds=(0, 1, 2))
+    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.4 + 0.1 * run.seed))
+    execute_all(contestants, 2, quiet())
+
+    summary = summarise(comparison, contestants)
+    sniper, single = summary['contestants']
+    assert [run['seed'] for run in sniper['runs']] == [0, 1, 2]
+    assert sniper['runs'][1]['tta']['AP'] == pytest.approx(0.6)
+    assert sniper['mean']['tta']['AP'] == pytest.approx(0.6)
+    assert sniper['std']['tta']['AP'] == pytest.approx(0.1)  # of 0.5, 0.6, 0.7, by n - 1
+    assert single['mean']['test']['AP'] == pytest.approx(0.5)
+    assert single['mean']['train'] == dict(
+        train_pixels=301, train_seconds=60, train_cpu_seconds=30)
+    assert 'tta' not in single['mean']
+
+
+def test_the_summary_names_no_folder_of_the_machine(project, monkeypatch):
+    comparison, contestants = plan(project)
+    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.5))
+    execute_all(contestants, 1, quiet())
+    assert str(project) not in json.dumps(summarise(comparison, contestants))
+
+
+def test_a_failed_run_stops_no_other_and_is_told_of(project, monkeypatch):
+    comparison, contestants = plan(project)
+    failing = contestants[0].runs[0]
+    monkeypatch.setattr(
+        module, 'execute', fake_execute(lambda run: None if run == failing else 0.5))
+    with pytest.raises(RunError, match='SNIPER, seed 0: out of luck'):
+        execute_all(contestants, 1, quiet())
+    assert [run.finished for c in contestants for run in c.runs] == [False, True, True, True]
+
+    sniper = summarise(comparison, contestants)['contestants'][0]
+    assert [run['seed'] for run in sniper['runs']] == [1]
+    assert sniper['mean']['test']['AP'] == 0.5
+    assert sniper['std']['test']['AP'] is None
+
+
+def test_an_interruption_ends_what_was_started(project, monkeypatch):
+    ended = []
+
+    class Process:
+        def terminate(self):
+            ended.append(self)
+
+    def execute(run, report, started):
+        started(Process())
+        raise KeyboardInterrupt
+
+    _, contestants = plan(project, configs={'SNIPER': 'fine.py'}, seeds=(0,))
+    monkeypatch.setattr(module, 'execute', execute)
+
+    def interrupted(futures):
+        next(iter(futures)).exception()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, 'as_completed', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute_all(contestants, 1, quiet())
+    assert len(ended) == 1
+
+
+def test_the_table_has_a_row_for_each_test(project, monkeypatch):
+    comparison, contestants = plan(project)
+    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.4 + 0.2 * run.seed))
+    execute_all(contestants, 1, quiet())
+    rows = table_rows(summarise(comparison, contestants))
+
+    assert [row[:3] for row in rows] == [
+        ['SNIPER', 'single scale', '3'], ['SNIPER', 'multi-scale', '3'],
+        ['single', 'single scale', '10'],
+    ]
+    assert rows[1][COLUMNS.index('AP')] == '0.600 ± 0.141'
+    assert rows[1][COLUMNS.index('minutes')] == '1.0'
+    assert rows[1][COLUMNS.index('CPU minutes')] == '0.5'
+    page = markdown(summarise(comparison, contestants), 'Title', 'python x.py')
+    assert '| ' + ' | '.join(rows[1]) + ' |' in page.splitlines()
+
+
+def test_sizes_without_objects_have_no_number(project, monkeypatch):
+    comparison, contestants = plan(project, seeds=(0,))
+    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.4))
+    execute_all(contestants, 1, quiet())
+    path = contestants[1].runs[0].result_file('test')
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'APl': None}))
+    row = table_rows(summarise(comparison, contestants))[2]
+    assert row[COLUMNS.index('AP large')] == '-'
+    assert row[COLUMNS.index('AP small')] == '0.400'
+
+
+def test_mean_and_deviation_of_nothing_are_nothing():
+    assert mean([]) is None
+    assert mean([1.0, None]) is None
+    assert sample_std([1.0]) is None
+    assert sample_std([1.0, 3.0]) == pytest.approx(math.sqrt(2))
+
+
+def test_progress_never_goes_back():
+    stages = ('train', 'test', 'tta')
+    told = [overall_progress(stages, s, done) for s in stages for done in (0.0, 0.5, 1.0)]
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert told[-1] == pytest.approx(1)
+    assert overall_progress(stages[:2], 'test', 1.0) == pytest.approx(1)

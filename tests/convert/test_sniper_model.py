@@ -1,0 +1,158 @@
+"""Heads and assigners of a stock detector are exchanged for those that know valid ranges."""
+
+from pathlib import Path
+
+import mmdet
+import pytest
+from mmdet.registry import MODELS, TASK_UTILS
+from mmengine.config import Config, ConfigDict
+
+import mmsniper.models  # noqa: F401
+from mmsniper.convert import sniper_version
+from mmsniper.convert.model import (
+    ASSIGNERS,
+    DENSE_HEADS,
+    IGNORING_HEADS,
+    ROI_HEADS,
+    range_aware,
+    sniper_model,
+)
+
+PYRAMID = dict(chip_size=256, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
+
+
+def one_stage(head, **train_cfg):
+    return ConfigDict(
+        type='SomeDetector', data_preprocessor=dict(type='DetDataPreprocessor'),
+        bbox_head=dict(type=head), train_cfg=train_cfg)
+
+
+def two_stage(rpn='RPNHead', roi='StandardRoIHead', **preprocessor):
+    return ConfigDict(
+        type='FasterRCNN',
+        data_preprocessor=dict(type='DetDataPreprocessor', **preprocessor),
+        rpn_head=dict(type=rpn),
+        roi_head=dict(type=roi),
+        train_cfg=dict(rpn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7)),
+                       rcnn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5))),
+    )
+
+
+@pytest.mark.parametrize(('stock', 'ours'), ROI_HEADS.items())
+def test_two_stage_detectors_get_the_rpn_rule_and_the_rcnn_rule(stock, ours):
+    detector = two_stage(roi=stock)
+    sniper_model(detector, PYRAMID)
+    assert detector.roi_head == dict(type=ours, pyramid=PYRAMID)
+    assert detector.train_cfg.rpn.assigner == dict(type='ValidRangeAssigner', pos_iou_thr=0.7)
+    # The RoI head judges proposals by their size, whatever assigns them.
+    assert detector.train_cfg.rcnn.assigner.type == 'MaxIoUAssigner'
+
+
+@pytest.mark.parametrize('assigner', sorted(ASSIGNERS))
+def test_assigners_are_wrapped(assigner):
+    stock = dict(type=assigner, topk=9)
+    detector = one_stage('ATSSHead', assigner=stock)
+    sniper_model(detector, PYRAMID)
+    assert detector.bbox_head.type == 'ATSSHead'
+    assert detector.train_cfg.assigner == dict(type='IgnoreInvalidAssigner', assigner=stock)
+
+
+def test_all_assigners_of_a_head_are_wrapped():
+    """As in TOOD, which has one for the first epochs."""
+    detector = one_stage('TOODHead', initial_assigner=dict(type='ATSSAssigner', topk=9),
+                         assigner=dict(type='TaskAlignedAssigner', topk=13), alpha=1)
+    sniper_model(detector, PYRAMID)
+    train = detector.train_cfg
+    assert train.initial_assigner.type == train.assigner.type == 'IgnoreInvalidAssigner'
+    assert train.alpha == 1
+
+
+def test_assigners_of_several_stages_are_found():
+    """As in RepPoints."""
+    detector = one_stage('RepPointsHead', init=dict(assigner=dict(type='PointAssigner')),
+                         refine=dict(assigner=dict(type='MaxIoUAssigner'), debug=False))
+    sniper_model(detector, PYRAMID)
+    assert detector.train_cfg.init.assigner.type == 'IgnoreInvalidAssigner'
+    assert detector.train_cfg.refine.assigner.type == 'ValidRangeAssigner'
+
+
+def test_fcos_in_place_of_an_rpn_is_exchanged():
+    detector = two_stage(rpn='FCOSHead')
+    del detector.train_cfg['rpn']
+    sniper_model(detector, PYRAMID)
+    assert detector.rpn_head.type == 'SNIPERFCOSHead'
+
+
+@pytest.mark.parametrize(('stock', 'ours'), DENSE_HEADS.items())
+def test_heads_that_have_a_version_get_it(stock, ours):
+    detector = one_stage(stock)
+    sniper_model(detector, PYRAMID)
+    assert detector.bbox_head.type == ours
+
+
+def test_an_assigner_that_knows_ranges_stays():
+    for kind in ('ValidRangeAssigner', 'IgnoreInvalidAssigner'):
+        assert range_aware(ConfigDict(type=kind)) == dict(type=kind)
+
+
+@pytest.mark.parametrize('names', [ROI_HEADS, ROI_HEADS.values(), DENSE_HEADS,
+                                   DENSE_HEADS.values(), IGNORING_HEADS])
+def test_all_named_heads_exist(names):
+    assert all(MODELS.get(name) for name in names)
+
+
+def test_all_named_assigners_exist():
+    assert all(TASK_UTILS.get(name) for name in ASSIGNERS)
+
+
+def test_batches_have_the_shape_of_a_chip_and_masks_follow():
+    detector = two_stage(pad_mask=True, pad_size_divisor=1, batch_augments=[dict(type='Other')])
+    sniper_model(detector, PYRAMID)
+    found = detector.data_preprocessor
+    assert found.batch_augments == [
+        dict(type='BatchFixedSizePad', size=(256, 256), pad_mask=True)]
+    assert found.pad_size_divisor == 32
+
+
+def test_a_larger_divisor_stays():
+    detector = two_stage(pad_size_divisor=64)
+    sniper_model(detector, PYRAMID)
+    assert detector.data_preprocessor.pad_size_divisor == 64
+
+
+# What has no version is refused by name ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(('detector', 'message'), [
+    (one_stage('YOLOXHead'), 'no SNIPER version of YOLOXHead.*RetinaHead'),
+    (two_stage(roi='PointRendRoIHead'), 'of PointRendRoIHead.*SNIPERRoIMixin'),
+    (two_stage(rpn='EmbeddingRPNHead'), 'no SNIPER version of EmbeddingRPNHead'),
+    (one_stage('RetinaHead', assigner=dict(type='Mine')), "of Mine; .*dict.type='IgnoreInvalid"),
+    (ConfigDict(type='SOLO', mask_head=dict()), 'SOLO has no bbox_head'),
+    (ConfigDict(type='FastRCNN', roi_head=dict()), 'FastRCNN has no rpn_head'),
+    (ConfigDict(one_stage('RetinaHead'), data_preprocessor=None), 'has no data_preprocessor'),
+])
+def test_what_has_no_version_is_refused(detector, message):
+    with pytest.raises(ValueError, match=message):
+        sniper_model(detector, PYRAMID)
+
+
+# All stock configs of a family -------------------------------------------------------------------
+
+@pytest.mark.parametrize('family', ['faster_rcnn', 'mask_rcnn', 'cascade_rcnn', 'retinanet',
+                                    'fcos', 'atss', 'deformable_detr', 'dino', 'rtmdet', 'dcn',
+                                    'reppoints', 'tood', 'gfl', 'yolof'])
+def test_every_stock_config_of_a_family_has_a_sniper_version(family):
+    tried = 0
+    for file in sorted((STOCK / family).glob('*.py')):
+        cfg = Config.fromfile(file, import_custom_modules=False)
+        model = cfg.get('model', {})
+        if not model or 'RTMDetIns' in str(model):  # instance segmentation
+            continue
+        cfg.pyramid = PYRAMID
+        cfg.sniper = dict(detector='two_stage' if 'roi_head' in cfg.model else 'one_stage')
+        found = sniper_version(cfg)
+        assert 'ChipSampler' in str(found.train_dataloader.dataset), file.name
+        tried += 1
+    assert tried >= 2

@@ -38,9 +38,11 @@ test: lint
 
 lint: setup
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 format: setup
 	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
 
 clean:
 	rm -rf .venv .venv-onedl .cache build *.egg-info

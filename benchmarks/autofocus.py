@@ -69,10 +69,15 @@ VARIED = 0.3  # their threshold
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # What SAHI's command `sahi predict` takes if it is told nothing.
 SAHI_DEFAULTS = dict(
-    slice=512, overlap=0.2, full_image=True, merge='GREEDYNMM', metric='IOS', confidence=0.25)
+    slice=512, overlap=0.2, full_image=True, merge='GREEDYNMM', metric='IOS', confidence=0.25
+)
 COLOURS = {
-    FULL: '#222222', HEAD: '#d62728', OWN: '#ff9f1c', SLICES: '#19a7ff',
-    'one scale': '#2ca02c', 'coarse level': '#9b6bff',
+    FULL: '#222222',
+    HEAD: '#d62728',
+    OWN: '#ff9f1c',
+    SLICES: '#19a7ff',
+    'one scale': '#2ca02c',
+    'coarse level': '#9b6bff',
 }
 Detections = list[dict[str, Any]]
 
@@ -187,8 +192,11 @@ class Bench:
         found = self.model.test_step(data)[0].pred_instances
         rows = zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist())
         return [
-            dict(category_id=self.dataset.cat_ids[label],
-                 bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
+            dict(
+                category_id=self.dataset.cat_ids[label],
+                bbox=[x1, y1, x2 - x1, y2 - y1],
+                score=score,
+            )
             for (x1, y1, x2, y2), score, label in rows
         ]
 
@@ -234,7 +242,8 @@ class Slicer:
         self.models: dict[tuple[int, float], Any] = {}
         prefix = 'detector.'
         weights = {
-            key[len(prefix):]: value for key, value in bench.state.items()
+            key[len(prefix) :]: value
+            for key, value in bench.state.items()
             if key.startswith(prefix)
         }
         torch.save(dict(state_dict=weights, meta=dict(dataset_meta=bench.meta)), self.weights)
@@ -252,8 +261,13 @@ class Slicer:
             self._config(confidence).dump(path)
             with contextlib.redirect_stdout(io.StringIO()):
                 model = AutoDetectionModel.from_pretrained(
-                    'mmdet', model_path=str(self.weights), config_path=str(path), device='cpu',
-                    confidence_threshold=confidence, image_size=side)
+                    'mmdet',
+                    model_path=str(self.weights),
+                    config_path=str(path),
+                    device='cpu',
+                    confidence_threshold=confidence,
+                    image_size=side,
+                )
             self.bench.counter.watch(model.model.model.data_preprocessor)
             self.models[side, confidence] = model
         return self.models[side, confidence]
@@ -268,14 +282,23 @@ class Slicer:
         pipeline = [
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=(512, 512), keep_ratio=True),  # SAHI sets the scale
-            dict(type='PackDetInputs',
-                 meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+            dict(
+                type='PackDetInputs',
+                meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+            ),
         ]
         dataset = dict(cfg.test_dataloader.dataset.to_dict(), pipeline=pipeline)
-        return Config(dict(
-            default_scope='mmdet', custom_imports=cfg.custom_imports.to_dict(), model=detector,
-            train_dataloader=dict(dataset=dataset), test_dataloader=dict(dataset=dataset),
-            test_evaluator=dict(type='CocoMetric'), visualizer=dict(type='DetLocalVisualizer')))
+        return Config(
+            dict(
+                default_scope='mmdet',
+                custom_imports=cfg.custom_imports.to_dict(),
+                model=detector,
+                train_dataloader=dict(dataset=dataset),
+                test_dataloader=dict(dataset=dataset),
+                test_evaluator=dict(type='CocoMetric'),
+                visualizer=dict(type='DetLocalVisualizer'),
+            )
+        )
 
     def detect(self, settings: Mapping[str, Any]) -> Callable[[int], Detections]:
         """Detections with these settings."""
@@ -286,15 +309,26 @@ class Slicer:
 
         def detect_(number: int) -> Detections:
             result = get_sliced_prediction(
-                self.bench.infos[number]['img_path'], model, side, side, overlap, overlap,
-                perform_standard_pred=settings['full_image'], verbose=0,
-                postprocess_type=settings['merge'], postprocess_match_metric=settings['metric'],
-                postprocess_match_threshold=0.5, force_postprocess_type=True)
-            found = sorted(
-                result.object_prediction_list, key=lambda found: -found.score.value)
+                self.bench.infos[number]['img_path'],
+                model,
+                side,
+                side,
+                overlap,
+                overlap,
+                perform_standard_pred=settings['full_image'],
+                verbose=0,
+                postprocess_type=settings['merge'],
+                postprocess_match_metric=settings['metric'],
+                postprocess_match_threshold=0.5,
+                force_postprocess_type=True,
+            )
+            found = sorted(result.object_prediction_list, key=lambda found: -found.score.value)
             return [
-                dict(category_id=self.bench.dataset.cat_ids[one.category.id],
-                     bbox=list(one.bbox.to_xywh()), score=float(one.score.value))
+                dict(
+                    category_id=self.bench.dataset.cat_ids[one.category.id],
+                    bbox=list(one.bbox.to_xywh()),
+                    score=float(one.score.value),
+                )
                 for one in found[:100]
             ]
 
@@ -359,14 +393,20 @@ def as_rows(
     for way in ways:
         one = measured[way.name]
         ratios = [mine / theirs for mine, theirs in zip(one.seconds, full.seconds)]
-        rows.append(dict(
-            name=way.name, group=way.group, settings=dict(way.settings),
-            **bench.evaluate(one.detections),
-            Mpx=round(one.pixels / 1e6, 2), pixels=round(one.pixels / full.pixels, 4),
-            inputs=round(one.inputs / len(bench.infos), 2),
-            time=round(median(ratios), 4), time_of_rounds=[round(ratio, 4) for ratio in ratios],
-            cpu_seconds=[round(seconds, 2) for seconds in one.seconds],
-        ))
+        rows.append(
+            dict(
+                name=way.name,
+                group=way.group,
+                settings=dict(way.settings),
+                **bench.evaluate(one.detections),
+                Mpx=round(one.pixels / 1e6, 2),
+                pixels=round(one.pixels / full.pixels, 4),
+                inputs=round(one.inputs / len(bench.infos), 2),
+                time=round(median(ratios), 4),
+                time_of_rounds=[round(ratio, 4) for ratio in ratios],
+                cpu_seconds=[round(seconds, 2) for seconds in one.seconds],
+            )
+        )
     return rows
 
 
@@ -382,10 +422,7 @@ def frontier(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     """The cheapest AutoFocus within half a point of the full pyramid."""
     (full,) = (row for row in rows if row['group'] == FULL)
-    near = [
-        row for row in rows
-        if row['group'] in (HEAD, OWN) and row['AP'] >= full['AP'] - 0.005
-    ]
+    near = [row for row in rows if row['group'] in (HEAD, OWN) and row['AP'] >= full['AP'] - 0.005]
     if not near:
         return 'No AutoFocus row is within 0.005 AP of the full pyramid.'
     pixels = min(near, key=lambda row: row['pixels'])
@@ -400,17 +437,22 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
 def as_table(result: Mapping[str, Any]) -> str:
     """The result as a page."""
     lines = [
-        f'# AutoFocus, {result["data"]}', '', f'`{result["command"]}`', '',
+        f'# AutoFocus, {result["data"]}',
+        '',
+        f'`{result["command"]}`',
+        '',
         f'{result["images"]} validation images, one model of one training. Pixels and time are '
-        f'fractions of the full pyramid\'s; time is processor time, the median of '
-        f'{result["rounds"]} rounds (SAHI: one), {result["threads"]} thread.', '',
+        f"fractions of the full pyramid's; time is processor time, the median of "
+        f'{result["rounds"]} rounds (SAHI: one), {result["threads"]} thread.',
+        '',
         '| way | AP | AP small | Mpx | pixels | inputs per image | time |',
         '|---|---|---|---|---|---|---|',
     ]
     for row in result['rows']:
         lines.append(
             f'| {row["name"]} | {row["AP"]:.3f} | {row["AP_small"]:.3f} | {row["Mpx"]:.1f} | '
-            f'{row["pixels"]:.3f} | {row["inputs"]:.1f} | {row["time"]:.3f} |')
+            f'{row["pixels"]:.3f} | {row["inputs"]:.1f} | {row["time"]:.3f} |'
+        )
     lines += ['', result['verdict']]
     if not result['sahi']:
         lines += ['', 'Without SAHI.']
@@ -425,11 +467,21 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes = figure.add_subplot(1, 2, place + 1)
         for group in dict.fromkeys(row['group'] for row in rows):
             some = [row for row in rows if row['group'] == group]
-            axes.plot([row[cost] for row in some], [row['AP'] for row in some], 'o',
-                      color=COLOURS[group], markersize=5, label=group)
+            axes.plot(
+                [row[cost] for row in some],
+                [row['AP'] for row in some],
+                'o',
+                color=COLOURS[group],
+                markersize=5,
+                label=group,
+            )
             best = frontier(some, cost)
-            axes.plot([row[cost] for row in best], [row['AP'] for row in best],
-                      color=COLOURS[group], linewidth=1)
+            axes.plot(
+                [row[cost] for row in best],
+                [row['AP'] for row in best],
+                color=COLOURS[group],
+                linewidth=1,
+            )
         (full,) = (row for row in rows if row['group'] == FULL)
         axes.axhline(full['AP'] - 0.005, color='#b4b4b4', linewidth=0.8, linestyle='--')
         axes.set_xscale('log')
@@ -440,8 +492,11 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes.grid(True, which='both', color='#eeeeee')
         axes.set_axisbelow(True)
     figure.axes[1].legend(fontsize=8)
-    figure.suptitle(f'{result["data"]}: dots are settings, lines the best of each way; '
-                    f'dashed: 0.005 AP below the full pyramid', fontsize=9)
+    figure.suptitle(
+        f'{result["data"]}: dots are settings, lines the best of each way; '
+        f'dashed: 0.005 AP below the full pyramid',
+        fontsize=9,
+    )
     figure.tight_layout()
     save_figure(figure, path)
 
@@ -459,13 +514,18 @@ def all_ways(bench: Bench, sahi: bool) -> Iterator[list[Way]]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('data', choices=sorted(CONFIGS))
     parser.add_argument('checkpoint', type=Path, help='of an AutoFocus training')
     parser.add_argument('--config', type=Path, help="[the data set's in configs/autofocus]")
     parser.add_argument('--images', type=int, help='only so many validation images [all]')
-    parser.add_argument('--rounds', type=int, default=3,
-                        help='rounds to measure time in; SAHI is in the first [%(default)s]')
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=3,
+        help='rounds to measure time in; SAHI is in the first [%(default)s]',
+    )
     parser.add_argument('--without-sahi', action='store_true', help='leave its rows out')
     parser.add_argument('--out', type=Path, help='path of the results, without suffix')
     args = parser.parse_args(argv)
@@ -484,8 +544,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     installed = importlib.util.find_spec('sahi') is not None
     sahi = installed and not args.without_sahi
     if not installed:
-        print('SAHI is not installed (pip install -r requirements/benchmark.txt): '
-              'its rows are left out.', file=sys.stderr)
+        print(
+            'SAHI is not installed (pip install -r requirements/benchmark.txt): '
+            'its rows are left out.',
+            file=sys.stderr,
+        )
     bench = Bench(args.config, args.checkpoint, args.images)
     with all_ways(bench, sahi) as ways:
         bench.counter.pixels = bench.counter.inputs = 0
@@ -493,11 +556,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     rows = as_rows(bench, ways, measured)
     result = dict(
         command=f'python benchmarks/autofocus.py {args.data} CHECKPOINT --rounds {args.rounds}'
-                + (f' --images {args.images}' if args.images else '')
-                + (' --without-sahi' if args.without_sahi else ''),
-        data=args.data, checkpoint=args.checkpoint.name, images=len(bench.infos),
-        rounds=args.rounds, threads=torch.get_num_threads(), sahi=sahi, verdict=verdict(rows),
-        rows=rows)
+        + (f' --images {args.images}' if args.images else '')
+        + (' --without-sahi' if args.without_sahi else ''),
+        data=args.data,
+        checkpoint=args.checkpoint.name,
+        images=len(bench.infos),
+        rounds=args.rounds,
+        threads=torch.get_num_threads(),
+        sahi=sahi,
+        verdict=verdict(rows),
+        rows=rows,
+    )
     table = as_table(result)
     write_json(args.out.with_suffix('.json'), result)
     write_text(args.out.with_suffix('.md'), table)

@@ -29,12 +29,7 @@ from harness.comparison import (
     summarise,
     table_rows,
 )
-from harness.comparison_options import (
-    Preset,
-    add_comparison_options,
-    noted_command,
-    with_options,
-)
+from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.demo import make_toy_data
 from harness.training_run import RunError
 from mmsniper.utils.files import write_json, write_text

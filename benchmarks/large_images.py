@@ -72,18 +72,30 @@ class MapImage(BaseTransform):
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--side', type=int, default=20_000,
-                        help='width and height of the image, px [%(default)s]')
-    parser.add_argument('--formats', nargs='+', default=['jpg', 'png', 'npy'],
-                        help='npy, and suffixes of what OpenCV writes %(default)s')
-    parser.add_argument('--workers', type=int, nargs='+', default=[1, 2],
-                        help='numbers of workers %(default)s')
-    parser.add_argument('--batch', type=int, default=8,
-                        help='chips that each worker loads [%(default)s]')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--side', type=int, default=20_000, help='width and height of the image, px [%(default)s]'
+    )
+    parser.add_argument(
+        '--formats',
+        nargs='+',
+        default=['jpg', 'png', 'npy'],
+        help='npy, and suffixes of what OpenCV writes %(default)s',
+    )
+    parser.add_argument(
+        '--workers', type=int, nargs='+', default=[1, 2], help='numbers of workers %(default)s'
+    )
+    parser.add_argument(
+        '--batch', type=int, default=8, help='chips that each worker loads [%(default)s]'
+    )
     parser.add_argument('--objects', type=int, default=2000, help='[%(default)s]')
-    parser.add_argument('--folder', type=Path, default=FOLDER,
-                        help='where images are made, and found again [%(default)s]')
+    parser.add_argument(
+        '--folder',
+        type=Path,
+        default=FOLDER,
+        help='where images are made, and found again [%(default)s]',
+    )
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
     args = parser.parse_args(argv)
     if args.side < 2000 or min([*args.workers, args.batch, args.objects]) < 1:
@@ -100,8 +112,8 @@ def make_array(path: Path, side: int) -> None:
     with replacing(path) as temporary:
         img = np.lib.format.open_memmap(temporary, 'w+', np.uint8, (side, side, 3))
         for y in range(0, side, STRIP):
-            rows = img[y:y + STRIP]
-            part = coarse[y // 100:y // 100 + STRIP // 100 + 1]
+            rows = img[y : y + STRIP]
+            part = coarse[y // 100 : y // 100 + STRIP // 100 + 1]
             smooth = cv2.resize(part, (side, len(rows)), interpolation=cv2.INTER_CUBIC)
             noise = rng.integers(0, 9, rows.shape, dtype=np.uint8)
             rows[:] = cv2.add(smooth, noise)
@@ -128,15 +140,24 @@ def annotations(side: int, objects: int, name: str) -> dict[str, Any]:
     """Objects of 8 to 800 px anywhere, in COCO's format."""
     rng = np.random.default_rng(0)
     wh = np.exp(rng.uniform(np.log(8), np.log(800), (objects, 1))) * rng.uniform(
-        0.7, 1.4, (objects, 2))
+        0.7, 1.4, (objects, 2)
+    )
     boxes = np.concatenate([rng.uniform(0, side - wh), wh], axis=1)
     return dict(
         images=[dict(id=1, file_name=name, width=side, height=side)],
         categories=[dict(id=1, name='object')],
         annotations=[
-            dict(id=i, image_id=1, category_id=1, bbox=box.tolist(), area=float(box[2:].prod()),
-                 iscrowd=0)
-            for i, box in enumerate(boxes, start=1)])
+            dict(
+                id=i,
+                image_id=1,
+                category_id=1,
+                bbox=box.tolist(),
+                area=float(box[2:].prod()),
+                iscrowd=0,
+            )
+            for i, box in enumerate(boxes, start=1)
+        ],
+    )
 
 
 def build_dataset(image: Path, side: int, objects: int, loader: str) -> Any:
@@ -151,8 +172,13 @@ def build_dataset(image: Path, side: int, objects: int, loader: str) -> Any:
         dict(type='RandomFlip', prob=0.5),
         dict(type='PackDetInputs'),
     ]
-    dataset = dict(type='CocoDataset', data_root=str(image.parent), ann_file=ann_file.name,
-                   data_prefix=dict(img=''), metainfo=dict(classes=('object',)))
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(image.parent),
+        ann_file=ann_file.name,
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('object',)),
+    )
     return DATASETS.build(dict(type='ChipDataset', dataset=dataset, pipeline=pipeline))
 
 
@@ -160,7 +186,8 @@ def plan(dataset: Any) -> tuple[list[ChipIndex], float]:
     """The chips of an epoch, and the seconds that planning them took."""
     start = time.perf_counter()
     sampler = DATA_SAMPLERS.build(
-        dict(type='ChipAwareSampler', dataset=dataset, pyramid=PYRAMID, seed=0))
+        dict(type='ChipAwareSampler', dataset=dataset, pyramid=PYRAMID, seed=0)
+    )
     return list(sampler), time.perf_counter() - start
 
 
@@ -168,8 +195,10 @@ def of_every_level(chips: Sequence[ChipIndex], count: int) -> list[ChipIndex]:
     """So many chips, of all levels in turn."""
     levels = [[c for c in chips if c.chip.level == i] for i in range(len(PYRAMID['levels']))]
     levels = [level for level in levels if level]
-    return [levels[i % len(levels)][i // len(levels) % len(levels[i % len(levels)])]
-            for i in range(count)]
+    return [
+        levels[i % len(levels)][i // len(levels) % len(levels[i % len(levels)])]
+        for i in range(count)
+    ]
 
 
 def memory(name: str) -> int:
@@ -189,31 +218,44 @@ def collate(start: dict[str, float], samples: Sequence[dict]) -> dict[str, Any]:
     seconds = time.perf_counter() - start['time']
     start['time'] += seconds
     return dict(
-        batch, bytes=memory('VmHWM') - start['memory'], seconds=seconds,
+        batch,
+        bytes=memory('VmHWM') - start['memory'],
+        seconds=seconds,
         # Else what came before the images would count.
-        valid=memory('VmHWM') > start['peak'])
+        valid=memory('VmHWM') > start['peak'],
+    )
 
 
-def measure(
-    image: Path, args: argparse.Namespace, loader: str, workers: int
-) -> dict[str, Any]:
+def measure(image: Path, args: argparse.Namespace, loader: str, workers: int) -> dict[str, Any]:
     """Load one batch in each worker."""
     dataset = build_dataset(image, args.side, args.objects, loader)
     chips, planning = plan(dataset)
     chosen = of_every_level(chips, args.batch * workers)
     start: dict[str, float] = {}
-    batches = list(DataLoader(
-        dataset, batch_size=args.batch, sampler=chosen, num_workers=workers,
-        collate_fn=partial(collate, start), worker_init_fn=partial(note_start, start)))
+    batches = list(
+        DataLoader(
+            dataset,
+            batch_size=args.batch,
+            sampler=chosen,
+            num_workers=workers,
+            collate_fn=partial(collate, start),
+            worker_init_fn=partial(note_start, start),
+        )
+    )
     if not all(batch['valid'] for batch in batches):
         raise RuntimeError('a worker began with more memory than it needed: free some before')
     decoded = args.side**2 * 3
     return dict(
-        loader=loader, format=image.suffix[1:], workers=workers, file_bytes=image.stat().st_size,
+        loader=loader,
+        format=image.suffix[1:],
+        workers=workers,
+        file_bytes=image.stat().st_size,
         peak_bytes=max(batch['bytes'] for batch in batches),
         peak=round(max(batch['bytes'] for batch in batches) / decoded, 3),
         seconds_per_chip=round(mean(batch['seconds'] for batch in batches) / args.batch, 2),
-        chips=len(chips), planning_seconds=round(planning, 3))
+        chips=len(chips),
+        planning_seconds=round(planning, 3),
+    )
 
 
 def work(args: argparse.Namespace) -> list[tuple[str, str, int]]:
@@ -227,21 +269,30 @@ def work(args: argparse.Namespace) -> list[tuple[str, str, int]]:
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return dict(
-        machine=platform.machine(), cpus=os.cpu_count(), load_before=round(os.getloadavg()[0], 1),
-        python=platform.python_version(), opencv=cv2.__version__, numpy=np.__version__,
-        threads=os.environ.get('OMP_NUM_THREADS'))
+        machine=platform.machine(),
+        cpus=os.cpu_count(),
+        load_before=round(os.getloadavg()[0], 1),
+        python=platform.python_version(),
+        opencv=cv2.__version__,
+        numpy=np.__version__,
+        threads=os.environ.get('OMP_NUM_THREADS'),
+    )
 
 
 def as_table(result: dict[str, Any]) -> str:
     """The result as a page."""
     side, run, facts = result['side'], result['runs'][0], result['machine']
     lines = [
-        '# Chips of a large image', '', f'`{result["command"]}`', '',
+        '# Chips of a large image',
+        '',
+        f'`{result["command"]}`',
+        '',
         f'{side:,}x{side:,} px, {result["decoded_bytes"] / 1e9:.2f} GB decoded, '
         f'{result["objects"]:,} objects, {run["chips"]:,} chips (annotations read and chips '
         f'planned in {run["planning_seconds"]:.2f} s). Each worker loads {result["batch"]} chips, '
         f'of all levels in turn. OpenCV {facts["opencv"]}, on {facts["machine"]} '
-        f'(load {facts["load_before"]} of {facts["cpus"]} cores).', '',
+        f'(load {facts["load_before"]} of {facts["cpus"]} cores).',
+        '',
         "| transform | file | file, GB | workers | a worker's memory / decoded image | in GB "
         '| s per chip |',
         '|---|---|---|---|---|---|---|',
@@ -250,18 +301,22 @@ def as_table(result: dict[str, Any]) -> str:
         lines.append(
             f'| `{run["loader"]}` | {run["format"]} | {run["file_bytes"] / 1e9:.2f} | '
             f'{run["workers"]} | {run["peak"]:.2f} | {run["peak_bytes"] / 1e9:.2f} | '
-            f'{run["seconds_per_chip"]:.2f} |')
+            f'{run["seconds_per_chip"]:.2f} |'
+        )
     return '\n'.join(lines) + (
         f'\n\nThe goal is less than {GOAL} times the decoded image. The memory of the worker that '
         f'needs most counts. Of an array that is mapped, what counts is pages of the file, which '
-        f'the system takes back when memory runs short.\n')
+        f'the system takes back when memory runs short.\n'
+    )
 
 
 def command(args: argparse.Namespace) -> str:
     """How to run this again."""
-    return (f'python benchmarks/large_images.py --side {args.side} --formats '
-            f'{" ".join(args.formats)} --workers {" ".join(map(str, args.workers))} '
-            f'--batch {args.batch} --objects {args.objects}')
+    return (
+        f'python benchmarks/large_images.py --side {args.side} --formats '
+        f'{" ".join(args.formats)} --workers {" ".join(map(str, args.workers))} '
+        f'--batch {args.batch} --objects {args.objects}'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -269,13 +324,24 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args, facts = parse_args(argv), machine()
     register_all_modules(init_default_scope=True)
     args.folder.mkdir(parents=True, exist_ok=True)
-    images = {suffix: make_image(args.folder, args.side, suffix)
-              for suffix in tqdm(args.formats, 'making images', disable=None)}
-    runs = [measure(images[suffix], args, loader, workers)
-            for loader, suffix, workers in tqdm(work(args), 'loading chips', disable=None)]
+    images = {
+        suffix: make_image(args.folder, args.side, suffix)
+        for suffix in tqdm(args.formats, 'making images', disable=None)
+    }
+    runs = [
+        measure(images[suffix], args, loader, workers)
+        for loader, suffix, workers in tqdm(work(args), 'loading chips', disable=None)
+    ]
     result = dict(
-        command=command(args), side=args.side, decoded_bytes=args.side**2 * 3,
-        objects=args.objects, batch=args.batch, machine=facts, runs=runs, goal=GOAL)
+        command=command(args),
+        side=args.side,
+        decoded_bytes=args.side**2 * 3,
+        objects=args.objects,
+        batch=args.batch,
+        machine=facts,
+        runs=runs,
+        goal=GOAL,
+    )
     table = as_table(result)
     write_json(args.out, result)
     write_text(args.out.with_suffix('.md'), table)

@@ -59,16 +59,30 @@ NOT_THE_MINERS = ('type', 'priority', 'warmup_epochs', 'interval', 'chips_per_im
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', type=Path, default=CONFIG,
-                        help='config with a ChipAwareSampler [the toy scenes]')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--config',
+        type=Path,
+        default=CONFIG,
+        help='config with a ChipAwareSampler [the toy scenes]',
+    )
     parser.add_argument('--checkpoint', type=Path, help='weights of the detector [random ones]')
-    parser.add_argument('--images', type=int, default=24,
-                        help='the first so many training images [%(default)s]')
-    parser.add_argument('--repeats', type=int, default=3,
-                        help='runs of each, of which the median counts [%(default)s]')
-    parser.add_argument('--num-workers', type=int, default=0,
-                        help='processes that load images, for all passes [%(default)s]')
+    parser.add_argument(
+        '--images', type=int, default=24, help='the first so many training images [%(default)s]'
+    )
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=3,
+        help='runs of each, of which the median counts [%(default)s]',
+    )
+    parser.add_argument(
+        '--num-workers',
+        type=int,
+        default=0,
+        help='processes that load images, for all passes [%(default)s]',
+    )
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
     args = parser.parse_args(argv)
     if min(args.images, args.repeats) < 1:
@@ -109,9 +123,13 @@ class WholeImages:
     def __init__(self, sampler: ChipAwareSampler, level: int) -> None:
         self.dataset = sampler.dataset
         load = chip_dataset(self.dataset).pipeline.transforms[0]
-        self.pipeline = Compose([
-            load, dict(type='LevelResize', pyramid=sampler.pyramid, level=level),
-            dict(type='PackDetInputs')])
+        self.pipeline = Compose(
+            [
+                load,
+                dict(type='LevelResize', pyramid=sampler.pyramid, level=level),
+                dict(type='PackDetInputs'),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -132,8 +150,12 @@ def whole_images(
 ) -> None:
     """Show every image at every level, one at a time."""
     for level in range(sampler.pyramid.num_levels):
-        loader = DataLoader(WholeImages(sampler, level), batch_size=1, num_workers=num_workers,
-                            collate_fn=pseudo_collate)
+        loader = DataLoader(
+            WholeImages(sampler, level),
+            batch_size=1,
+            num_workers=num_workers,
+            collate_fn=pseudo_collate,
+        )
         for data in loader:
             see(data)
 
@@ -145,8 +167,12 @@ def passes(
     miner, batch_size = miner_of(cfg), cfg.train_dataloader.batch_size
 
     def mining() -> None:
-        miner.mine(model, sampler, batch_pixels=batch_size * sampler.pyramid.chip_size**2,
-                   num_workers=args.num_workers)
+        miner.mine(
+            model,
+            sampler,
+            batch_pixels=batch_size * sampler.pyramid.chip_size**2,
+            num_workers=args.num_workers,
+        )
 
     def detector() -> None:
         with torch.no_grad(), evaluating(model):
@@ -183,7 +209,9 @@ def ratios(seconds: dict[str, Any]) -> dict[str, float]:
     """Mining over the other passes, of medians."""
     found = {
         f'{name}_{kind}': median(seconds['mining'][kind]) / median(seconds[name][kind])
-        for name in ('detector', 'rpn') for kind in ('clock', 'cpu')}
+        for name in ('detector', 'rpn')
+        for kind in ('clock', 'cpu')
+    }
     return {name: round(value, 3) for name, value in found.items()}
 
 
@@ -199,29 +227,40 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return dict(
-        device=device, cpus=os.cpu_count(), load_before=round(os.getloadavg()[0], 1),
-        threads=torch.get_num_threads(), python=platform.python_version(),
-        torch=torch.__version__, mmdet=mmdet.__version__)
+        device=device,
+        cpus=os.cpu_count(),
+        load_before=round(os.getloadavg()[0], 1),
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        mmdet=mmdet.__version__,
+    )
 
 
 def as_table(result: dict[str, Any]) -> str:
     """The result as a page."""
     lines = [
-        '# What mining costs', '',
-        f'`{result["command"]}`', '',
+        '# What mining costs',
+        '',
+        f'`{result["command"]}`',
+        '',
         f'{result["images"]} images at {result["levels"]} levels, '
         f'{result["pixels"]["images"] / 1e6:.1f} million scaled pixels; mining looks at '
         f'{result["pixels"]["mining"] / 1e6:.1f} million and finds {result["chips"]} chips. '
         f'{result["weights"]}. Medians of {result["repeats"]} runs, '
         f'{result["machine"]["threads"]} thread, on {result["machine"]["device"]} '
-        f'(load {result["machine"]["load_before"]} of {result["machine"]["cpus"]} cores).', '',
+        f'(load {result["machine"]["load_before"]} of {result["machine"]["cpus"]} cores).',
+        '',
         '| | seconds | of the processor | mining takes, by the clock | of the processor |',
         '|---|---|---|---|---|',
     ]
     for name, what in PASSES.items():
         clock, cpu = (median(result['seconds'][name][kind]) for kind in ('clock', 'cpu'))
-        times = ['', ''] if name == 'mining' else [
-            f'{result["ratios"][f"{name}_{kind}"]:.2f} times' for kind in ('clock', 'cpu')]
+        times = (
+            ['', '']
+            if name == 'mining'
+            else [f'{result["ratios"][f"{name}_{kind}"]:.2f} times' for kind in ('clock', 'cpu')]
+        )
         lines.append(f'| {what} | {clock:.2f} | {cpu:.2f} | {times[0]} | {times[1]} |')
     return '\n'.join(lines) + f'\n\nThe goal is at most {GOAL} times the whole detector.\n'
 
@@ -230,7 +269,9 @@ def command(args: argparse.Namespace) -> str:
     """How to run this again."""
     options = [
         f'--{name.replace("_", "-")} {shown(value) if isinstance(value, Path) else value}'
-        for name, value in vars(args).items() if name != 'out' and value is not None]
+        for name, value in vars(args).items()
+        if name != 'out' and value is not None
+    ]
     return ' '.join(['python benchmarks/mining.py', *options])
 
 
@@ -251,12 +292,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     seconds = measure(passes(cfg, args, model, sampler), args.repeats)
     weights = f'Weights of {shown(args.checkpoint)}' if args.checkpoint else 'Random weights'
     result = dict(
-        command=command(args), weights=weights, images=len(sampler.dataset),
-        levels=ScalePyramid.from_config(sampler.pyramid).num_levels, repeats=args.repeats,
-        pixels=pixels(sampler, miner), chips=pool.statistics.chips, machine=facts,
-        seconds={name: {kind: [round(v, 3) for v in values] for kind, values in kinds.items()}
-                 for name, kinds in seconds.items()},
-        ratios=ratios(seconds), goal=GOAL)
+        command=command(args),
+        weights=weights,
+        images=len(sampler.dataset),
+        levels=ScalePyramid.from_config(sampler.pyramid).num_levels,
+        repeats=args.repeats,
+        pixels=pixels(sampler, miner),
+        chips=pool.statistics.chips,
+        machine=facts,
+        seconds={
+            name: {kind: [round(v, 3) for v in values] for kind, values in kinds.items()}
+            for name, kinds in seconds.items()
+        },
+        ratios=ratios(seconds),
+        goal=GOAL,
+    )
     table = as_table(result)
     write_json(args.out, result)
     write_text(args.out.with_suffix('.md'), table)

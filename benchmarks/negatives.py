@@ -44,12 +44,7 @@ from harness.comparison import (
     sample_std,
     summarise,
 )
-from harness.comparison_options import (
-    Preset,
-    add_comparison_options,
-    noted_command,
-    with_options,
-)
+from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.demo import make_toy_data
 from harness.false_positives import detection_curve
 from harness.proposal_recall import proposal_recall
@@ -87,8 +82,14 @@ LOOKALIKE_COLUMNS = {
 """The same of false positives on look-alikes, for data that record them."""
 
 COST_COLUMNS = (
-    'negative chips', 'epochs', 'iterations', 'training Mpx', 'minutes', 'CPU minutes',
-    'chips in the pool', 'mined Mpx',
+    'negative chips',
+    'epochs',
+    'iterations',
+    'training Mpx',
+    'minutes',
+    'CPU minutes',
+    'chips in the pool',
+    'mined Mpx',
 )
 
 
@@ -127,8 +128,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('name', choices=PRESETS, help='which data set')
     add_comparison_options(parser, 'work_dirs/negatives/NAME', ROOT / 'benchmarks' / 'results')
     parser.add_argument(
-        '--chips-per-image', type=int, metavar='N',
-        help='negative chips that an epoch takes of an image [the config\'s]; N becomes part of '
+        '--chips-per-image',
+        type=int,
+        metavar='N',
+        help="negative chips that an epoch takes of an image [the config's]; N becomes part of "
         'the names of the files',
     )
     return parser.parse_args(argv)
@@ -174,9 +177,7 @@ def epochs_of_the_run_with(comparison: Comparison) -> Callable[[Config, float, i
     return choose
 
 
-def epochs_of_the_run_without(
-    iterations: Mapping[int, int]
-) -> Callable[[Config, float, int], int]:
+def epochs_of_the_run_without(iterations: Mapping[int, int]) -> Callable[[Config, float, int], int]:
     """Choose the epochs of the runs without negative chips, for ``plan_contestant``.
 
     Args:
@@ -199,7 +200,7 @@ def _hook(cfg: Config) -> ConfigDict:
         if hook.type == NegativeChipHook.__name__:
             return hook
     raise ValueError(
-        f"{cfg.filename} mines no negative chips: it needs custom_hooks=[..., dict(type="
+        f'{cfg.filename} mines no negative chips: it needs custom_hooks=[..., dict(type='
         f"'{NegativeChipHook.__name__}')]"
     )
 
@@ -220,7 +221,10 @@ def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparis
 
 
 def run_all(
-    comparison: Comparison, work_dir: Path, jobs: int, console: Console,
+    comparison: Comparison,
+    work_dir: Path,
+    jobs: int,
+    console: Console,
     chips_per_image: int | None = None,
 ) -> list[Contestant]:
     """Run both sides.
@@ -238,8 +242,11 @@ def run_all(
     """
     with console.status('counting the pixels of an epoch'):
         mined = plan_contestant(
-            with_chips_per_image(comparison, chips_per_image), WITH,
-            epochs_of_the_run_with(comparison), ROOT, work_dir,
+            with_chips_per_image(comparison, chips_per_image),
+            WITH,
+            epochs_of_the_run_with(comparison),
+            ROOT,
+            work_dir,
         )
     _tell_epochs(mined, console)
     execute_all([mined], jobs, console)
@@ -289,8 +296,9 @@ def measures(run: TrainingRun, annotations: Path) -> dict[str, float | None]:
     }
     if curve.on_lookalikes is not None:
         values |= {f'lookalikes_{name}': point.on_lookalikes for name, point in points.items()}
-    return {key: None if value is None or math.isnan(value) else value
-            for key, value in values.items()}
+    return {
+        key: None if value is None or math.isnan(value) else value for key, value in values.items()
+    }
 
 
 def proposals_of(run: TrainingRun) -> dict[str, float]:
@@ -360,14 +368,16 @@ def difference(
     runs = []
     for one, other in zip(plain, mined):
         before, after = one['measures'], other['measures']
-        runs.append({
-            'seed': one['seed'],
-            'iteration_ratio': other[TRAIN]['iterations'] / one[TRAIN]['iterations'],
-            'measures': {
-                key: None if None in (before[key], after[key]) else after[key] - before[key]
-                for key in before
-            },
-        })
+        runs.append(
+            {
+                'seed': one['seed'],
+                'iteration_ratio': other[TRAIN]['iterations'] / one[TRAIN]['iterations'],
+                'measures': {
+                    key: None if None in (before[key], after[key]) else after[key] - before[key]
+                    for key in before
+                },
+            }
+        )
     return _add_statistics({'runs': runs, 'mean': {}, 'std': {}})
 
 
@@ -409,8 +419,13 @@ def measure_rows(summary: Mapping[str, Any], columns: Mapping[str, str]) -> list
     """
     sides = [(entry['name'], entry, '') for entry in summary['contestants']]
     return [
-        [name, *(_cell(entry['mean']['measures'][key], entry['std']['measures'][key], sign)
-                 for key in columns.values())]
+        [
+            name,
+            *(
+                _cell(entry['mean']['measures'][key], entry['std']['measures'][key], sign)
+                for key in columns.values()
+            ),
+        ]
         for name, entry, sign in [*sides, (DIFFERENCE, summary['difference'], '+')]
     ]
 
@@ -428,12 +443,18 @@ def cost_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         train = [run[TRAIN] for run in entry['runs']]
         pixels, seconds, cpu = (entry['mean'][TRAIN][key] for key in COSTS)
         mining = mean(item.get(MINING_PIXELS) for item in train)
-        rows.append([
-            entry['name'], _listed(entry['epochs']), _listed(t['iterations'] for t in train),
-            f'{pixels / 1e6:.1f}', f'{seconds / 60:.1f}', f'{cpu / 60:.1f}',
-            _listed(run['pool']['chips'] for run in entry['runs'] if 'pool' in run) or '-',
-            '-' if mining is None else f'{mining / 1e6:.1f}',
-        ])
+        rows.append(
+            [
+                entry['name'],
+                _listed(entry['epochs']),
+                _listed(t['iterations'] for t in train),
+                f'{pixels / 1e6:.1f}',
+                f'{seconds / 60:.1f}',
+                f'{cpu / 60:.1f}',
+                _listed(run['pool']['chips'] for run in entry['runs'] if 'pool' in run) or '-',
+                '-' if mining is None else f'{mining / 1e6:.1f}',
+            ]
+        )
     ratios = _listed(f'{run["iteration_ratio"]:.3f}' for run in summary['difference']['runs'])
     return [*rows, ['ratio', '', ratios, *[''] * (len(COST_COLUMNS) - 3)]]
 
@@ -457,20 +478,27 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
     """
     seeds = _listed(summary['seeds'])
     lines = [
-        f'# {title}', '', summary['description'], '',
+        f'# {title}',
+        '',
+        summary['description'],
+        '',
         f'Seeds: {seeds}. The tables give means ± sample standard deviations; the difference is '
         f'that of with less without, seed by seed. Both are tested at every level (--tta). AR is '
-        f'COCO\'s, at 100 detections; proposal AR is that of the RPN\'s best {PROPOSALS} '
-        f'proposals of all levels, classes ignored.', '',
+        f"COCO's, at 100 detections; proposal AR is that of the RPN's best {PROPOSALS} "
+        f'proposals of all levels, classes ignored.',
+        '',
         'FP: false positives per image, at IoU 0.5. The detections of all images and classes share '
         'one score threshold, the highest at which the given share of all objects is found, or '
-        f'that of score {SCORE:g}.', '',
-        f'Made by `{command}`.', '',
+        f'that of score {SCORE:g}.',
+        '',
+        f'Made by `{command}`.',
+        '',
         *_table(['negative chips', *COLUMNS], measure_rows(summary, COLUMNS)),
     ]
     if has_lookalikes(summary):
         lines += [
-            'Of the false positives per image, those that lie on a look-alike:', '',
+            'Of the false positives per image, those that lie on a look-alike:',
+            '',
             *_table(
                 ['negative chips', *LOOKALIKE_COLUMNS], measure_rows(summary, LOOKALIKE_COLUMNS)
             ),
@@ -479,7 +507,8 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         f'What the trainings cost, with {summary["threads"]} thread(s) a process. Epochs, '
         f'iterations and pools are those of the seeds in turn. Pixels are counted before padding; '
         f'minutes are of the training iterations, and how fast the clock ran depends on what else '
-        f'the machine did.', '',
+        f'the machine did.',
+        '',
         *_table(COST_COLUMNS, cost_rows(summary)),
     ]
     for remark in summary['remarks']:
@@ -490,8 +519,10 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
 def _table(columns: Iterable[str], rows: Sequence[Sequence[str]]) -> list[str]:
     columns = list(columns)
     return [
-        f'| {" | ".join(columns)} |', f'|{" --- |" * len(columns)}',
-        *(f'| {" | ".join(row)} |' for row in rows), '',
+        f'| {" | ".join(columns)} |',
+        f'|{" --- |" * len(columns)}',
+        *(f'| {" | ".join(row)} |' for row in rows),
+        '',
     ]
 
 

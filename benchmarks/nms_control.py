@@ -71,9 +71,18 @@ def test(run_dir: Path, change: Any, tta: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         cfg.dump(Path(folder) / config.name)
         done = subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / 'test.py'), str(Path(folder) / config.name),
-             str(checkpoint), '--work-dir', folder, *(['--tta'] if tta else [])],
-            cwd=ROOT, capture_output=True, text=True,
+            [
+                sys.executable,
+                str(ROOT / 'tools' / 'test.py'),
+                str(Path(folder) / config.name),
+                str(checkpoint),
+                '--work-dir',
+                folder,
+                *(['--tta'] if tta else []),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise SystemExit(f'the test of {checkpoint} failed:\n{done.stderr[-3000:]}')
@@ -86,7 +95,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--runs', type=Path, default=ROOT / 'work_dirs' / 'compare' / 'bccd',
+        '--runs',
+        type=Path,
+        default=ROOT / 'work_dirs' / 'compare' / 'bccd',
         help='work folder of the comparison [work_dirs/compare/bccd]',
     )
     parser.add_argument('--jobs', type=int, default=2, help='tests at a time [%(default)s]')
@@ -107,8 +118,13 @@ def main() -> None:
         name, how, _, _ = control
         aps = [m['coco/bbox_mAP'] for (c, _), m in zip(jobs, found) if c is control]
         rows.append(
-            dict(config=name, test=how, AP=aps, mean=round(statistics.mean(aps), 4),
-                 std=round(statistics.stdev(aps), 4) if len(aps) > 1 else None)
+            dict(
+                config=name,
+                test=how,
+                AP=aps,
+                mean=round(statistics.mean(aps), 4),
+                std=round(statistics.stdev(aps), 4) if len(aps) > 1 else None,
+            )
         )
     table = '| config | test | AP of each seed | mean | std |\n|---|---|---|---|---|\n' + ''.join(
         f'| {r["config"]} | {r["test"]} | {", ".join(f"{a:.3f}" for a in r["AP"])} | '

@@ -30,12 +30,7 @@ from mmengine.runner import CheckpointLoader
 from rich.console import Console
 from rich.table import Table
 
-from harness.comparison import (
-    Comparison,
-    Contestant,
-    execute_all,
-    plan_contestant,
-)
+from harness.comparison import Comparison, Contestant, execute_all, plan_contestant
 from harness.comparison_options import noted_command
 from harness.training_run import TEST, TRAIN, TTA, RunError, TrainingRun
 from mmsniper.convert import load_config
@@ -106,7 +101,8 @@ def choose_images(annotations: Mapping[str, Any], count: int) -> dict[str, Any]:
     for item in annotations['annotations']:
         objects[item['image_id']].append(item)
     fit = [
-        image for image in sorted(annotations['images'], key=lambda image: image['id'])
+        image
+        for image in sorted(annotations['images'], key=lambda image: image['id'])
         if 3 <= len(objects[image['id']]) <= 10
         and not any(item.get('iscrowd') for item in objects[image['id']])
     ]
@@ -267,7 +263,15 @@ def summary_of(family: str, run: TrainingRun) -> dict[str, Any]:
 
 
 COLUMNS = (
-    'family', 'iterations', 'CPU min', 'loss', 'AP50', 'AP50, one scale', 'AP', 'goal', 'reached',
+    'family',
+    'iterations',
+    'CPU min',
+    'loss',
+    'AP50',
+    'AP50, one scale',
+    'AP',
+    'goal',
+    'reached',
 )
 
 
@@ -275,10 +279,15 @@ def table_rows(families: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The cells of the table, under ``COLUMNS``."""
     return [
         [
-            item['family'], str(item['iterations']), f'{item["train_cpu_seconds"] / 60:.1f}',
+            item['family'],
+            str(item['iterations']),
+            f'{item["train_cpu_seconds"] / 60:.1f}',
             f'{item["first_loss"]:.2f} to {item["last_loss"]:.2f}',
-            f'{item["every_level"]["AP50"]:.3f}', f'{item["one_scale"]["AP50"]:.3f}',
-            f'{item["every_level"]["AP"]:.3f}', item['goal'], 'yes' if item['passed'] else 'NO',
+            f'{item["every_level"]["AP50"]:.3f}',
+            f'{item["one_scale"]["AP50"]:.3f}',
+            f'{item["every_level"]["AP"]:.3f}',
+            item['goal'],
+            'yes' if item['passed'] else 'NO',
         ]
         for item in families
     ]
@@ -287,9 +296,16 @@ def table_rows(families: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 def markdown(families: Sequence[Mapping[str, Any]], description: str, command: str) -> str:
     """The page of the results."""
     lines = [
-        '# Every family overfits a few images', '', description, '', f'Made by `{command}`.', '',
-        f'| {" | ".join(COLUMNS)} |', f'|{" --- |" * len(COLUMNS)}',
-        *(f'| {" | ".join(row)} |' for row in table_rows(families)), '',
+        '# Every family overfits a few images',
+        '',
+        description,
+        '',
+        f'Made by `{command}`.',
+        '',
+        f'| {" | ".join(COLUMNS)} |',
+        f'|{" --- |" * len(COLUMNS)}',
+        *(f'| {" | ".join(row)} |' for row in table_rows(families)),
+        '',
     ]
     return '\n'.join(lines)
 
@@ -323,24 +339,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'families', nargs='*', metavar='FAMILY', help=f'{", ".join(FAMILIES)} [all of them]'
     )
     for name, default, what in (
-        ('images', 8, 'number of images'), ('epochs', EPOCHS, 'length of the trainings'),
-        ('seed', 0, 'random seed'), ('jobs', 1, 'families at a time'),
+        ('images', 8, 'number of images'),
+        ('epochs', EPOCHS, 'length of the trainings'),
+        ('seed', 0, 'random seed'),
+        ('jobs', 1, 'families at a time'),
     ):
         parser.add_argument(f'--{name}', type=int, default=default, help=f'{what} [%(default)s]')
     parser.add_argument(
-        '--ann-file', type=Path, default=ROOT / ann_file,
+        '--ann-file',
+        type=Path,
+        default=ROOT / ann_file,
         help=f'COCO annotations to choose the images from [{ann_file}]',
     )
     parser.add_argument(
-        '--img-dir', type=Path, default=ROOT / data / 'train2017',
+        '--img-dir',
+        type=Path,
+        default=ROOT / data / 'train2017',
         help=f'folder of the images [{data / "train2017"}]',
     )
     parser.add_argument(
-        '--work-dir', type=Path, default=ROOT / 'work_dirs' / 'overfit',
+        '--work-dir',
+        type=Path,
+        default=ROOT / 'work_dirs' / 'overfit',
         help='folder of the runs [work_dirs/overfit]',
     )
     parser.add_argument(
-        '--out-dir', type=Path,
+        '--out-dir',
+        type=Path,
         help='folder of the two files [benchmarks/results, and none for some of the families]',
     )
     args = parser.parse_args(argv)

@@ -42,8 +42,9 @@ from mmsniper.utils.files import write_json
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/planning.json'
 PYRAMID = ROOT / 'configs/_base_/pyramids/coco_paper.py'
-COCO_TINY = [folder / 'coco_tiny/annotations'
-             for folder in (ROOT / 'data', ROOT.parent / 'shared/data')]
+COCO_TINY = [
+    folder / 'coco_tiny/annotations' for folder in (ROOT / 'data', ROOT.parent / 'shared/data')
+]
 GOAL_MS, GOAL_BYTES = 0.5, 200e6
 # Boxes, and side of the image in px.
 SCENES = [(500, 4000), (2000, 4000), (5000, 4000), (5000, 20_000)]
@@ -55,18 +56,37 @@ GOAL_NEGATIVES_MS = 5.0  # for an image of COCO's size, the first of them
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', type=int, nargs='+', default=[1000, 10_000, 118_287, 1_000_000],
-                        help='sizes of the data sets %(default)s')
-    parser.add_argument('--repeats', type=int, default=5,
-                        help='runs of each, of which the median counts; one of those of over a '
-                        'minute [%(default)s]')
-    parser.add_argument('--grid-images', type=int, default=10_000,
-                        help='largest data set to plan by the grid strategy too [%(default)s]')
-    parser.add_argument('--scenes', type=int, default=len(SCENES),
-                        help='number of dense scenes [%(default)s]')
-    parser.add_argument('--negatives', type=int, default=100,
-                        help='images of each size to plan negative chips for [%(default)s]')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        nargs='+',
+        default=[1000, 10_000, 118_287, 1_000_000],
+        help='sizes of the data sets %(default)s',
+    )
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=5,
+        help='runs of each, of which the median counts; one of those of over a '
+        'minute [%(default)s]',
+    )
+    parser.add_argument(
+        '--grid-images',
+        type=int,
+        default=10_000,
+        help='largest data set to plan by the grid strategy too [%(default)s]',
+    )
+    parser.add_argument(
+        '--scenes', type=int, default=len(SCENES), help='number of dense scenes [%(default)s]'
+    )
+    parser.add_argument(
+        '--negatives',
+        type=int,
+        default=100,
+        help='images of each size to plan negative chips for [%(default)s]',
+    )
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
     args = parser.parse_args(argv)
     if min([*args.images, args.repeats]) < 1:
@@ -88,9 +108,11 @@ def joined(tables: Sequence[AnnotationTable]) -> AnnotationTable:
     counts = np.concatenate([np.diff(table.offset) for table in tables])
     return AnnotationTable.from_arrays(
         np.concatenate([table.width for table in tables]),
-        np.concatenate([table.height for table in tables]), np.cumsum([0, *counts]),
+        np.concatenate([table.height for table in tables]),
+        np.cumsum([0, *counts]),
         np.concatenate([table.boxes for table in tables]),
-        np.concatenate([table.ignore for table in tables]))
+        np.concatenate([table.ignore for table in tables]),
+    )
 
 
 def built_in_images(count: int) -> AnnotationTable:
@@ -116,7 +138,8 @@ def images_like(seeds: AnnotationTable, count: int) -> AnnotationTable:
     box = np.arange(offset[-1]) + np.repeat(seeds.offset[chosen] - offset[:-1], counts)
     moved = seeds.boxes[box] + np.tile(rng.uniform(-2, 2, (len(box), 2)), 2)
     return AnnotationTable.from_arrays(
-        seeds.width[chosen], seeds.height[chosen], offset, moved, seeds.ignore[box])
+        seeds.width[chosen], seeds.height[chosen], offset, moved, seeds.ignore[box]
+    )
 
 
 def scene(boxes: int, side: int) -> AnnotationTable:
@@ -124,8 +147,9 @@ def scene(boxes: int, side: int) -> AnnotationTable:
     rng = np.random.default_rng(0)
     wh = np.exp(rng.uniform(np.log(8), np.log(60), (boxes, 2)))
     start = rng.uniform(0, side - wh)
-    return AnnotationTable.from_images([
-        (side, side, np.concatenate([start, start + wh], axis=1), None)])
+    return AnnotationTable.from_images(
+        [(side, side, np.concatenate([start, start + wh], axis=1), None)]
+    )
 
 
 def proposals_and_positives(
@@ -153,7 +177,8 @@ def proposals_and_positives(
     objects = places[:7] * image
     objects = np.concatenate([objects - side / 2, objects + side / 2], axis=1)
     positives = plan_positive_chips(
-        AnnotationTable.from_images([(width, height, objects, None)]), pyramid)
+        AnnotationTable.from_images([(width, height, objects, None)]), pyramid
+    )
     table = AnnotationTable.from_images([(width, height, np.concatenate(boxes), None)])
     return table, positives
 
@@ -195,9 +220,15 @@ def measure(
     plan = planner.plan(0)
     found = plan_statistics(table, pyramid, plan)
     result = dict(
-        images=count, boxes=found.boxes, chips=found.chips, coverage=found.coverage,
-        unproven=planner.unproven, plan_bytes=nbytes(plan),
-        **ms_per_image(None, 'ms_per_image'), **ms_per_image(planner, 'ms_later_epochs'))
+        images=count,
+        boxes=found.boxes,
+        chips=found.chips,
+        coverage=found.coverage,
+        unproven=planner.unproven,
+        plan_bytes=nbytes(plan),
+        **ms_per_image(None, 'ms_per_image'),
+        **ms_per_image(planner, 'ms_later_epochs'),
+    )
     if count <= args.grid_images:
         result.update(ms_per_image(PositiveChipPlanner(table, pyramid, 'grid'), 'ms_grid'))
     return rounded(result)
@@ -208,10 +239,17 @@ def measure_scene(table: AnnotationTable, pyramid: ScalePyramid, bar: tqdm) -> d
     planner = PositiveChipPlanner(table, pyramid)
     clock, cpu = seconds(lambda: planner.plan(0), 1, bar)
     found = plan_statistics(table, pyramid, planner.plan(0))
-    return rounded(dict(
-        boxes=found.boxes, image_side=int(table.width[0]), chips=found.chips,
-        coverage=found.coverage, unproven_levels=planner.unproven, seconds=clock,
-        seconds_cpu=cpu))
+    return rounded(
+        dict(
+            boxes=found.boxes,
+            image_side=int(table.width[0]),
+            chips=found.chips,
+            coverage=found.coverage,
+            unproven_levels=planner.unproven,
+            seconds=clock,
+            seconds_cpu=cpu,
+        )
+    )
 
 
 def measure_negatives(
@@ -220,28 +258,35 @@ def measure_negatives(
     """Plan the negative chips of images of one size, each on its own."""
     times, chips = [], 0
     for seed in range(args.negatives):
-        work = partial(
-            plan_negative_chips, *proposals_and_positives(*size, pyramid, seed), pyramid)
+        work = partial(plan_negative_chips, *proposals_and_positives(*size, pyramid, seed), pyramid)
         found = work().statistics
         chips += found.chips
         times.append(seconds(work, args.repeats, bar))
     clock, cpu = np.array(times).T * 1e3
-    return rounded(dict(
-        width=size[0], height=size[1], proposals=found.proposals, images=args.negatives,
-        chips_per_image=chips / args.negatives, ms_median=float(np.median(clock)),
-        ms_max=float(clock.max()), ms_median_cpu=float(np.median(cpu)),
-        ms_max_cpu=float(cpu.max())))
+    return rounded(
+        dict(
+            width=size[0],
+            height=size[1],
+            proposals=found.proposals,
+            images=args.negatives,
+            chips_per_image=chips / args.negatives,
+            ms_median=float(np.median(clock)),
+            ms_max=float(clock.max()),
+            ms_median_cpu=float(np.median(cpu)),
+            ms_max_cpu=float(cpu.max()),
+        )
+    )
 
 
 def rounded(result: dict[str, Any]) -> dict[str, Any]:
     """Numbers with four digits that mean something."""
-    return {key: float(f'{value:.4g}') if isinstance(value, float) else value
-            for key, value in result.items()}
+    return {
+        key: float(f'{value:.4g}') if isinstance(value, float) else value
+        for key, value in result.items()
+    }
 
 
-def summary(
-    runs: list[dict[str, Any]], negatives: Sequence[dict[str, Any]] = ()
-) -> dict[str, Any]:
+def summary(runs: list[dict[str, Any]], negatives: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The claims, from the runs."""
     largest = max(runs, key=lambda run: run['images'])
     images = np.log([run['images'] for run in runs])
@@ -249,30 +294,47 @@ def summary(
     # Of time ~ images^exponent; 1 is linear.
     exponent = np.polyfit(images, times, 1)[0] if len(runs) > 1 else float('nan')
     million = largest['plan_bytes'] / largest['images'] * 1e6
-    return rounded(dict(
-        worst_ms_per_image=max(run['ms_per_image'] for run in runs),
-        worst_ms_per_image_cpu=max(run['ms_per_image_cpu'] for run in runs),
-        goal_ms_per_image=GOAL_MS,
-        exponent_of_time_in_images=float(exponent),
-        plan_bytes_of_a_million_images=million, goal_bytes=GOAL_BYTES,
-        **(dict(negatives_ms_max=negatives[0]['ms_max'],
-                negatives_ms_max_cpu=negatives[0]['ms_max_cpu'],
-                goal_negatives_ms=GOAL_NEGATIVES_MS) if negatives else {})))
+    return rounded(
+        dict(
+            worst_ms_per_image=max(run['ms_per_image'] for run in runs),
+            worst_ms_per_image_cpu=max(run['ms_per_image_cpu'] for run in runs),
+            goal_ms_per_image=GOAL_MS,
+            exponent_of_time_in_images=float(exponent),
+            plan_bytes_of_a_million_images=million,
+            goal_bytes=GOAL_BYTES,
+            **(
+                dict(
+                    negatives_ms_max=negatives[0]['ms_max'],
+                    negatives_ms_max_cpu=negatives[0]['ms_max_cpu'],
+                    goal_negatives_ms=GOAL_NEGATIVES_MS,
+                )
+                if negatives
+                else {}
+            ),
+        )
+    )
 
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return dict(
-        machine=platform.machine(), cpus=os.cpu_count(),
+        machine=platform.machine(),
+        cpus=os.cpu_count(),
         load_before=round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None,
-        python=platform.python_version(), numpy=np.__version__, scipy=scipy.__version__,
-        threads=os.environ.get('OMP_NUM_THREADS'))
+        python=platform.python_version(),
+        numpy=np.__version__,
+        scipy=scipy.__version__,
+        threads=os.environ.get('OMP_NUM_THREADS'),
+    )
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the numbers as tables, one column for each data set, scene or image size."""
-    for name, title in (('runs', 'Data sets'), ('scenes', 'Dense scenes'),
-                        ('negatives', 'Negative chips of an image')):
+    for name, title in (
+        ('runs', 'Data sets'),
+        ('scenes', 'Dense scenes'),
+        ('negatives', 'Negative chips of an image'),
+    ):
         runs = result[name]
         table = Table(title=title, show_header=False)
         for key in dict.fromkeys(key for run in runs for key in run):
@@ -288,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     pyramid = ScalePyramid.from_config(Config.fromfile(PYRAMID).pyramid)
     seeds, source = seed_images()
     PositiveChipPlanner(seeds, pyramid).plan(0)  # what is loaded on first use
-    sizes, scenes = sorted(set(args.images)), SCENES[:args.scenes]
+    sizes, scenes = sorted(set(args.images)), SCENES[: args.scenes]
     grids = sum(size <= args.grid_images for size in sizes)
     images = NEGATIVES if args.negatives else []
     total = (2 * len(sizes) + grids) * args.repeats + len(scenes)
@@ -298,8 +360,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         dense = [measure_scene(scene(*s), pyramid, bar) for s in scenes]
         negatives = [measure_negatives(size, pyramid, args, bar) for size in images]
     result = dict(
-        images_like=source, pyramid=PYRAMID.stem, machine=facts, runs=runs, scenes=dense,
-        negatives=negatives, summary=summary(runs, negatives))
+        images_like=source,
+        pyramid=PYRAMID.stem,
+        machine=facts,
+        runs=runs,
+        scenes=dense,
+        negatives=negatives,
+        summary=summary(runs, negatives),
+    )
     show(result, Console())
     write_json(args.out, result)
     return result

@@ -13,7 +13,7 @@ NUM_IMAGES = 8
 EMPTY = (3, 6)
 """Images without objects."""
 
-CONFIG = '''
+CONFIG = """
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 custom_imports = dict(
     imports=['mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine'],
@@ -59,7 +59,7 @@ custom_hooks = [dict(
     type='NegativeChipHook', warmup_epochs=2, min_proposals=2, num_proposals=30, window_size=128)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 randomness = dict(seed=0)
-'''
+"""
 
 
 @pytest.fixture(scope='session')
@@ -76,10 +76,17 @@ def small_images(tmp_path_factory) -> Path:
         for k in range(0 if i in EMPTY else 2):
             side = (14, 30)[k]
             x, y = rng.integers(0, 60, 2).tolist()
-            img[y:y + side, x:x + side] = 255 * k
-            coco['annotations'].append(dict(
-                id=len(coco['annotations']) + 1, image_id=i, category_id=k + 1, iscrowd=0,
-                bbox=[x, y, side, side], area=side * side))
+            img[y : y + side, x : x + side] = 255 * k
+            coco['annotations'].append(
+                dict(
+                    id=len(coco['annotations']) + 1,
+                    image_id=i,
+                    category_id=k + 1,
+                    iscrowd=0,
+                    bbox=[x, y, side, side],
+                    area=side * side,
+                )
+            )
         cv2.imwrite(str(folder / f'{i}.png'), img)
     (folder / 'ann.json').write_text(json.dumps(coco))
     return folder

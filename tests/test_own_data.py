@@ -46,7 +46,12 @@ def folder(tmp_path_factory):
 def run(folder, command):
     words = [sys.executable if word == 'python' else word for word in command.split()]
     done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, timeout=900, check=False,
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
     )
     assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}'
@@ -57,8 +62,8 @@ def test_the_page_works_when_it_is_typed_in(folder):
     (config,) = blocks('python')
     # Three epochs instead of ten.
     shorter = (
-        "train_cfg = dict(max_epochs=3, val_interval=3)\n"
-        "sniper.update(negative_chips=dict(warmup_epochs=1))\n"
+        'train_cfg = dict(max_epochs=3, val_interval=3)\n'
+        'sniper.update(negative_chips=dict(warmup_epochs=1))\n'
     )
     (folder / 'my_config.py').write_text(config + shorter)
     commands = [line for block in blocks('bash') for line in block.splitlines() if line]

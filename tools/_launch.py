@@ -38,13 +38,13 @@ def launch_parser(description: str) -> argparse.ArgumentParser:
         'key="[a,b]" or key=a,b',
     )
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
         help='what started the processes [none]',
     )
     # Old launchers pass the rank as an argument instead of in the environment.
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
-    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
 

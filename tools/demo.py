@@ -22,16 +22,22 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--pixels', type=float, default=146e6,
+        '--pixels',
+        type=float,
+        default=146e6,
         help='training pixels of each of the two detectors [%(default).0f]',
     )
     parser.add_argument('--seed', type=int, default=0, help='random seed [%(default)s]')
     parser.add_argument(
-        '--jobs', type=int, default=min(2, available_cores()),
+        '--jobs',
+        type=int,
+        default=min(2, available_cores()),
         help='trainings at a time, one thread each [%(default)s]',
     )
     parser.add_argument(
-        '--out-dir', type=Path, default=ROOT / 'work_dirs' / 'demo',
+        '--out-dir',
+        type=Path,
+        default=ROOT / 'work_dirs' / 'demo',
         help='folder of the results [work_dirs/demo]',
     )
     args = parser.parse_args(argv)

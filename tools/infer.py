@@ -73,36 +73,67 @@ VIS, FOCUS = 'vis', 'focus'
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', nargs='+', metavar='IMAGES_OR_DIR',
-                        help='image files, or folders: the images in and below them')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'images',
+        nargs='+',
+        metavar='IMAGES_OR_DIR',
+        help='image files, or folders: the images in and below them',
+    )
     parser.add_argument('config', metavar='CONFIG', help='config of the detector')
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='its weights')
-    parser.add_argument('--mode', choices=MODES, required=True,
-                        help=f'{SINGLE}: the test pipeline\'s one scale (of an AutoFocus config, '
-                        f'that of validation); {PYRAMID}: the config\'s tta_model and '
-                        f'tta_pipeline, for SNIPER all levels; {AUTOFOCUS}: coarse to fine, by an '
-                        'AutoFocus config or, without FocusHead, any SNIPER config. For images of '
-                        'any size')
-    parser.add_argument('--thresholds', type=float, nargs='+', metavar='T',
-                        help=f'for {AUTOFOCUS}: least probability of a FocusPixel for each step, '
-                        'coarse to fine, or one for all; higher is faster; default: those of the '
-                        'config')
+    parser.add_argument(
+        '--mode',
+        choices=MODES,
+        required=True,
+        help=f"{SINGLE}: the test pipeline's one scale (of an AutoFocus config, "
+        f"that of validation); {PYRAMID}: the config's tta_model and "
+        f'tta_pipeline, for SNIPER all levels; {AUTOFOCUS}: coarse to fine, by an '
+        'AutoFocus config or, without FocusHead, any SNIPER config. For images of '
+        'any size',
+    )
+    parser.add_argument(
+        '--thresholds',
+        type=float,
+        nargs='+',
+        metavar='T',
+        help=f'for {AUTOFOCUS}: least probability of a FocusPixel for each step, '
+        'coarse to fine, or one for all; higher is faster; default: those of the '
+        'config',
+    )
     parser.add_argument('--out-dir', required=True, help='folder of the results')
     parser.add_argument('--device', help='such as cuda:0 or cpu; default: the GPU if there is one')
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='S',
-                        help='least score of what is drawn; default: 0.3')
-    parser.add_argument('--picture-side', type=int, default=MAX_SIDE, metavar='PX',
-                        help='pictures of larger images are reduced to this side; default: '
-                        f'{MAX_SIDE}')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='S',
+        help='least score of what is drawn; default: 0.3',
+    )
+    parser.add_argument(
+        '--picture-side',
+        type=int,
+        default=MAX_SIDE,
+        metavar='PX',
+        help=f'pictures of larger images are reduced to this side; default: {MAX_SIDE}',
+    )
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON files only')
-    parser.add_argument('--palette', default='none',
-                        choices=['none', 'coco', 'voc', 'citys', 'random'],
-                        help='colours of the classes; default: those of the data set')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config; for many objects in large images '
-                        'model.tta_cfg.max_per_img=5000 (SNIPER configs: '
-                        'tta_model.tta_cfg.max_per_img)')
+    parser.add_argument(
+        '--palette',
+        default='none',
+        choices=['none', 'coco', 'voc', 'citys', 'random'],
+        help='colours of the classes; default: those of the data set',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config; for many objects in large images '
+        'model.tta_cfg.max_per_img=5000 (SNIPER configs: '
+        'tta_model.tta_cfg.max_per_img)',
+    )
     args = parser.parse_intermixed_args(argv)
     if args.thresholds and args.mode != AUTOFOCUS:
         parser.error(f'--thresholds are for --mode {AUTOFOCUS}, not for {args.mode}')
@@ -136,7 +167,8 @@ def find_images(inputs: Sequence[str], out_dir: Path) -> dict[str, Path]:
         found |= set(_images_below(path, _absolute(out_dir))) if path.is_dir() else {path}
     if not found:
         raise FileNotFoundError(
-            f'there are no images in {", ".join(inputs)}: no file ends in {", ".join(SUFFIXES)}')
+            f'there are no images in {", ".join(inputs)}: no file ends in {", ".join(SUFFIXES)}'
+        )
     root = os.path.commonpath(roots)
     return {path.relative_to(root).as_posix(): path for path in sorted(found)}
 
@@ -190,14 +222,20 @@ def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, A
     if mode not in works:
         raise ValueError(
             f'--mode {mode} needs {NEEDS[mode]}; {cfg.filename} has none. '
-            + (f'With it works: --mode {" or ".join(works)}' if works else 'No mode works with it'))
+            + (f'With it works: --mode {" or ".join(works)}' if works else 'No mode works with it')
+        )
     cfg = deepcopy(cfg)
     detector = cfg.model.detector if _is_autofocus(cfg) else cfg.model
     if cfg.get('data_preprocessor'):
         detector.setdefault('data_preprocessor', cfg.data_preprocessor)
     if mode == AUTOFOCUS:
-        model = cfg.model if _is_autofocus(cfg) else autofocus_model(
-            detector, cfg.pyramid, cfg.get('tta_model') or {}, dict(focus_head=None))
+        model = (
+            cfg.model
+            if _is_autofocus(cfg)
+            else autofocus_model(
+                detector, cfg.pyramid, cfg.get('tta_model') or {}, dict(focus_head=None)
+            )
+        )
         pipeline = (_pipeline(cfg) or [ConfigDict(type='LoadImageFromFile')])[:1]
     elif mode == PYRAMID:
         model, pipeline = ConfigDict(**cfg.tta_model, module=detector), cfg.tta_pipeline
@@ -223,7 +261,8 @@ def _loading(cfg: Config, transform: Mapping[str, Any]) -> ConfigDict:
     if 'LoadImageFromFile' not in transform['type']:
         raise ValueError(
             f'the pipeline of {cfg.filename} begins with {transform["type"]}; image files need '
-            f'LoadImageFromFile there')
+            f'LoadImageFromFile there'
+        )
     if transform['type'].rpartition('.')[2] == 'LoadImageFromFile':
         return ConfigDict(transform, type='mmdet.LoadLargeImageFromFile')
     return transform
@@ -260,8 +299,12 @@ class Classes:
         # In the order of the annotation file, as CocoDataset numbers its labels.
         listed = [item for item in _categories(ann_file) if item['name'] in names]
         if names and len(listed) == len(names):
-            return cls([item['name'] for item in listed], [item['id'] for item in listed],
-                       palette, f'those of {ann_file}')
+            return cls(
+                [item['name'] for item in listed],
+                [item['id'] for item in listed],
+                palette,
+                f'those of {ann_file}',
+            )
         return cls(names, range(1, len(names) + 1), palette, 'label + 1')
 
     def name(self, label: int) -> str:
@@ -313,17 +356,25 @@ def load_model(
         for weight in model.parameters():
             weight.fill_(torch.nan)
     loaded = load_checkpoint(
-        model, checkpoint, map_location='cpu',
-        revise_keys=[(r'^module\.', ''), (r'^detector\.', '')])
+        model,
+        checkpoint,
+        map_location='cpu',
+        revise_keys=[(r'^module\.', ''), (r'^detector\.', '')],
+    )
     # mmengine only warns of what is missing and of what has another shape.
-    missing = [name for name, weight in model.named_parameters()
-               if weight.numel() and weight.isnan().all()]
+    missing = [
+        name for name, weight in model.named_parameters() if weight.numel() and weight.isnan().all()
+    ]
     if missing:
         raise ValueError(
             f'{checkpoint} is of another model: it lacks {len(missing)} of the weights of the '
-            f'config\'s, or has them in another shape, such as {", ".join(missing[:3])}'
-            + ('. Without a FocusHead use the SNIPER config'
-               if all(name.startswith('focus_head.') for name in missing) else ''))
+            f"config's, or has them in another shape, such as {', '.join(missing[:3])}"
+            + (
+                '. Without a FocusHead use the SNIPER config'
+                if all(name.startswith('focus_head.') for name in missing)
+                else ''
+            )
+        )
     return model.to(device).eval(), loaded
 
 
@@ -356,7 +407,10 @@ class ImageDetector:
     """
 
     def __init__(
-        self, model: nn.Module, pipeline: Sequence[Mapping[str, Any]], picture_side: int = MAX_SIDE,
+        self,
+        model: nn.Module,
+        pipeline: Sequence[Mapping[str, Any]],
+        picture_side: int = MAX_SIDE,
         pictures: bool = True,
     ) -> None:
         self.model, self.picture_side = model, picture_side
@@ -386,8 +440,9 @@ class ImageDetector:
 def _as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:
     """Pack an image without copying it, which PackDetInputs would do."""
     image = results['img']
-    sample = DetDataSample(metainfo={
-        key: results[key] for key in ('img_id', 'img_path', 'ori_shape', 'img_shape')})
+    sample = DetDataSample(
+        metainfo={key: results[key] for key in ('img_id', 'img_path', 'ori_shape', 'img_shape')}
+    )
     return dict(inputs=torch.from_numpy(image).permute(2, 0, 1), data_samples=sample)
 
 
@@ -461,16 +516,19 @@ def content_of(detected: Detected, classes: Classes) -> dict[str, Any]:
     """What is kept of an image, as numbers: 1/1000 of a pixel is exact enough."""
     found = detected.found
     sides = np.concatenate(
-        [found.bboxes[:, :2], found.bboxes[:, 2:] - found.bboxes[:, :2]], axis=1).astype(float)
+        [found.bboxes[:, :2], found.bboxes[:, 2:] - found.bboxes[:, :2]], axis=1
+    ).astype(float)
     detections = [
         dict(category_id=classes.category(label), bbox=box, score=round(score, 6))
         for label, box, score in zip(
-            found.labels.tolist(), sides.round(3).tolist(), found.scores.tolist())
+            found.labels.tolist(), sides.round(3).tolist(), found.scores.tolist()
+        )
     ]
     content = dict(width=detected.size[0], height=detected.size[1], detections=detections)
     if 'focus_chips' in detected.focus:
         content['focus_chips'] = [
-            chips.round(3).tolist() for chips in detected.focus['focus_chips']]
+            chips.round(3).tolist() for chips in detected.focus['focus_chips']
+        ]
         content['focus_pixels'] = int(detected.focus['focus_pixels'])
     return content
 
@@ -491,10 +549,13 @@ def write_results(
                 file.write(separator + json.dumps(dict(image_id=ids[name], **detection)))
                 separator = ',\n'
         file.write('[]\n' if separator == '[\n' else '\n]\n')
-    categories = [dict(id=classes.category(label), name=name)
-                  for label, name in enumerate(classes.names)]
-    write_text(out_dir / IMAGES, json.dumps(
-        dict(images=listed, annotations=[], categories=categories)) + '\n')
+    categories = [
+        dict(id=classes.category(label), name=name) for label, name in enumerate(classes.names)
+    ]
+    write_text(
+        out_dir / IMAGES,
+        json.dumps(dict(images=listed, annotations=[], categories=categories)) + '\n',
+    )
     return len(listed)
 
 
@@ -512,7 +573,10 @@ class Pictures:
     """
 
     def __init__(
-        self, out_dir: Path, classes: Classes, score_thr: float,
+        self,
+        out_dir: Path,
+        classes: Classes,
+        score_thr: float,
         thresholds: Sequence[float] | None = None,
     ) -> None:
         self.out_dir, self.score_thr, self.thresholds = out_dir, score_thr, thresholds
@@ -534,9 +598,17 @@ class Pictures:
         for path in focus:
             found = detected.found
             figure = draw_focus(
-                detected.picture, detected.focus['focus_chips'], detected.focus['focus_maps'],
-                found.bboxes, found.levels, found.scores, size=detected.size,
-                thresholds=self.thresholds, score_thr=self.score_thr, title=name)
+                detected.picture,
+                detected.focus['focus_chips'],
+                detected.focus['focus_maps'],
+                found.bboxes,
+                found.levels,
+                found.scores,
+                size=detected.size,
+                thresholds=self.thresholds,
+                score_thr=self.score_thr,
+                title=name,
+            )
             save_figure(figure, path)
 
     def _with_boxes(self, detected: Detected) -> NDArray[np.uint8]:
@@ -546,16 +618,25 @@ class Pictures:
         number = int(labels.max(initial=len(self.classes.names) - 1)) + 1
         self.visualizer.dataset_meta = dict(
             classes=[self.classes.name(label) for label in range(number)],
-            palette=self.classes.palette)
-        sample = DetDataSample(pred_instances=InstanceData(
-            bboxes=torch.from_numpy(found.bboxes * shrink), labels=torch.from_numpy(labels),
-            scores=torch.from_numpy(found.scores)))
+            palette=self.classes.palette,
+        )
+        sample = DetDataSample(
+            pred_instances=InstanceData(
+                bboxes=torch.from_numpy(found.bboxes * shrink),
+                labels=torch.from_numpy(labels),
+                scores=torch.from_numpy(found.scores),
+            )
+        )
         with warnings.catch_warnings():
             # Of boxes at the edge, once for each kind of line.
             warnings.filterwarnings('ignore', message='.*out of bounds')
             self.visualizer.add_datasample(
-                'detections', np.ascontiguousarray(picture[..., ::-1]), sample, draw_gt=False,
-                pred_score_thr=self.score_thr)
+                'detections',
+                np.ascontiguousarray(picture[..., ::-1]),
+                sample,
+                draw_gt=False,
+                pred_score_thr=self.score_thr,
+            )
         return self.visualizer.get_image()[..., ::-1]
 
 
@@ -595,8 +676,11 @@ def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
 
 
 def detect_all(
-    images: Mapping[str, Path], detector: ImageDetector, progress: Progress,
-    pictures: Pictures | None, classes: Classes,
+    images: Mapping[str, Path],
+    detector: ImageDetector,
+    progress: Progress,
+    pictures: Pictures | None,
+    classes: Classes,
 ) -> dict[str, str]:
     """Detect in the images that are not done yet; returns what was wrong, by name of the image."""
     failed = {}
@@ -627,9 +711,12 @@ def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, A
     weights = args.checkpoint if '://' in args.checkpoint else _stamp(Path(args.checkpoint))
     settings = json.dumps(cfg.to_dict(), default=str)  # pretty_text takes seconds
     return dict(
-        config=hashlib.sha256(settings.encode()).hexdigest(), mode=args.mode,
+        config=hashlib.sha256(settings.encode()).hexdigest(),
+        mode=args.mode,
         thresholds=args.thresholds,
-        checkpoint=str(args.checkpoint), weights=weights, categories=list(classes.ids),
+        checkpoint=str(args.checkpoint),
+        weights=weights,
+        categories=list(classes.ids),
         pictures=[args.no_pictures, args.score_thr, args.picture_side, args.palette],
     )
 
@@ -643,8 +730,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f'error: {error}')
     if failed:
         lines = '\n'.join(f'  {name}: {error}' for name, error in failed.items())
-        sys.exit(f'{len(failed)} images could not be done; the same command tries them again:\n'
-                 f'{lines}')
+        sys.exit(
+            f'{len(failed)} images could not be done; the same command tries them again:\n{lines}'
+        )
 
 
 if __name__ == '__main__':

@@ -14,7 +14,13 @@ from mmsniper.convert.data import read_datasets
 from mmsniper.convert.inference import wrap_in_tta
 
 META_KEYS = (
-    'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
+    'img_id',
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
 )
 
 

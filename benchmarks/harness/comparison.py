@@ -21,15 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from harness.pixel_budget import epochs_for, pixels_per_epoch
-from harness.training_run import (
-    COSTS,
-    METRICS,
-    TRAIN,
-    TTA,
-    RunError,
-    TrainingRun,
-    execute,
-)
+from harness.training_run import COSTS, METRICS, TRAIN, TTA, RunError, TrainingRun, execute
 from mmsniper.convert import load_config
 from mmsniper.utils.compat import SUPPORTED
 from mmsniper.version import __version__
@@ -104,8 +96,11 @@ def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contes
     """
     return [
         plan_contestant(
-            comparison, name,
-            lambda cfg, per_epoch, seed: epochs_for(comparison.pixels, per_epoch), root, work_dir,
+            comparison,
+            name,
+            lambda cfg, per_epoch, seed: epochs_for(comparison.pixels, per_epoch),
+            root,
+            work_dir,
         )
         for name in comparison.configs
     ]
@@ -140,8 +135,13 @@ def plan_contestant(
     runs = []
     for seed in comparison.seeds:
         settings = dict(
-            config=config, max_epochs=epochs(cfg, per_epoch, seed), seed=seed, root=root,
-            tta='tta_model' in cfg, options=comparison.options, threads=comparison.threads,
+            config=config,
+            max_epochs=epochs(cfg, per_epoch, seed),
+            seed=seed,
+            root=root,
+            tta='tta_model' in cfg,
+            options=comparison.options,
+            threads=comparison.threads,
         )
         options = TrainingRun(work_dir=work_dir, **settings).all_options()
         folder = f'{name}_seed{seed}_{_digest(cfg, options)}'
@@ -173,14 +173,19 @@ def execute_all(
     console = console or Console()
     # Seed by seed, so that the first rows of the table are there early.
     named = sorted(
-        ((f'{c.name}, seed {run.seed}', i, run) for c in contestants
-         for i, run in enumerate(c.runs)),
+        (
+            (f'{c.name}, seed {run.seed}', i, run)
+            for c in contestants
+            for i, run in enumerate(c.runs)
+        ),
         key=lambda item: item[1],
     )
     failures, processes = [], _Processes()
     columns = TextColumn('{task.description}'), BarColumn(), TaskProgressColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress, \
-            ThreadPoolExecutor(jobs) as pool:
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         bars = {label: progress.add_task(label, total=1.0) for label, _, _ in named}
 
         def work(label: str, run: TrainingRun) -> None:
@@ -316,8 +321,18 @@ def _installed() -> dict[str, str]:
 
 
 COLUMNS = (
-    'config', 'test', 'epochs', 'training Mpx', 'minutes', 'CPU minutes', 'AP', 'AP50',
-    'AP small', 'AP medium', 'AP large', 'AR',
+    'config',
+    'test',
+    'epochs',
+    'training Mpx',
+    'minutes',
+    'CPU minutes',
+    'AP',
+    'AP50',
+    'AP small',
+    'AP medium',
+    'AP large',
+    'AR',
 )
 _SHOWN = ('AP', 'AP50', 'APs', 'APm', 'APl', 'AR')
 
@@ -347,16 +362,23 @@ def markdown(summary: Mapping[str, Any], title: str, command: str) -> str:
         command (str): The command line that makes it.
     """
     lines = [
-        f'# {title}', '', summary['description'], '',
+        f'# {title}',
+        '',
+        summary['description'],
+        '',
         f'Each config was trained for the whole number of epochs that comes nearest to '
         f'{summary["pixels"] / 1e6:.0f} million training pixels (counted before padding), with '
         f'{summary["threads"]} thread(s) a process. Seeds: '
         f'{", ".join(map(str, summary["seeds"]))}; the table gives means ± sample standard '
         f'deviations. Minutes are of the training iterations; how fast the clock ran depends on '
-        f'what else the machine did, CPU minutes less so. AR is COCO\'s, at 100 detections.', '',
-        f'Made by `{command}`.', '',
-        f'| {" | ".join(COLUMNS)} |', f'|{" --- |" * len(COLUMNS)}',
-        *(f'| {" | ".join(row)} |' for row in table_rows(summary)), '',
+        f"what else the machine did, CPU minutes less so. AR is COCO's, at 100 detections.",
+        '',
+        f'Made by `{command}`.',
+        '',
+        f'| {" | ".join(COLUMNS)} |',
+        f'|{" --- |" * len(COLUMNS)}',
+        *(f'| {" | ".join(row)} |' for row in table_rows(summary)),
+        '',
     ]
     return '\n'.join(lines)
 

@@ -24,9 +24,7 @@ class Preset:
     prepare: Callable[[Console], None] = lambda console: None
 
 
-def add_comparison_options(
-    parser: argparse.ArgumentParser, work_dir: str, out_dir: Path
-) -> None:
+def add_comparison_options(parser: argparse.ArgumentParser, work_dir: str, out_dir: Path) -> None:
     """Give a parser the options of a comparison.
 
     Args:
@@ -45,11 +43,17 @@ def add_comparison_options(
     )
     parser.add_argument('--work-dir', type=Path, help=f'folder of the runs [{work_dir}]')
     parser.add_argument(
-        '--out-dir', type=Path, default=out_dir,
+        '--out-dir',
+        type=Path,
+        default=out_dir,
         help=f'folder of the two files [{"/".join(out_dir.parts[-2:])}]',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE',
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
         help='settings that override every config',
     )
 

@@ -20,14 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from harness.comparison import (
-    COLUMNS,
-    Comparison,
-    execute_all,
-    plan_runs,
-    summarise,
-    table_rows,
-)
+from harness.comparison import COLUMNS, Comparison, execute_all, plan_runs, summarise, table_rows
 from harness.training_run import TrainingRun
 from mmsniper.convert import load_config
 from mmsniper.testing import make_toy_dataset
@@ -100,9 +93,20 @@ def draw_chips(root: Path, out_dir: Path) -> None:
     """Draw training images with their chips, by the tool that does so for any config."""
     tool = root / 'tools' / 'analysis_tools' / 'browse_chips.py'
     subprocess.run(
-        [sys.executable, '-W', 'ignore:pkg_resources is deprecated', str(tool), SNIPER,
-         '--out-dir', str(out_dir), '--num', str(PICTURES)],
-        cwd=root, check=True, stdout=subprocess.DEVNULL,
+        [
+            sys.executable,
+            '-W',
+            'ignore:pkg_resources is deprecated',
+            str(tool),
+            SNIPER,
+            '--out-dir',
+            str(out_dir),
+            '--num',
+            str(PICTURES),
+        ],
+        cwd=root,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
 
 
@@ -122,8 +126,11 @@ def draw_predictions(run: TrainingRun, out_dir: Path, console: Console) -> None:
             mmcv.imread(str(path)),
             [item['bbox'] for item in objects],
             [item['bbox_label'] for item in objects],
-            found['bboxes'].numpy(), found['labels'].numpy(), found['scores'].numpy(),
-            dataset.metainfo['classes'], title=f'SNIPER on {path.name}',
+            found['bboxes'].numpy(),
+            found['labels'].numpy(),
+            found['scores'].numpy(),
+            dataset.metainfo['classes'],
+            title=f'SNIPER on {path.name}',
         )
         save_figure(figure, out_dir / f'{path.stem}.png')
 

@@ -203,8 +203,13 @@ def _detections(
         boxes[:, 2:] -= boxes[:, :2]
         detections += (
             dict(
-                id=len(detections) + i, image_id=sample['img_id'], category_id=category_ids[label],
-                bbox=box, area=box[2] * box[3], score=score, iscrowd=0,
+                id=len(detections) + i,
+                image_id=sample['img_id'],
+                category_id=category_ids[label],
+                bbox=box,
+                area=box[2] * box[3],
+                score=score,
+                iscrowd=0,
             )
             for i, (box, label, score) in enumerate(
                 zip(boxes.tolist(), labels.tolist(), scores.tolist()), start=1

@@ -61,9 +61,7 @@ def pixels_per_epoch(cfg: Config, max_samples: int = MAX_SAMPLES) -> float:
     loader = cfg.train_dataloader
     with redirect_stdout(io.StringIO()):  # pycocotools talks
         dataset = DATASETS.build(loader.dataset)
-    sampler = DATA_SAMPLERS.build(
-        loader.sampler, default_args={'dataset': dataset, 'seed': seed}
-    )
+    sampler = DATA_SAMPLERS.build(loader.sampler, default_args={'dataset': dataset, 'seed': seed})
     _blank_images(dataset)
     np.random.seed(seed)  # of the pipeline's random choices
     epoch = len(sampler)

@@ -55,7 +55,8 @@ def proposal_recall(
     found: dict[tuple, list[tuple[Tensor, Tensor]]] = {}
     with redirect_stdout(io.StringIO()), evaluating(model):  # pycocotools talks
         metric = CocoMetric(
-            cfg[f'{test}_evaluator'].ann_file, metric='proposal', proposal_nums=PROPOSAL_NUMS)
+            cfg[f'{test}_evaluator'].ann_file, metric='proposal', proposal_nums=PROPOSAL_NUMS
+        )
         for level in range(pyramid.num_levels):
             loader = _whole_images(cfg[f'{test}_dataloader'].dataset, cfg.pyramid, level)
             metric.dataset_meta = loader.dataset.metainfo
@@ -65,8 +66,11 @@ def proposal_recall(
             boxes, scores = (torch.cat(part) for part in zip(*parts))
             metric.process({}, [_sample(image, boxes, scores)])
         result = metric.evaluate(size=len(found))
-    return {key.removeprefix('coco/'): float(value) for key, value in result.items()
-            if key.removeprefix('coco/') in {f'AR@{n}' for n in PROPOSAL_NUMS}}
+    return {
+        key.removeprefix('coco/'): float(value)
+        for key, value in result.items()
+        if key.removeprefix('coco/') in {f'AR@{n}' for n in PROPOSAL_NUMS}
+    }
 
 
 def _whole_images(config: Any, pyramid: Any, level: int) -> DataLoader:

@@ -25,8 +25,13 @@ from mmsniper.utils.files import write_json
 
 TRAIN, TEST, TTA = 'train', 'test', 'tta'
 METRICS = {
-    'AP': 'mAP', 'AP50': 'mAP_50', 'AP75': 'mAP_75', 'APs': 'mAP_s', 'APm': 'mAP_m',
-    'APl': 'mAP_l', 'AR': 'AR@100',
+    'AP': 'mAP',
+    'AP50': 'mAP_50',
+    'AP75': 'mAP_75',
+    'APs': 'mAP_s',
+    'APm': 'mAP_m',
+    'APl': 'mAP_l',
+    'AR': 'AR@100',
 }
 """Our names of COCO's metrics, and those of ``CocoMetric``."""
 
@@ -108,10 +113,18 @@ class TrainingRun:
             tool, arguments = 'train.py', [self.config, '--resume', '--work-dir', self.work_dir]
         else:
             # A log folder of its own for each test tells their results apart.
-            tool, arguments = 'test.py', [
-                self.config, self.checkpoint, '--work-dir', self.work_dir / stage,
-                '--out', self.predictions(stage), *(['--tta'] if stage == TTA else []),
-            ]
+            tool, arguments = (
+                'test.py',
+                [
+                    self.config,
+                    self.checkpoint,
+                    '--work-dir',
+                    self.work_dir / stage,
+                    '--out',
+                    self.predictions(stage),
+                    *(['--tta'] if stage == TTA else []),
+                ],
+            )
         options = [f'{key}={_literal(value)}' for key, value in self.all_options().items()]
         python = [sys.executable, '-u', str(self.root / 'tools' / tool)]
         return [*python, *map(str, arguments), '--cfg-options', *options]
@@ -228,11 +241,20 @@ def _run_stage(
     threads = str(run.threads)
     env = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
     report(stage, 0.0)
-    with open(log_path, 'a') as log, subprocess.Popen(
-        run.command(stage), cwd=run.root, env=env, text=True, errors='replace',
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[lock.fileno()],
-        preexec_fn=_end_with_parent,
-    ) as process:
+    with (
+        open(log_path, 'a') as log,
+        subprocess.Popen(
+            run.command(stage),
+            cwd=run.root,
+            env=env,
+            text=True,
+            errors='replace',
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock.fileno()],
+            preexec_fn=_end_with_parent,
+        ) as process,
+    ):
         started(process)
         for line in process.stdout:
             log.write(line)

@@ -2,8 +2,7 @@
 # time, and a fixed seed, with which a resumed run plans the chips that the uninterrupted one would
 # have had.
 custom_imports = dict(
-    imports=['mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine'],
-    allow_failed_imports=False,
+    imports=['mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine'], allow_failed_imports=False
 )
 custom_hooks = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
 randomness = dict(seed=0)

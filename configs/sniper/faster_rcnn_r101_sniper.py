@@ -13,9 +13,7 @@ model = dict(
     ),
     # 20 chips a GPU are enough to train BatchNorm, beyond the frozen stem and first stage.
     backbone=dict(norm_cfg=dict(requires_grad=True), norm_eval=False, frozen_stages=1),
-    roi_head=dict(
-        type='SNIPERRoIHead', pyramid=pyramid, bbox_head=dict(reg_class_agnostic=True)
-    ),
+    roi_head=dict(type='SNIPERRoIHead', pyramid=pyramid, bbox_head=dict(reg_class_agnostic=True)),
     train_cfg=dict(
         rpn=dict(assigner=dict(type='ValidRangeAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4)),
         rpn_proposal=dict(max_per_img=300),
@@ -63,8 +61,12 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.0005 / 0.015, by_epoch=False, begin=0, end=2000),
     # A tenth from epoch 5.33 on. (MultiStepLR takes whole epochs only.)
     dict(
-        type='ConstantLR', factor=0.1, begin=5.33, end=max_epochs + 1,  # past the last iteration
-        by_epoch=True, convert_to_iter_based=True,
+        type='ConstantLR',
+        factor=0.1,
+        begin=5.33,
+        end=max_epochs + 1,  # past the last iteration
+        by_epoch=True,
+        convert_to_iter_based=True,
     ),
 ]
 
@@ -94,7 +96,12 @@ tta_pipeline = [
                 dict(
                     type='PackDetInputs',
                     meta_keys=(
-                        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                        'img_id',
+                        'img_path',
+                        'ori_shape',
+                        'img_shape',
+                        'scale_factor',
+                        'flip',
                         'flip_direction',
                     ),
                 )

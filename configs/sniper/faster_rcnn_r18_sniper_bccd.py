@@ -77,7 +77,12 @@ tta_pipeline = [
                 dict(
                     type='PackDetInputs',
                     meta_keys=(
-                        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                        'img_id',
+                        'img_path',
+                        'ori_shape',
+                        'img_shape',
+                        'scale_factor',
+                        'flip',
                         'flip_direction',
                     ),
                 )

@@ -8,7 +8,10 @@ custom_hooks = [
     # As for the toy scenes: trained from scratch for a few epochs, the detector needs its positive
     # chips, and most proposals have scores of under 0.3.
     dict(
-        type='NegativeChipHook', warmup_epochs=2, chips_per_image=1, score_thr=0.3,
+        type='NegativeChipHook',
+        warmup_epochs=2,
+        chips_per_image=1,
+        score_thr=0.3,
         min_proposals=(10, 5),
     ),
 ]

@@ -8,7 +8,10 @@ custom_hooks = [
     # Trained from scratch for a few epochs, the detector needs its positive chips: one negative of
     # an image is enough. Of 300 proposals most have scores of under 0.3, and lie anywhere.
     dict(
-        type='NegativeChipHook', warmup_epochs=2, chips_per_image=1, score_thr=0.3,
+        type='NegativeChipHook',
+        warmup_epochs=2,
+        chips_per_image=1,
+        score_thr=0.3,
         min_proposals=(10, 5),
     ),
 ]

@@ -10,14 +10,18 @@ classes = ('first', 'second')  # yours: the names in the annotation file
 metainfo = dict(classes=classes)
 train_dataloader = dict(
     dataset=dict(
-        data_root=data_root, metainfo=metainfo,
-        ann_file='train.json', data_prefix=dict(img='train/'),  # yours
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file='train.json',
+        data_prefix=dict(img='train/'),  # yours
     )
 )
 val_dataloader = dict(
     dataset=dict(
-        data_root=data_root, metainfo=metainfo,
-        ann_file='val.json', data_prefix=dict(img='val/'),  # yours
+        data_root=data_root,
+        metainfo=metainfo,
+        ann_file='val.json',
+        data_prefix=dict(img='val/'),  # yours
     )
 )
 test_dataloader = val_dataloader

@@ -50,5 +50,5 @@ optim_wrapper = dict(
 max_epochs = 2
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.0005 / 0.015, by_epoch=False, begin=0, end=2000),
+    dict(type='LinearLR', start_factor=0.0005 / 0.015, by_epoch=False, begin=0, end=2000)
 ]

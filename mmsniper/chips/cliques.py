@@ -112,7 +112,8 @@ def _solve_rest(
     by = np.argsort(component, kind='stable')
     for members in np.split(vertex[by], run_starts(component[by])[1:]):
         clique, proven = solve(
-            lo[members], hi[members], node_limit, None if window else cover_window)
+            lo[members], hi[members], node_limit, None if window else cover_window
+        )
         # Names unlike those of other components and those of forced cliques, which are below n.
         label[members] = n * (1 + clique) + members[0]
         unproven[members] = not proven

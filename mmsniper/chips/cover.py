@@ -95,9 +95,7 @@ def _check_rectangles(
     return lo, hi, group
 
 
-def _label(
-    lo: Floats, hi: Floats, group: Ints, node_limit: int
-) -> tuple[Ints, NDArray[np.bool_]]:
+def _label(lo: Floats, hi: Floats, group: Ints, node_limit: int) -> tuple[Ints, NDArray[np.bool_]]:
     """Cover sorted groups: each as one clique if it is one, else by the graph's structure.
 
     Returns:
@@ -195,7 +193,9 @@ def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
 
 
 def grid_cover(
-    first: ArrayLike, last: ArrayLike, group: ArrayLike | None = None,
+    first: ArrayLike,
+    last: ArrayLike,
+    group: ArrayLike | None = None,
     draws: ArrayLike | None = None,
 ) -> Cover:
     """Pierce rectangles with grid points, greedily: the paper's choice of chips (section 3.2).
@@ -281,7 +281,7 @@ def grid_greedy(
         corner = first[new].min(axis=0)
         depth = _depth(first[new] - corner, last[new] - corner)
         (x, y), (w, h) = (corner - origin).tolist(), depth.shape
-        gain[x:x + w, y:y + h] -= depth
+        gain[x : x + w, y : y + h] -= depth
         chosen[new] = len(points)
         points.append(point)
     return chosen, np.array(points, np.int64).reshape(-1, 2)

@@ -32,9 +32,13 @@ def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]
     mine, theirs = ({path: PurePath(path).parts[::-1] for path in side} for side in (paths, among))
     deepest = max(map(len, [*mine.values(), *theirs.values()]), default=1)
     depth = next(
-        (n for n in range(1, deepest)
-         if all(len({parts[:n] for parts in side.values()}) == len(side)
-                for side in (mine, theirs))),
+        (
+            n
+            for n in range(1, deepest)
+            if all(
+                len({parts[:n] for parts in side.values()}) == len(side) for side in (mine, theirs)
+            )
+        ),
         deepest,
     )
     position = {path: i for i, path in enumerate(among)}

@@ -37,7 +37,8 @@ class FocusMap:
     def __post_init__(self) -> None:
         if np.ndim(self.probability) != 2:
             raise ValueError(
-                f'a FocusPixel map has rows and columns, got shape {np.shape(self.probability)}')
+                f'a FocusPixel map has rows and columns, got shape {np.shape(self.probability)}'
+            )
         if not np.min(self.cell) > 0:
             raise ValueError(f'the side of a cell must be positive, got {self.cell!r}')
         x1, y1, x2, y2 = self.box
@@ -101,10 +102,12 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
     if dilation > 1:
         pixels = ndimage.maximum_filter(pixels, size=dilation, mode='constant')
     labels, _ = ndimage.label(pixels, structure=np.ones((3, 3), bool))
-    spans = np.array([
-        (columns.start, rows.start, columns.stop, rows.stop)
-        for rows, columns in ndimage.find_objects(labels)
-    ])
+    spans = np.array(
+        [
+            (columns.start, rows.start, columns.stop, rows.stop)
+            for rows, columns in ndimage.find_objects(labels)
+        ]
+    )
     corner = np.array([x1, y1, x1, y1])
     return np.clip(spans * np.tile(cell, 2) + corner, corner, np.array([x2, y2, x2, y2]))
 
@@ -187,7 +190,7 @@ def _overlapping(boxes: Floats) -> Ints:
     chunk = max(1, _MAX_PAIRS // len(boxes))
     pairs = []
     for first in range(0, len(boxes), chunk):
-        some = boxes[first:first + chunk, None]
+        some = boxes[first : first + chunk, None]
         overlap = ((some[..., :2] < boxes[:, 2:]) & (boxes[:, :2] < some[..., 2:])).all(axis=-1)
         pairs.append(np.argwhere(overlap) + np.array([first, 0]))
     i, j = np.concatenate(pairs).T

@@ -75,7 +75,7 @@ def greedy(cliques: csr_array) -> Ints:
     while not covered.all():
         best = int(gain.argmax())
         chosen.append(best)
-        members = cliques.indices[cliques.indptr[best]:cliques.indptr[best + 1]]
+        members = cliques.indices[cliques.indptr[best] : cliques.indptr[best + 1]]
         new = members[~covered[members]]
         covered[new] = True
         gain -= np.bincount(by_rectangle[:, new].indices, minlength=len(gain))
@@ -171,8 +171,11 @@ def prove(cliques: csr_array, cover: Ints, node_limit: int) -> tuple[Ints, bool]
         tuple[Ints, bool]: Rows of a cover, and whether it is proven minimal.
     """
     result = milp(
-        np.ones(cliques.shape[0]), integrality=1, bounds=Bounds(0, 1),
-        constraints=LinearConstraint(cliques.T, 1), options=dict(node_limit=node_limit),
+        np.ones(cliques.shape[0]),
+        integrality=1,
+        bounds=Bounds(0, 1),
+        constraints=LinearConstraint(cliques.T, 1),
+        options=dict(node_limit=node_limit),
     )
     if result.x is None:
         return cover, False
@@ -195,9 +198,10 @@ def improve(lo: Floats, hi: Floats, labels: Ints, cover_window: CoverWindow) -> 
         Ints: Labels of a cover that is no larger.
     """
     points, group = common(lo, hi, labels)[1], np.zeros(len(lo), np.int64)
-    held = np.bincount(piercings(lo, hi, group, points, group[:len(points)])[0])
-    size = int(np.clip(
-        WINDOW_RECTANGLES * len(points) // len(lo), WINDOW_POINTS[0], WINDOW_POINTS[-1]))
+    held = np.bincount(piercings(lo, hi, group, points, group[: len(points)])[0])
+    size = int(
+        np.clip(WINDOW_RECTANGLES * len(points) // len(lo), WINDOW_POINTS[0], WINDOW_POINTS[-1])
+    )
     budget, before = WINDOWS, len(points) + 1
     while budget > 0 and len(points) < before:
         before = len(points)
@@ -211,7 +215,7 @@ def improve(lo: Floats, hi: Floats, labels: Ints, cover_window: CoverWindow) -> 
             if new is not None:
                 points = np.concatenate([np.delete(points, near, axis=0), new])
                 held += held_by(lo, hi, new).sum(axis=0) - out.sum(axis=0)
-    rectangle, point = piercings(lo, hi, group, points, group[:len(points)])
+    rectangle, point = piercings(lo, hi, group, points, group[: len(points)])
     labels = np.empty(len(lo), np.int64)
     labels[rectangle] = point  # one of those that it holds
     return np.unique(labels, return_inverse=True)[1]

@@ -141,12 +141,17 @@ def plan_negative_chips(
     kept = _best(chips, held, max_per_image)
     pool = chips.take(kept)
     return NegativeChips(
-        pool, held[kept], uncovered,
+        pool,
+        held[kept],
+        uncovered,
         NegativeStatistics(
-            images=len(proposals), proposals=int((~proposals.ignore).sum()), valid=valid,
+            images=len(proposals),
+            proposals=int((~proposals.ignore).sum()),
+            valid=valid,
             enclosed=valid - len(uncovered.image),
             chips_per_level=tuple(pool.count_per_level(pyramid.num_levels).tolist()),
-            capped=len(chips) - len(pool), images_with_chips=len(np.unique(pool.image)),
+            capped=len(chips) - len(pool),
+            images_with_chips=len(np.unique(pool.image)),
         ),
     )
 
@@ -221,7 +226,9 @@ def _cover(
     at, origin = np.array(at, np.int64), np.concatenate(origin)
     box = np.concatenate([origin, np.minimum(origin + part.side[at], part.size[at])], axis=1)
     chips = ChipPlan(
-        part.image[at].astype(np.int32), part.level[at].astype(np.int8), box.astype(np.float32),
+        part.image[at].astype(np.int32),
+        part.level[at].astype(np.int8),
+        box.astype(np.float32),
         np.full(len(at), NEGATIVE, np.int8),
     )
     return chips, np.array(held, np.int32)
@@ -236,7 +243,8 @@ def _greedy(first: Ints, last: Ints, least: int) -> tuple[Ints, Ints]:
     lines = [np.unique(column) for column in first.T]
     few_first = np.stack([np.searchsorted(x, c) for x, c in zip(lines, first.T)], axis=1)
     few_last = np.stack(
-        [np.searchsorted(x, c, side='right') - 1 for x, c in zip(lines, last.T)], axis=1)
+        [np.searchsorted(x, c, side='right') - 1 for x, c in zip(lines, last.T)], axis=1
+    )
     chosen, points = grid_greedy(few_first, few_last, least=least)
     return chosen, np.stack([x[c] for x, c in zip(lines, points.T)], axis=1)
 

@@ -26,13 +26,19 @@ FORMAT = 1
 _SHOWN = 1000
 # What a file holds: types, and shapes, of which names stand for any number.
 _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
-    'format': (np.int64, ()), 'pyramid': (np.str_, ()), 'origin': (np.str_, ()),
+    'format': (np.int64, ()),
+    'pyramid': (np.str_, ()),
+    'origin': (np.str_, ()),
     'statistics': (np.str_, ()),
-    'img_path': (np.str_, ('images',)), 'width': (np.int32, ('images',)),
+    'img_path': (np.str_, ('images',)),
+    'width': (np.int32, ('images',)),
     'height': (np.int32, ('images',)),
-    'image': (np.int32, ('chips',)), 'level': (np.int8, ('chips',)),
-    'box': (np.float32, ('chips', 4)), 'held': (np.int32, ('chips',)),
-    'uncovered_image': (np.int32, ('uncovered',)), 'uncovered_level': (np.int8, ('uncovered',)),
+    'image': (np.int32, ('chips',)),
+    'level': (np.int8, ('chips',)),
+    'box': (np.float32, ('chips', 4)),
+    'held': (np.int32, ('chips',)),
+    'uncovered_image': (np.int32, ('uncovered',)),
+    'uncovered_level': (np.int8, ('uncovered',)),
     'uncovered_box': (np.float32, ('uncovered', 4)),
 }
 _JOINED = ('img_path', 'width', 'height', 'held', 'uncovered_level', 'uncovered_box')
@@ -85,7 +91,8 @@ class NegativeChipPool:
             chips = pool.chips
             _check_boxes(pool, 'chip', chips.image, chips.level, chips.box)
             _check_boxes(
-                pool, 'proposal', pool.uncovered_image, pool.uncovered_level, pool.uncovered_box)
+                pool, 'proposal', pool.uncovered_image, pool.uncovered_level, pool.uncovered_box
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f'{path} is not a pool of negative chips of format {FORMAT}: {error}. '
@@ -103,10 +110,20 @@ class NegativeChipPool:
             origin=str(arrays['origin']),
             statistics=NegativeStatistics(**statistics),
             chips=ChipPlan(
-                image, arrays['level'], arrays['box'], np.full(len(image), NEGATIVE, np.int8)),
-            **{name: arrays[name] for name in (
-                'img_path', 'width', 'height', 'held', 'uncovered_image', 'uncovered_level',
-                'uncovered_box')},
+                image, arrays['level'], arrays['box'], np.full(len(image), NEGATIVE, np.int8)
+            ),
+            **{
+                name: arrays[name]
+                for name in (
+                    'img_path',
+                    'width',
+                    'height',
+                    'held',
+                    'uncovered_image',
+                    'uncovered_level',
+                    'uncovered_box',
+                )
+            },
         )
 
     @classmethod
@@ -117,24 +134,25 @@ class NegativeChipPool:
             pools (Sequence[NegativeChipPool]): At least one; all of the same pyramid and origin.
         """
         first = np.cumsum([0, *(len(pool.img_path) for pool in pools)])[:-1].astype(np.int32)
-        parts = {
-            name: np.concatenate([getattr(pool, name) for pool in pools]) for name in _JOINED
-        }
+        parts = {name: np.concatenate([getattr(pool, name) for pool in pools]) for name in _JOINED}
         return replace(
             pools[0],
-            chips=ChipPlan.joined([
-                replace(pool.chips, image=pool.chips.image + at)
-                for pool, at in zip(pools, first)]),
+            chips=ChipPlan.joined(
+                [replace(pool.chips, image=pool.chips.image + at) for pool, at in zip(pools, first)]
+            ),
             statistics=reduce(add, (pool.statistics for pool in pools)),
             uncovered_image=np.concatenate(
-                [pool.uncovered_image + at for pool, at in zip(pools, first)]),
+                [pool.uncovered_image + at for pool, at in zip(pools, first)]
+            ),
             **parts,
         )
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the pool; the file appears when it is whole, and holds no pickled objects."""
         content = {
-            **vars(self), **vars(self.chips), 'format': FORMAT,
+            **vars(self),
+            **vars(self.chips),
+            'format': FORMAT,
             'pyramid': json.dumps(describe(self.pyramid)),
             'statistics': json.dumps(asdict(self.statistics)),
         }
@@ -161,8 +179,7 @@ class NegativeChipPool:
                 )
 
     def chips_for(
-        self, img_path: Sequence[str], width: ArrayLike, height: ArrayLike,
-        name: str = 'the pool',
+        self, img_path: Sequence[str], width: ArrayLike, height: ArrayLike, name: str = 'the pool'
     ) -> ChipPlan:
         """The pool's chips for the images of a data set.
 
@@ -212,11 +229,10 @@ def describe(pyramid: ScalePyramid) -> dict[str, Any]:
         rule = level.resize
         resize = {key: float(value) for key, value in vars(rule).items() if value is not None}
         lo, hi = level.valid_range
-        levels.append({
-            'resize': resize, 'valid_range': [lo, hi if math.isfinite(hi) else None],
-        })
+        levels.append({'resize': resize, 'valid_range': [lo, hi if math.isfinite(hi) else None]})
     return {
-        'chip_size': int(pyramid.chip_size), 'levels': levels,
+        'chip_size': int(pyramid.chip_size),
+        'levels': levels,
         'adopt_orphans': pyramid.adopt_orphans,
     }
 
@@ -274,7 +290,8 @@ def _check_boxes(
 ) -> None:
     """Check that chips, or proposals, are of the pool's images and levels."""
     for name, index, count in (
-        ('image', image, len(pool.img_path)), ('level', level, pool.pyramid.num_levels),
+        ('image', image, len(pool.img_path)),
+        ('level', level, pool.pyramid.num_levels),
     ):
         wrong = index[(index < 0) | (index >= count)]
         if len(wrong):

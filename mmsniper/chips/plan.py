@@ -44,8 +44,7 @@ class AnnotationTable:
 
     @classmethod
     def from_images(
-        cls,
-        images: Iterable[tuple[int, int, ArrayLike, ArrayLike | None]],
+        cls, images: Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]
     ) -> AnnotationTable:
         """Collect from an iterable of ``(width, height, boxes, ignore)``, one per image.
 
@@ -80,7 +79,11 @@ class AnnotationTable:
 
     @classmethod
     def from_arrays(
-        cls, width: ArrayLike, height: ArrayLike, offset: ArrayLike, boxes: ArrayLike,
+        cls,
+        width: ArrayLike,
+        height: ArrayLike,
+        offset: ArrayLike,
+        boxes: ArrayLike,
         ignore: ArrayLike,
     ) -> AnnotationTable:
         """Build from flat arrays as described above; clips, and marks degenerate boxes.
@@ -133,7 +136,7 @@ class AnnotationTable:
 
     def boxes_of(self, image: int) -> NDArray[np.float32]:
         """Boxes of one image, shape (n, 4)."""
-        return self.boxes[self.offset[image]:self.offset[image + 1]]
+        return self.boxes[self.offset[image] : self.offset[image + 1]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,9 @@ class ChipPlan:
     def empty(cls) -> ChipPlan:
         """A plan without chips."""
         return cls(
-            np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros((0, 4), np.float32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int8),
+            np.zeros((0, 4), np.float32),
             np.zeros(0, np.int8),
         )
 
@@ -168,8 +173,12 @@ class ChipPlan:
     def joined(cls, plans: Sequence[ChipPlan]) -> ChipPlan:
         """The chips of several plans, one after the other."""
         plans = [cls.empty(), *plans]
-        return cls(*(np.concatenate([getattr(plan, field.name) for plan in plans])
-                     for field in fields(cls)))
+        return cls(
+            *(
+                np.concatenate([getattr(plan, field.name) for plan in plans])
+                for field in fields(cls)
+            )
+        )
 
     def take(self, index: ArrayLike) -> ChipPlan:
         """The chips at the given positions (or of the given mask), in that order."""
@@ -208,8 +217,10 @@ def _check_arrays(
     width: NDArray, height: NDArray, offset: NDArray, boxes: NDArray, ignore: NDArray
 ) -> None:
     shapes = dict(
-        height=(height, width.shape), offset=(offset, (len(width) + 1,)),
-        boxes=(boxes, (len(boxes), 4)), ignore=(ignore, (len(boxes),)),
+        height=(height, width.shape),
+        offset=(offset, (len(width) + 1,)),
+        boxes=(boxes, (len(boxes), 4)),
+        ignore=(ignore, (len(boxes),)),
     )
     for name, (array, shape) in shapes.items():
         if array.shape != shape:
@@ -243,8 +254,11 @@ def _from_coco(cls: type[AnnotationTable], coco: Any, file: str) -> AnnotationTa
 
 
 def _sorted_by_image(
-    cls: type[AnnotationTable], annotations: list[Any], index: Mapping[Any, int],
-    sizes: list[tuple[int, int]], file: str,
+    cls: type[AnnotationTable],
+    annotations: list[Any],
+    index: Mapping[Any, int],
+    sizes: list[tuple[int, int]],
+    file: str,
 ) -> AnnotationTable:
     count = len(annotations)
     image, box = np.empty(count, np.int64), np.empty((count, 4))
@@ -265,8 +279,7 @@ def _sorted_by_image(
     offset = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=len(sizes)))])
     width, height = np.array(sizes, np.int32).reshape(-1, 2).T
     with np.errstate(over='ignore'):
-        return cls.from_arrays(
-            width, height, offset, box[order].astype(np.float32), ignore[order])
+        return cls.from_arrays(width, height, offset, box[order].astype(np.float32), ignore[order])
 
 
 def _coco_box(box: Any, what: str) -> list[float]:

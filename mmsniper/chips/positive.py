@@ -34,15 +34,22 @@ class _Chips:
     def of(cls, num_levels: int, cover: Cover) -> _Chips:
         image, level = np.divmod(cover.group, num_levels)
         return cls(
-            image.astype(np.int32), level.astype(np.int8), cover.lo.astype(np.float32),
-            cover.hi.astype(np.float32))
+            image.astype(np.int32),
+            level.astype(np.int8),
+            cover.lo.astype(np.float32),
+            cover.hi.astype(np.float32),
+        )
 
     @classmethod
     def joined(cls, parts: list[_Chips]) -> _Chips:
         if not parts:
             parts = [cls.of(1, minimum_cover(np.zeros((0, 2)), np.zeros((0, 2))))]
-        return cls(*(np.concatenate([getattr(p, name) for p in parts])
-                     for name in ('image', 'level', 'lo', 'hi')))
+        return cls(
+            *(
+                np.concatenate([getattr(p, name) for p in parts])
+                for name in ('image', 'level', 'lo', 'hi')
+            )
+        )
 
 
 class PositiveChipPlanner:
@@ -146,21 +153,23 @@ class PositiveChipPlanner:
 
     def _place(self, chips: _Chips, epoch: int) -> ChipPlan:
         plan = ChipPlan(
-            self.image_ids[chips.image], chips.level, np.empty((len(chips.image), 4), np.float32),
+            self.image_ids[chips.image],
+            chips.level,
+            np.empty((len(chips.image), 4), np.float32),
             np.full(len(chips.image), POSITIVE, np.int8),
         )
         for first in range(0, len(plan), _CHIPS):
             self._place_some(chips, epoch, slice(first, first + _CHIPS), plan.box)
         return plan
 
-    def _place_some(
-        self, chips: _Chips, epoch: int, part: slice, box: NDArray[np.float32]
-    ) -> None:
+    def _place_some(self, chips: _Chips, epoch: int, part: slice, box: NDArray[np.float32]) -> None:
         image, level = chips.image[part], chips.level[part]
         ordinal = np.arange(part.start, part.start + len(image)) - np.searchsorted(
-            chips.image, image)
+            chips.image, image
+        )
         draw = uniform(
-            self.seed, epoch, self.image_ids[image][:, None], ordinal[:, None], np.arange(2))
+            self.seed, epoch, self.image_ids[image][:, None], ordinal[:, None], np.arange(2)
+        )
         lo, hi = chips.lo[part].astype(np.float64), chips.hi[part].astype(np.float64)
         origin = lo + draw * (hi - lo)
         size = np.stack([self.table.width[image], self.table.height[image]], axis=1)
@@ -190,7 +199,8 @@ def plan_positive_chips(
         (1, 4)
     """
     planner = PositiveChipPlanner(
-        table, pyramid, strategy, stride, seed, image_ids=image_ids, progress=progress)
+        table, pyramid, strategy, stride, seed, image_ids=image_ids, progress=progress
+    )
     return planner.plan(epoch)
 
 

@@ -177,9 +177,14 @@ class ScalePyramid:
             raise ValueError('a pyramid needs at least one level')
         if not isinstance(self.adopt_orphans, bool):
             raise ValueError(f'adopt_orphans must be True or False, got {self.adopt_orphans!r}')
-        object.__setattr__(self, 'levels', tuple(
-            _named(i, lambda lv=lv: lv if isinstance(lv, Level) else _build(Level, lv, 'level'))
-            for i, lv in enumerate(self.levels)))
+        object.__setattr__(
+            self,
+            'levels',
+            tuple(
+                _named(i, lambda lv=lv: lv if isinstance(lv, Level) else _build(Level, lv, 'level'))
+                for i, lv in enumerate(self.levels)
+            ),
+        )
         for i, (fine, coarse) in enumerate(zip(self.levels, self.levels[1:])):
             _check_order(i, fine, coarse)
 

@@ -56,9 +56,7 @@ def common(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:
     starts = run_starts(label[by_label])
     if not len(starts):
         return lo[:0], hi[:0]
-    return (
-        np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts),
-    )
+    return (np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts))
 
 
 def stabbed(
@@ -83,7 +81,7 @@ def stabbed(
     is_number = kind[by] == 1
     position = np.empty(len(by), np.int64)
     position[by] = np.cumsum(is_number)
-    return by[is_number] - n, position[:n], position[n + m:]
+    return by[is_number] - n, position[:n], position[n + m :]
 
 
 def neighbours(lo: Floats, hi: Floats, group: Ints) -> tuple[Ints, Ints]:
@@ -155,8 +153,10 @@ def _distinct_cliques(found: list[tuple[Floats, Floats, Ints, Ints]], n: int) ->
     slack = np.concatenate([np.concatenate(f[:2], axis=1) for f in found])
     # A maximal clique is all that meets its slack: equal slacks mean equal cliques.
     _, first = np.unique(slack, axis=0, return_index=True)
-    indptr = np.concatenate([run_starts(f[2]) + o for f, o in zip(
-        found, np.cumsum([0] + [len(f[2]) for f in found]))] + [[sum(len(f[2]) for f in found)]])
+    indptr = np.concatenate(
+        [run_starts(f[2]) + o for f, o in zip(found, np.cumsum([0] + [len(f[2]) for f in found]))]
+        + [[sum(len(f[2]) for f in found)]]
+    )
     member = np.concatenate([f[3] for f in found])
     shape = (len(slack), n)
     return csr_array((np.ones(len(member)), member, indptr), shape=shape)[first]

@@ -63,9 +63,13 @@ def plan_statistics(
         covered += int(windows.enclose(part).sum())
         reached += len(np.unique(part.index))
     return PlanStatistics(
-        images=len(table), boxes=boxes, chips=len(plan),
-        chips_per_level=plan.count_per_level(pyramid.num_levels).tolist(), pairs=pairs,
-        covered=covered, orphans=boxes - reached,
+        images=len(table),
+        boxes=boxes,
+        chips=len(plan),
+        chips_per_level=plan.count_per_level(pyramid.num_levels).tolist(),
+        pairs=pairs,
+        covered=covered,
+        orphans=boxes - reached,
     )
 
 
@@ -89,7 +93,7 @@ def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[
     stops = np.append(starts[1:], len(order))
     area = (box[:, 2:] - box[:, :2]).prod(axis=1)[starts]
     for g in np.flatnonzero(stops - starts > 1):
-        area[g] = _union_area(box[starts[g]:stops[g]])
+        area[g] = _union_area(box[starts[g] : stops[g]])
     total = (table.width.astype(np.float64) * table.height).sum()
     return (np.bincount(level[starts], area, num_levels) / max(total, 1)).tolist()
 
@@ -98,14 +102,16 @@ def _union_area(boxes: NDArray[np.float64]) -> float:
     """Area that is in any of the boxes."""
     x, y = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
     inside = (
-        (boxes[:, None, None, 0] <= x[:-1, None]) & (boxes[:, None, None, 2] >= x[1:, None])
-        & (boxes[:, None, None, 1] <= y[:-1]) & (boxes[:, None, None, 3] >= y[1:]))
+        (boxes[:, None, None, 0] <= x[:-1, None])
+        & (boxes[:, None, None, 2] >= x[1:, None])
+        & (boxes[:, None, None, 1] <= y[:-1])
+        & (boxes[:, None, None, 3] >= y[1:])
+    )
     return float((inside.any(axis=0) * np.outer(np.diff(x), np.diff(y))).sum())
 
 
 def pixel_ratio(
-    table: AnnotationTable, pyramid: ScalePyramid, chips: int,
-    scale: tuple[int, int] = (1333, 800),
+    table: AnnotationTable, pyramid: ScalePyramid, chips: int, scale: tuple[int, int] = (1333, 800)
 ) -> float:
     """Pixels of so many chips over those of all images, each resized as a whole.
 

@@ -118,20 +118,29 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
         ResizeRule(factor=1.0, short_side=None, long_side=None)
     """
     if chip_size is not None and (isinstance(chip_size, bool) or not chip_size >= _MULTIPLE):
-        raise ValueError(f'chip_size must be at least {_MULTIPLE} px, the stride of common '
-                         f'networks; got {chip_size}')
+        raise ValueError(
+            f'chip_size must be at least {_MULTIPLE} px, the stride of common '
+            f'networks; got {chip_size}'
+        )
     if not (~table.ignore).any():
-        raise ValueError(f'there are no boxes to make a pyramid for: {len(table)} images, '
-                         f'{len(table.boxes)} boxes, all of them crowd or under 1 px')
+        raise ValueError(
+            f'there are no boxes to make a pyramid for: {len(table)} images, '
+            f'{len(table.boxes)} boxes, all of them crowd or under 1 px'
+        )
     needs = _Needs.of(table, chip_size)
     sample = _sample(table)
-    rated = [(good_sizes(table, pyramid), pyramid, burden)
-             for pyramid, burden in _candidates(needs, table)]
+    rated = [
+        (good_sizes(table, pyramid), pyramid, burden)
+        for pyramid, burden in _candidates(needs, table)
+    ]
     least = min(ENOUGH, max(good for good, *_ in rated))
-    good, pyramid, _ = min((entry for entry in rated if entry[0] >= least),
-                           key=lambda entry: _pixels(sample, entry[1]) * entry[2])
-    return Suggestion(pyramid, good, needs.smallest, needs.largest,
-                      tuple(_notes(needs, pyramid, good)))
+    good, pyramid, _ = min(
+        (entry for entry in rated if entry[0] >= least),
+        key=lambda entry: _pixels(sample, entry[1]) * entry[2],
+    )
+    return Suggestion(
+        pyramid, good, needs.smallest, needs.largest, tuple(_notes(needs, pyramid, good))
+    )
 
 
 def good_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> float:
@@ -235,8 +244,15 @@ class _Needs:
         images = np.maximum(table.width, table.height)[np.diff(table.offset) > 0]
         fine = _rounded(_finest(smallest, chip_size or MAX_CHIP))
         chip_size = chip_size or _chip_size(fine, float(np.median(images)), median)
-        return cls(smallest, largest, most, float(np.percentile(images, 98)), fine, chip_size,
-                   np.sort(size))
+        return cls(
+            smallest,
+            largest,
+            most,
+            float(np.percentile(images, 98)),
+            fine,
+            chip_size,
+            np.sort(size),
+        )
 
     @property
     def whole(self) -> float:
@@ -255,8 +271,9 @@ class _Needs:
         fraction near ``hi``, added: a small group of objects counts as much as a large one.
         """
         lo, hi = np.asarray(lo), np.asarray(hi)
-        near_lo, near_hi = (self._number(end * _NEAR) - self._number(end / _NEAR)
-                            for end in (lo, hi))
+        near_lo, near_hi = (
+            self._number(end * _NEAR) - self._number(end / _NEAR) for end in (lo, hi)
+        )
         below, above = self._number(hi), len(self.sizes) - self._number(lo)
         return near_lo / np.maximum(below, 1) + near_hi / np.maximum(above, 1)
 
@@ -302,13 +319,19 @@ def _ladders(
     rules = [*(ResizeRule(factor=s) for s in scales[:-1]), last]
     for overlap in OVERLAP:
         pyramid = _used(needs, rules, scales, overlap, table)
-        yield pyramid, (_LEVEL ** (pyramid.num_levels - 1)
-                        * (_LESS_OVERLAP if overlap < max(OVERLAP) else 1))
+        yield (
+            pyramid,
+            (_LEVEL ** (pyramid.num_levels - 1) * (_LESS_OVERLAP if overlap < max(OVERLAP) else 1)),
+        )
 
 
 def _used(
-    needs: _Needs, rules: list[ResizeRule], scales: list[float], overlap: float,
-    table: AnnotationTable, sparse: bool = False,
+    needs: _Needs,
+    rules: list[ResizeRule],
+    scales: list[float],
+    overlap: float,
+    table: AnnotationTable,
+    sparse: bool = False,
 ) -> ScalePyramid:
     """The pyramid less the levels without boxes, except for the finest.
 
@@ -323,15 +346,19 @@ def _used(
 
 
 def _pyramid(
-    needs: _Needs, rules: list[ResizeRule], scales: list[float], overlap: float = OVERLAP[0],
+    needs: _Needs,
+    rules: list[ResizeRule],
+    scales: list[float],
+    overlap: float = OVERLAP[0],
     sparse: bool = False,
 ) -> ScalePyramid:
     """Ranges such that each level shows its objects at a good size."""
     links = [_link(needs, a, b, overlap) for a, b in zip(scales, scales[1:])]
     bounds = [_whole(*link) for link in (_sparse(needs, links, scales) if sparse else links)]
     lows, highs = [0, *(lo for lo, _ in bounds)], [*(hi for _, hi in bounds), None]
-    return ScalePyramid(needs.chip_size, tuple(
-        Level(rule, (lo, hi)) for rule, lo, hi in zip(rules, lows, highs)))
+    return ScalePyramid(
+        needs.chip_size, tuple(Level(rule, (lo, hi)) for rule, lo, hi in zip(rules, lows, highs))
+    )
 
 
 def _link(needs: _Needs, fine: float, coarse: float, overlap: float) -> tuple[float, float]:
@@ -374,18 +401,26 @@ def _pixels(sample: AnnotationTable, pyramid: ScalePyramid) -> int:
 
 def _notes(needs: _Needs, pyramid: ScalePyramid, good: float) -> Iterator[str]:
     if pyramid.num_levels == 1:
-        yield ('One level is enough: it shows the objects, of all sizes that occur, large enough '
-               'and fits them into its chips.')
+        yield (
+            'One level is enough: it shows the objects, of all sizes that occur, large enough '
+            'and fits them into its chips.'
+        )
     finest = float(pyramid.scales(needs.image, needs.image)[0])
     if finest * needs.image <= pyramid.chip_size * (1 + TOLERANCE):
-        yield ('A chip holds the whole image at every level: this is training on whole images of '
-               'that size.')
+        yield (
+            'A chip holds the whole image at every level: this is training on whole images of '
+            'that size.'
+        )
     if needs.smallest * MAX_FACTOR < VISIBLE:
-        yield (f'The smallest objects ({needs.smallest:.3g} px) stay under {VISIBLE:g} px even '
-               f'enlarged by {MAX_FACTOR:g}, where enlarging stops.')
+        yield (
+            f'The smallest objects ({needs.smallest:.3g} px) stay under {VISIBLE:g} px even '
+            f'enlarged by {MAX_FACTOR:g}, where enlarging stops.'
+        )
     if good < ENOUGH:
-        yield (f'Only {good:.1%} of the boxes are learned at a good size; another chip size may do '
-               f'better, and adopt_orphans=True where long thin ones fit into no chip.')
+        yield (
+            f'Only {good:.1%} of the boxes are learned at a good size; another chip size may do '
+            f'better, and adopt_orphans=True where long thin ones fit into no chip.'
+        )
 
 
 def _boxes(table: AnnotationTable) -> tuple[NDArray[np.float64], NDArray, NDArray]:
@@ -412,8 +447,12 @@ def _sample(table: AnnotationTable) -> AnnotationTable:
         index.append(first + order[:_IMAGE_BOXES])
     index = np.concatenate(index)
     return AnnotationTable.from_arrays(
-        table.width[images], table.height[images], np.cumsum([0, *counts[images]]),
-        table.boxes[index], table.ignore[index])
+        table.width[images],
+        table.height[images],
+        np.cumsum([0, *counts[images]]),
+        table.boxes[index],
+        table.ignore[index],
+    )
 
 
 def _rounded(value: float, down: bool = False) -> float:

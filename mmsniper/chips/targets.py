@@ -51,9 +51,12 @@ class Targets:
     @classmethod
     def joined(cls, parts: Sequence[Targets]) -> Targets:
         """The targets of several parts, one after the other."""
-        return cls(*(
-            np.concatenate([getattr(part, field.name) for part in [*parts, _NONE]])
-            for field in fields(cls)))
+        return cls(
+            *(
+                np.concatenate([getattr(part, field.name) for part in [*parts, _NONE]])
+                for field in fields(cls)
+            )
+        )
 
     def group(self, num_levels: int) -> Ints:
         """A number for each (image, level), shape (n,)."""
@@ -72,8 +75,11 @@ class Targets:
 
 
 _NONE = Targets(
-    *(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, 4)), np.zeros((0, 2)),
-    *(np.zeros((0, 1)) for _ in range(2)))
+    *(np.zeros(0, np.int64) for _ in range(3)),
+    np.zeros((0, 4)),
+    np.zeros((0, 2)),
+    *(np.zeros((0, 1)) for _ in range(2)),
+)
 
 
 def targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
@@ -86,7 +92,7 @@ def targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[ran
 
 def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: int) -> Targets:
     part = slice(table.offset[first], table.offset[last])
-    image = np.repeat(np.arange(first, last), np.diff(table.offset[first:last + 1]))
+    image = np.repeat(np.arange(first, last), np.diff(table.offset[first : last + 1]))
     size = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
     valid, fits = pyramid.valid_and_fits(table.boxes[part], size[:, 0], size[:, 1])
     i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
@@ -94,7 +100,12 @@ def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: in
     i, level = i[by], level[by]
     scale = pyramid.scales(size[i, 0], size[i, 1])[np.arange(len(i)), level][:, None]
     return Targets(
-        image[i], level, part.start + i, table.boxes[part][i].astype(np.float64), size[i], scale,
+        image[i],
+        level,
+        part.start + i,
+        table.boxes[part][i].astype(np.float64),
+        size[i],
+        scale,
         pyramid.chip_size / scale,
     )
 
@@ -147,6 +158,7 @@ class Windows:
             box = part.box[i]
             slip = _ABSOLUTE + _RELATIVE * box
             inside = (box[:, :2] >= self.box[k, :2] - slip[:, :2]) & (
-                box[:, 2:] <= self.box[k, 2:] + slip[:, 2:])
+                box[:, 2:] <= self.box[k, 2:] + slip[:, 2:]
+            )
             found[i[inside.all(axis=1)]] = True
         return found

@@ -77,7 +77,8 @@ class LevelWindows:
                 yield level, whole, whole
                 continue
             boxes, cores = overlapping_windows(
-                width, height, self.shape[i, level].max() / scale, self.pyramid.chip_size / scale)
+                width, height, self.shape[i, level].max() / scale, self.pyramid.chip_size / scale
+            )
             for box, core in zip(boxes.tolist(), cores.tolist()):
                 yield level, tuple(box), tuple(core)
 
@@ -134,9 +135,7 @@ def window_counts(
     return _count(width, side, overlap) * _count(height, side, overlap)
 
 
-def least_side(
-    width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike
-) -> Floats:
+def least_side(width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike) -> Floats:
     """The least side of windows with which no more of them are needed, along either axis.
 
     An image just larger than a window is seen in two halves, not in two whole windows.
@@ -191,9 +190,7 @@ def _grid(x: Floats, y: Floats) -> NDArray[np.float64]:
     return np.stack([x[column, 0], y[row, 0], x[column, 1], y[row, 1]], axis=1)
 
 
-def pixel_window(
-    box: Box, width: int, height: int, slack: float
-) -> tuple[int, int, int, int]:
+def pixel_window(box: Box, width: int, height: int, slack: float) -> tuple[int, int, int, int]:
     """The smallest window of whole pixels that holds a box, inside the image.
 
     Args:

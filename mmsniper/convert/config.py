@@ -138,8 +138,12 @@ def sniper_version(cfg: Config) -> Config:
     if cfg.get('train_dataloader') is not None:
         before = cfg.train_dataloader.get('batch_size', 1)
         cfg.train_dataloader = sniper_dataloader(
-            cfg.train_dataloader, pyramid, options.batch_size, options.sampler,
-            keep_empty=negatives is not None, notes=notes,
+            cfg.train_dataloader,
+            pyramid,
+            options.batch_size,
+            options.sampler,
+            keep_empty=negatives is not None,
+            notes=notes,
         )
         if options.batch_size is None:
             _scale_base_batch_size(cfg, cfg.train_dataloader.batch_size / before)
@@ -191,8 +195,10 @@ def _negative_chips(
     train = cfg.get('train_cfg') or {}
     by_epoch = train.get('by_epoch', train.get('type') != 'IterBasedTrainLoop')
     if not by_epoch:
-        notes.append('no negative chips: they are mined between epochs, and the loop has none '
-                     '(mine them beforehand: tools/analysis_tools/mine_negatives.py)')
+        notes.append(
+            'no negative chips: they are mined between epochs, and the loop has none '
+            '(mine them beforehand: tools/analysis_tools/mine_negatives.py)'
+        )
         return None
     return options.negative_chips
 
@@ -225,4 +231,3 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)
-

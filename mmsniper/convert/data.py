@@ -11,17 +11,38 @@ from mmengine.config import ConfigDict
 
 # They change the scale of objects, mix images, or drop the boxes that are small at one scale. A
 # chip has the scale of its level, and its boxes are judged by ScaleRangeFilter.
-SCALE_TRANSFORMS = frozenset((
-    'Resize', 'FixScaleResize', 'ResizeShortestEdge', 'FixShapeResize', 'RandomResize',
-    'RandomChoiceResize', 'RandomCrop', 'RandomCropYOLO', 'MinIoURandomCrop',
-    'RandomCenterCropPad', 'Expand', 'RandomAffine', 'Pad', 'Mosaic', 'CachedMosaic', 'MixUp',
-    'CachedMixUp', 'CopyPaste', 'FilterAnnotations',
-))
+SCALE_TRANSFORMS = frozenset(
+    (
+        'Resize',
+        'FixScaleResize',
+        'ResizeShortestEdge',
+        'FixShapeResize',
+        'RandomResize',
+        'RandomChoiceResize',
+        'RandomCrop',
+        'RandomCropYOLO',
+        'MinIoURandomCrop',
+        'RandomCenterCropPad',
+        'Expand',
+        'RandomAffine',
+        'Pad',
+        'Mosaic',
+        'CachedMosaic',
+        'MixUp',
+        'CachedMixUp',
+        'CopyPaste',
+        'FilterAnnotations',
+    )
+)
 
 # Where the size of what goes into the network is found.
 _SIZES = {
-    'Resize': 'scale', 'FixScaleResize': 'scale', 'RandomResize': 'scale',
-    'RandomChoiceResize': 'scales', 'RandomCrop': 'crop_size', 'Pad': 'size',
+    'Resize': 'scale',
+    'FixScaleResize': 'scale',
+    'RandomResize': 'scale',
+    'RandomChoiceResize': 'scales',
+    'RandomCrop': 'crop_size',
+    'Pad': 'size',
 }
 
 
@@ -144,9 +165,7 @@ def _chip_dataset(
     return ConfigDict(type='ChipDataset', dataset=dataset, pipeline=pipeline)
 
 
-def _without_scale_transforms(
-    pipeline: Sequence[Any], dropped: list[str] | None
-) -> Iterator[Any]:
+def _without_scale_transforms(pipeline: Sequence[Any], dropped: list[str] | None) -> Iterator[Any]:
     for transform in pipeline:
         if isinstance(transform, Sequence):  # an alternative of RandomChoice
             yield list(_without_scale_transforms(transform, dropped))
@@ -167,12 +186,16 @@ def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
     pixels = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
     images = loader.get('batch_size', 1)
     if None in pixels:
-        notes.append(f'batches of {images} chips; the pipeline does not tell how many pixels '
-                     f'{images} images had (choose with sniper.batch_size)')
+        notes.append(
+            f'batches of {images} chips; the pipeline does not tell how many pixels '
+            f'{images} images had (choose with sniper.batch_size)'
+        )
         return images
     chips = max(round(images * sum(pixels) / len(pixels) / chip_size**2), 1)
-    notes.append(f'batches of {chips} chips of {chip_size}x{chip_size} px: the pixels of {images} '
-                 f'images (choose with sniper.batch_size)')
+    notes.append(
+        f'batches of {chips} chips of {chip_size}x{chip_size} px: the pixels of {images} '
+        f'images (choose with sniper.batch_size)'
+    )
     return chips
 
 

@@ -12,7 +12,13 @@ from mmengine.logging import print_log
 from mmsniper.convert.data import read_datasets
 
 META_KEYS = (
-    'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction',
+    'img_id',
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
 )
 
 # Detections of a level, of which those out of its range then go first.
@@ -84,8 +90,7 @@ def _evaluate_boxes_only(cfg: Config) -> None:
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
         metrics = evaluator.get('metric')
         if isinstance(metrics, list) and 'segm' in metrics:
-            print_log(
-                'levels are merged without masks: segm is not evaluated', logger='current')
+            print_log('levels are merged without masks: segm is not evaluated', logger='current')
             evaluator.metric = [metric for metric in metrics if metric != 'segm']
 
 

@@ -21,16 +21,37 @@ DENSE_HEADS = {
 }
 
 # Heads that leave out of their losses what their assigners ignore.
-IGNORING_HEADS = frozenset((
-    'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RPNHead', 'RTMDetHead', 'RTMDetSepBNHead',
-    'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead',
-))
+IGNORING_HEADS = frozenset(
+    (
+        'ATSSHead',
+        'DDODHead',
+        'FSAFHead',
+        'GFLHead',
+        'RPNHead',
+        'RTMDetHead',
+        'RTMDetSepBNHead',
+        'RepPointsHead',
+        'RetinaHead',
+        'RetinaSepBNHead',
+        'SABLRetinaHead',
+        'TOODHead',
+        'YOLOFHead',
+    )
+)
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
-ASSIGNERS = frozenset((
-    'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner',
-    'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner',
-))
+ASSIGNERS = frozenset(
+    (
+        'ATSSAssigner',
+        'ApproxMaxIoUAssigner',
+        'CenterRegionAssigner',
+        'DynamicSoftLabelAssigner',
+        'HungarianAssigner',
+        'PointAssigner',
+        'TaskAlignedAssigner',
+        'UniformAssigner',
+    )
+)
 
 _PAD_DIVISOR = 32
 
@@ -67,9 +88,7 @@ def sniper_model(
     _shape_batches(detector, pyramid['chip_size'])
 
 
-def _exchange_dense(
-    detector: ConfigDict, name: str, train_cfg: ConfigDict | None
-) -> list[str]:
+def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict | None) -> list[str]:
     """Exchange a dense head and its assigners; returns what took their place."""
     head, exchanged = _part(detector, name), []
     if head.type not in IGNORING_HEADS:

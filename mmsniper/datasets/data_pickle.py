@@ -77,7 +77,8 @@ def _storage(content: bytes) -> Any:
 def _allowed() -> Mapping[str, type | Callable]:
     builtins = (bytes, bytearray, dict, frozenset, list, set, tuple)
     allowed: dict[str, type | Callable] = {
-        f'{module}.{cls.__name__}': cls for module in ('builtins', '__builtin__')
+        f'{module}.{cls.__name__}': cls
+        for module in ('builtins', '__builtin__')
         for cls in builtins
     }
     # NumPy 1 and 2 have these functions in different modules; a pickle of either is read by either.

@@ -109,7 +109,7 @@ def _from_pickle(path: str | os.PathLike, content: Any, images: _Images) -> list
     if not isinstance(content, Sequence) or isinstance(content, (str, bytes)):
         raise ValueError(
             f'{path} holds a {type(content).__name__}; expected is a dict of InstanceData, as '
-            f'MMDetection\'s DumpProposals writes it, or a list'
+            f"MMDetection's DumpProposals writes it, or a list"
         )
     if content and all(isinstance(item, Mapping) and 'img_path' in item for item in content):
         found = [item.get('pred_instances') for item in content]
@@ -143,9 +143,7 @@ def _by_file(
     return [entries[i] for i in index.tolist()]
 
 
-def _check_folders(
-    path: str | os.PathLike, theirs: Sequence[str], mine: Sequence[str]
-) -> None:
+def _check_folders(path: str | os.PathLike, theirs: Sequence[str], mine: Sequence[str]) -> None:
     """MMDetection names a file with its folder; another one's 0001.jpg is another image."""
     for a, b in zip(theirs, mine):
         if '/' in a and PurePath(a).parts[-2:] != PurePath(b).parts[-2:]:
@@ -223,7 +221,7 @@ def _by_id(path: str | os.PathLike, results: list[Any], images: _Images) -> list
     if len(ids) != len(set(zip(images.id, images.path))):
         raise ValueError(
             f'{path} names images by ids, which are not unique in this data set of several: give '
-            f'a pickle of MMDetection\'s DumpProposals, which names them by files'
+            f"a pickle of MMDetection's DumpProposals, which names them by files"
         )
     rows: dict[Any, list[tuple]] = {key: [] for key in ids}
     unknown: set[Any] = set()

@@ -121,8 +121,7 @@ class ChipAwareSampler(Sampler):
         return self.planner.plan(self.epoch)
 
     def _draw_negatives(self) -> ChipPlan:
-        return draw_negative_chips(
-            self._negatives, self.negatives_per_image, self.seed, self.epoch)
+        return draw_negative_chips(self._negatives, self.negatives_per_image, self.seed, self.epoch)
 
     def img_paths(self) -> list[str]:
         """File of every image, in the order of the data set's indices."""
@@ -186,7 +185,7 @@ class ChipAwareSampler(Sampler):
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         if self.round_up:
             order = np.resize(order, len(self) * self.world_size)
-        for i in order[self.rank::self.world_size]:
+        for i in order[self.rank :: self.world_size]:
             chip = Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), int(plan.kind[i]))
             yield ChipIndex(int(plan.image[i]), chip)
 
@@ -295,7 +294,7 @@ def _let_chips_through(dataset: Any) -> None:
     if not below or not hasattr(dataset, 'get_data_info'):
         raise TypeError(
             f'ChipAwareSampler yields chips, which {type(dataset).__name__} cannot cut out or '
-            f'pass on: wrap it, dataset=dict(type=\'ChipDataset\', dataset=..., pipeline=...)'
+            f"pass on: wrap it, dataset=dict(type='ChipDataset', dataset=..., pipeline=...)"
         )
     for inner in below:
         _let_chips_through(inner)

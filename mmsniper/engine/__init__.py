@@ -9,9 +9,4 @@ from mmsniper.utils.compat import allow_checkpoint_globals
 # Every run imports the engine: here its checkpoints become loadable.
 allow_checkpoint_globals()
 
-__all__ = [
-    'NegativeChipHook',
-    'PixelCounterHook',
-    'SNIPERRunner',
-    'TrainingTimeHook',
-]
+__all__ = ['NegativeChipHook', 'PixelCounterHook', 'SNIPERRunner', 'TrainingTimeHook']

@@ -74,7 +74,8 @@ class NegativeChipHook(Hook):
         **mining: Any,
     ) -> None:
         for name, value in (
-            ('warmup_epochs', warmup_epochs), ('interval', interval),
+            ('warmup_epochs', warmup_epochs),
+            ('interval', interval),
             ('chips_per_image', chips_per_image),
         ):
             if value is not None and not (isinstance(value, int) and value >= 1):
@@ -136,8 +137,12 @@ class NegativeChipHook(Hook):
         loader = runner.train_dataloader
         batch_size = loader.batch_sampler.batch_size
         pool = self.miner.mine(
-            model, sampler, batch_pixels=batch_size * sampler.pyramid.chip_size**2,
-            num_workers=loader.num_workers, parts_dir=parts / origin)
+            model,
+            sampler,
+            batch_pixels=batch_size * sampler.pyramid.chip_size**2,
+            num_workers=loader.num_workers,
+            parts_dir=parts / origin,
+        )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # of shapes that training does not have
         if is_main_process():
@@ -169,7 +174,7 @@ def _sampler_of(runner: Runner) -> ChipAwareSampler:
         raise TypeError(
             f'NegativeChipHook gives negative chips to a ChipAwareSampler, but the sampler of '
             f'train_dataloader is a {type(sampler).__name__}: use sampler=dict('
-            f'type=\'ChipAwareSampler\', pyramid=pyramid)'
+            f"type='ChipAwareSampler', pyramid=pyramid)"
         )
     return sampler
 

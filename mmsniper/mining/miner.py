@@ -118,18 +118,26 @@ class NegativeChipMiner:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ('num_proposals', 1), ('window_size', 1), ('batch_pixels', 1), ('num_workers', 0),
+            ('num_proposals', 1),
+            ('window_size', 1),
+            ('batch_pixels', 1),
+            ('num_workers', 0),
         ):
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             if value is not None and not (whole and value >= least):
                 raise ValueError(
-                    f'{name} must be a whole number of at least {least}, got {value!r}')
+                    f'{name} must be a whole number of at least {least}, got {value!r}'
+                )
         # Raises for what it does not like.
         one = ScalePyramid(1, ({'resize': {'factor': 1.0}, 'valid_range': (0, None)},))
         plan_negative_chips(
-            AnnotationTable.from_images([]), ChipPlan.empty(), one, self.min_proposals,
-            self.max_per_image)
+            AnnotationTable.from_images([]),
+            ChipPlan.empty(),
+            one,
+            self.min_proposals,
+            self.max_per_image,
+        )
 
     def mine(
         self,
@@ -172,10 +180,14 @@ class NegativeChipMiner:
             generator=torch.Generator(),
         )
         planner = _PartPlanner(
-            self, sampler, origin, sampler.positives(), shown_images(len(parts.image)))
+            self, sampler, origin, sampler.positives(), shown_images(len(parts.image))
+        )
         bar = tqdm(
-            total=int(parts.pixels[mine].sum()), unit='px', unit_scale=True,
-            desc='mining negative chips', disable=not is_main_process(),
+            total=int(parts.pixels[mine].sum()),
+            unit='px',
+            unit_scale=True,
+            desc='mining negative chips',
+            disable=not is_main_process(),
             mininterval=1 if sys.stderr.isatty() else 30,
         )
         with bar, evaluating(model), _same_kernels():
@@ -218,16 +230,25 @@ class NegativeChipMiner:
                 f'{self.score_thr}: lower it'
             )
         planner = _PartPlanner(
-            self, sampler, self.origin(proposals, sampler), sampler.positives(),
-            shown_images(len(images)))
+            self,
+            sampler,
+            self.origin(proposals, sampler),
+            sampler.positives(),
+            shown_images(len(images)),
+        )
         bar = tqdm(
-            total=len(images), unit=' images', desc='planning negative chips', delay=3,
-            disable=not is_main_process())
+            total=len(images),
+            unit=' images',
+            desc='planning negative chips',
+            delay=3,
+            disable=not is_main_process(),
+        )
         pools = []
         with bar:
             for some in np.array_split(np.arange(len(images)), -(-len(images) // _PART_IMAGES)):
-                pools.append(planner.plan(
-                    np.array(images)[some], some, [boxes[k] for k in some.tolist()]))
+                pools.append(
+                    planner.plan(np.array(images)[some], some, [boxes[k] for k in some.tolist()])
+                )
                 bar.update(len(some))
         return NegativeChipPool.joined([*pools, *planner.rest()])
 
@@ -247,7 +268,12 @@ class NegativeChipMiner:
         digest = hashlib.sha256(what.encode())
         images = np.array(self._images(sampler), np.int64)
         for array in (
-            images, table.width, table.height, positives.image, positives.level, positives.box,
+            images,
+            table.width,
+            table.height,
+            positives.image,
+            positives.level,
+            positives.box,
         ):
             digest.update(np.ascontiguousarray(array))
         digest.update('\n'.join(sampler.img_paths()).encode())
@@ -292,7 +318,7 @@ class NegativeChipMiner:
             & (centre >= (x1, y1)).all(axis=1)
             & (centre < (x2, y2)).all(axis=1)
         )
-        best = np.argsort(-scores[keep], kind='stable')[:self.num_proposals]
+        best = np.argsort(-scores[keep], kind='stable')[: self.num_proposals]
         return boxes[keep][best]
 
 
@@ -323,15 +349,24 @@ class _PartPlanner:
         table, pyramid = self.sampler.planner.table, self.sampler.pyramid
         width, height = table.width[image], table.height[image]
         proposals = AnnotationTable.from_images(
-            [(w, h, some, None) for w, h, some in zip(width, height, boxes)])
+            [(w, h, some, None) for w, h, some in zip(width, height, boxes)]
+        )
         chips = plan_negative_chips(
-            proposals, _of_images(self.positives, image), pyramid, self.miner.min_proposals,
-            self.miner.max_per_image)
+            proposals,
+            _of_images(self.positives, image),
+            pyramid,
+            self.miner.min_proposals,
+            self.miner.max_per_image,
+        )
         uncovered = chips.uncovered.take(self.shown[ordinal][chips.uncovered.image])
         paths = self.sampler.img_paths()
         return NegativeChipPool(
-            pyramid=pyramid, img_path=np.array([paths[i] for i in image.tolist()]),
-            width=width, height=height, chips=chips.chips, held=chips.held,
+            pyramid=pyramid,
+            img_path=np.array([paths[i] for i in image.tolist()]),
+            width=width,
+            height=height,
+            chips=chips.chips,
+            held=chips.held,
             statistics=chips.statistics,
             uncovered_image=uncovered.image.astype(np.int32),
             uncovered_level=uncovered.level.astype(np.int8),
@@ -443,12 +478,11 @@ class _Parts:
     batch_pixels: int
 
     @classmethod
-    def of(
-        cls, miner: NegativeChipMiner, sampler: ChipAwareSampler, batch_pixels: int
-    ) -> _Parts:
+    def of(cls, miner: NegativeChipMiner, sampler: ChipAwareSampler, batch_pixels: int) -> _Parts:
         image, table = np.array(miner._images(sampler), np.int64), sampler.planner.table
         windows = LevelWindows.of(
-            sampler.pyramid, table.width[image], table.height[image], miner.window_size)
+            sampler.pyramid, table.width[image], table.height[image], miner.window_size
+        )
         path = [sampler.img_paths()[i] for i in image.tolist()]
         return cls(image, path, windows, _cut(windows.count.sum(axis=1)), batch_pixels)
 
@@ -556,7 +590,8 @@ def _announce(parts: _Parts, found: dict[int, NegativeChipPool]) -> None:
     print_log(
         f'mining negative chips in {len(windows)} images: {windows.count.sum()} windows, '
         f'{windows.pixels.sum() / 1e6:.0f} million pixels, by {get_dist_info()[1]} processes{done}',
-        logger='current', level=logging.INFO,
+        logger='current',
+        level=logging.INFO,
     )
 
 
@@ -581,8 +616,9 @@ def _window_pipeline(transforms: Sequence[Any], pyramid: ScalePyramid) -> Compos
             f'{[type(t).__name__ for t in transforms]}'
         )
     load = [t for t in transforms[:cut] if not isinstance(t, (LoadAnnotations, FilterAnnotations))]
-    return _WindowPipeline([
-        *load, _WindowSampler(transforms[cut], pyramid), PackDetInputs(meta_keys=_META_KEYS)])
+    return _WindowPipeline(
+        [*load, _WindowSampler(transforms[cut], pyramid), PackDetInputs(meta_keys=_META_KEYS)]
+    )
 
 
 class _WindowPipeline(Compose):

@@ -200,7 +200,8 @@ class AutoFocus(BaseDetector):
             for level in reversed(range(self.pyramid.num_levels)):
                 maps: list[list[FocusMap]] = [[] for _ in images]
                 windows = [
-                    window for i, size in enumerate(sizes)
+                    window
+                    for i, size in enumerate(sizes)
                     for window in self._windows(i, chips[i][-1], size, level)
                 ]
                 for window, instances, focus, pixels in self._see(images, windows, level):
@@ -242,7 +243,8 @@ class AutoFocus(BaseDetector):
                 yield FocusWindow(image, box, box)
                 continue
             boxes, cores = overlapping_windows(
-                x2 - x1, y2 - y1, self.max_side / scale, self.pyramid.chip_size / scale)
+                x2 - x1, y2 - y1, self.max_side / scale, self.pyramid.chip_size / scale
+            )
             corner = np.array([x1, y1, x1, y1])
             for box, core in zip((boxes + corner).tolist(), (cores + corner).tolist()):
                 yield FocusWindow(image, tuple(box), tuple(core))
@@ -260,7 +262,8 @@ class AutoFocus(BaseDetector):
         for batch in window_batches(windows, scales, self.batch_pixels):
             views = [cut_window(images[w.image], w.box, scales[w.image]) for w in batch]
             data = self.data_preprocessor(
-                dict(inputs=[v for v, _ in views], data_samples=[s for _, s in views]), False)
+                dict(inputs=[v for v, _ in views], data_samples=[s for _, s in views]), False
+            )
             shape = tuple(data['inputs'].shape[-2:])
             share = max(area_share(w.box, image_size(images[w.image])) for w in batch)
             with self._features() as feats, self._proposals(share):
@@ -292,7 +295,10 @@ class AutoFocus(BaseDetector):
         ]
 
     def _keep(
-        self, instances: InstanceData, window: FocusWindow, level: int,
+        self,
+        instances: InstanceData,
+        window: FocusWindow,
+        level: int,
         sizes: Sequence[tuple[int, int]],
     ) -> InstanceData:
         """Detections in the level's range that no edge of the window cuts."""
@@ -309,22 +315,30 @@ class AutoFocus(BaseDetector):
         keep &= ((centre >= low) & ((centre < high) | last)).all(dim=1)
         levels = torch.full_like(instances.labels, level)
         return InstanceData(
-            bboxes=boxes[keep], scores=instances.scores[keep], labels=instances.labels[keep],
-            levels=levels[keep])
+            bboxes=boxes[keep],
+            scores=instances.scores[keep],
+            labels=instances.labels[keep],
+            levels=levels[keep],
+        )
 
     def _result(
-        self, sample: DetDataSample, instances: list[InstanceData], chips: list[np.ndarray],
+        self,
+        sample: DetDataSample,
+        instances: list[InstanceData],
+        chips: list[np.ndarray],
         pixels: int,
     ) -> DetDataSample:
         """Merge the detections of all levels."""
         merged = InstanceData.cat(instances)
         if len(merged):
-            boxes, keep = batched_nms(
-                merged.bboxes, merged.scores, merged.labels, self.tta_cfg.nms)
+            boxes, keep = batched_nms(merged.bboxes, merged.scores, merged.labels, self.tta_cfg.nms)
             most = self.tta_cfg.max_per_img
             merged = InstanceData(
-                bboxes=boxes[:most, :4], scores=boxes[:most, 4],
-                labels=merged.labels[keep][:most], levels=merged.levels[keep][:most])
+                bboxes=boxes[:most, :4],
+                scores=boxes[:most, 4],
+                labels=merged.labels[keep][:most],
+                levels=merged.levels[keep][:most],
+            )
         result = sample.new()
         result.pred_instances = merged
         result.set_metainfo(dict(focus_chips=chips, focus_pixels=pixels))
@@ -421,8 +435,11 @@ def step_thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[
 
 
 def _small_detections(
-    result: DetDataSample, shape: tuple[int, int], stride: int,
-    small: tuple[float, float] | None, end: float,
+    result: DetDataSample,
+    shape: tuple[int, int],
+    stride: int,
+    small: tuple[float, float] | None,
+    end: float,
 ) -> Tensor:
     """Greatest score of a small detection in each cell of a map.
 
@@ -451,4 +468,4 @@ def _accept_plain_detector(
     if any(key.startswith(own[0]) for key in state_dict):
         return
     for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(own)]:
-        state_dict[own[0] + key[len(prefix):]] = state_dict.pop(key)
+        state_dict[own[0] + key[len(prefix) :]] = state_dict.pop(key)

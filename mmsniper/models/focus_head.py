@@ -156,9 +156,7 @@ class FocusHead(BaseModule):
             )
         return feats[strides.index(self.stride)]
 
-    def predict(
-        self, feats: Sequence[Tensor], input_shape: tuple[int, int], level: int
-    ) -> Tensor:
+    def predict(self, feats: Sequence[Tensor], input_shape: tuple[int, int], level: int) -> Tensor:
         """Probability of each cell to be a FocusPixel.
 
         Args:
@@ -194,8 +192,9 @@ class FocusHead(BaseModule):
         logits = self(self.select(feats, input_shape))
         looks = [self.look_of(sample.metainfo) for sample in samples]
         logits = torch.stack([one[look.output] for one, look in zip(logits, looks)])
-        targets = torch.stack([
-            self.targets(sample, look, logits) for sample, look in zip(samples, looks)])
+        targets = torch.stack(
+            [self.targets(sample, look, logits) for sample, look in zip(samples, looks)]
+        )
         counted = targets != DONT_CARE
         loss = nn.functional.cross_entropy(
             logits, targets, ignore_index=DONT_CARE, reduction='sum'
@@ -219,8 +218,9 @@ class FocusHead(BaseModule):
         if not look.small[1]:
             return logits.new_full(shape, DONT_CARE, dtype=torch.long)
         regions, invalid = split_ignored(sample.get('ignored_instances'))
-        objects = torch.cat([
-            _boxes(part).to(logits.device) for part in (sample.gt_instances, invalid)])
+        objects = torch.cat(
+            [_boxes(part).to(logits.device) for part in (sample.gt_instances, invalid)]
+        )
         regions = _boxes(regions).to(logits.device)
         return focus_targets(objects, regions, shape, self.stride, look.small, look.ignored)
 
@@ -245,15 +245,19 @@ class PyramidFocusHead(FocusHead):
     """
 
     def __init__(
-        self, in_channels: int, pyramid: ScalePyramid | Mapping[str, Any],
-        feat_channels: int = 256, **kwargs: Any,
+        self,
+        in_channels: int,
+        pyramid: ScalePyramid | Mapping[str, Any],
+        feat_channels: int = 256,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, feat_channels, **kwargs)
         self.pyramid = ScalePyramid.from_config(pyramid)
         steps = self.pyramid.num_levels - 1
         if not steps:
-            raise ValueError('a pyramid of one level has no finer level to look at: leave out the '
-                             'focus head')
+            raise ValueError(
+                'a pyramid of one level has no finer level to look at: leave out the focus head'
+            )
         self.cls = nn.Conv2d(feat_channels, 2 * steps, 1)
         self.sizes = focus_sizes(self.pyramid)  # original pixels
 

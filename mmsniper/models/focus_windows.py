@@ -59,10 +59,13 @@ def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSa
     out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
     pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
-    sample = DetDataSample(metainfo=dict(
-        img_shape=out[::-1], ori_shape=(y2 - y1, x2 - x1),
-        scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
-    ))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=out[::-1],
+            ori_shape=(y2 - y1, x2 - x1),
+            scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
+        )
+    )
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
 
 
@@ -75,17 +78,16 @@ def window_batches(
         x1, y1, x2, y2 = window.box
         scale = scales[window.image]
         size = tuple(
-            int(np.ceil(side * scale / _SIZE_STEP)) * _SIZE_STEP for side in (x2 - x1, y2 - y1))
+            int(np.ceil(side * scale / _SIZE_STEP)) * _SIZE_STEP for side in (x2 - x1, y2 - y1)
+        )
         sizes.setdefault(size, []).append(window)
     for (width, height), same in sorted(sizes.items(), key=lambda item: item[0]):
         number = max(batch_pixels // (width * height), 1)
         for first in range(0, len(same), number):
-            yield same[first:first + number]
+            yield same[first : first + number]
 
 
-def uncut(
-    boxes: Tensor, window: Box, size: tuple[int, int], edge: float
-) -> Tensor:
+def uncut(boxes: Tensor, window: Box, size: tuple[int, int], edge: float) -> Tensor:
     """Which boxes do not touch an edge of their window that is not an edge of the image.
 
     Args:
@@ -100,8 +102,10 @@ def uncut(
     (x1, y1, x2, y2), (width, height) = window, size
     kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for inner, distance in (
-        (x1 > 0, boxes[:, 0] - x1), (y1 > 0, boxes[:, 1] - y1),
-        (x2 < width, x2 - boxes[:, 2]), (y2 < height, y2 - boxes[:, 3]),
+        (x1 > 0, boxes[:, 0] - x1),
+        (y1 > 0, boxes[:, 1] - y1),
+        (x2 < width, x2 - boxes[:, 2]),
+        (y2 < height, y2 - boxes[:, 3]),
     ):
         if inner:
             kept &= distance > edge

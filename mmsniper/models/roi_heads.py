@@ -156,10 +156,7 @@ class SNIPERRoIMixin:
             self.bbox_sampler = InRangeSampler(self.bbox_sampler, adopt)
 
     def loss(
-        self,
-        x: tuple[Tensor, ...],
-        rpn_results_list: InstanceList,
-        batch_data_samples: SampleList,
+        self, x: tuple[Tensor, ...], rpn_results_list: InstanceList, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Losses of the head on the proposals in range.
 

@@ -4,6 +4,12 @@ from mmsniper.testing.toy_dataset import ToyDatasetSpec, coco_annotations, make_
 from mmsniper.testing.toy_scenes import CLASSES, ToyObject, ToyScene, plan_scene, render_scene
 
 __all__ = [
-    'CLASSES', 'ToyDatasetSpec', 'ToyObject', 'ToyScene', 'coco_annotations', 'make_toy_dataset',
-    'plan_scene', 'render_scene'
+    'CLASSES',
+    'ToyDatasetSpec',
+    'ToyObject',
+    'ToyScene',
+    'coco_annotations',
+    'make_toy_dataset',
+    'plan_scene',
+    'render_scene',
 ]

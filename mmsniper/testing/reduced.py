@@ -35,8 +35,15 @@ _FIXED_CHANNELS = 256
 
 # Parts of a detector and of its RoI head for which there are rules, and what needs none.
 _PARTS = (
-    'backbone', 'neck', 'rpn_head', 'roi_head', 'bbox_head', 'encoder', 'decoder',
-    'positional_encoding', 'dn_cfg',
+    'backbone',
+    'neck',
+    'rpn_head',
+    'roi_head',
+    'bbox_head',
+    'encoder',
+    'decoder',
+    'positional_encoding',
+    'dn_cfg',
 )
 _ROI_PARTS = ('bbox_roi_extractor', 'mask_roi_extractor', 'bbox_head', 'mask_head')
 _AUTOFOCUS_PARTS = ('detector', 'focus_head', 'tta_cfg', 'view_test_cfg')
@@ -159,7 +166,8 @@ def _reduce_detector(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> li
 
 def _check_parts(of: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = sorted(
-        key for key, value in of.items()
+        key
+        for key, value in of.items()
         if isinstance(value, Mapping) and key not in (*known, *_OTHERS)
     )
     if unknown:

@@ -67,8 +67,10 @@ class ToyDatasetSpec:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
         if not isinstance(self.max_side, int) or self.max_side < self.min_side:
-            raise ValueError(f'max_side must be an integer of at least min_side ({self.min_side}), '
-                             f'got {self.max_side!r}')
+            raise ValueError(
+                f'max_side must be an integer of at least min_side ({self.min_side}), '
+                f'got {self.max_side!r}'
+            )
 
     def count(self, split: str) -> int:
         """Number of images of a split."""
@@ -84,9 +86,13 @@ class ToyDatasetSpec:
         return {**made_by, **asdict(self)}
 
 
-def make_toy_dataset(out_dir: str | os.PathLike, spec: ToyDatasetSpec | None = None,
-                     processes: int | None = None, overwrite: bool = False,
-                     progress: Progress | None = None) -> dict[str, Path]:
+def make_toy_dataset(
+    out_dir: str | os.PathLike,
+    spec: ToyDatasetSpec | None = None,
+    processes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Path]:
     """Make a toy data set, finish an interrupted one, or leave a complete one as it is.
 
     Args:
@@ -107,8 +113,12 @@ def make_toy_dataset(out_dir: str | os.PathLike, spec: ToyDatasetSpec | None = N
     """
     out_dir, spec = Path(out_dir), spec or ToyDatasetSpec()
     _claim(out_dir, spec, overwrite)
-    missing = [(out_dir, spec, split, index) for split in SPLITS for index in range(
-        spec.count(split)) if not _image_path(out_dir, split, index).exists()]
+    missing = [
+        (out_dir, spec, split, index)
+        for split in SPLITS
+        for index in range(spec.count(split))
+        if not _image_path(out_dir, split, index).exists()
+    ]
     for split in SPLITS:
         (out_dir / split).mkdir(exist_ok=True)
     (out_dir / 'annotations').mkdir(exist_ok=True)
@@ -139,15 +149,22 @@ def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
     images, annotations, distractors = [], [], []
     for index in range(spec.count(split)):
         scene = spec.scene(split, index)
-        images.append({'id': index + 1, 'file_name': _file_name(index),
-                       'width': scene.width, 'height': scene.height})
+        images.append(
+            {
+                'id': index + 1,
+                'file_name': _file_name(index),
+                'width': scene.width,
+                'height': scene.height,
+            }
+        )
         annotations += [_entry(item, index + 1) for item in scene.labelled]
         distractors += [_entry(item, index + 1) for item in scene.lookalikes]
     return {
         'info': {**spec.record(), 'split': split},
         'licenses': [],
-        'categories': [{'id': i + 1, 'name': name, 'supercategory': 'shape'}
-                       for i, name in enumerate(CLASSES)],
+        'categories': [
+            {'id': i + 1, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES)
+        ],
         'images': images,
         'annotations': _numbered(annotations),
         'distractors': _numbered(distractors),
@@ -201,11 +218,13 @@ def _claim(out_dir: Path, spec: ToyDatasetSpec, overwrite: bool) -> None:
     if found is None and any(path.exists() for path in ours):
         raise FileExistsError(
             f'{out_dir} holds a data set that is not a toy data set (it has no {RECORD}); choose '
-            f'another directory')
+            f'another directory'
+        )
     if found is not None and not overwrite:
         raise FileExistsError(
             f'{out_dir} holds a toy data set made with {_differences(found, spec.record())}; '
-            f'choose another directory, or let it be replaced (overwrite=True, --overwrite)')
+            f'choose another directory, or let it be replaced (overwrite=True, --overwrite)'
+        )
     if found is not None:
         _remove_files(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -223,8 +242,11 @@ def _read_record(record: Path) -> dict[str, Any] | None:
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    return ', '.join(f'{key}={found.get(key)!r} (asked for: {value!r})'
-                     for key, value in wanted.items() if found.get(key) != value)
+    return ', '.join(
+        f'{key}={found.get(key)!r} (asked for: {value!r})'
+        for key, value in wanted.items()
+        if found.get(key) != value
+    )
 
 
 def _remove_files(out_dir: Path) -> None:
@@ -236,8 +258,11 @@ def _remove_files(out_dir: Path) -> None:
             path.unlink()
 
 
-def _render_all(jobs: list[tuple[Path, ToyDatasetSpec, str, int]], processes: int | None,
-                progress: Progress | None) -> None:
+def _render_all(
+    jobs: list[tuple[Path, ToyDatasetSpec, str, int]],
+    processes: int | None,
+    progress: Progress | None,
+) -> None:
     available = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     processes = max(1, min(available or 1 if processes is None else processes, len(jobs)))
     progress = progress or (lambda iterable, total: iterable)

@@ -118,8 +118,12 @@ def _square(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarra
 
 def _cross(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
     t = rng.uniform(0.3, 0.38)
-    arms = [[(1, -t), (1, t), (t, t)], [(t, 1), (-t, 1), (-t, t)],
-            [(-1, t), (-1, -t), (-t, -t)], [(-t, -1), (t, -1), (t, -t)]]
+    arms = [
+        [(1, -t), (1, t), (t, t)],
+        [(t, 1), (-t, 1), (-t, t)],
+        [(-1, t), (-1, -t), (-t, -t)],
+        [(-t, -1), (t, -1), (t, -t)],
+    ]
     if lookalike:
         arms[0] = [(t, t)]
     return _turn(np.array([p for arm in arms for p in arm], dtype=float), rng, lookalike)
@@ -135,8 +139,9 @@ def _turn(outline: np.ndarray, rng: np.random.Generator, lookalike: bool) -> np.
 _OUTLINES = {'disc': _disc, 'ring': _ring, 'square': _square, 'cross': _cross}
 
 
-def shape_outline(rng: np.random.Generator, name: str, size: float,
-                  lookalike: bool = False) -> np.ndarray:
+def shape_outline(
+    rng: np.random.Generator, name: str, size: float, lookalike: bool = False
+) -> np.ndarray:
     """Draw the outline of one shape.
 
     Args:
@@ -169,8 +174,9 @@ def box_gaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: (n,) px; negative where boxes overlap.
     """
-    return np.maximum.reduce([boxes[:, 0] - box[2], box[0] - boxes[:, 2],
-                              boxes[:, 1] - box[3], box[1] - boxes[:, 3]])
+    return np.maximum.reduce(
+        [boxes[:, 0] - box[2], box[0] - boxes[:, 2], boxes[:, 1] - box[3], box[1] - boxes[:, 3]]
+    )
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -188,8 +194,11 @@ class _Planner:
 
     def boxes(self, lookalike: bool | None = None, below: float = np.inf) -> np.ndarray:
         """(n, 4) boxes so far, of look-alikes or labelled ones only, of ``size`` under a bound."""
-        chosen = [o.box for o in self.objects
-                  if (lookalike is None or o.lookalike == lookalike) and o.size < below]
+        chosen = [
+            o.box
+            for o in self.objects
+            if (lookalike is None or o.lookalike == lookalike) and o.size < below
+        ]
         return np.array(chosen, dtype=float).reshape(-1, 4)
 
     def add(self, sizes: tuple[float, float], area: np.ndarray, lookalike: bool = False) -> None:
@@ -321,22 +330,28 @@ def shape_coverage(polygon: np.ndarray, width: int, height: int) -> tuple[np.nda
     return patch.astype(np.float32) / 255, int(left), int(top)
 
 
-def _fractal_noise(rng: np.random.Generator, width: int, height: int, cell: float,
-                   octaves: int) -> np.ndarray:
+def _fractal_noise(
+    rng: np.random.Generator, width: int, height: int, cell: float, octaves: int
+) -> np.ndarray:
     """(height, width) float32 noise with zero mean, unit variance and detail down to small px."""
     field = np.zeros((height, width), np.float32)
     for octave in range(octaves):
-        step = cell / 2 ** octave
+        step = cell / 2**octave
         grid = rng.standard_normal((int(height / step) + 3, int(width / step) + 3), np.float32)
-        field += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 1.6 ** octave
+        field += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 1.6**octave
     return (field - field.mean()) / max(float(field.std()), 1e-6)
 
 
-def _colour(rng: np.random.Generator, hue: tuple[float, float], saturation: tuple[float, float],
-            value: tuple[float, float]) -> np.ndarray:
+def _colour(
+    rng: np.random.Generator,
+    hue: tuple[float, float],
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+) -> np.ndarray:
     """(3,) BGR in 0-255, drawn from ranges of hue (degrees), saturation and value (0-1)."""
-    hsv = np.array([[[rng.uniform(*hue) % 360, rng.uniform(*saturation), rng.uniform(*value)]]],
-                   np.float32)
+    hsv = np.array(
+        [[[rng.uniform(*hue) % 360, rng.uniform(*saturation), rng.uniform(*value)]]], np.float32
+    )
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255
 
 
@@ -370,16 +385,16 @@ def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
         walk = np.cumsum(np.stack([np.cos(steps), np.sin(steps)], 1), 0) * rng.uniform(10, 40)
         line = ((walk + rng.uniform(0, 1, 2) * bounds) * 16).astype(np.int32)
         shade = np.clip(mean + rng.uniform(-55, 55), 0, 255)
-        cv2.polylines(image, [line], False, shade.tolist(), int(rng.integers(1, 4)),
-                      cv2.LINE_8, 4)
+        cv2.polylines(image, [line], False, shade.tolist(), int(rng.integers(1, 4)), cv2.LINE_8, 4)
     for _ in range(rng.integers(30, 90)):
         centre = (rng.uniform(0, 1, 2) * bounds).astype(int)
         shade = np.clip(image[centre[1], centre[0]] + rng.uniform(-60, 60), 0, 255)
         cv2.circle(image, centre.tolist(), int(rng.integers(1, 3)), shade.tolist(), -1)
 
 
-def _blend_patch(rng: np.random.Generator, image: np.ndarray, centre: np.ndarray,
-                 axes: np.ndarray) -> None:
+def _blend_patch(
+    rng: np.random.Generator, image: np.ndarray, centre: np.ndarray, axes: np.ndarray
+) -> None:
     left, top = np.maximum(centre - 2 * axes, 0)
     right, bottom = np.minimum(centre + 2 * axes, image.shape[1::-1])
     x = (np.arange(left, right, dtype=np.float32) - centre[0]) / axes[0]
@@ -401,11 +416,13 @@ def _object_colour(rng: np.random.Generator, behind: np.ndarray) -> np.ndarray:
 def _draw_object(rng: np.random.Generator, image: np.ndarray, item: ToyObject) -> None:
     coverage, left, top = shape_coverage(item.polygon, image.shape[1], image.shape[0])
     height, width = coverage.shape
-    patch = image[top:top + height, left:left + width]
+    patch = image[top : top + height, left : left + width]
     fill = np.broadcast_to(_object_colour(rng, np.array(cv2.mean(patch)[:3])), patch.shape)
     angle = rng.uniform(0, 2 * np.pi)
-    shading = (np.linspace(-1, 1, width)[None] * np.cos(angle)
-               + np.linspace(-1, 1, height)[:, None] * np.sin(angle)) * rng.uniform(4, 16)
+    shading = (
+        np.linspace(-1, 1, width)[None] * np.cos(angle)
+        + np.linspace(-1, 1, height)[:, None] * np.sin(angle)
+    ) * rng.uniform(4, 16)
     grain = _fractal_noise(rng, width, height, max(4.0, item.size / 6), 2) * rng.uniform(3, 9)
     fill = fill + (shading + grain)[..., None]
     patch += coverage[..., None] * (fill - patch)

@@ -103,8 +103,7 @@ def _mixed_families_message(families: Mapping[str, str | None], found: Mapping[s
     listed = ', '.join(f'{name} {found[name]} ({family})' for name, family in families.items())
     # The one to keep is the one of mmdet: that is what a user chose.
     kept = next(
-        (family for name, family in families.items() if SUPPORTED[name].module == 'mmdet'),
-        OFFICIAL,
+        (family for name, family in families.items() if SUPPORTED[name].module == 'mmdet'), OFFICIAL
     )
     wanted = ' '.join(
         f'"{name}=={item.pinned}"' for name, item in SUPPORTED.items() if item.family == kept

@@ -7,6 +7,16 @@ from mmsniper.visualization.focus import draw_focus, draw_focus_curve
 from mmsniper.visualization.sizes import draw_sizes
 
 __all__ = [
-    'CROWD', 'INVALID', 'VALID', 'ChipView', 'boxes_in_chips', 'draw_chips', 'draw_detections',
-    'draw_focus', 'draw_focus_curve', 'draw_sizes', 'match_detections', 'save_figure',
+    'CROWD',
+    'INVALID',
+    'VALID',
+    'ChipView',
+    'boxes_in_chips',
+    'draw_chips',
+    'draw_detections',
+    'draw_focus',
+    'draw_focus_curve',
+    'draw_sizes',
+    'match_detections',
+    'save_figure',
 ]

@@ -34,8 +34,11 @@ from mmsniper.visualization.figure import (
 VALID, INVALID, CROWD = 0, 1, 2
 """What a box is to a chip: learned, invalid at its level, or a region to leave alone."""
 
-_STATES = ((VALID, GOOD, False, 'valid'), (INVALID, BAD, True, 'invalid'),
-           (CROWD, IGNORED, True, 'ignored'))
+_STATES = (
+    (VALID, GOOD, False, 'valid'),
+    (INVALID, BAD, True, 'invalid'),
+    (CROWD, IGNORED, True, 'ignored'),
+)
 _ROWS = 3
 _CELL = 2.4  # inches, of one chip
 _EPS = 1e-3  # original px; chips are planned in float32
@@ -64,8 +67,13 @@ class ChipView:
     kind: int = POSITIVE
 
 
-def boxes_in_chips(boxes: ArrayLike, chips: ArrayLike, levels: ArrayLike, pyramid: ScalePyramid,
-                   image_size: tuple[int, int]) -> NDArray[np.bool_]:
+def boxes_in_chips(
+    boxes: ArrayLike,
+    chips: ArrayLike,
+    levels: ArrayLike,
+    pyramid: ScalePyramid,
+    image_size: tuple[int, int],
+) -> NDArray[np.bool_]:
     """Which boxes lie whole in a chip of a level where they are valid (SNIPER section 3).
 
     Args:
@@ -80,15 +88,27 @@ def boxes_in_chips(boxes: ArrayLike, chips: ArrayLike, levels: ArrayLike, pyrami
     """
     boxes, chips = as_boxes(boxes, 'boxes'), as_boxes(chips, 'chips')
     valid, _ = pyramid.valid_and_fits(boxes, *image_size)
-    inside = ((boxes[:, None, :2] >= chips[:, :2] - _EPS)
-              & (boxes[:, None, 2:] <= chips[:, 2:] + _EPS)).all(axis=2)
+    inside = (
+        (boxes[:, None, :2] >= chips[:, :2] - _EPS) & (boxes[:, None, 2:] <= chips[:, 2:] + _EPS)
+    ).all(axis=2)
     return (inside & valid[:, np.asarray(levels, int)]).any(axis=1)
 
 
-def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, levels: ArrayLike,
-               pyramid: Any, *, kinds: ArrayLike | None = None, ignored: ArrayLike | None = None,
-               proposals: ArrayLike | None = None, proposal_levels: ArrayLike = (),
-               views: Sequence[ChipView] = (), max_views: int = 12, title: str = '') -> Figure:
+def draw_chips(
+    image: NDArray[np.uint8],
+    boxes: ArrayLike,
+    chips: ArrayLike,
+    levels: ArrayLike,
+    pyramid: Any,
+    *,
+    kinds: ArrayLike | None = None,
+    ignored: ArrayLike | None = None,
+    proposals: ArrayLike | None = None,
+    proposal_levels: ArrayLike = (),
+    views: Sequence[ChipView] = (),
+    max_views: int = 12,
+    title: str = '',
+) -> Figure:
     """Draw an image with its boxes and chips, and beside it the chips themselves.
 
     On the image a box is green if it lies whole in a chip of a level where it is valid, dashed red
@@ -140,8 +160,13 @@ def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, lev
     shown = _choose(views, max_views)
     figure, main, cells = _layout(width / height, len(shown), pyramid.num_levels)
     show_image(main, image)
-    entries = _draw_positives(main, chips[~negative], levels[~negative], pyramid,
-                              'chips' if kinds is None else 'positive chips')
+    entries = _draw_positives(
+        main,
+        chips[~negative],
+        levels[~negative],
+        pyramid,
+        'chips' if kinds is None else 'positive chips',
+    )
     if kinds is not None:
         entries.append(_draw_negatives(main, chips[negative], levels[negative], pyramid))
     if proposals is not None:
@@ -158,37 +183,44 @@ def draw_chips(image: NDArray[np.uint8], boxes: ArrayLike, chips: ArrayLike, lev
     return figure
 
 
-def _check_levels(levels: ArrayLike, count: int, pyramid: ScalePyramid, what: str
-                  ) -> NDArray[np.int64]:
+def _check_levels(
+    levels: ArrayLike, count: int, pyramid: ScalePyramid, what: str
+) -> NDArray[np.int64]:
     levels = np.asarray(levels, int).reshape(-1)
     if len(levels) != count:
         raise ValueError(f'{count} {what} need as many levels, got {len(levels)}')
     if count and not (0 <= levels.min() <= levels.max() < pyramid.num_levels):
-        raise ValueError(f'levels must be in 0..{pyramid.num_levels - 1}, got '
-                         f'{sorted(set(levels.tolist()))}')
+        raise ValueError(
+            f'levels must be in 0..{pyramid.num_levels - 1}, got {sorted(set(levels.tolist()))}'
+        )
     return levels
 
 
 def _check_kinds(kinds: ArrayLike | None, count: int) -> NDArray[np.int64]:
     kinds = np.full(count, POSITIVE) if kinds is None else np.asarray(kinds, int).reshape(-1)
     if len(kinds) != count or not np.isin(kinds, (POSITIVE, NEGATIVE)).all():
-        raise ValueError(f'kinds must be POSITIVE ({POSITIVE}) or NEGATIVE ({NEGATIVE}) for each '
-                         f'of {count} chips, got {kinds.tolist()}')
+        raise ValueError(
+            f'kinds must be POSITIVE ({POSITIVE}) or NEGATIVE ({NEGATIVE}) for each '
+            f'of {count} chips, got {kinds.tolist()}'
+        )
     return kinds
 
 
 def _check_mask(ignored: ArrayLike | None, count: int) -> NDArray[np.bool_]:
     ignored = np.zeros(count, bool) if ignored is None else np.asarray(ignored, bool)
     if ignored.shape != (count,):
-        raise ValueError(f'ignored must have one value for each of {count} boxes, got the shape '
-                         f'{ignored.shape}')
+        raise ValueError(
+            f'ignored must have one value for each of {count} boxes, got the shape {ignored.shape}'
+        )
     return ignored
 
 
 def _choose(views: Sequence[ChipView], limit: int) -> list[ChipView]:
     """At most ``limit`` views, positive before negative, fine to coarse, evenly of each kind."""
-    positive, negative = (sorted((view for view in views if view.kind == kind),
-                                 key=lambda view: view.level) for kind in (POSITIVE, NEGATIVE))
+    positive, negative = (
+        sorted((view for view in views if view.kind == kind), key=lambda view: view.level)
+        for kind in (POSITIVE, NEGATIVE)
+    )
     most = max(limit // 2, limit - len(positive))
     few = _evenly(negative, most)
     return _evenly(positive, limit - len(few)) + few
@@ -214,9 +246,20 @@ def _layout(aspect: float, views: int, num_levels: int) -> tuple[Figure, Axes, l
     main = _axes(figure, _MARGIN, bottom, wide, tall)
     main.set_anchor('N')
     side, first = _CELL - 0.3, total - _MARGIN - columns * _CELL + 0.15
-    return figure, main, [
-        _axes(figure, first + i // _ROWS * _CELL, bottom + (_ROWS - 1 - i % _ROWS) * _CELL,
-              side, side) for i in range(views)]
+    return (
+        figure,
+        main,
+        [
+            _axes(
+                figure,
+                first + i // _ROWS * _CELL,
+                bottom + (_ROWS - 1 - i % _ROWS) * _CELL,
+                side,
+                side,
+            )
+            for i in range(views)
+        ],
+    )
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -225,35 +268,45 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / total, bottom / high, width / total, height / high))
 
 
-def _draw_positives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid, what: str
-                    ) -> list[Artist]:
+def _draw_positives(
+    axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid, what: str
+) -> list[Artist]:
     scales = pyramid.scales(int(axes.get_xlim()[1]), int(axes.get_ylim()[0]))
     entries = []
     for level, (low, high) in enumerate(pyramid.ranges()):
         mine = levels == level
         draw_boxes(axes, chips[mine], level_colour(level), width=2.2, fill=0.06)
         sizes = f'[{low:g}, {high:g})' if math.isfinite(high) else f'{low:g} and more'
-        entries.append(legend_entry(
-            level_colour(level),
-            f'level {level}, ×{scales[level]:.2g}: {mine.sum()} {what}, sizes {sizes}'))
+        entries.append(
+            legend_entry(
+                level_colour(level),
+                f'level {level}, ×{scales[level]:.2g}: {mine.sum()} {what}, sizes {sizes}',
+            )
+        )
     return entries
 
 
 def _draw_negatives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid) -> Artist:
     draw_boxes(axes, chips, BAD, dashed=True, width=2.2, fill=0.06)
-    draw_tags(axes, chips, [f'level {level}' for level in levels],
-              [level_colour(level) for level in levels])
+    draw_tags(
+        axes,
+        chips,
+        [f'level {level}' for level in levels],
+        [level_colour(level) for level in levels],
+    )
     return legend_entry(BAD, f'negative chips: {_per_level(levels, pyramid)}', True, fill=0.06)
 
 
-def _draw_proposals(axes: Axes, proposals: NDArray, levels: NDArray, pyramid: ScalePyramid
-                    ) -> Artist:
+def _draw_proposals(
+    axes: Axes, proposals: NDArray, levels: NDArray, pyramid: ScalePyramid
+) -> Artist:
     # Fine above coarse: one that is valid at two levels shows as a dot in a ring.
     order = np.argsort(-levels, kind='stable')
     centres = (proposals[:, :2] + proposals[:, 2:]) / 2
     colours = [level_colour(level) for level in range(pyramid.num_levels)]
-    draw_dots(axes, centres[order], [colours[level] for level in levels[order]],
-              3 + 2.5 * levels[order])
+    draw_dots(
+        axes, centres[order], [colours[level] for level in levels[order]], 3 + 2.5 * levels[order]
+    )
     return legend_dots(colours, f'uncovered proposals: {_per_level(levels, pyramid)}')
 
 
@@ -265,9 +318,11 @@ def _per_level(levels: NDArray, pyramid: ScalePyramid) -> str:
 
 def _draw_objects(axes: Axes, boxes: NDArray, learned: NDArray, ignored: NDArray) -> list[Artist]:
     entries = []
-    for mask, colour, dashed, label in ((learned, GOOD, False, 'valid in a chip'),
-                                        (~learned & ~ignored, BAD, True, 'in no chip'),
-                                        (ignored, IGNORED, True, 'ignored')):
+    for mask, colour, dashed, label in (
+        (learned, GOOD, False, 'valid in a chip'),
+        (~learned & ~ignored, BAD, True, 'in no chip'),
+        (ignored, IGNORED, True, 'ignored'),
+    ):
         draw_boxes(axes, boxes[mask], colour, dashed=dashed)
         if mask.any():
             entries.append(legend_entry(colour, f'{label}: {mask.sum()}', dashed))
@@ -290,8 +345,11 @@ def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
         # The names of invalid boxes, often tiny and many, would hide the picture.
         names = [view.names[i] for i in chosen] if len(view.names) and state == VALID else []
         draw_boxes(axes, boxes[chosen], colour, dashed=dashed, names=names)
-    counts = ', '.join(f'{(states == state).sum()} {label}' for state, _, _, label in _STATES
-                       if (states == state).any())
+    counts = ', '.join(
+        f'{(states == state).sum()} {label}'
+        for state, _, _, label in _STATES
+        if (states == state).any()
+    )
     title = f'level {view.level}, ×{view.scale:.2g}: {counts or "no boxes"}'
     title = f'negative, {title}' if negative else title
     axes.set_title(title, fontsize=min(7.5, 335 / len(title)), pad=3)  # not wider than its cell

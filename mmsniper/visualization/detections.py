@@ -24,9 +24,14 @@ from mmsniper.visualization.figure import (
 )
 
 
-def match_detections(gt_boxes: ArrayLike, gt_labels: ArrayLike, boxes: ArrayLike,
-                     labels: ArrayLike, scores: ArrayLike, iou_thr: float = 0.5
-                     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def match_detections(
+    gt_boxes: ArrayLike,
+    gt_labels: ArrayLike,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    iou_thr: float = 0.5,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Match detections to objects as COCO's evaluation does, at one threshold.
 
     By falling score, each detection takes the free object of its class with the highest IoU, if
@@ -46,11 +51,15 @@ def match_detections(gt_boxes: ArrayLike, gt_labels: ArrayLike, boxes: ArrayLike
     """
     gt_boxes, boxes = as_boxes(gt_boxes, 'gt_boxes'), as_boxes(boxes, 'boxes')
     gt_labels, labels, scores = (np.asarray(a).reshape(-1) for a in (gt_labels, labels, scores))
-    for name, array, count in (('gt_labels', gt_labels, len(gt_boxes)),
-                               ('labels', labels, len(boxes)), ('scores', scores, len(boxes))):
+    for name, array, count in (
+        ('gt_labels', gt_labels, len(gt_boxes)),
+        ('labels', labels, len(boxes)),
+        ('scores', scores, len(boxes)),
+    ):
         if len(array) != count:
-            raise ValueError(f'{name} must have one value for each of {count} boxes, got '
-                             f'{len(array)}')
+            raise ValueError(
+                f'{name} must have one value for each of {count} boxes, got {len(array)}'
+            )
     correct, found = np.zeros(len(boxes), bool), np.zeros(len(gt_boxes), bool)
     overlaps = _ious(boxes, gt_boxes)
     for i in np.argsort(-scores, kind='stable'):
@@ -67,10 +76,20 @@ def _ious(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     return common / np.maximum(area_a[:, None] + area_b - common, 1e-9)
 
 
-def draw_detections(image: NDArray[np.uint8], gt_boxes: ArrayLike, gt_labels: ArrayLike,
-                    boxes: ArrayLike, labels: ArrayLike, scores: ArrayLike,
-                    class_names: Sequence[str], *, gt_ignored: ArrayLike | None = None,
-                    score_thr: float = 0.3, iou_thr: float = 0.5, title: str = '') -> Figure:
+def draw_detections(
+    image: NDArray[np.uint8],
+    gt_boxes: ArrayLike,
+    gt_labels: ArrayLike,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    gt_ignored: ArrayLike | None = None,
+    score_thr: float = 0.3,
+    iou_thr: float = 0.5,
+    title: str = '',
+) -> Figure:
     """Draw detections and what they should have been.
 
     Correct detections are green, false ones red, missed objects dashed yellow, ignore regions
@@ -111,11 +130,13 @@ def draw_detections(image: NDArray[np.uint8], gt_boxes: ArrayLike, gt_labels: Ar
     show_image(axes, image)
     names = np.array([f'{class_names[c]} {s:.2f}' for c, s in zip(labels, scores, strict=True)])
     missed = [class_names[c] for c in gt_labels[~found]]
-    layers = [(regions, IGNORED, True, [], 'ignored'),
-              (boxes[excused], IGNORED, False, names[excused], 'in an ignored region'),
-              (gt_boxes[~found], MISSED, True, missed, 'missed'),
-              (boxes[correct], GOOD, False, names[correct], 'correct'),
-              (boxes[~correct & ~excused], BAD, False, names[~correct & ~excused], 'false')]
+    layers = [
+        (regions, IGNORED, True, [], 'ignored'),
+        (boxes[excused], IGNORED, False, names[excused], 'in an ignored region'),
+        (gt_boxes[~found], MISSED, True, missed, 'missed'),
+        (boxes[correct], GOOD, False, names[correct], 'correct'),
+        (boxes[~correct & ~excused], BAD, False, names[~correct & ~excused], 'false'),
+    ]
     entries = []
     for layer, colour, dashed, texts, label in layers:
         draw_boxes(axes, layer, colour, dashed=dashed, names=texts)
@@ -135,14 +156,16 @@ def _layout(image: NDArray[np.uint8]) -> tuple[Figure, Axes]:
     wide, tall = (_SIDE * side / max(width, height) for side in (width, height))
     total, high = max(wide + 0.2, 5.0), max(tall, 1.0) + _TOP + _BOTTOM
     figure = new_figure(total, high)
-    return figure, figure.add_axes((0.1 / total, _BOTTOM / high, 1 - 0.2 / total,
-                                    1 - (_TOP + _BOTTOM) / high))
+    return figure, figure.add_axes(
+        (0.1 / total, _BOTTOM / high, 1 - 0.2 / total, 1 - (_TOP + _BOTTOM) / high)
+    )
 
 
 def _mostly_in(boxes: NDArray, regions: NDArray) -> NDArray[np.bool_]:
     if not len(regions):
         return np.zeros(len(boxes), bool)
     sides = np.minimum(boxes[:, None, 2:], regions[:, 2:]) - np.maximum(
-        boxes[:, None, :2], regions[:, :2])
+        boxes[:, None, :2], regions[:, :2]
+    )
     area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-9)
     return (np.clip(sides, 0, None).prod(axis=2) >= 0.5 * area[:, None]).any(axis=1)

@@ -63,8 +63,10 @@ def check_image(image: NDArray[np.uint8]) -> None:
         ValueError: If it is not (h, w, 3) uint8.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f'an image to draw on must be (h, w, 3) uint8 BGR, got an array of shape '
-                         f'{image.shape} and type {image.dtype}')
+        raise ValueError(
+            f'an image to draw on must be (h, w, 3) uint8 BGR, got an array of shape '
+            f'{image.shape} and type {image.dtype}'
+        )
 
 
 def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
@@ -99,8 +101,12 @@ def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -
         max_side (int): Larger images are shrunk to this side first. Defaults to 1600.
     """
     height, width = image.shape[:2]
-    axes.imshow(shrunk(image, max_side)[..., ::-1], extent=(0, width, height, 0),
-                interpolation='antialiased', interpolation_stage='rgba')
+    axes.imshow(
+        shrunk(image, max_side)[..., ::-1],
+        extent=(0, width, height, 0),
+        interpolation='antialiased',
+        interpolation_stage='rgba',
+    )
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_xticks([])
@@ -108,8 +114,16 @@ def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -
     axes.apply_aspect()  # now, not when it is saved: what is drawn later asks how large it is
 
 
-def draw_boxes(axes: Axes, boxes: NDArray, colour: str, *, dashed: bool = False,
-               width: float = 1.5, names: Sequence[str] = (), fill: float = 0.0) -> None:
+def draw_boxes(
+    axes: Axes,
+    boxes: NDArray,
+    colour: str,
+    *,
+    dashed: bool = False,
+    width: float = 1.5,
+    names: Sequence[str] = (),
+    fill: float = 0.0,
+) -> None:
     """Draw boxes with a dark halo, so that they show on any image.
 
     Args:
@@ -126,14 +140,28 @@ def draw_boxes(axes: Axes, boxes: NDArray, colour: str, *, dashed: bool = False,
     if fill:
         axes.add_collection(PolyCollection(outlines, facecolor=colour, alpha=fill, linewidth=0))
     # One artist for all boxes: scenes of 20,000 px have thousands.
-    axes.add_collection(PolyCollection(
-        outlines, facecolor='none', edgecolor=colour, linewidth=width, joinstyle='miter',
-        linestyle='--' if dashed else '-',
-        path_effects=[withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, 0.55))]))
+    axes.add_collection(
+        PolyCollection(
+            outlines,
+            facecolor='none',
+            edgecolor=colour,
+            linewidth=width,
+            joinstyle='miter',
+            linestyle='--' if dashed else '-',
+            path_effects=[withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, 0.55))],
+        )
+    )
     for name, corner in zip(names, boxes[:, :2], strict=len(names) > 0):
-        axes.annotate(name, corner, (0, 2), textcoords='offset points', fontsize=6,
-                      annotation_clip=True, clip_on=True,
-                      bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.6, 'linewidth': 0})
+        axes.annotate(
+            name,
+            corner,
+            (0, 2),
+            textcoords='offset points',
+            fontsize=6,
+            annotation_clip=True,
+            clip_on=True,
+            bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.6, 'linewidth': 0},
+        )
 
 
 def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayLike) -> None:
@@ -150,10 +178,18 @@ def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayL
     picture = np.prod(_points(axes, axes.bbox.size))
     shrink = min(1.0, np.sqrt(_COVERED * picture / max(np.square(sizes).sum(), 1.0)))
     # One artist for all dots. scatter() would also change which part of the image is shown.
-    axes.add_collection(CircleCollection(
-        np.pi / 4 * np.square(sizes * shrink), offsets=np.reshape(points, (-1, 2)),
-        offset_transform=axes.transData, facecolors=to_rgba_array(list(colours)),
-        edgecolors='black', linewidths=_RIM * shrink, zorder=4), autolim=False)
+    axes.add_collection(
+        CircleCollection(
+            np.pi / 4 * np.square(sizes * shrink),
+            offsets=np.reshape(points, (-1, 2)),
+            offset_transform=axes.transData,
+            facecolors=to_rgba_array(list(colours)),
+            edgecolors='black',
+            linewidths=_RIM * shrink,
+            zorder=4,
+        ),
+        autolim=False,
+    )
 
 
 def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequence[str]) -> None:
@@ -167,7 +203,7 @@ def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequenc
         texts (Sequence[str]): (n,) the texts; of a narrow box the last word.
         colours (Sequence[str]): (n,) colours of the plates.
     """
-    corners, ends = (_points(axes, axes.transData.transform(boxes[:, i:i + 2])) for i in (0, 2))
+    corners, ends = (_points(axes, axes.transData.transform(boxes[:, i : i + 2])) for i in (0, 2))
     inside = _points(axes, axes.bbox.y1) - corners[:, 1] < 12
     taken = np.zeros((0, 4))
     for i, (text, colour) in enumerate(zip(texts, colours, strict=True)):
@@ -178,9 +214,15 @@ def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequenc
             shift[0] = taken[blocking, 2].max() - corners[i, 0] + 0.5
         start = corners[i] + shift
         taken = np.vstack([taken, [*start, *(start + size)]])
-        axes.annotate(text, boxes[i, :2], shift, textcoords='offset points', fontsize=6,
-                      annotation_clip=True,
-                      bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.8, 'linewidth': 0})
+        axes.annotate(
+            text,
+            boxes[i, :2],
+            shift,
+            textcoords='offset points',
+            fontsize=6,
+            annotation_clip=True,
+            bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.8, 'linewidth': 0},
+        )
 
 
 def _meeting(taken: NDArray, start: NDArray, size: NDArray) -> NDArray[np.bool_]:
@@ -196,19 +238,42 @@ def _points(axes: Axes, pixels: ArrayLike) -> NDArray[np.float64]:
 def draw_legend(figure: Figure, entries: Sequence[Artist], width: float = 2.6) -> None:
     """Put a legend along the bottom of a figure, each entry ``width`` inches wide."""
     columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
-    dots = max([len(entry.get_facecolor()) for entry in entries
-                if isinstance(entry, CircleCollection)], default=1)
-    figure.legend(handles=list(entries), loc='lower center', ncols=columns, fontsize=8,
-                  frameon=False, borderaxespad=0.3, scatterpoints=dots, scatteryoffsets=[0.5])
+    dots = max(
+        [len(entry.get_facecolor()) for entry in entries if isinstance(entry, CircleCollection)],
+        default=1,
+    )
+    figure.legend(
+        handles=list(entries),
+        loc='lower center',
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+        borderaxespad=0.3,
+        scatterpoints=dots,
+        scatteryoffsets=[0.5],
+    )
 
 
 def legend_entry(colour: str, label: str, dashed: bool = False, fill: float = 0.0) -> Rectangle:
     """A legend's entry for boxes drawn by :func:`draw_boxes`."""
-    return Rectangle((0, 0), 1, 1, facecolor=(colour, fill), edgecolor=colour, linewidth=2,
-                     linestyle='--' if dashed else '-', label=label)
+    return Rectangle(
+        (0, 0),
+        1,
+        1,
+        facecolor=(colour, fill),
+        edgecolor=colour,
+        linewidth=2,
+        linestyle='--' if dashed else '-',
+        label=label,
+    )
 
 
 def legend_dots(colours: Sequence[str], label: str) -> CircleCollection:
     """A legend's entry for dots drawn by :func:`draw_dots`, with one of each colour."""
-    return CircleCollection([16.0], facecolors=to_rgba_array(list(colours)), edgecolors='black',
-                            linewidths=_RIM, label=label)
+    return CircleCollection(
+        [16.0],
+        facecolors=to_rgba_array(list(colours)),
+        edgecolors='black',
+        linewidths=_RIM,
+        label=label,
+    )

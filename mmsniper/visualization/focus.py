@@ -108,8 +108,11 @@ def draw_focus(
         for axes in (panels[0].below, panel.below):
             draw_boxes(axes, mine, level_colour(level), width=1.2)
     entries = [
-        legend_entry(level_colour(level), f'level {level}: its detections'
-                     + (' and FocusChips' if level < len(chips) - 1 else ''))
+        legend_entry(
+            level_colour(level),
+            f'level {level}: its detections'
+            + (' and FocusChips' if level < len(chips) - 1 else ''),
+        )
         for level in reversed(range(len(chips)))
     ]
     if len(chips) > 1:
@@ -154,8 +157,7 @@ def _cells(
 
 
 def _check_levels(
-    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]],
-    thresholds: Sequence[float] | None,
+    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]], thresholds: Sequence[float] | None
 ) -> Sequence[float]:
     steps = len(chips) - 1
     thresholds = [0.5] * steps if thresholds is None else thresholds
@@ -163,7 +165,8 @@ def _check_levels(
         raise ValueError(
             f'chips and maps are given for each level, and a threshold for each step from one '
             f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
-            f'{len(thresholds)} thresholds')
+            f'{len(thresholds)} thresholds'
+        )
     return thresholds
 
 
@@ -173,8 +176,10 @@ def _kept(
     boxes = as_boxes(boxes, 'boxes')
     levels, scores = np.asarray(levels, int).reshape(-1), np.asarray(scores).reshape(-1)
     if not len(boxes) == len(levels) == len(scores):
-        raise ValueError(f'{len(boxes)} boxes need as many levels and scores, got {len(levels)} '
-                         f'and {len(scores)}')
+        raise ValueError(
+            f'{len(boxes)} boxes need as many levels and scores, got {len(levels)} '
+            f'and {len(scores)}'
+        )
     if not np.isin(levels, range(num_levels)).all():
         raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
     return boxes[scores >= score_thr], levels[scores >= score_thr]
@@ -226,11 +231,19 @@ def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Pane
     if title:
         figure.text(_MARGIN / total, 1 - 0.05 / high, title, fontsize=10, va='top')
     return figure, [
-        _Panel(*(
-            figure.add_axes((
-                (_MARGIN + column * (wide + _MARGIN)) / total,
-                (_BOTTOM + row * (tall + _TITLE)) / high, wide / total, tall / high))
-            for row in (1, 0)))
+        _Panel(
+            *(
+                figure.add_axes(
+                    (
+                        (_MARGIN + column * (wide + _MARGIN)) / total,
+                        (_BOTTOM + row * (tall + _TITLE)) / high,
+                        wide / total,
+                        tall / high,
+                    )
+                )
+                for row in (1, 0)
+            )
+        )
         for column in range(columns)
     ]
 
@@ -256,7 +269,8 @@ def draw_focus_curve(
     axes.plot(million, np.asarray(scores)[order], 'o-', color=level_colour(1))
     for x, i in zip(million, order):
         axes.annotate(
-            names[i], (x, scores[i]), textcoords='offset points', xytext=(5, -11), fontsize=8)
+            names[i], (x, scores[i]), textcoords='offset points', xytext=(5, -11), fontsize=8
+        )
     axes.set_xscale('log')
     for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         formatter('{x:g}')

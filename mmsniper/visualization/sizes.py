@@ -59,10 +59,20 @@ def _draw_distribution(
     axes: Axes, sizes: NDArray, pyramid: ScalePyramid, limits: tuple[float, float]
 ) -> None:
     for level, (lo, hi) in enumerate(pyramid.ranges()):
-        axes.axvspan(max(lo, limits[0]), min(hi, limits[1]), color=level_colour(level), alpha=0.12,
-                     linewidth=0)
-    axes.hist(sizes, _bins(limits), weights=np.full(len(sizes), 1 / max(len(sizes), 1)),
-              color=_GREY, zorder=2)
+        axes.axvspan(
+            max(lo, limits[0]),
+            min(hi, limits[1]),
+            color=level_colour(level),
+            alpha=0.12,
+            linewidth=0,
+        )
+    axes.hist(
+        sizes,
+        _bins(limits),
+        weights=np.full(len(sizes), 1 / max(len(sizes), 1)),
+        color=_GREY,
+        zorder=2,
+    )
     _prepare(axes, limits)
     axes.tick_params(axis='x', labelbottom=False)
     axes.set_ylabel(f'of {len(sizes):,} boxes', fontsize=8)
@@ -79,14 +89,21 @@ def _draw_ranges(
         label = f'{describe_rule(pyramid.levels[level].resize)}: {span}, {share:.0%} of boxes'
         # From the end of the axis that the bar is nearer to, so that it never leaves the picture.
         near_left = left * right < limits[0] * limits[1]
-        axes.annotate(label, (left if near_left else right, level),
-                      (4 if near_left else -9, 0), textcoords='offset points', fontsize=8,
-                      va='center', ha='left' if near_left else 'right',
-                      path_effects=[withStroke(linewidth=2.5, foreground=(1, 1, 1, 0.8))])
+        axes.annotate(
+            label,
+            (left if near_left else right, level),
+            (4 if near_left else -9, 0),
+            textcoords='offset points',
+            fontsize=8,
+            va='center',
+            ha='left' if near_left else 'right',
+            path_effects=[withStroke(linewidth=2.5, foreground=(1, 1, 1, 0.8))],
+        )
     _prepare(axes, limits)
     axes.set_ylim(pyramid.num_levels - 0.4, -0.6)
-    axes.set_yticks(range(pyramid.num_levels), [f'level {i}' for i in range(pyramid.num_levels)],
-                    fontsize=8)
+    axes.set_yticks(
+        range(pyramid.num_levels), [f'level {i}' for i in range(pyramid.num_levels)], fontsize=8
+    )
     axes.set_xlabel('size in the image, sqrt(box area), original px', fontsize=9)
 
 
@@ -95,11 +112,26 @@ def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid)
     limits = _limits(np.concatenate(shown), [chip * GOOD[0], chip])
     good = tuple(bound * chip for bound in GOOD)
     axes.axvspan(*good, color='#eaf6ea', zorder=0)
-    axes.text(good[0], 0.98, f' seen well: {good[0]:g} to {good[1]:g} px, smaller too at level 0',
-              fontsize=8, va='top', color='#3b7a3b', transform=axes.get_xaxis_transform())
+    axes.text(
+        good[0],
+        0.98,
+        f' seen well: {good[0]:g} to {good[1]:g} px, smaller too at level 0',
+        fontsize=8,
+        va='top',
+        color='#3b7a3b',
+        transform=axes.get_xaxis_transform(),
+    )
     axes.axvline(chip, color='#666666', linewidth=1, linestyle='--')
-    axes.text(chip, 0.98, f'a chip: {chip} px ', fontsize=8, ha='right', va='top',
-              color='#666666', transform=axes.get_xaxis_transform())
+    axes.text(
+        chip,
+        0.98,
+        f'a chip: {chip} px ',
+        fontsize=8,
+        ha='right',
+        va='top',
+        color='#666666',
+        transform=axes.get_xaxis_transform(),
+    )
     for level, sizes in enumerate(shown):
         weights = np.full(len(sizes), 1 / max(len(sizes), 1))
         style = {'weights': weights, 'color': level_colour(level)}
@@ -108,7 +140,7 @@ def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid)
     _prepare(axes, limits)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # room for the texts
     axes.set_xlabel('size that the network sees, network px', fontsize=9)
-    axes.set_ylabel('of the level\'s boxes', fontsize=8)
+    axes.set_ylabel("of the level's boxes", fontsize=8)
 
 
 def _limits(sizes: NDArray, bounds: list[float]) -> tuple[float, float]:

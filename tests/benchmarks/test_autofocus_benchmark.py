@@ -41,34 +41,51 @@ def scene(tmp_path):
     truth = dict(
         images=[dict(id=7, file_name='1.jpg', width=240, height=160)],
         categories=[dict(id=i, name=name) for i, name in enumerate(classes, start=11)],
-        annotations=[dict(id=1, image_id=7, category_id=11, bbox=[20, 30, 20, 20], area=400,
-                          iscrowd=0)])
+        annotations=[
+            dict(id=1, image_id=7, category_id=11, bbox=[20, 30, 20, 20], area=400, iscrowd=0)
+        ],
+    )
     (tmp_path / 'annotations/val.json').write_text(json.dumps(truth))
     config = tmp_path / 'config.py'
     base = ROOT / 'configs/autofocus/faster_rcnn_r18_autofocus_toy.py'
     config.write_text(
         f'_base_ = {str(base)!r}\n'
-        f'test_dataloader = dict(dataset=dict(data_root={str(tmp_path)!r} + "/"))\n')
+        f'test_dataloader = dict(dataset=dict(data_root={str(tmp_path)!r} + "/"))\n'
+    )
     torch.manual_seed(0)
     model = MODELS.build(load_config(config).model)
     checkpoint = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))),
-               checkpoint)
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))),
+        checkpoint,
+    )
     return config, checkpoint
 
 
 def run(benchmark, scene, tmp_path, *options):
     config, checkpoint = scene
-    return benchmark.main([
-        'toy', str(checkpoint), '--config', str(config), '--rounds', '2',
-        '--out', str(tmp_path / 'out' / 'result'), *options])
+    return benchmark.main(
+        [
+            'toy',
+            str(checkpoint),
+            '--config',
+            str(config),
+            '--rounds',
+            '2',
+            '--out',
+            str(tmp_path / 'out' / 'result'),
+            *options,
+        ]
+    )
 
 
 def without_sahi(benchmark, monkeypatch):
     find = benchmark.importlib.util.find_spec
     monkeypatch.setattr(
-        benchmark.importlib.util, 'find_spec',
-        lambda name, *args: None if name == 'sahi' else find(name, *args))
+        benchmark.importlib.util,
+        'find_spec',
+        lambda name, *args: None if name == 'sahi' else find(name, *args),
+    )
 
 
 def row(name, group='AutoFocus', **numbers):
@@ -82,7 +99,12 @@ def test_every_way_is_measured_on_the_same_images_and_written(
     result = run(benchmark, scene, tmp_path)
     rows = {one['name']: one for one in result['rows']}
     assert {one['group'] for one in result['rows']} == {
-        'full pyramid', 'coarse level', 'one scale', 'AutoFocus', 'AutoFocus, own detections'}
+        'full pyramid',
+        'coarse level',
+        'one scale',
+        'AutoFocus',
+        'AutoFocus, own detections',
+    }
     # By hand: 240x160 at factors 1, 0.4, 0.2.
     assert rows['full pyramid']['Mpx'] == round((38400 + 6144 + 1536) / 1e6, 2)
     assert rows['coarse level']['pixels'] == round(1536 / 46080, 4)
@@ -161,16 +183,25 @@ def test_a_ratio_is_that_of_one_round(benchmark):
 
 
 def test_the_frontier_has_what_no_other_beats(benchmark):
-    rows = [row('a', AP=0.2, pixels=0.1), row('b', AP=0.1, pixels=0.2),
-            row('c', AP=0.4, pixels=0.3), row('d', AP=0.3, pixels=0.1)]
+    rows = [
+        row('a', AP=0.2, pixels=0.1),
+        row('b', AP=0.1, pixels=0.2),
+        row('c', AP=0.4, pixels=0.3),
+        row('d', AP=0.3, pixels=0.1),
+    ]
     assert [one['name'] for one in benchmark.frontier(rows, 'pixels')] == ['d', 'c']
 
 
 def test_the_verdict_takes_what_is_within_half_a_point(benchmark):
     full = row('full', 'full pyramid', AP=0.8)
-    text = benchmark.verdict([
-        full, row('near', AP=0.796, pixels=0.4, time=0.5),
-        row('far', AP=0.79, pixels=0.1, time=0.1), row('slices', 'SAHI', AP=0.9, pixels=0.01)])
+    text = benchmark.verdict(
+        [
+            full,
+            row('near', AP=0.796, pixels=0.4, time=0.5),
+            row('far', AP=0.79, pixels=0.1, time=0.1),
+            row('slices', 'SAHI', AP=0.9, pixels=0.01),
+        ]
+    )
     assert '2.50 times fewer pixels (near) and 2.00 times less time (near)' in text
     assert benchmark.verdict([full, row('far', AP=0.79)]).startswith('No AutoFocus')
 

@@ -35,8 +35,10 @@ def test_a_preset_runs_as_it_is_unless_told_otherwise(script):
     assert preset.comparison == script.PRESETS['bccd'].comparison
     assert len(preset.comparison.seeds) == 3
 
-    changed = script.preset_of(script.parse_args(
-        ['bccd', '--pixels', '1e6', '--seeds', '5', '--threads', '2', '--cfg-options', 'a.b=3'])
+    changed = script.preset_of(
+        script.parse_args(
+            ['bccd', '--pixels', '1e6', '--seeds', '5', '--threads', '2', '--cfg-options', 'a.b=3']
+        )
     ).comparison
     assert changed.configs == preset.comparison.configs
     assert (changed.pixels, changed.seeds, changed.threads) == (1e6, (5,), 2)
@@ -45,7 +47,8 @@ def test_a_preset_runs_as_it_is_unless_told_otherwise(script):
 
 def test_a_comparison_of_ones_own(script):
     args = script.parse_args(
-        ['mine', '--configs', 'a=configs/a.py', 'b=configs/b.py', '--pixels', '1e9'])
+        ['mine', '--configs', 'a=configs/a.py', 'b=configs/b.py', '--pixels', '1e9']
+    )
     preset = script.preset_of(args)
     assert preset.comparison.configs == {'a': 'configs/a.py', 'b': 'configs/b.py'}
     assert preset.comparison.pixels == 1e9
@@ -70,17 +73,25 @@ def test_a_wrong_command_line_is_told_of(script, argv, message, capsys):
 def test_the_noted_command_leaves_out_what_does_not_change_the_result(script):
     argv = ['toy', '--jobs', '2', '--seeds', '0', '1', '--work-dir', 'x', '--pixels', '1e8']
     assert script.command_line(argv) == (
-        'python benchmarks/compare_training.py toy --seeds 0 1 --pixels 1e8')
+        'python benchmarks/compare_training.py toy --seeds 0 1 --pixels 1e8'
+    )
 
 
 def test_json_and_table_are_written(script, tmp_path, monkeypatch):
     def plan_runs(comparison, root, work_dir):
         assert work_dir == tmp_path / 'work'
-        return [module.Contestant(
-            name, config, 1.0, tuple(
-                module.TrainingRun(config, 2, seed, work_dir / f'{name}{seed}', root)
-                for seed in comparison.seeds))
-            for name, config in comparison.configs.items()]
+        return [
+            module.Contestant(
+                name,
+                config,
+                1.0,
+                tuple(
+                    module.TrainingRun(config, 2, seed, work_dir / f'{name}{seed}', root)
+                    for seed in comparison.seeds
+                ),
+            )
+            for name, config in comparison.configs.items()
+        ]
 
     def execute_all(contestants, jobs, console):
         for run in (run for c in contestants for run in c.runs):

@@ -20,7 +20,8 @@ OPTIONS = dict(num_proposals=50, window_size=700, batch_pixels=1)
 @pytest.fixture(scope='module')
 def benchmark():
     spec = importlib.util.spec_from_file_location(
-        'mining_benchmark', ROOT / 'benchmarks' / 'mining.py')
+        'mining_benchmark', ROOT / 'benchmarks' / 'mining.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -34,9 +35,16 @@ def config(benchmark, tmp_path_factory):
     make_toy_dataset(folder, spec, processes=1)
     cfg = Config.fromfile(benchmark.CONFIG)
     cfg.train_dataloader.dataset.dataset.data_root = str(folder)
-    cfg.custom_hooks = [dict(
-        type='NegativeChipHook', warmup_epochs=3, interval=2, priority='NORMAL', chips_per_image=1,
-        **OPTIONS)]
+    cfg.custom_hooks = [
+        dict(
+            type='NegativeChipHook',
+            warmup_epochs=3,
+            interval=2,
+            priority='NORMAL',
+            chips_per_image=1,
+            **OPTIONS,
+        )
+    ]
     cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=50)
     cfg.dump(folder / 'config.py')
     return folder / 'config.py'
@@ -49,7 +57,8 @@ def test_what_it_writes(benchmark, config, tmp_path, capsys):
     assert (result['images'], result['levels'], result['repeats']) == (2, 3, 2)
     assert result['weights'] == 'Random weights'
     assert result['command'] == (
-        'python benchmarks/mining.py --config config.py --images 2 --repeats 2 --num-workers 0')
+        'python benchmarks/mining.py --config config.py --images 2 --repeats 2 --num-workers 0'
+    )
     assert set(result['seconds']) == {'mining', 'detector', 'rpn'}
     for kinds in result['seconds'].values():
         assert all(len(values) == 2 and min(values) > 0 for values in kinds.values())
@@ -71,7 +80,8 @@ def test_ratios_are_those_of_medians(benchmark):
         'rpn': {'clock': [2.0, 2.0, 2.0], 'cpu': [0.8, 0.8, 0.8]},
     }
     assert benchmark.ratios(seconds) == dict(
-        detector_clock=0.75, detector_cpu=0.5, rpn_clock=1.5, rpn_cpu=1.25)
+        detector_clock=0.75, detector_cpu=0.5, rpn_clock=1.5, rpn_cpu=1.25
+    )
 
 
 def test_the_options_of_the_hook_are_those_of_the_miner(benchmark, config):

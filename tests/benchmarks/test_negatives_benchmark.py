@@ -118,7 +118,8 @@ def test_runs_that_are_not_equally_long_are_pointed_out(script):
 
 def test_a_run_that_found_no_negative_chips_is_pointed_out(script):
     assert script.remarks([run_of(7, 10)], [run_of(7, 10, chips=0)]) == [
-        'Seed 7: no negative chips were found.']
+        'Seed 7: no negative chips were found.'
+    ]
 
 
 # ----------------------------------------------------------------------------------------- measures
@@ -162,8 +163,7 @@ def write_data(folder):
     train, val = folder / 'train.json', folder / 'val.json'
     train.write_text(json.dumps(annotations(10, [(i, OBJECT) for i in range(1, 10)])))
     distractors = [dict(id=1, image_id=1, category_id=2, bbox=LOOKALIKE)]
-    val.write_text(json.dumps(
-        annotations(2, [(1, OBJECT), (2, OTHER)], distractors=distractors)))
+    val.write_text(json.dumps(annotations(2, [(1, OBJECT), (2, OTHER)], distractors=distractors)))
     return [
         f'train_dataloader.dataset.dataset.ann_file={train}',
         'train_dataloader.dataset.dataset.data_root=',
@@ -185,10 +185,7 @@ def detections(lookalike_score):
             ),
         )
 
-    return [
-        of_image(1, (OBJECT, 0.75), (LOOKALIKE, lookalike_score)),
-        of_image(2, (OTHER, 0.25)),
-    ]
+    return [of_image(1, (OBJECT, 0.75), (LOOKALIKE, lookalike_score)), of_image(2, (OTHER, 0.25))]
 
 
 def pool():
@@ -196,8 +193,16 @@ def pool():
     pyramid = ScalePyramid.from_config(POOL_PYRAMID)
     found = plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2)
     return NegativeChipPool(
-        pyramid, np.array(['1.jpg']), table.width, table.height, found.chips, found.held,
-        found.statistics, np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros((0, 4), np.float32),
+        pyramid,
+        np.array(['1.jpg']),
+        table.width,
+        table.height,
+        found.chips,
+        found.held,
+        found.statistics,
+        np.zeros(0, np.int32),
+        np.zeros(0, np.int8),
+        np.zeros((0, 4), np.float32),
     )
 
 
@@ -218,7 +223,8 @@ def fake_execute(order):
             info['mining_pixels'] = 5e6
             pool().save(run.work_dir / 'negative_chips.npz')
         torch.save(
-            dict(meta=dict(iter=iterations), message_hub=dict(runtime_info=info)), run.checkpoint)
+            dict(meta=dict(iter=iterations), message_hub=dict(runtime_info=info)), run.checkpoint
+        )
         run.result_file(TRAIN).write_text(json.dumps(train_result(run)))
         (run.work_dir / 'proposals.json').write_text(json.dumps({'AR@300': 0.75}))
         for stage in run.stages[1:]:
@@ -242,10 +248,24 @@ def result(script, tmp_path_factory):
         patch.setattr(comparison, 'execute', fake_execute(order))
         patch.setattr(script.signal, 'signal', lambda *args: None)
         patch.chdir(folder)  # the script goes to the project's folder
-        script.main([
-            'toy', '--seeds', '0', '1', '--pixels', '4.4e6', '--jobs', '1',
-            '--work-dir', 'work', '--out-dir', 'out', '--cfg-options', *write_data(folder),
-        ])
+        script.main(
+            [
+                'toy',
+                '--seeds',
+                '0',
+                '1',
+                '--pixels',
+                '4.4e6',
+                '--jobs',
+                '1',
+                '--work-dir',
+                'work',
+                '--out-dir',
+                'out',
+                '--cfg-options',
+                *write_data(folder),
+            ]
+        )
     out = folder / 'out' / 'negatives_toy.json'
     return json.loads(out.read_text()), out.with_suffix('.md').read_text(), order
 
@@ -316,8 +336,7 @@ def test_the_recall_of_proposals_is_measured_once(script, tmp_path, monkeypatch)
 
     monkeypatch.setattr(script, 'proposal_recall', measured)
     config = script.PRESETS['toy'].comparison.configs['with']
-    run = comparison.TrainingRun(
-        config, 3, 0, tmp_path, ROOT, options={'train_cfg.max_epochs': 3})
+    run = comparison.TrainingRun(config, 3, 0, tmp_path, ROOT, options={'train_cfg.max_epochs': 3})
     assert script.proposals_of(run) == script.proposals_of(run) == {'AR@300': 0.25}
     assert seen == [(3, tmp_path / 'epoch_3.pth')]
 

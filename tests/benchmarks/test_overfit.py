@@ -60,11 +60,16 @@ def coco(numbers, crowded=()):
     for image, number in numbers.items():
         for i in range(number):
             side = 30.0 * (i + 1)
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=image, category_id=i + 1,
-                bbox=[5.0, 5.0, side, side], area=side**2,
-                iscrowd=int(image in crowded and i == 0),
-            ))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image,
+                    category_id=i + 1,
+                    bbox=[5.0, 5.0, side, side],
+                    area=side**2,
+                    iscrowd=int(image in crowded and i == 0),
+                )
+            )
     images = [dict(id=i, file_name=f'{i}.jpg', width=320, height=200) for i in numbers]
     return dict(images=images, annotations=annotations, categories=[])
 
@@ -138,11 +143,16 @@ def test_the_written_config_trains(script, data, tmp_path, monkeypatch):
     script.write_config(cfg, tmp_path / 'fcos.py')
     written = Config.fromfile(tmp_path / 'fcos.py')
     assert written.model == cfg.model
-    written.merge_from_dict({
-        'work_dir': str(tmp_path / 'work'), 'train_dataloader.num_workers': 0,
-        'train_dataloader.persistent_workers': False, 'train_cfg.val_begin': 2,
-        'val_dataloader.num_workers': 0, 'val_dataloader.persistent_workers': False,
-    })
+    written.merge_from_dict(
+        {
+            'work_dir': str(tmp_path / 'work'),
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_cfg.val_begin': 2,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+        }
+    )
     monkeypatch.setattr(Config, 'pretty_text', '')  # takes longer than the training
     runner = Runner.from_cfg(written)
     runner.train()
@@ -171,10 +181,16 @@ def fake_execute_all(ap50s, losses=(4.0, 2.0)):
                 continue
             run.work_dir.mkdir(parents=True)
             checkpoint(run.checkpoint, [losses[0]] * 20 + [losses[1]] * 20)
-            train = dict(epochs=1, iterations=40, train_pixels=2e6, train_seconds=90.0,
-                         train_cpu_seconds=60.0)
+            train = dict(
+                epochs=1,
+                iterations=40,
+                train_pixels=2e6,
+                train_seconds=90.0,
+                train_cpu_seconds=60.0,
+            )
             for stage, content in (
-                ('train', train), ('test', dict.fromkeys(METRICS, 0.25)),
+                ('train', train),
+                ('test', dict.fromkeys(METRICS, 0.25)),
                 ('tta', {**dict.fromkeys(METRICS, 0.125), 'AP50': ap50s[item.name]}),
             ):
                 run.result_file(stage).write_text(json.dumps(content))
@@ -186,10 +202,23 @@ def fake_execute_all(ap50s, losses=(4.0, 2.0)):
 
 def run_script(script, data, tmp_path, *argv):
     ann_file, img_dir = data
-    script.main([
-        *argv, '--images', '2', '--epochs', '1', '--ann-file', str(ann_file), '--img-dir',
-        str(img_dir), '--work-dir', str(tmp_path / 'work'), '--out-dir', str(tmp_path / 'out'),
-    ])
+    script.main(
+        [
+            *argv,
+            '--images',
+            '2',
+            '--epochs',
+            '1',
+            '--ann-file',
+            str(ann_file),
+            '--img-dir',
+            str(img_dir),
+            '--work-dir',
+            str(tmp_path / 'work'),
+            '--out-dir',
+            str(tmp_path / 'out'),
+        ]
+    )
     return json.loads((tmp_path / 'out' / 'overfit.json').read_text())
 
 
@@ -226,8 +255,19 @@ def test_a_family_that_breaks_does_not_hide_the_others(script, data, tmp_path, m
 
 @pytest.mark.usefixtures('_uncounted')
 def test_a_finished_family_is_not_trained_again(script, data, tmp_path):
-    args = script.parse_args(['fcos', '--images', '2', '--epochs', '1', '--ann-file',
-                              str(data[0]), '--img-dir', str(data[1])])
+    args = script.parse_args(
+        [
+            'fcos',
+            '--images',
+            '2',
+            '--epochs',
+            '1',
+            '--ann-file',
+            str(data[0]),
+            '--img-dir',
+            str(data[1]),
+        ]
+    )
     (before,), (again,) = (script.plan_families(args, tmp_path)[0].runs for _ in range(2))
     assert before.work_dir == again.work_dir
     args.epochs = 2

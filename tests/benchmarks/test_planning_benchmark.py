@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def planning(monkeypatch):
     spec = importlib.util.spec_from_file_location(
-        'planning_benchmark', ROOT / 'benchmarks' / 'planning.py')
+        'planning_benchmark', ROOT / 'benchmarks' / 'planning.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     # Not the data at hand: what is tested is the same everywhere.
@@ -23,8 +24,23 @@ def planning(monkeypatch):
 
 def test_what_it_writes(planning, tmp_path, capsys):
     out = tmp_path / 'results' / 'planning.json'
-    planning.main(['--images', '30', '20', '--repeats', '2', '--scenes', '1', '--grid-images',
-                   '20', '--negatives', '2', '--out', str(out)])
+    planning.main(
+        [
+            '--images',
+            '30',
+            '20',
+            '--repeats',
+            '2',
+            '--scenes',
+            '1',
+            '--grid-images',
+            '20',
+            '--negatives',
+            '2',
+            '--out',
+            str(out),
+        ]
+    )
     result = json.loads(out.read_text())
     assert result['images_like'] == 'built-in'
     assert [run['images'] for run in result['runs']] == [20, 30]
@@ -35,7 +51,8 @@ def test_what_it_writes(planning, tmp_path, capsys):
     assert ['ms_grid' in run for run in result['runs']] == [True, False]
     assert result['scenes'][0]['coverage'] == 1.0
     assert result['summary']['plan_bytes_of_a_million_images'] == pytest.approx(
-        result['runs'][1]['plan_bytes'] / 30 * 1e6, rel=1e-3)
+        result['runs'][1]['plan_bytes'] / 30 * 1e6, rel=1e-3
+    )
     assert [row['proposals'] for row in result['negatives']] == [900, 900, 900]
     assert result['negatives'][0]['width'] == 640
     for row in result['negatives']:
@@ -68,8 +85,10 @@ def test_images_of_several_files_are_joined(planning):
 
 
 def test_the_exponent_of_linear_time_is_one(planning):
-    runs = [dict(images=n, ms_per_image=0.1, ms_per_image_cpu=0.1, plan_bytes=90 * n)
-            for n in (10, 1000)]
+    runs = [
+        dict(images=n, ms_per_image=0.1, ms_per_image_cpu=0.1, plan_bytes=90 * n)
+        for n in (10, 1000)
+    ]
     found = planning.summary(runs)
     assert found['exponent_of_time_in_images'] == pytest.approx(1)
     assert found['plan_bytes_of_a_million_images'] == 90e6
@@ -88,7 +107,19 @@ def test_proposals_are_of_all_levels_and_some_of_them_on_objects(planning):
 
 
 def test_without_negatives(planning, tmp_path):
-    result = planning.main(['--images', '5', '--repeats', '1', '--scenes', '0', '--negatives', '0',
-                            '--out', str(tmp_path / 'planning.json')])
+    result = planning.main(
+        [
+            '--images',
+            '5',
+            '--repeats',
+            '1',
+            '--scenes',
+            '0',
+            '--negatives',
+            '0',
+            '--out',
+            str(tmp_path / 'planning.json'),
+        ]
+    )
     assert result['negatives'] == []
     assert 'negatives_ms_max' not in result['summary']

@@ -11,8 +11,11 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 def rectangles(draw, max_size=6, extent=10):
     """Corners of some rectangles with whole coordinates: shape (n, 2) twice, n from 1."""
     coordinate = st.integers(0, extent)
-    corners = draw(st.lists(
-        st.tuples(coordinate, coordinate, coordinate, coordinate), min_size=1, max_size=max_size))
+    corners = draw(
+        st.lists(
+            st.tuples(coordinate, coordinate, coordinate, coordinate), min_size=1, max_size=max_size
+        )
+    )
     corners = np.array(corners, float)
     a, b = corners[:, :2], corners[:, 2:]
     return np.minimum(a, b), np.maximum(a, b)
@@ -73,8 +76,11 @@ def fewest_classes(lo, hi):
 def end_points(lo, hi):
     """Points made of the upper ends of two rectangles that both hold them."""
     points = np.stack(np.broadcast_arrays(hi[:, :1], hi[:, 1]), axis=-1)
-    i, j = np.nonzero(((lo[:, None] <= points) & (points <= hi[:, None])
-                       & (lo <= points) & (points <= hi)).all(axis=2))
+    i, j = np.nonzero(
+        ((lo[:, None] <= points) & (points <= hi[:, None]) & (lo <= points) & (points <= hi)).all(
+            axis=2
+        )
+    )
     return points[i, j]
 
 
@@ -82,8 +88,9 @@ def fewest_by_integer_program(lo, hi, points=None):
     """Fewest of the given points (of the integer grid), for more rectangles than can be tried."""
     points = grid_points(lo, hi) if points is None else points
     a = np.unique(holds(lo, hi, points), axis=0).T.astype(float)
-    result = milp(np.ones(a.shape[1]), constraints=LinearConstraint(a, 1), integrality=1,
-                  bounds=Bounds(0, 1))
+    result = milp(
+        np.ones(a.shape[1]), constraints=LinearConstraint(a, 1), integrality=1, bounds=Bounds(0, 1)
+    )
     assert result.status == 0
     return round(result.fun)
 
@@ -108,4 +115,3 @@ def check_cover(cover, lo, hi, group=None):
         np.testing.assert_array_equal(cover.hi[k], hi[mine].min(axis=0))
         assert set(group[mine].tolist()) == {cover.group[k]}
     assert (np.diff(cover.group) >= 0).all()
-

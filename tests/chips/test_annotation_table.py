@@ -16,11 +16,13 @@ def one_image(boxes, ignore=None, width=100, height=50):
 
 class TestFromImages:
     def test_images_keep_their_boxes(self):
-        table = AnnotationTable.from_images([
-            (100, 50, [[0, 0, 10, 10], [5, 5, 20, 30]], None),
-            (30, 20, [], None),
-            (60, 40, np.array([[1, 2, 3, 4]]), [True]),
-        ])
+        table = AnnotationTable.from_images(
+            [
+                (100, 50, [[0, 0, 10, 10], [5, 5, 20, 30]], None),
+                (30, 20, [], None),
+                (60, 40, np.array([[1, 2, 3, 4]]), [True]),
+            ]
+        )
         assert len(table) == 3
         assert table.width.tolist() == [100, 30, 60]
         assert table.offset.tolist() == [0, 2, 2, 3]
@@ -34,16 +36,19 @@ class TestFromImages:
         assert table.boxes.tolist() == [[0, 0, 100, 50]]
         assert not table.ignore.any()
 
-    @pytest.mark.parametrize('box', [
-        [10, 10, 10, 20],             # no width
-        [10, 10, 10.9, 20],           # under a pixel
-        [10, 20, 30, 10],             # turned over
-        [120, 10, 150, 20],           # outside
-        [99.5, 10, 150, 20],          # half a pixel inside
-        [math.nan, 10, 20, 20],
-        [10, 10, math.inf, 20],
-        [10, 10, 1e300, 20],          # infinite in float32
-    ])
+    @pytest.mark.parametrize(
+        'box',
+        [
+            [10, 10, 10, 20],  # no width
+            [10, 10, 10.9, 20],  # under a pixel
+            [10, 20, 30, 10],  # turned over
+            [120, 10, 150, 20],  # outside
+            [99.5, 10, 150, 20],  # half a pixel inside
+            [math.nan, 10, 20, 20],
+            [10, 10, math.inf, 20],
+            [10, 10, 1e300, 20],  # infinite in float32
+        ],
+    )
     def test_degenerate_boxes_stay_but_are_ignored(self, box):
         with warnings.catch_warnings():
             warnings.simplefilter('error')
@@ -59,41 +64,54 @@ class TestFromImages:
         assert len(table) == 0
         assert table.boxes.shape == (0, 4)
 
-    @pytest.mark.parametrize(('image', 'message'), [
-        ((0, 50, [], None), 'image 1 has the size 0x50'),
-        ((100, -3, [], None), 'image 1 has the size 100x-3'),
-        ((100, 50.5, [], None), 'whole numbers'),
-        ((None, 50, [], None), 'image 1 has the size Nonex50'),
-        (('100', 50, [], None), 'image 1 has the size 100x50'),
-        ((math.nan, 50, [], None), 'image 1'),
-        ((2**40, 50, [], None), 'image 1'),
-        ((100, 50, [[1, 2, 3]], None), r'image 1: boxes must have shape \(n, 4\), got \(1, 3\)'),
-        ((100, 50, [[1, 2, 3, 4], [5, 6]], None), 'image 1: boxes must be numbers'),
-        ((100, 50, [1, 2, 3, 4], None), 'image 1: boxes must have shape'),
-        ((100, 50, [[1, 2, 3, 4]], [True, False]), 'image 1: 1 boxes need as many ignore flags'),
-    ])
+    @pytest.mark.parametrize(
+        ('image', 'message'),
+        [
+            ((0, 50, [], None), 'image 1 has the size 0x50'),
+            ((100, -3, [], None), 'image 1 has the size 100x-3'),
+            ((100, 50.5, [], None), 'whole numbers'),
+            ((None, 50, [], None), 'image 1 has the size Nonex50'),
+            (('100', 50, [], None), 'image 1 has the size 100x50'),
+            ((math.nan, 50, [], None), 'image 1'),
+            ((2**40, 50, [], None), 'image 1'),
+            (
+                (100, 50, [[1, 2, 3]], None),
+                r'image 1: boxes must have shape \(n, 4\), got \(1, 3\)',
+            ),
+            ((100, 50, [[1, 2, 3, 4], [5, 6]], None), 'image 1: boxes must be numbers'),
+            ((100, 50, [1, 2, 3, 4], None), 'image 1: boxes must have shape'),
+            (
+                (100, 50, [[1, 2, 3, 4]], [True, False]),
+                'image 1: 1 boxes need as many ignore flags',
+            ),
+        ],
+    )
     def test_an_error_names_the_image(self, image, message):
         with pytest.raises(ValueError, match=message):
             AnnotationTable.from_images([(9, 9, [], None), image])
 
 
 class TestFromArrays:
-    GOOD = dict(width=[10, 20], height=[10, 20], offset=[0, 1, 1], boxes=[[0, 0, 5, 5]],
-                ignore=[False])
+    GOOD = dict(
+        width=[10, 20], height=[10, 20], offset=[0, 1, 1], boxes=[[0, 0, 5, 5]], ignore=[False]
+    )
 
     def test_good_arrays(self):
         assert len(AnnotationTable.from_arrays(**self.GOOD)) == 2
 
-    @pytest.mark.parametrize(('change', 'message'), [
-        (dict(height=[10]), r'height must have shape \(2,\), got \(1,\)'),
-        (dict(offset=[0, 1]), r'offset must have shape \(3,\)'),
-        (dict(boxes=[[0, 0, 5]]), r'boxes must have shape \(1, 4\)'),
-        (dict(ignore=[False, True]), r'ignore must have shape \(1,\)'),
-        (dict(width=[10, 0]), 'image 1 has the size 0x20'),
-        (dict(offset=[0, 0, 2]), 'offset must ascend from 0 to the number of boxes, 1'),
-        (dict(offset=[1, 1, 1]), 'offset must ascend from 0'),
-        (dict(offset=[0, 2, 1]), 'offset must ascend'),
-    ])
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            (dict(height=[10]), r'height must have shape \(2,\), got \(1,\)'),
+            (dict(offset=[0, 1]), r'offset must have shape \(3,\)'),
+            (dict(boxes=[[0, 0, 5]]), r'boxes must have shape \(1, 4\)'),
+            (dict(ignore=[False, True]), r'ignore must have shape \(1,\)'),
+            (dict(width=[10, 0]), 'image 1 has the size 0x20'),
+            (dict(offset=[0, 0, 2]), 'offset must ascend from 0 to the number of boxes, 1'),
+            (dict(offset=[1, 1, 1]), 'offset must ascend from 0'),
+            (dict(offset=[0, 2, 1]), 'offset must ascend'),
+        ],
+    )
     def test_arrays_that_do_not_fit_together(self, change, message):
         with pytest.raises(ValueError, match=message):
             AnnotationTable.from_arrays(**{**self.GOOD, **change})
@@ -130,32 +148,44 @@ class TestFromCoco:
 
     def test_one_bad_box_does_not_lose_the_others(self):
         bad = [[math.nan, 0, 5, 5], [None, 0, 5, 5], [5, 5, -3, 4], [5, 5, 0, 0]]
-        table = AnnotationTable.from_coco(coco(annotations=[
-            *(dict(id=i, image_id=7, bbox=box) for i, box in enumerate(bad)),
-            dict(id=9, image_id=7, bbox=[0, 0, 5, 5])]))
+        table = AnnotationTable.from_coco(
+            coco(
+                annotations=[
+                    *(dict(id=i, image_id=7, bbox=box) for i, box in enumerate(bad)),
+                    dict(id=9, image_id=7, bbox=[0, 0, 5, 5]),
+                ]
+            )
+        )
         assert table.ignore.tolist() == [True] * 4 + [False]
 
     def test_a_file_without_annotations_or_images(self):
         assert len(AnnotationTable.from_coco(coco(annotations=[]))) == 2
         assert len(AnnotationTable.from_coco(dict(images=[], annotations=[]))) == 0
 
-    @pytest.mark.parametrize(('content', 'message'), [
-        (dict(images=[]), "no list 'annotations'"),
-        (dict(annotations=[]), "no list 'images'"),
-        (coco(images=[dict(width=1, height=1)]), "an image has no 'id'"),
-        (coco(images=[dict(id=7, height=1)]), "image 7 has no 'width' .*add it"),
-        (coco(images=[dict(id=7, width=0, height=1)]), 'image 7 has the size 0x1'),
-        (coco(images=[dict(id=7, width=9, height=9)] * 2), 'image 7 occurs twice'),
-        (coco(annotations=[dict(image_id=7, bbox=[0, 0, 1, 1])]), "an annotation has no 'id'"),
-        (coco(annotations=[dict(id=5, bbox=[0, 0, 1, 1])]), "annotation 5 has no 'image_id'"),
-        (coco(annotations=[dict(id=5, image_id=7)]), "annotation 5 has no 'bbox'"),
-        (coco(annotations=[dict(id=5, image_id=8, bbox=[0, 0, 1, 1])]),
-         'annotation 5 belongs to image 8, which is not among the images'),
-        (coco(annotations=[dict(id=5, image_id=7, bbox=[0, 0, 1])]),
-         r'annotation 5: bbox must be \[x, y, width, height\], got \[0, 0, 1\]'),
-        (coco(annotations=[dict(id=5, image_id=7, bbox='wide')]), 'annotation 5: bbox must be'),
-        (coco(annotations=[dict(id=5, image_id=7, bbox=None)]), 'annotation 5: bbox must be'),
-    ])
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            (dict(images=[]), "no list 'annotations'"),
+            (dict(annotations=[]), "no list 'images'"),
+            (coco(images=[dict(width=1, height=1)]), "an image has no 'id'"),
+            (coco(images=[dict(id=7, height=1)]), "image 7 has no 'width' .*add it"),
+            (coco(images=[dict(id=7, width=0, height=1)]), 'image 7 has the size 0x1'),
+            (coco(images=[dict(id=7, width=9, height=9)] * 2), 'image 7 occurs twice'),
+            (coco(annotations=[dict(image_id=7, bbox=[0, 0, 1, 1])]), "an annotation has no 'id'"),
+            (coco(annotations=[dict(id=5, bbox=[0, 0, 1, 1])]), "annotation 5 has no 'image_id'"),
+            (coco(annotations=[dict(id=5, image_id=7)]), "annotation 5 has no 'bbox'"),
+            (
+                coco(annotations=[dict(id=5, image_id=8, bbox=[0, 0, 1, 1])]),
+                'annotation 5 belongs to image 8, which is not among the images',
+            ),
+            (
+                coco(annotations=[dict(id=5, image_id=7, bbox=[0, 0, 1])]),
+                r'annotation 5: bbox must be \[x, y, width, height\], got \[0, 0, 1\]',
+            ),
+            (coco(annotations=[dict(id=5, image_id=7, bbox='wide')]), 'annotation 5: bbox must be'),
+            (coco(annotations=[dict(id=5, image_id=7, bbox=None)]), 'annotation 5: bbox must be'),
+        ],
+    )
     def test_an_error_names_file_and_entry(self, content, message, tmp_path):
         file = tmp_path / 'broken.json'
         file.write_text(json.dumps(content))

@@ -42,8 +42,10 @@ def test_minimum_where_rules_do_not_suffice(seed):
 
 # Two lying and two standing bars around a hole: each meets two others, no three have a point in
 # common, and no rule applies.
-FRAME = (np.array([[0, 1], [0, 4], [1, 0], [4, 0]], float),
-         np.array([[5, 1], [5, 4], [1, 5], [4, 5]], float))
+FRAME = (
+    np.array([[0, 1], [0, 4], [1, 0], [4, 0]], float),
+    np.array([[5, 1], [5, 4], [1, 5], [4, 5]], float),
+)
 
 
 def test_rectangles_around_a_hole():
@@ -127,12 +129,15 @@ class TestSlack:
             assert (hi[after].min(axis=0) >= hi[before].min(axis=0)).all()
 
 
-@pytest.mark.parametrize(('lo', 'hi', 'group', 'message'), [
-    ([[0, 0], [3, 0]], [[1, 1], [2, 1]], None, 'rectangle 1 is empty'),
-    ([[0, np.nan]], [[1, 1]], None, 'rectangle 0 is empty'),
-    ([[0, 0]], [[1, 1], [2, 2]], None, '1 lower corners, 2 upper ones'),
-    ([[0, 0]], [[1, 1]], [0, 1], '2 groups'),
-])
+@pytest.mark.parametrize(
+    ('lo', 'hi', 'group', 'message'),
+    [
+        ([[0, 0], [3, 0]], [[1, 1], [2, 1]], None, 'rectangle 1 is empty'),
+        ([[0, np.nan]], [[1, 1]], None, 'rectangle 0 is empty'),
+        ([[0, 0]], [[1, 1], [2, 2]], None, '1 lower corners, 2 upper ones'),
+        ([[0, 0]], [[1, 1]], [0, 1], '2 groups'),
+    ],
+)
 def test_rectangles_that_are_none(lo, hi, group, message):
     with pytest.raises(ValueError, match=message):
         minimum_cover(lo, hi, group)
@@ -172,10 +177,17 @@ class TestDenseScenes:
         lo, hi = dense_scene(600, width=1000, side=250)
         fewest = len(minimum_cover(lo, hi))
         monkeypatch.setattr(module, '_MAX_WORK', 0)
-        cover = minimum_cover(np.concatenate([lo, lo[:1]]), np.concatenate([hi, hi[:1]]),
-                              np.append(np.zeros(600, int), 1))
-        check_cover(cover, np.concatenate([lo, lo[:1]]), np.concatenate([hi, hi[:1]]),
-                    np.append(np.zeros(600, int), 1))
+        cover = minimum_cover(
+            np.concatenate([lo, lo[:1]]),
+            np.concatenate([hi, hi[:1]]),
+            np.append(np.zeros(600, int), 1),
+        )
+        check_cover(
+            cover,
+            np.concatenate([lo, lo[:1]]),
+            np.concatenate([hi, hi[:1]]),
+            np.append(np.zeros(600, int), 1),
+        )
         assert cover.unproven.tolist() == [0]
         assert fewest <= len(cover) - 1 <= fewest * 1.15
 
@@ -192,7 +204,7 @@ def greedy_on_grid(first, last):
     while True:
         gain = np.zeros((size, size), int)
         for k in open_:
-            gain[first[k, 0]:last[k, 0] + 1, first[k, 1]:last[k, 1] + 1] += 1
+            gain[first[k, 0] : last[k, 0] + 1, first[k, 1] : last[k, 1] + 1] += 1
         if not gain.any():
             return np.array(points).reshape(-1, 2)
         point = np.unravel_index(gain.argmax(), gain.shape)

@@ -10,8 +10,9 @@ from mmsniper.chips.file_names import match_files
 
 NAME = st.sampled_from(['0.png', '1.png', '2.png'])
 FOLDER = st.lists(st.sampled_from(['a', 'b', 'train']), max_size=3).map('/'.join)
-FILES = st.lists(st.builds(lambda f, n: str(PurePosixPath(f) / n), FOLDER, NAME), max_size=8,
-                 unique=True)
+FILES = st.lists(
+    st.builds(lambda f, n: str(PurePosixPath(f) / n), FOLDER, NAME), max_size=8, unique=True
+)
 
 
 def test_folders_do_not_count_where_the_names_tell_the_files_apart():
@@ -29,8 +30,14 @@ def test_a_file_may_be_asked_for_several_times():
     assert match_files([], ['0.png']).tolist() == match_files([], []).tolist() == []
 
 
-@given(st.lists(st.builds(lambda *parts: '/'.join(parts), st.sampled_from('abc'),
-                          st.sampled_from('abc'), NAME), unique=True))
+@given(
+    st.lists(
+        st.builds(
+            lambda *parts: '/'.join(parts), st.sampled_from('abc'), st.sampled_from('abc'), NAME
+        ),
+        unique=True,
+    )
+)
 def test_a_whole_data_set_is_found_in_another_folder(files):
     moved = [f'/moved/here/{file}' for file in files]
     order = np.random.default_rng(0).permutation(len(files))

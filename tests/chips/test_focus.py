@@ -37,10 +37,7 @@ def rectangles(picture, dilation=1, **settings):
 
 
 def test_connected_cells_are_enclosed_together():
-    picture = drawn('##...',
-                    '#....',
-                    '.....',
-                    '...##')
+    picture = drawn('##...', '#....', '.....', '...##')
     assert sorted(rectangles(picture)) == [[0, 0, 2, 2], [3, 3, 5, 4]]
 
 
@@ -70,7 +67,9 @@ def test_cells_in_the_padding_are_left_out_and_those_that_reach_beyond_are_cut()
 
 def test_rounding_of_a_window_adds_no_cells():
     assert focus_rectangles(FocusMap(np.ones((1, 9)), (0, 0, 0.1 * 3, 0.1), 0.1), 0.5, 1).shape == (
-        1, 4)
+        1,
+        4,
+    )
     window = FocusMap(drawn('...#'), (0, 0, 0.1 * 3, 0.1), 0.1)  # 0.1 * 3 > 0.3
     assert len(focus_rectangles(window, 0.5, 1)) == 0
 
@@ -140,11 +139,14 @@ def test_dilation_is_an_odd_number_of_cells(dilation):
         focus_rectangles(whole(np.ones((2, 2))), 0.5, dilation)
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    ((np.ones(3), (0, 0, 1, 1), 1), r'got shape \(3,\)'),
-    ((np.ones((2, 2)), (0, 0, 1, 1), 0), 'must be positive, got 0'),
-    ((np.ones((2, 2)), (5, 0, 5, 1), 1), 'is empty'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((np.ones(3), (0, 0, 1, 1), 1), r'got shape \(3,\)'),
+        ((np.ones((2, 2)), (0, 0, 1, 1), 0), 'must be positive, got 0'),
+        ((np.ones((2, 2)), (5, 0, 5, 1), 1), 'is empty'),
+    ],
+)
 def test_a_map_that_cannot_be_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         FocusMap(*arguments)
@@ -152,10 +154,16 @@ def test_a_map_that_cannot_be_is_refused(arguments, message):
 
 # Properties --------------------------------------------------------------------------------------
 
-MAPS = hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 12)),
-                  elements=st.sampled_from([0.0, 0.3, 0.9]))
-BOXES = st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(1, 10),
-                           st.integers(1, 10)), min_size=1, max_size=12)
+MAPS = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    elements=st.sampled_from([0.0, 0.3, 0.9]),
+)
+BOXES = st.lists(
+    st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(1, 10), st.integers(1, 10)),
+    min_size=1,
+    max_size=12,
+)
 
 
 def xyxy(boxes):
@@ -167,8 +175,13 @@ def overlap(a, b):
     return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
 
 
-@given(MAPS, st.sampled_from([0.2, 0.5]), st.sampled_from([1, 3, 5]), st.integers(1, 60),
-       st.floats(0.5, 40))
+@given(
+    MAPS,
+    st.sampled_from([0.2, 0.5]),
+    st.sampled_from([1, 3, 5]),
+    st.integers(1, 60),
+    st.floats(0.5, 40),
+)
 @settings(max_examples=200, deadline=None)
 def test_every_focus_pixel_is_inside_a_chip_and_every_chip_inside_the_image(
     probability, threshold, dilation, least, cell
@@ -194,8 +207,9 @@ def test_the_order_of_the_rectangles_does_not_matter(boxes, least, random):
     boxes = xyxy(boxes)
     shuffled = boxes.tolist()
     random.shuffle(shuffled)
-    assert np.array_equal(merge_rectangles(boxes, least, 100, 100),
-                          merge_rectangles(shuffled, least, 100, 100))
+    assert np.array_equal(
+        merge_rectangles(boxes, least, 100, 100), merge_rectangles(shuffled, least, 100, 100)
+    )
 
 
 @given(BOXES)
@@ -204,8 +218,14 @@ def test_merging_is_what_merging_two_at_a_time_comes_to(boxes):
     boxes = xyxy(boxes)
     slow = list(boxes)
     while True:
-        pair = next((p for p in itertools.combinations(range(len(slow)), 2)
-                     if overlap(slow[p[0]], slow[p[1]])), None)
+        pair = next(
+            (
+                p
+                for p in itertools.combinations(range(len(slow)), 2)
+                if overlap(slow[p[0]], slow[p[1]])
+            ),
+            None,
+        )
         if pair is None:
             break
         b, a = slow.pop(pair[1]), slow.pop(pair[0])

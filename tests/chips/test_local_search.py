@@ -53,9 +53,12 @@ def test_the_search_is_exact_for_any_sets(sets):
     elements = sorted(set().union(*sets))
     incidence = np.array([[e in s for e in elements] for s in sets], float)
     fewest = next(
-        k for k in range(1, len(sets) + 1)
-        if any(incidence[list(rows)].any(axis=0).all()
-               for rows in combinations(range(len(sets)), k)))
+        k
+        for k in range(1, len(sets) + 1)
+        if any(
+            incidence[list(rows)].any(axis=0).all() for rows in combinations(range(len(sets)), k)
+        )
+    )
     chosen, proven = search.search(csr_array(incidence), np.arange(len(sets)))
     assert proven
     assert covers(csr_array(incidence), chosen)
@@ -97,8 +100,12 @@ def test_no_limit_of_the_integer_program_depends_on_the_clock(monkeypatch):
     # Otherwise ranks would plan differently, and a resumed run differently from the first.
     options = {}
     monkeypatch.setattr(
-        search, 'milp', lambda *args, **kwargs: options.update(kwargs['options'])
-        or SimpleNamespace(status=1, x=None))
+        search,
+        'milp',
+        lambda *args, **kwargs: (
+            options.update(kwargs['options']) or SimpleNamespace(status=1, x=None)
+        ),
+    )
     search.prove(csr_array(np.ones((2, 3))), np.array([0, 1]), node_limit=7)
     assert options == {'node_limit': 7}
 
@@ -117,7 +124,7 @@ def test_the_local_search_covers_again_only_what_is_left_uncovered():
     search.improve(lo, hi, before, look)
     expected = []
     for seed in points:
-        near = np.abs(points - seed).max(axis=1).argsort(kind='stable')[:sizes[0][1]]
+        near = np.abs(points - seed).max(axis=1).argsort(kind='stable')[: sizes[0][1]]
         out = holds(lo, hi, points[near]).sum(axis=0)
         expected.append((((out > 0) & (out == held)).sum(), len(near)))
     assert sizes == expected

@@ -20,20 +20,31 @@ from mmsniper.chips import (
 )
 from mmsniper.chips import targets as targets_module
 
-PAPER = ScalePyramid.from_config(dict(chip_size=512, levels=[
-    dict(resize=dict(factor=3.0), valid_range=(0, 80)),
-    dict(resize=dict(factor=1.667), valid_range=(32, 150)),
-    dict(resize=dict(long_side=512), valid_range=(120, None)),
-]))
+PAPER = ScalePyramid.from_config(
+    dict(
+        chip_size=512,
+        levels=[
+            dict(resize=dict(factor=3.0), valid_range=(0, 80)),
+            dict(resize=dict(factor=1.667), valid_range=(32, 150)),
+            dict(resize=dict(long_side=512), valid_range=(120, None)),
+        ],
+    )
+)
 # Chips of 16 and 32 original pixels, and one as large as the image.
-SMALL = ScalePyramid.from_config(dict(chip_size=64, levels=[
-    dict(resize=dict(factor=4.0), valid_range=(0, 12)),
-    dict(resize=dict(factor=2.0), valid_range=(6, 24)),
-    dict(resize=dict(long_side=64), valid_range=(10, None)),
-]))
+SMALL = ScalePyramid.from_config(
+    dict(
+        chip_size=64,
+        levels=[
+            dict(resize=dict(factor=4.0), valid_range=(0, 12)),
+            dict(resize=dict(factor=2.0), valid_range=(6, 24)),
+            dict(resize=dict(long_side=64), valid_range=(10, None)),
+        ],
+    )
+)
 # Chips of 100 original pixels.
-PLAIN = ScalePyramid.from_config(dict(chip_size=100, levels=[
-    dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+PLAIN = ScalePyramid.from_config(
+    dict(chip_size=100, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+)
 
 
 # --- what negative chips are, one candidate at a time ---------------------------------------------
@@ -51,8 +62,12 @@ def candidates(length, side, step):
 
 def encloses(x, y, side, box):
     # Coordinates of the tests are quarters of a pixel: nothing is that near to the border.
-    return (x - 1e-6 <= box[0] and y - 1e-6 <= box[1]
-            and box[2] <= x + side + 1e-6 and box[3] <= y + side + 1e-6)
+    return (
+        x - 1e-6 <= box[0]
+        and y - 1e-6 <= box[1]
+        and box[2] <= x + side + 1e-6
+        and box[3] <= y + side + 1e-6
+    )
 
 
 def uncovered_boxes(table, positives, pyramid, image, level):
@@ -105,11 +120,15 @@ def images(draw, longest=70, max_boxes=12):
     cx, cy = draw(st.integers(0, 4 * width)), draw(st.integers(0, 4 * height))
     near, anywhere = st.integers(-30, 30), st.integers(-250, 250)
     side = st.one_of(st.integers(4, 60), st.integers(4, 300))
-    rows = draw(st.lists(st.tuples(
-        st.one_of(near, near, anywhere), st.one_of(near, near, anywhere), side, side),
-        max_size=max_boxes))
-    boxes = [((cx + x) / 4, (cy + y) / 4, (cx + x + w) / 4, (cy + y + h) / 4)
-             for x, y, w, h in rows]
+    rows = draw(
+        st.lists(
+            st.tuples(st.one_of(near, near, anywhere), st.one_of(near, near, anywhere), side, side),
+            max_size=max_boxes,
+        )
+    )
+    boxes = [
+        ((cx + x) / 4, (cy + y) / 4, (cx + x + w) / 4, (cy + y + h) / 4) for x, y, w, h in rows
+    ]
     if draw(st.booleans()):
         boxes.append((3, 3, np.nan, 9))
     return width, height, boxes, None
@@ -119,27 +138,45 @@ def images(draw, longest=70, max_boxes=12):
 def problems(draw, max_images=3, longest=70):
     """A table of proposals, and windows of positive chips anywhere."""
     table = AnnotationTable.from_images(
-        draw(st.lists(images(longest), min_size=1, max_size=max_images)))
+        draw(st.lists(images(longest), min_size=1, max_size=max_images))
+    )
     number = st.integers(-20, 4 * longest)
-    rows = draw(st.lists(st.tuples(
-        st.integers(0, len(table) - 1), st.integers(0, 2), number, number,
-        st.integers(20, 160)), max_size=4))
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, len(table) - 1),
+                st.integers(0, 2),
+                number,
+                number,
+                st.integers(20, 160),
+            ),
+            max_size=4,
+        )
+    )
     plan = ChipPlan(
-        np.array([row[0] for row in rows], np.int32), np.array([row[1] for row in rows], np.int8),
-        np.array([(x, y, x + side, y + side) for _, _, x, y, side in rows],
-                 np.float32).reshape(-1, 4) / 4,
-        np.full(len(rows), POSITIVE, np.int8))
+        np.array([row[0] for row in rows], np.int32),
+        np.array([row[1] for row in rows], np.int8),
+        np.array([(x, y, x + side, y + side) for _, _, x, y, side in rows], np.float32).reshape(
+            -1, 4
+        )
+        / 4,
+        np.full(len(rows), POSITIVE, np.int8),
+    )
     return table, plan
 
 
 def part_of(table, plan, ids):
     """Some images of a problem, as images 0, 1, ..."""
-    part = AnnotationTable.from_images([
-        (table.width[i], table.height[i], table.boxes_of(i), None) for i in ids])
+    part = AnnotationTable.from_images(
+        [(table.width[i], table.height[i], table.boxes_of(i), None) for i in ids]
+    )
     chosen = [plan.take(plan.image == i) for i in ids]
-    return part, ChipPlan.joined([
-        ChipPlan(np.full(len(p), k, np.int32), p.level, p.box, p.kind)
-        for k, p in enumerate(chosen)])
+    return part, ChipPlan.joined(
+        [
+            ChipPlan(np.full(len(p), k, np.int32), p.level, p.box, p.kind)
+            for k, p in enumerate(chosen)
+        ]
+    )
 
 
 def one_image(boxes, width=300, height=100):
@@ -148,8 +185,11 @@ def one_image(boxes, width=300, height=100):
 
 def chip(box, level=0, image=0):
     return ChipPlan(
-        np.array([image], np.int32), np.array([level], np.int8), np.array([box], np.float32),
-        np.array([POSITIVE], np.int8))
+        np.array([image], np.int32),
+        np.array([level], np.int8),
+        np.array([box], np.float32),
+        np.array([POSITIVE], np.int8),
+    )
 
 
 def boxes_at(*corners, side=10):
@@ -157,14 +197,19 @@ def boxes_at(*corners, side=10):
 
 
 def same(a, b):
-    return all(np.array_equal(getattr(a, name), getattr(b, name))
-               for name in ('image', 'level', 'box', 'kind'))
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ('image', 'level', 'box', 'kind')
+    )
 
 
 class TestPlan:
     @settings(max_examples=150)
-    @given(problems(), st.lists(st.integers(0, 3), min_size=1, max_size=4),
-           st.sampled_from([8, 16, 24, 32, 50, 100]))
+    @given(
+        problems(),
+        st.lists(st.integers(0, 3), min_size=1, max_size=4),
+        st.sampled_from([8, 16, 24, 32, 50, 100]),
+    )
     def test_it_is_the_slow_one(self, problem, more_than, stride):
         table, positives = problem
         found = plan_negative_chips(table, positives, SMALL, more_than, stride=stride)
@@ -172,7 +217,8 @@ class TestPlan:
         assert found.chips.image.tolist() == [row[0] for row in expected]
         assert found.chips.level.tolist() == [row[1] for row in expected]
         np.testing.assert_allclose(
-            found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-4)
+            found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-4
+        )
         assert found.held.tolist() == [row[3] for row in expected]
 
     @settings(max_examples=15)
@@ -183,22 +229,25 @@ class TestPlan:
         expected = slow_plan(table, positives, PAPER, [more_than], 32)
         assert found.chips.level.tolist() == [row[1] for row in expected]
         np.testing.assert_allclose(
-            found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-3)
+            found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-3
+        )
         assert found.held.tolist() == [row[3] for row in expected]
 
     @settings(max_examples=80)
     @given(problems())
-    def test_uncovered_are_the_proposals_that_no_positive_chip_of_the_level_encloses(
-        self, problem
-    ):
+    def test_uncovered_are_the_proposals_that_no_positive_chip_of_the_level_encloses(self, problem):
         table, positives = problem
         uncovered = plan_negative_chips(table, positives, SMALL).uncovered
-        found = set(zip(
-            uncovered.image.tolist(), uncovered.level.tolist(), uncovered.index.tolist()))
+        found = set(
+            zip(uncovered.image.tolist(), uncovered.level.tolist(), uncovered.index.tolist())
+        )
         assert len(found) == len(uncovered.image)
         assert found == {
-            (image, level, row) for image in range(len(table)) for level in range(3)
-            for row in uncovered_boxes(table, positives, SMALL, image, level)}
+            (image, level, row)
+            for image in range(len(table))
+            for level in range(3)
+            for row in uncovered_boxes(table, positives, SMALL, image, level)
+        }
 
     @settings(max_examples=80)
     @given(problems(max_images=4, longest=600), st.sampled_from([16, 32, 59]))
@@ -210,10 +259,12 @@ class TestPlan:
         assert (chips.box[:, 2:] <= size).all()
         side = 512 / PAPER.scales(size[:, 0], size[:, 1])[np.arange(len(chips)), chips.level]
         np.testing.assert_allclose(
-            chips.box[:, 2:] - chips.box[:, :2], np.minimum(side[:, None], size), atol=1e-3)
+            chips.box[:, 2:] - chips.box[:, :2], np.minimum(side[:, None], size), atol=1e-3
+        )
         assert (chips.kind == NEGATIVE).all()
         assert [a.dtype for a in vars(chips).values()] == [
-            a.dtype for a in vars(ChipPlan.empty()).values()]
+            a.dtype for a in vars(ChipPlan.empty()).values()
+        ]
 
     @settings(max_examples=80)
     @given(problems(max_images=4), st.integers(0, 3))
@@ -223,14 +274,22 @@ class TestPlan:
         table, positives = problem
         found = plan_negative_chips(table, positives, SMALL, more_than)
         chips = found.chips
-        seen = {(i, lv): uncovered_boxes(table, positives, SMALL, i, lv)
-                for i in range(len(table)) for lv in range(3)}
+        seen = {
+            (i, lv): uncovered_boxes(table, positives, SMALL, i, lv)
+            for i in range(len(table))
+            for lv in range(3)
+        }
         for k in range(len(chips)):
             x, y, right, bottom = chips.box[k].tolist()
             key = int(chips.image[k]), int(chips.level[k])
-            new = [r for r in seen[key]
-                   if x <= table.boxes[r, 0] and y <= table.boxes[r, 1]
-                   and table.boxes[r, 2] <= right and table.boxes[r, 3] <= bottom]
+            new = [
+                r
+                for r in seen[key]
+                if x <= table.boxes[r, 0]
+                and y <= table.boxes[r, 1]
+                and table.boxes[r, 2] <= right
+                and table.boxes[r, 3] <= bottom
+            ]
             assert len(new) == found.held[k] > more_than
             seen[key] = [r for r in seen[key] if r not in new]
 
@@ -238,8 +297,9 @@ class TestPlan:
     @given(problems(max_images=4), st.sampled_from([None, 1, 2, 3]))
     def test_chips_are_ordered_by_image_level_and_what_they_hold(self, problem, most):
         found = plan_negative_chips(*problem, SMALL, 0, max_per_image=most)
-        key = list(zip(
-            found.chips.image.tolist(), found.chips.level.tolist(), (-found.held).tolist()))
+        key = list(
+            zip(found.chips.image.tolist(), found.chips.level.tolist(), (-found.held).tolist())
+        )
         assert key == sorted(key)
 
     @settings(max_examples=50)
@@ -249,7 +309,7 @@ class TestPlan:
         whole = plan_negative_chips(table, positives, SMALL, 1, most)
         ids = list(range(len(table)))
         random.shuffle(ids)
-        ids = ids[:random.randint(1, len(ids))]
+        ids = ids[: random.randint(1, len(ids))]
         part = plan_negative_chips(*part_of(table, positives, ids), SMALL, 1, most)
         for k, i in enumerate(ids):
             mine, theirs = part.chips.image == k, whole.chips.image == i
@@ -260,11 +320,15 @@ class TestPlan:
     def test_it_does_not_matter_how_many_images_are_looked_at_together(self, monkeypatch):
         rng = np.random.default_rng(0)
         start = rng.uniform(0, 50, (9, 40, 2))
-        table = AnnotationTable.from_images([
-            (64, 60, np.concatenate([s, s + rng.uniform(2, 12, s.shape)], axis=1), None)
-            for s in start])
+        table = AnnotationTable.from_images(
+            [
+                (64, 60, np.concatenate([s, s + rng.uniform(2, 12, s.shape)], axis=1), None)
+                for s in start
+            ]
+        )
         positives = plan_positive_chips(
-            AnnotationTable.from_images([(64, 60, boxes_at((20, 20)), None)] * 9), SMALL)
+            AnnotationTable.from_images([(64, 60, boxes_at((20, 20)), None)] * 9), SMALL
+        )
         whole = plan_negative_chips(table, positives, SMALL, 2)
         assert whole.statistics.enclosed > 0
         monkeypatch.setattr(targets_module, '_BOXES', 50)
@@ -281,16 +345,22 @@ class TestByHand:
         # those at 64 and 96 (150 - 100 = 50 to 110), of which the first counts; three at the far
         # right by that at 200 only; two at the left are too few.
         boxes = boxes_at(
-            (0, 0), (5, 0), (290, 90), (290, 80), (291, 70, ), (110, 0), (120, 0), (130, 0),
-            (140, 0))
+            (0, 0), (5, 0), (290, 90), (290, 80), (291, 70), (110, 0), (120, 0), (130, 0), (140, 0)
+        )
         boxes[4][2] = 300
         found = plan_negative_chips(one_image(boxes), ChipPlan.empty(), PLAIN, 2)
         assert found.chips.box.tolist() == [[64, 0, 164, 100], [200, 0, 300, 100]]
         assert found.held.tolist() == [4, 3]
         assert found.held.dtype == np.int32
         assert found.statistics == NegativeStatistics(
-            images=1, proposals=9, valid=9, enclosed=0, chips_per_level=(2,), capped=0,
-            images_with_chips=1)
+            images=1,
+            proposals=9,
+            valid=9,
+            enclosed=0,
+            chips_per_level=(2,),
+            capped=0,
+            images_with_chips=1,
+        )
 
     def test_more_than_m_means_more(self):
         table = one_image(boxes_at((0, 0), (1, 1), (2, 2)))
@@ -319,7 +389,12 @@ class TestByHand:
         table = AnnotationTable.from_images([image, image])
         found = plan_negative_chips(table, chip([0, 0, 32, 32], level=1), SMALL, 0)
         assert list(zip(found.chips.image.tolist(), found.chips.level.tolist())) == [
-            (0, 0), (0, 2), (1, 0), (1, 1), (1, 2)]
+            (0, 0),
+            (0, 2),
+            (1, 0),
+            (1, 1),
+            (1, 2),
+        ]
         assert found.held.tolist() == [2] * 5
         assert found.statistics.enclosed == 2
 
@@ -350,7 +425,8 @@ class TestByHand:
         found = plan_negative_chips(one_image(boxes, 64, 64), ChipPlan.empty(), SMALL, [1, 9])
         assert found.chips.box.tolist() == [[0, 8, 16, 24]]
         found = plan_negative_chips(
-            one_image(boxes, 64, 64), ChipPlan.empty(), SMALL, [1, 9], stride=4)
+            one_image(boxes, 64, 64), ChipPlan.empty(), SMALL, [1, 9], stride=4
+        )
         assert found.chips.box.tolist() == [[0, 6, 16, 22]]
 
     def test_an_image_smaller_than_a_chip_has_one_chip_as_large_as_it(self):
@@ -373,8 +449,7 @@ class TestByHand:
         assert found.statistics.proposals == found.statistics.valid == 1
 
     def test_a_proposal_is_what_lies_in_the_image(self):
-        found = plan_negative_chips(
-            one_image([[250, -20, 400, 50]]), ChipPlan.empty(), PLAIN, 0)
+        found = plan_negative_chips(one_image([[250, -20, 400, 50]]), ChipPlan.empty(), PLAIN, 0)
         assert found.uncovered.box.tolist() == [[250, 0, 300, 50]]
         assert found.held.tolist() == [1]
 
@@ -429,15 +504,20 @@ class TestStatistics:
         got = found.statistics
         assert got.images == len(table)
         assert got.proposals == (~table.ignore).sum()
-        assert got.valid == len(plan_negative_chips(
-            table, ChipPlan.empty(), SMALL).uncovered.image)
+        assert got.valid == len(plan_negative_chips(table, ChipPlan.empty(), SMALL).uncovered.image)
         assert got.enclosed == got.valid - len(found.uncovered.image)
         assert got.chips_per_level == tuple(
-            int((found.chips.level == level).sum()) for level in range(3))
+            int((found.chips.level == level).sum()) for level in range(3)
+        )
         assert got.chips == len(found.chips)
         assert got.images_with_chips == len(set(found.chips.image.tolist()))
-        assert all(type(number) is int for number in [
-            *got.chips_per_level, *(v for k, v in vars(got).items() if k != 'chips_per_level')])
+        assert all(
+            type(number) is int
+            for number in [
+                *got.chips_per_level,
+                *(v for k, v in vars(got).items() if k != 'chips_per_level'),
+            ]
+        )
 
     @settings(max_examples=60)
     @given(problems(max_images=5), st.data())
@@ -445,47 +525,63 @@ class TestStatistics:
         table, positives = problem
         cut = data.draw(st.integers(0, len(table)))
         ids = list(range(len(table)))
-        a, b = (plan_negative_chips(*part_of(table, positives, part), SMALL, 0, 1).statistics
-                for part in (ids[:cut], ids[cut:]))
+        a, b = (
+            plan_negative_chips(*part_of(table, positives, part), SMALL, 0, 1).statistics
+            for part in (ids[:cut], ids[cut:])
+        )
         assert a + b == plan_negative_chips(table, positives, SMALL, 0, 1).statistics
 
     def test_in_words(self):
-        text = str(NegativeStatistics(
-            images=5, proposals=900, valid=1000, enclosed=250, chips_per_level=(3, 0, 4), capped=2,
-            images_with_chips=4))
+        text = str(
+            NegativeStatistics(
+                images=5,
+                proposals=900,
+                valid=1000,
+                enclosed=250,
+                chips_per_level=(3, 0, 4),
+                capped=2,
+                images_with_chips=4,
+            )
+        )
         assert '7 negative chips for 4 of 5 images' in text
         assert '[3, 0, 4]' in text
         assert '900 proposals' in text
         assert '25.0%' in text
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(min_proposals=-1), 'min_proposals.*-1'),
-    (dict(min_proposals=[3, -1]), r'min_proposals.*\[3, -1\]'),
-    (dict(min_proposals=[]), 'min_proposals'),
-    (dict(min_proposals=2.5), 'min_proposals.*2.5'),
-    (dict(min_proposals='25'), 'min_proposals'),
-    (dict(min_proposals=None), 'min_proposals'),
-    (dict(max_per_image=0), 'max_per_image.*0'),
-    (dict(max_per_image=2.5), 'max_per_image.*2.5'),
-    (dict(max_per_image='2'), 'max_per_image'),
-    (dict(stride=0), 'stride.*0'),
-    (dict(stride=-32), 'stride.*-32'),
-    (dict(stride=2.5), 'stride.*2.5'),
-    (dict(stride=float('nan')), 'stride.*nan'),
-    (dict(stride=float('inf')), 'stride.*inf'),
-    (dict(stride='32'), 'stride'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(min_proposals=-1), 'min_proposals.*-1'),
+        (dict(min_proposals=[3, -1]), r'min_proposals.*\[3, -1\]'),
+        (dict(min_proposals=[]), 'min_proposals'),
+        (dict(min_proposals=2.5), 'min_proposals.*2.5'),
+        (dict(min_proposals='25'), 'min_proposals'),
+        (dict(min_proposals=None), 'min_proposals'),
+        (dict(max_per_image=0), 'max_per_image.*0'),
+        (dict(max_per_image=2.5), 'max_per_image.*2.5'),
+        (dict(max_per_image='2'), 'max_per_image'),
+        (dict(stride=0), 'stride.*0'),
+        (dict(stride=-32), 'stride.*-32'),
+        (dict(stride=2.5), 'stride.*2.5'),
+        (dict(stride=float('nan')), 'stride.*nan'),
+        (dict(stride=float('inf')), 'stride.*inf'),
+        (dict(stride='32'), 'stride'),
+    ],
+)
 def test_arguments_out_of_their_range_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         plan_negative_chips(one_image([]), ChipPlan.empty(), PLAIN, **arguments)
 
 
-@pytest.mark.parametrize(('positives', 'message'), [
-    (chip([0, 0, 16, 16], level=3), r'level 3.*3 levels'),
-    (chip([0, 0, 16, 16], image=2), r'image 2.*2 images'),
-    (chip([0, 0, 16, 16], image=-1), 'image -1'),
-])
+@pytest.mark.parametrize(
+    ('positives', 'message'),
+    [
+        (chip([0, 0, 16, 16], level=3), r'level 3.*3 levels'),
+        (chip([0, 0, 16, 16], image=2), r'image 2.*2 images'),
+        (chip([0, 0, 16, 16], image=-1), 'image -1'),
+    ],
+)
 def test_positive_chips_of_another_pyramid_or_other_images_are_refused(positives, message):
     table = AnnotationTable.from_images([(64, 64, boxes_at((0, 0)), None)] * 2)
     with pytest.raises(ValueError, match=message):
@@ -500,9 +596,11 @@ def pool(*counts):
     image = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     left = np.arange(len(image), dtype=np.float32)
     return ChipPlan(
-        image, (np.arange(len(image)) % 3).astype(np.int8),
+        image,
+        (np.arange(len(image)) % 3).astype(np.int8),
         np.stack([left, left * 0, left + 16, left * 0 + 16], axis=1),
-        np.full(len(image), NEGATIVE, np.int8))
+        np.full(len(image), NEGATIVE, np.int8),
+    )
 
 
 def drawn(plan):
@@ -511,8 +609,12 @@ def drawn(plan):
 
 class TestDraw:
     @settings(max_examples=60)
-    @given(st.lists(st.integers(0, 6), max_size=8), st.integers(0, 4), st.integers(0, 9),
-           st.integers(0, 9))
+    @given(
+        st.lists(st.integers(0, 6), max_size=8),
+        st.integers(0, 4),
+        st.integers(0, 9),
+        st.integers(0, 9),
+    )
     def test_it_takes_up_to_n_of_every_image_each_at_most_once_in_the_pool_s_order(
         self, counts, per_image, seed, epoch
     ):
@@ -521,7 +623,8 @@ class TestDraw:
         assert same(chips, whole.take(np.array(drawn(chips), int)))
         assert drawn(chips) == sorted(set(drawn(chips)))
         assert np.bincount(chips.image, minlength=len(counts)).tolist() == [
-            min(count, per_image) for count in counts]
+            min(count, per_image) for count in counts
+        ]
 
     @settings(max_examples=60)
     @given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(1, 3), st.randoms())
@@ -531,7 +634,8 @@ class TestDraw:
         part = whole.take(np.isin(whole.image, kept))
         chips = draw_negative_chips(whole, per_image, seed=1, epoch=2)
         assert drawn(draw_negative_chips(part, per_image, seed=1, epoch=2)) == drawn(
-            chips.take(np.isin(chips.image, kept)))
+            chips.take(np.isin(chips.image, kept))
+        )
 
     def test_it_is_the_same_again_and_differs_between_seeds_epochs_and_images(self):
         whole = pool(*[20] * 10)
@@ -541,9 +645,12 @@ class TestDraw:
             other = draw_negative_chips(whole, 5, seed, epoch)
             for image in range(10):
                 assert drawn(one.take(one.image == image)) != drawn(
-                    other.take(other.image == image))
-        choices = {tuple(x - 20 * image for x in drawn(one.take(one.image == image)))
-                   for image in range(10)}
+                    other.take(other.image == image)
+                )
+        choices = {
+            tuple(x - 20 * image for x in drawn(one.take(one.image == image)))
+            for image in range(10)
+        }
         assert len(choices) == 10
 
     def test_all_pairs_of_an_image_s_chips_are_drawn_equally_often(self):

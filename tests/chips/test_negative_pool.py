@@ -22,25 +22,36 @@ from mmsniper.chips import (
 )
 from mmsniper.chips.negative_pool import shown_images
 
-CONFIG = dict(chip_size=64, levels=[
-    dict(resize=dict(factor=2.0), valid_range=(0, 20)),
-    dict(resize=dict(long_side=64), valid_range=(10, None)),
-])
+CONFIG = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=2.0), valid_range=(0, 20)),
+        dict(resize=dict(long_side=64), valid_range=(10, None)),
+    ],
+)
 PYRAMID = ScalePyramid.from_config(CONFIG)
 
 
 def planned(paths, pyramid=PYRAMID, origin='a run', seed=0):
     """A pool of real chips for images of 90x70 px; each has other proposals."""
     start = np.random.default_rng(seed).uniform(0, 60, (len(paths), 30, 2))
-    table = AnnotationTable.from_images([
-        (90, 70, np.concatenate([s, s + 8], axis=1), None) for s in start])
+    table = AnnotationTable.from_images(
+        [(90, 70, np.concatenate([s, s + 8], axis=1), None) for s in start]
+    )
     found = plan_negative_chips(table, ChipPlan.empty(), pyramid, 2)
     return NegativeChipPool(
-        pyramid=pyramid, img_path=np.array(paths, np.str_), width=table.width,
-        height=table.height, chips=found.chips, held=found.held, statistics=found.statistics,
+        pyramid=pyramid,
+        img_path=np.array(paths, np.str_),
+        width=table.width,
+        height=table.height,
+        chips=found.chips,
+        held=found.held,
+        statistics=found.statistics,
         uncovered_image=found.uncovered.image.astype(np.int32),
         uncovered_level=found.uncovered.level.astype(np.int8),
-        uncovered_box=found.uncovered.box.astype(np.float32), origin=origin)
+        uncovered_box=found.uncovered.box.astype(np.float32),
+        origin=origin,
+    )
 
 
 def by_hand(paths=('data/a.jpg', 'data/b.jpg', 'data/c.jpg')):
@@ -49,14 +60,21 @@ def by_hand(paths=('data/a.jpg', 'data/b.jpg', 'data/c.jpg')):
     left = np.arange(len(image), dtype=np.float32)
     box = np.stack([left, left * 0, left + 32, left * 0 + 32], axis=1)
     chips = ChipPlan(
-        image, np.zeros(len(image), np.int8), box, np.full(len(image), NEGATIVE, np.int8))
+        image, np.zeros(len(image), np.int8), box, np.full(len(image), NEGATIVE, np.int8)
+    )
     return NegativeChipPool(
-        pyramid=PYRAMID, img_path=np.array(paths), width=np.full(len(paths), 90, np.int32),
-        height=np.full(len(paths), 70, np.int32), chips=chips,
+        pyramid=PYRAMID,
+        img_path=np.array(paths),
+        width=np.full(len(paths), 90, np.int32),
+        height=np.full(len(paths), 70, np.int32),
+        chips=chips,
         held=np.full(len(image), 5, np.int32),
         statistics=NegativeStatistics(len(paths), 30, 30, 5, (len(image), 0), 0, 2),
-        uncovered_image=np.array([1], np.int32), uncovered_level=np.zeros(1, np.int8),
-        uncovered_box=np.array([[1, 2, 30, 40]], np.float32), origin='by hand')
+        uncovered_image=np.array([1], np.int32),
+        uncovered_level=np.zeros(1, np.int8),
+        uncovered_box=np.array([[1, 2, 30, 40]], np.float32),
+        origin='by hand',
+    )
 
 
 def assert_equal(a, b):
@@ -78,22 +96,34 @@ def arrays_of(path):
 
 
 class TestFile:
-    @pytest.mark.parametrize('pool', [
-        planned(['a/1.jpg', 'b/1.jpg', 'ünï/ 中.png']), by_hand(), planned([]),
-        planned(['no chips.jpg'], origin='', seed=1),
-    ])
+    @pytest.mark.parametrize(
+        'pool',
+        [
+            planned(['a/1.jpg', 'b/1.jpg', 'ünï/ 中.png']),
+            by_hand(),
+            planned([]),
+            planned(['no chips.jpg'], origin='', seed=1),
+        ],
+    )
     def test_what_is_read_is_what_was_written(self, pool, tmp_path):
         pool.save(tmp_path / 'pool.npz')
         assert_equal(pool, NegativeChipPool.from_file(tmp_path / 'pool.npz'))
 
-    @pytest.mark.parametrize('level', [
-        dict(resize=dict(factor=5 / 3), valid_range=(0.1, 80.3)),
-        dict(resize=dict(factor=np.float32(1.667)), valid_range=(0, None)),
-        dict(resize=dict(short_side=np.int64(800), long_side=1333), valid_range=(np.float32(3), 9)),
-    ])
+    @pytest.mark.parametrize(
+        'level',
+        [
+            dict(resize=dict(factor=5 / 3), valid_range=(0.1, 80.3)),
+            dict(resize=dict(factor=np.float32(1.667)), valid_range=(0, None)),
+            dict(
+                resize=dict(short_side=np.int64(800), long_side=1333),
+                valid_range=(np.float32(3), 9),
+            ),
+        ],
+    )
     def test_a_pyramid_is_the_same_again_whatever_its_numbers_are_made_of(self, level, tmp_path):
-        pyramid = ScalePyramid.from_config(dict(chip_size=np.int64(512), levels=[level],
-                                                adopt_orphans=True))
+        pyramid = ScalePyramid.from_config(
+            dict(chip_size=np.int64(512), levels=[level], adopt_orphans=True)
+        )
         planned(['a.jpg'], pyramid).save(tmp_path / 'pool.npz')
         pool = NegativeChipPool.from_file(tmp_path / 'pool.npz')
         pool.check_pyramid(pyramid)
@@ -105,8 +135,7 @@ class TestFile:
         planned(['a.jpg', 'b.jpg']).save(tmp_path / 'two.npz')
         assert (tmp_path / 'one.npz').read_bytes() == (tmp_path / 'two.npz').read_bytes()
 
-    @pytest.mark.parametrize('paths', [
-        np.array(['a.jpg', 'b.jpg'], object), ['a.jpg', 'b.jpg']])
+    @pytest.mark.parametrize('paths', [np.array(['a.jpg', 'b.jpg'], object), ['a.jpg', 'b.jpg']])
     def test_it_holds_no_pickles(self, paths, tmp_path):
         replace(planned(['a.jpg', 'b.jpg']), img_path=paths).save(tmp_path / 'pool.npz')
         arrays = arrays_of(tmp_path / 'pool.npz')  # does not load any
@@ -115,8 +144,12 @@ class TestFile:
 
     def test_numbers_of_other_types_are_written_as_what_a_reader_expects(self, tmp_path):
         pool = by_hand()
-        wide = replace(pool, width=pool.width.astype(np.int64), held=pool.held.tolist(),
-                       uncovered_box=pool.uncovered_box.astype(np.float64))
+        wide = replace(
+            pool,
+            width=pool.width.astype(np.int64),
+            held=pool.held.tolist(),
+            uncovered_box=pool.uncovered_box.astype(np.float64),
+        )
         wide.save(tmp_path / 'pool.npz')
         assert_equal(pool, NegativeChipPool.from_file(tmp_path / 'pool.npz'))
 
@@ -193,12 +226,16 @@ class TestDamage:
         with refused(path, ''):
             NegativeChipPool.from_file(path)
 
-    @pytest.mark.parametrize('write', [
-        lambda path: path.write_text('chips: none\n'),
-        lambda path: path.write_bytes(b''),
-        lambda path: path.write_bytes(pickle.dumps({'chips': [1, 2, 3]})),
-        lambda path: path.write_bytes(b'\x93NUMPY'),
-    ], ids=['text', 'empty', 'pickle', 'start of .npy'])
+    @pytest.mark.parametrize(
+        'write',
+        [
+            lambda path: path.write_text('chips: none\n'),
+            lambda path: path.write_bytes(b''),
+            lambda path: path.write_bytes(pickle.dumps({'chips': [1, 2, 3]})),
+            lambda path: path.write_bytes(b'\x93NUMPY'),
+        ],
+        ids=['text', 'empty', 'pickle', 'start of .npy'],
+    )
     def test_a_file_of_another_kind_is_refused(self, write, tmp_path):
         path = tmp_path / 'pool.npz'
         write(path)
@@ -236,8 +273,10 @@ class TestContent:
         path = self.write(tmp_path / 'pool.npz')
         assert_equal(by_hand(), NegativeChipPool.from_file(path))
 
-    @pytest.mark.parametrize(('value', 'said'), [
-        (2, '2'), ('one', 'one'), (np.array([1, 1]), r'\[1, 1\]'), (np.nan, 'nan')])
+    @pytest.mark.parametrize(
+        ('value', 'said'),
+        [(2, '2'), ('one', 'one'), (np.array([1, 1]), r'\[1, 1\]'), (np.nan, 'nan')],
+    )
     def test_a_pool_of_another_format(self, value, said, tmp_path):
         path = self.write(tmp_path / 'pool.npz', format=value, held=None)
         with refused(path, f'of format 1.*of format {said}'):
@@ -248,57 +287,95 @@ class TestContent:
         with refused(tmp_path / 'pool.npz', 'not a pool.*no pyramid, origin, statistics'):
             NegativeChipPool.from_file(tmp_path / 'pool.npz')
 
-    @pytest.mark.parametrize('name', [
-        'format', 'pyramid', 'origin', 'statistics', 'img_path', 'width', 'height', 'image',
-        'level', 'box', 'held', 'uncovered_image', 'uncovered_level', 'uncovered_box'])
+    @pytest.mark.parametrize(
+        'name',
+        [
+            'format',
+            'pyramid',
+            'origin',
+            'statistics',
+            'img_path',
+            'width',
+            'height',
+            'image',
+            'level',
+            'box',
+            'held',
+            'uncovered_image',
+            'uncovered_level',
+            'uncovered_box',
+        ],
+    )
     def test_each_array_must_be_there_with_its_shape_and_type(self, name, tmp_path):
         with refused(self.write(tmp_path / 'none.npz', **{name: None}), f'no {name}'):
             NegativeChipPool.from_file(tmp_path / 'none.npz')
         good = arrays_of(self.write(tmp_path / 'pool.npz'))[name]
-        for value in [good[None], np.concatenate([good, good]) if good.ndim else good[None, None],
-                      good[:0] if good.ndim else np.array([]), good.astype(complex)
-                      if good.dtype.kind != 'U' else np.full(good.shape, 3)]:
+        for value in [
+            good[None],
+            np.concatenate([good, good]) if good.ndim else good[None, None],
+            good[:0] if good.ndim else np.array([]),
+            good.astype(complex) if good.dtype.kind != 'U' else np.full(good.shape, 3),
+        ]:
             path = self.write(tmp_path / 'other.npz', **{name: value})
             with refused(path, ''):
                 NegativeChipPool.from_file(path)
 
-    @pytest.mark.parametrize(('changes', 'message'), [
-        (dict(width=np.full(2, 90, np.int32)), r'width.*\(2,\).*\(3,\)'),
-        (dict(held=np.full(2, 9, np.int32)), r'held.*\(2,\).*\(3,\)'),
-        (dict(box=np.zeros((3, 5), np.float32)), r'box.*\(3, 5\).*\(3, 4\)'),
-        (dict(box=np.zeros(3, np.float32)), r'box.*\(3,\).*\(3, 4\)'),
-        (dict(image=np.int32(0)), r'image.*\(\)'),
-        (dict(box=np.zeros((3, 4), np.float64)), 'box.*float64.*float32'),
-        (dict(image=np.array([0, 2, 3], np.int32)), 'chip of image 3, of 3 images'),
-        (dict(image=np.array([-1, 2, 2], np.int32)), 'chip of image -1'),
-        (dict(image=np.array([2, 0, 2], np.int32)), 'order of its images'),
-        (dict(image=np.array([0, 2, 2], float)), 'image.*float64'),
-        (dict(level=np.array([0, 2, 0], np.int8)), 'chip of level 2, of 2 levels'),
-        (dict(level=np.array([0, -1, 0], np.int8)), 'chip of level -1'),
-        (dict(width=np.array([90, 90, 33], np.int32)),
-         r'chip at \[2.0, 0.0, 34.0, 32.0\], outside data/c.jpg of 33x70 px'),
-        (dict(width=np.array([90, 0, 90], np.int32)), 'without a size'),
-        (dict(height=np.array([70, -1, 70], np.int32)), 'without a size'),
-        (dict(img_path=np.array(['a', 'b', 'a'])), 'image twice'),
-        (dict(uncovered_image=np.array([3], np.int32)), 'proposal of image 3'),
-        (dict(uncovered_level=np.array([2], np.int8)), 'proposal of level 2'),
-        (dict(uncovered_box=np.array([[1, 2, 91, 40]], np.float32)), 'proposal at .*data/b.jpg'),
-        (dict(pyramid='{'), 'not a pool'),
-        (dict(pyramid='[]'), 'pyramid must be a dict'),
-        (dict(pyramid=json.dumps(dict(chip_size=-1, levels=[]))), 'chip_size'),
-        (dict(statistics='[]'), 'not a pool'),
-        (dict(statistics='{}'), 'chips_per_level'),
-        (dict(statistics='nothing'), 'not a pool'),
-        (dict(statistics=json.dumps({'chips_per_level': [1], 'foo': 1})), 'foo'),
-    ])
+    @pytest.mark.parametrize(
+        ('changes', 'message'),
+        [
+            (dict(width=np.full(2, 90, np.int32)), r'width.*\(2,\).*\(3,\)'),
+            (dict(held=np.full(2, 9, np.int32)), r'held.*\(2,\).*\(3,\)'),
+            (dict(box=np.zeros((3, 5), np.float32)), r'box.*\(3, 5\).*\(3, 4\)'),
+            (dict(box=np.zeros(3, np.float32)), r'box.*\(3,\).*\(3, 4\)'),
+            (dict(image=np.int32(0)), r'image.*\(\)'),
+            (dict(box=np.zeros((3, 4), np.float64)), 'box.*float64.*float32'),
+            (dict(image=np.array([0, 2, 3], np.int32)), 'chip of image 3, of 3 images'),
+            (dict(image=np.array([-1, 2, 2], np.int32)), 'chip of image -1'),
+            (dict(image=np.array([2, 0, 2], np.int32)), 'order of its images'),
+            (dict(image=np.array([0, 2, 2], float)), 'image.*float64'),
+            (dict(level=np.array([0, 2, 0], np.int8)), 'chip of level 2, of 2 levels'),
+            (dict(level=np.array([0, -1, 0], np.int8)), 'chip of level -1'),
+            (
+                dict(width=np.array([90, 90, 33], np.int32)),
+                r'chip at \[2.0, 0.0, 34.0, 32.0\], outside data/c.jpg of 33x70 px',
+            ),
+            (dict(width=np.array([90, 0, 90], np.int32)), 'without a size'),
+            (dict(height=np.array([70, -1, 70], np.int32)), 'without a size'),
+            (dict(img_path=np.array(['a', 'b', 'a'])), 'image twice'),
+            (dict(uncovered_image=np.array([3], np.int32)), 'proposal of image 3'),
+            (dict(uncovered_level=np.array([2], np.int8)), 'proposal of level 2'),
+            (
+                dict(uncovered_box=np.array([[1, 2, 91, 40]], np.float32)),
+                'proposal at .*data/b.jpg',
+            ),
+            (dict(pyramid='{'), 'not a pool'),
+            (dict(pyramid='[]'), 'pyramid must be a dict'),
+            (dict(pyramid=json.dumps(dict(chip_size=-1, levels=[]))), 'chip_size'),
+            (dict(statistics='[]'), 'not a pool'),
+            (dict(statistics='{}'), 'chips_per_level'),
+            (dict(statistics='nothing'), 'not a pool'),
+            (dict(statistics=json.dumps({'chips_per_level': [1], 'foo': 1})), 'foo'),
+        ],
+    )
     def test_what_does_not_fit_together_is_refused(self, changes, message, tmp_path):
         path = self.write(tmp_path / 'pool.npz', **changes)
         with refused(path, message):
             NegativeChipPool.from_file(path)
 
-    @pytest.mark.parametrize('box', [
-        [-1, 0, 31, 32], [0, -1, 32, 31], [60, 0, 92, 32], [0, 40, 32, 72], [32, 0, 0, 32],
-        [0, 32, 32, 32], [np.nan, 0, 32, 32], [0, 0, 32, np.nan], [0, 0, np.inf, 32]])
+    @pytest.mark.parametrize(
+        'box',
+        [
+            [-1, 0, 31, 32],
+            [0, -1, 32, 31],
+            [60, 0, 92, 32],
+            [0, 40, 32, 72],
+            [32, 0, 0, 32],
+            [0, 32, 32, 32],
+            [np.nan, 0, 32, 32],
+            [0, 0, 32, np.nan],
+            [0, 0, np.inf, 32],
+        ],
+    )
     def test_a_chip_that_is_not_in_its_image_is_refused(self, box, tmp_path):
         boxes = by_hand().chips.box.copy()
         boxes[1] = box
@@ -317,25 +394,43 @@ class TestPyramid:
     def test_the_same_one_is_accepted(self):
         by_hand().check_pyramid(self.other())
 
-    @pytest.mark.parametrize('level', [
-        dict(test_resize=dict(factor=3.0)), dict(test_range=(0, 25)),
-        dict(valid_range=[0.0, 20.0])])
+    @pytest.mark.parametrize(
+        'level',
+        [
+            dict(test_resize=dict(factor=3.0)),
+            dict(test_range=(0, 25)),
+            dict(valid_range=[0.0, 20.0]),
+        ],
+    )
     def test_what_is_for_test_time_may_differ(self, level):
         by_hand().check_pyramid(self.other(level))
 
-    @pytest.mark.parametrize(('pyramid', 'message'), [
-        (dict(chip_size=96), 'chip_size is 64, .*96'),
-        (dict(level=dict(resize=dict(factor=2.5))), r'levels is .*2\.0.*2\.5'),
-        (dict(level=dict(valid_range=(0, 22))), r'levels is .*20\.0.*22\.0'),
-        (dict(level=dict(valid_range=(2, 20))), 'levels'),
-        (dict(levels=CONFIG['levels'][:1]), 'levels'),
-        (dict(levels=[CONFIG['levels'][0], {**CONFIG['levels'][1], 'valid_range': (10, 99)}]),
-         'None.*99'),
-        (dict(levels=[CONFIG['levels'][0],
-                      dict(resize=dict(short_side=64, long_side=64), valid_range=(10, None))]),
-         'short_side'),
-        (dict(adopt_orphans=True), 'adopt_orphans is False, .*True'),
-    ])
+    @pytest.mark.parametrize(
+        ('pyramid', 'message'),
+        [
+            (dict(chip_size=96), 'chip_size is 64, .*96'),
+            (dict(level=dict(resize=dict(factor=2.5))), r'levels is .*2\.0.*2\.5'),
+            (dict(level=dict(valid_range=(0, 22))), r'levels is .*20\.0.*22\.0'),
+            (dict(level=dict(valid_range=(2, 20))), 'levels'),
+            (dict(levels=CONFIG['levels'][:1]), 'levels'),
+            (
+                dict(
+                    levels=[CONFIG['levels'][0], {**CONFIG['levels'][1], 'valid_range': (10, 99)}]
+                ),
+                'None.*99',
+            ),
+            (
+                dict(
+                    levels=[
+                        CONFIG['levels'][0],
+                        dict(resize=dict(short_side=64, long_side=64), valid_range=(10, None)),
+                    ]
+                ),
+                'short_side',
+            ),
+            (dict(adopt_orphans=True), 'adopt_orphans is False, .*True'),
+        ],
+    )
     def test_another_one_is_refused_with_what_differs(self, pyramid, message):
         with pytest.raises(ValueError, match=f'pool.npz belongs to another pyramid.*{message}'):
             by_hand().check_pyramid(self.other(**pyramid), 'pool.npz')
@@ -349,8 +444,11 @@ class TestChipsFor:
     def check(self, pool, paths, meant):
         """That each path has the chips of the pool's image with that position, in order."""
         chips = chips_of(pool, paths)
-        expected = [(k, c) for k, i in enumerate(meant)
-                    for c in np.flatnonzero(pool.chips.image == i).tolist()]
+        expected = [
+            (k, c)
+            for k, i in enumerate(meant)
+            for c in np.flatnonzero(pool.chips.image == i).tolist()
+        ]
         assert chips.image.tolist() == [k for k, _ in expected]
         assert chips.image.dtype == np.int32
         rows = [c for _, c in expected]
@@ -379,9 +477,12 @@ class TestChipsFor:
         self.check(by_hand(), [f'{folder}{name}.jpg' for name in 'cab'], [2, 0, 1])
 
     def test_the_same_names_in_another_folder_are_other_images(self):
-        with pytest.raises(ValueError, match=(
-            'pool.npz belongs to other images: .* has val/b.jpg, mined was data/b.jpg.*renamed'
-        )):
+        with pytest.raises(
+            ValueError,
+            match=(
+                'pool.npz belongs to other images: .* has val/b.jpg, mined was data/b.jpg.*renamed'
+            ),
+        ):
             chips_of(by_hand(), ['data/a.jpg', 'val/b.jpg', 'data/c.jpg'])
 
     @pytest.mark.parametrize('root', ['', '/mnt/new/', 'old/'])
@@ -398,16 +499,22 @@ class TestChipsFor:
 
     def test_other_images_are_refused_with_their_number_and_one_of_them(self):
         paths = ['data/a.jpg', 'data/x.jpg', 'data/y.jpg', 'data/x.jpg']
-        with pytest.raises(ValueError, match=(
-            'pool.npz belongs to other images: 2 of the 3 images .* the 3 that were mined, such '
-            'as data/x.jpg. Mine'
-        )):
+        with pytest.raises(
+            ValueError,
+            match=(
+                'pool.npz belongs to other images: 2 of the 3 images .* the 3 that were mined, '
+                'such as data/x.jpg. Mine'
+            ),
+        ):
             chips_of(by_hand(), paths)
 
     def test_images_of_another_size_are_refused_with_both_sizes(self):
-        with pytest.raises(ValueError, match=(
-            'pool.npz belongs to other images: data/b.jpg is 90x71 px here and 90x70 px there'
-        )):
+        with pytest.raises(
+            ValueError,
+            match=(
+                'pool.npz belongs to other images: data/b.jpg is 90x71 px here and 90x70 px there'
+            ),
+        ):
             by_hand().chips_for(['data/a.jpg', 'data/b.jpg'], [90, 90], [70, 71], 'pool.npz')
         with pytest.raises(ValueError, match='80x70 px here'):
             by_hand().chips_for(['data/a.jpg'], [80], [70])
@@ -427,19 +534,23 @@ class TestJoined:
             table = AnnotationTable.from_images(images[first:last])
             found = plan_negative_chips(table, ChipPlan.empty(), PYRAMID, 2)
             return replace(
-                planned([f'{i}.jpg' for i in range(first, last)]), chips=found.chips,
-                held=found.held, statistics=found.statistics,
+                planned([f'{i}.jpg' for i in range(first, last)]),
+                chips=found.chips,
+                held=found.held,
+                statistics=found.statistics,
                 uncovered_image=found.uncovered.image.astype(np.int32),
                 uncovered_level=found.uncovered.level.astype(np.int8),
-                uncovered_box=found.uncovered.box.astype(np.float32))
+                uncovered_box=found.uncovered.box.astype(np.float32),
+            )
 
         parts = [pool(0, 3), pool(3, 3), pool(3, 4), pool(4, 7)]
         assert_equal(NegativeChipPool.joined(parts), pool(0, 7))
         assert_equal(NegativeChipPool.joined([pool(0, 7)]), pool(0, 7))
 
 
-@pytest.mark.parametrize(('images', 'shown'), [(0, 0), (1, 1), (999, 999), (1000, 1000),
-                                               (1001, 1000), (118_287, 1000)])
+@pytest.mark.parametrize(
+    ('images', 'shown'), [(0, 0), (1, 1), (999, 999), (1000, 1000), (1001, 1000), (118_287, 1000)]
+)
 def test_up_to_1000_images_are_shown_from_the_first_to_the_last(images, shown):
     chosen = shown_images(images)
     assert chosen.shape == (images,)

@@ -15,37 +15,53 @@ from mmsniper.chips import (
     shown_area,
 )
 
-PYRAMID = ScalePyramid.from_config(dict(chip_size=64, levels=[
-    dict(resize=dict(factor=2.0), valid_range=(0, 20)),
-    dict(resize=dict(factor=1.0), valid_range=(10, 50)),
-]))
-TABLE = AnnotationTable.from_images([
-    (200, 100, [
-        [10, 10, 25, 25],    # 15: both levels
-        [60, 60, 100, 100],  # 40: the second
-        [0, 0, 5, 5],        # 5: the first
-        [0, 0, 4, 60],       # 15.5: both, but it fits at the second only
-        [0, 0, 2, 99],       # 14: both, and fits at neither: an orphan
-        [0, 0, 80, 80],      # 80: none, an orphan
-        [0, 0, 15, 15],      # crowd
-    ], [False] * 6 + [True]),
-    (100, 100, [], None),
-])
+PYRAMID = ScalePyramid.from_config(
+    dict(
+        chip_size=64,
+        levels=[
+            dict(resize=dict(factor=2.0), valid_range=(0, 20)),
+            dict(resize=dict(factor=1.0), valid_range=(10, 50)),
+        ],
+    )
+)
+TABLE = AnnotationTable.from_images(
+    [
+        (
+            200,
+            100,
+            [
+                [10, 10, 25, 25],  # 15: both levels
+                [60, 60, 100, 100],  # 40: the second
+                [0, 0, 5, 5],  # 5: the first
+                [0, 0, 4, 60],  # 15.5: both, but it fits at the second only
+                [0, 0, 2, 99],  # 14: both, and fits at neither: an orphan
+                [0, 0, 80, 80],  # 80: none, an orphan
+                [0, 0, 15, 15],  # crowd
+            ],
+            [False] * 6 + [True],
+        ),
+        (100, 100, [], None),
+    ]
+)
 
 
 def chips(*rows):
     image, level, box = zip(*rows)
-    return ChipPlan(np.array(image, np.int32), np.array(level, np.int8),
-                    np.array(box, np.float32), np.zeros(len(rows), np.int8))
+    return ChipPlan(
+        np.array(image, np.int32),
+        np.array(level, np.int8),
+        np.array(box, np.float32),
+        np.zeros(len(rows), np.int8),
+    )
 
 
 def test_counts_and_coverage_by_hand():
     plan = chips(
         (0, 1, [50, 36, 114, 100]),  # the 40 px box
-        (0, 0, [0, 0, 32, 32]),      # those of 15 and 5
-        (0, 1, [20, 20, 84, 84]),    # none
-        (1, 0, [0, 0, 32, 32]),      # none
-        (0, 0, [0, 20, 32, 52]),     # none
+        (0, 0, [0, 0, 32, 32]),  # those of 15 and 5
+        (0, 1, [20, 20, 84, 84]),  # none
+        (1, 0, [0, 0, 32, 32]),  # none
+        (0, 0, [0, 20, 32, 52]),  # none
     )
     found = plan_statistics(TABLE, PYRAMID, plan)
     assert found.images == 2
@@ -102,9 +118,11 @@ def test_pixels_relative_to_whole_images_by_hand():
     # 640x480 becomes 1067x800 (short side), 1000x300 becomes 1333x400 (long side, 399.9 rounded).
     table = AnnotationTable.from_images([(640, 480, [], None), (300, 1000, [], None)])
     assert pixel_ratio(table, PYRAMID, 100) == pytest.approx(
-        100 * 64 * 64 / (1067 * 800 + 400 * 1333))
+        100 * 64 * 64 / (1067 * 800 + 400 * 1333)
+    )
     assert pixel_ratio(table, PYRAMID, 100, scale=(500, 1000)) == pytest.approx(
-        100 * 64 * 64 / (667 * 500 + 300 * 1000))
+        100 * 64 * 64 / (667 * 500 + 300 * 1000)
+    )
 
 
 def test_the_plan_is_a_struct_of_arrays():
@@ -118,7 +136,9 @@ def test_the_plan_is_a_struct_of_arrays():
 
 def test_shown_area_counts_what_chips_of_a_level_share_once():
     plan = chips(
-        (0, 0, [0, 0, 50, 50]), (1, 1, [0, 0, 100, 100]), (0, 0, [25, 0, 75, 50]),
+        (0, 0, [0, 0, 50, 50]),
+        (1, 1, [0, 0, 100, 100]),
+        (0, 0, [25, 0, 75, 50]),
         (0, 0, [100, 50, 150, 100]),
     )
     assert shown_area(TABLE, plan, 2) == pytest.approx([(75 * 50 + 2500) / 30000, 10000 / 30000])

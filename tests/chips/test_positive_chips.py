@@ -20,14 +20,20 @@ from mmsniper.chips import (
     targets,
 )
 
-PAPER = ScalePyramid.from_config(dict(chip_size=512, levels=[
-    dict(resize=dict(factor=3.0), valid_range=(0, 80)),
-    dict(resize=dict(factor=1.667), valid_range=(32, 150)),
-    dict(resize=dict(long_side=512), valid_range=(120, None)),
-]))
+PAPER = ScalePyramid.from_config(
+    dict(
+        chip_size=512,
+        levels=[
+            dict(resize=dict(factor=3.0), valid_range=(0, 80)),
+            dict(resize=dict(factor=1.667), valid_range=(32, 150)),
+            dict(resize=dict(long_side=512), valid_range=(120, None)),
+        ],
+    )
+)
 # A chip's side is 64 original pixels.
-PLAIN = ScalePyramid.from_config(dict(chip_size=64, levels=[
-    dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+PLAIN = ScalePyramid.from_config(
+    dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [ROOT / 'data' / 'coco_tiny', ROOT.parent / 'shared' / 'data' / 'coco_tiny']
@@ -55,8 +61,10 @@ def tables(draw, max_images=4, max_boxes=8):
         width, height = draw(st.integers(1, 1500)), draw(st.integers(1, 1500))
         corner = st.tuples(st.floats(-50, 1500, width=32), st.floats(-50, 1500, width=32))
         side = st.one_of(st.floats(1, 100, width=32), st.floats(1, 1600, width=32))
-        boxes = [(x, y, x + w, y + h) for (x, y), w, h in draw(st.lists(
-            st.tuples(corner, side, side), max_size=max_boxes))]
+        boxes = [
+            (x, y, x + w, y + h)
+            for (x, y), w, h in draw(st.lists(st.tuples(corner, side, side), max_size=max_boxes))
+        ]
         images.append((width, height, boxes, [draw(st.booleans()) for _ in boxes]))
     return AnnotationTable.from_images(images)
 
@@ -73,7 +81,7 @@ def must_be_covered(table, pyramid):
                 lo, hi = pyramid.levels[level].valid_range
                 # Rounding must not decide whether a box of a chip's size fits.
                 fits = max(w, h) * scale <= pyramid.chip_size * (1 + 1e-9)
-                if lo <= (w * h)**0.5 < hi and fits and not table.ignore[row]:
+                if lo <= (w * h) ** 0.5 < hi and fits and not table.ignore[row]:
                     yield image, level, box
 
 
@@ -88,8 +96,10 @@ def inside(box, window):
 
 
 def same(a, b):
-    return all(np.array_equal(getattr(a, name), getattr(b, name))
-               for name in ('image', 'level', 'box', 'kind'))
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ('image', 'level', 'box', 'kind')
+    )
 
 
 class TestMinimum:
@@ -112,8 +122,11 @@ class TestMinimum:
         np.testing.assert_allclose(plan.box[:, 2:] - plan.box[:, :2], expected, atol=1e-3)
 
     @settings(max_examples=60)
-    @given(st.lists(st.tuples(*[st.integers(0, 150)] * 2, *[st.integers(1, 64)] * 2),
-                    min_size=1, max_size=6))
+    @given(
+        st.lists(
+            st.tuples(*[st.integers(0, 150)] * 2, *[st.integers(1, 64)] * 2), min_size=1, max_size=6
+        )
+    )
     def test_the_number_is_that_of_brute_force(self, boxes):
         # Boxes and a chip's side are whole numbers, so whole origins are enough.
         boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes], float)
@@ -162,8 +175,9 @@ class TestJitter:
     def test_it_differs_between_epochs_seeds_images_and_chips(self):
         boxes = [[100, 100, 110, 110], [400, 100, 410, 110]]
         table = AnnotationTable.from_images([(640, 480, boxes, None)] * 2)
-        plans = [plan_positive_chips(table, PLAIN, seed=s, epoch=e)
-                 for s, e in [(0, 0), (0, 1), (1, 0)]]
+        plans = [
+            plan_positive_chips(table, PLAIN, seed=s, epoch=e) for s, e in [(0, 0), (0, 1), (1, 0)]
+        ]
         offsets = np.concatenate([p.box[:, :2] - [[100, 100], [400, 100]] * 2 for p in plans])
         assert len(np.unique(offsets.round(3))) == 3 * 4 * 2
 
@@ -197,16 +211,22 @@ class TestDeterminism:
 
     @settings(max_examples=30)
     @given(tables(), st.sampled_from(['minimum', 'grid']), st.randoms())
-    def test_an_image_has_the_same_chips_in_any_part_of_the_data_set(
-        self, table, strategy, random
-    ):
+    def test_an_image_has_the_same_chips_in_any_part_of_the_data_set(self, table, strategy, random):
         whole = plan_positive_chips(table, PAPER, strategy, seed=1, epoch=2)
         ids = list(range(len(table)))
         random.shuffle(ids)
-        ids = ids[:random.randint(1, len(ids))]
-        part = AnnotationTable.from_images([
-            (table.width[i], table.height[i], table.boxes_of(i),
-             table.ignore[table.offset[i]:table.offset[i + 1]]) for i in ids])
+        ids = ids[: random.randint(1, len(ids))]
+        part = AnnotationTable.from_images(
+            [
+                (
+                    table.width[i],
+                    table.height[i],
+                    table.boxes_of(i),
+                    table.ignore[table.offset[i] : table.offset[i + 1]],
+                )
+                for i in ids
+            ]
+        )
         plan = plan_positive_chips(part, PAPER, strategy, seed=1, epoch=2, image_ids=ids)
         for i in ids:
             assert same(plan.take(plan.image == i), whole.take(whole.image == i))
@@ -216,7 +236,8 @@ class TestDeterminism:
         image = (640, 480, [[300, 200, 310, 210]], None)
         whole = plan_positive_chips(AnnotationTable.from_images([image] * 8), PAPER, strategy)
         part = plan_positive_chips(
-            AnnotationTable.from_images([image] * 2), PAPER, strategy, image_ids=[6, 3])
+            AnnotationTable.from_images([image] * 2), PAPER, strategy, image_ids=[6, 3]
+        )
         assert part.image.tolist() == [6, 3]
         np.testing.assert_array_equal(part.box, whole.box[[6, 3]])
         assert len(np.unique(whole.box, axis=0)) > 1
@@ -271,10 +292,13 @@ class TestGrid:
 
     def test_ties_are_drawn_anew_in_each_epoch(self):
         table = one_image([[300, 300, 310, 310]])
-        origins = {tuple(plan_positive_chips(table, PLAIN, 'grid', epoch=e).box[0].tolist())
-                   for e in range(100)}
+        origins = {
+            tuple(plan_positive_chips(table, PLAIN, 'grid', epoch=e).box[0].tolist())
+            for e in range(100)
+        }
         assert {(x, y) for x, y, _, _ in origins} == {
-            (x, y) for x in (256, 288) for y in (256, 288)}
+            (x, y) for x in (256, 288) for y in (256, 288)
+        }
 
     def test_rounding_does_not_decide_whether_a_chip_holds_a_box(self):
         # At factor 3 chips start at 32 k / 3 and end at (32 k + 512) / 3: whole numbers for these
@@ -284,7 +308,8 @@ class TestGrid:
             end = (32 * k + 512) // 3
             images.append((10_000, 171, [[end - 170, 0, end, 10]], None))
         plan = plan_positive_chips(
-            AnnotationTable.from_images(images), ScalePyramid(512, PAPER.levels[:1]), 'grid')
+            AnnotationTable.from_images(images), ScalePyramid(512, PAPER.levels[:1]), 'grid'
+        )
         assert plan.image.tolist() == list(range(len(images)))
 
     def test_the_flush_chip_is_one_among_equals(self):
@@ -327,8 +352,9 @@ class TestOddImages:
     def test_a_long_image(self, width, height):
         rng = np.random.default_rng(0)
         start = rng.uniform(0, [width - 60, height - 60], (400, 2))
-        table = one_image(np.concatenate([start, start + rng.uniform(5, 60, (400, 2))], axis=1),
-                          width, height)
+        table = one_image(
+            np.concatenate([start, start + rng.uniform(5, 60, (400, 2))], axis=1), width, height
+        )
         plan = plan_positive_chips(table, PAPER)
         assert plan_statistics(table, PAPER, plan).coverage == 1.0
         # At the fine level a chip's side is 171 px, so that no chip is needed twice in a row.
@@ -346,12 +372,14 @@ class TestOddImages:
 
     @pytest.mark.parametrize('strategy', ['minimum', 'grid'])
     def test_a_box_as_wide_as_any_image_has_a_chip(self, strategy):
-        pyramid = ScalePyramid.from_config(dict(chip_size=600, levels=[
-            dict(resize=dict(long_side=600), valid_range=(0, None))]))
+        pyramid = ScalePyramid.from_config(
+            dict(chip_size=600, levels=[dict(resize=dict(long_side=600), valid_range=(0, None))])
+        )
         width = np.arange(1, 3001)
         boxes = np.stack([width * 0, width * 0, width, width * 0 + 1], axis=1)
         table = AnnotationTable.from_arrays(
-            width, width * 0 + 1, np.arange(3001), boxes, np.zeros(3000, bool))
+            width, width * 0 + 1, np.arange(3001), boxes, np.zeros(3000, bool)
+        )
         assert plan_positive_chips(table, pyramid, strategy).image.tolist() == list(range(3000))
 
     def test_boxes_at_both_ends_of_an_image_as_long_as_a_chip_share_it(self):
@@ -363,12 +391,14 @@ class TestOddImages:
 
     @pytest.mark.parametrize('strategy', ['minimum', 'grid'])
     def test_images_without_boxes_with_crowd_only_and_with_bad_boxes(self, strategy):
-        table = AnnotationTable.from_images([
-            (640, 480, [], None),
-            (640, 480, [[0, 0, 50, 50]], [True]),
-            (640, 480, [[np.nan] * 4, [700, 700, 800, 800], [5, 5, 5, 5]], None),
-            (640, 480, [[0, 0, 20, 20]], None),
-        ])
+        table = AnnotationTable.from_images(
+            [
+                (640, 480, [], None),
+                (640, 480, [[0, 0, 50, 50]], [True]),
+                (640, 480, [[np.nan] * 4, [700, 700, 800, 800], [5, 5, 5, 5]], None),
+                (640, 480, [[0, 0, 20, 20]], None),
+            ]
+        )
         plan = plan_positive_chips(table, PAPER, strategy)
         assert plan.image.tolist() == [3]
 
@@ -418,8 +448,10 @@ def test_rounding_to_float32_takes_nothing_off_the_boxes(monkeypatch):
 def test_a_plan_of_a_million_images_fits_in_200_mb():
     # 4.4 chips per image, as on COCO.
     empty = ChipPlan.empty()
-    per_chip = sum(getattr(empty, name)[:0].itemsize * (4 if name == 'box' else 1)
-                   for name in ('image', 'level', 'box', 'kind'))
+    per_chip = sum(
+        getattr(empty, name)[:0].itemsize * (4 if name == 'box' else 1)
+        for name in ('image', 'level', 'box', 'kind')
+    )
     assert per_chip == 22
     plan = plan_positive_chips(one_image([[0, 0, 20, 20]]), PAPER)
     assert plan.box.dtype == np.float32
@@ -434,14 +466,20 @@ def test_progress_is_told():
     assert told == [(5, 5)]
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(strategy='fewest'), r"strategy must be one of \('minimum', 'grid'\), got 'fewest'"),
-    (dict(strategy='grid', stride=0), 'stride must be a positive number of scaled pixels .* got 0'),
-    (dict(strategy='grid', stride=(59, 56)), r'got \(59, 56\)'),
-    (dict(strategy='grid', stride=(56.5, 59)), r'got \(56.5, 59\)'),
-    (dict(strategy='grid', stride='32'), "got '32'"),
-    (dict(image_ids=[1, 2]), r'1 images need as many image_ids, got shape \(2,\)'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(strategy='fewest'), r"strategy must be one of \('minimum', 'grid'\), got 'fewest'"),
+        (
+            dict(strategy='grid', stride=0),
+            'stride must be a positive number of scaled pixels .* got 0',
+        ),
+        (dict(strategy='grid', stride=(59, 56)), r'got \(59, 56\)'),
+        (dict(strategy='grid', stride=(56.5, 59)), r'got \(56.5, 59\)'),
+        (dict(strategy='grid', stride='32'), "got '32'"),
+        (dict(image_ids=[1, 2]), r'1 images need as many image_ids, got shape \(2,\)'),
+    ],
+)
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         plan_positive_chips(one_image([]), PAPER, **arguments)

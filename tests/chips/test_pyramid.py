@@ -16,16 +16,19 @@ def pyramid(*levels, chip_size=512, **kwargs):
     return ScalePyramid.from_config(dict(chip_size=chip_size, levels=list(levels), **kwargs))
 
 
-@pytest.mark.parametrize(('rule', 'size', 'scale'), [
-    (dict(factor=1.667), (640, 480), 1.667),
-    (dict(long_side=512), (640, 480), 0.8),
-    (dict(long_side=512), (480, 1024), 0.5),
-    # 800 / 480 would make the long side 1067; 1280 allows it.
-    (dict(short_side=800, long_side=1280), (640, 480), 800 / 480),
-    # 1400 / 400 would make the long side 3500; at most 2000 of 1000 px.
-    (dict(short_side=1400, long_side=2000), (1000, 400), 2.0),
-    (dict(short_side=1400, long_side=2000), (400, 1000), 2.0),
-])
+@pytest.mark.parametrize(
+    ('rule', 'size', 'scale'),
+    [
+        (dict(factor=1.667), (640, 480), 1.667),
+        (dict(long_side=512), (640, 480), 0.8),
+        (dict(long_side=512), (480, 1024), 0.5),
+        # 800 / 480 would make the long side 1067; 1280 allows it.
+        (dict(short_side=800, long_side=1280), (640, 480), 800 / 480),
+        # 1400 / 400 would make the long side 3500; at most 2000 of 1000 px.
+        (dict(short_side=1400, long_side=2000), (1000, 400), 2.0),
+        (dict(short_side=1400, long_side=2000), (400, 1000), 2.0),
+    ],
+)
 def test_resize_rules_by_hand(rule, size, scale):
     assert ResizeRule(**rule).scale(*size) == pytest.approx(scale)
 
@@ -51,7 +54,11 @@ def test_test_rule_and_range_are_used_at_test_time():
 
 def test_ranges_are_half_open():
     assert pyramid(MIDDLE).in_range([31.99, 32, 149.99, 150], 0).tolist() == [
-        False, True, True, False]
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_size_is_in_range_of_several_levels_if_in_that_of_any():
@@ -79,8 +86,9 @@ class TestLevelsAt:
         assert p.levels_at(1.0, (1024, 300)) == (1,)
 
     def test_the_test_rules_on_request(self):
-        p = pyramid(dict(FINE, test_resize=dict(factor=1.5)),
-                    dict(MIDDLE, test_resize=dict(factor=0.5)))
+        p = pyramid(
+            dict(FINE, test_resize=dict(factor=1.5)), dict(MIDDLE, test_resize=dict(factor=0.5))
+        )
         assert p.levels_at(1.3, (100, 100), test=True) == (0,)
         assert p.levels_at(1.3, (100, 100)) == (1,)
 
@@ -88,24 +96,32 @@ class TestLevelsAt:
 class TestValidAndFits:
     def test_by_hand(self):
         p = pyramid(FINE, MIDDLE, COARSE)
-        boxes = np.array([
-            [0, 0, 50, 50],     # valid at the two fine levels
-            [0, 0, 120, 120],   # at the two coarse ones
-            [0, 0, 10, 400],    # size 63.2: valid as the first, but 3 * 400 > 512 < 1.667 * 400
-            [0, 0, 170, 1],     # 3 * 170 = 510
-            [0, 0, 171, 1],     # 3 * 171 = 513
-        ], np.float32)
+        boxes = np.array(
+            [
+                [0, 0, 50, 50],  # valid at the two fine levels
+                [0, 0, 120, 120],  # at the two coarse ones
+                [0, 0, 10, 400],  # size 63.2: valid as the first, but 3 * 400 > 512 < 1.667 * 400
+                [0, 0, 170, 1],  # 3 * 170 = 510
+                [0, 0, 171, 1],  # 3 * 171 = 513
+            ],
+            np.float32,
+        )
         valid, fits = p.valid_and_fits(boxes, 640, 480)
         assert valid.tolist() == [
-            [True, True, False], [False, True, True], [True, True, False],
-            [True, False, False], [True, False, False]]
+            [True, True, False],
+            [False, True, True],
+            [True, True, False],
+            [True, False, False],
+            [True, False, False],
+        ]
         assert fits[:, 0].tolist() == [True, True, False, True, False]
         assert fits[2].tolist() == [False, False, True]
 
     def test_adopted_orphans_are_valid_at_the_finest_level_where_they_fit(self):
         thin = np.array([[0, 0, 10, 400], [0, 0, 50, 50]], np.float32)
         valid, fits = pyramid(FINE, MIDDLE, COARSE, adopt_orphans=True).valid_and_fits(
-            thin, 640, 480)
+            thin, 640, 480
+        )
         assert (valid & fits).tolist() == [[False, False, True], [True, True, False]]
 
     def test_a_box_that_fits_nowhere_is_not_adopted(self):
@@ -116,8 +132,9 @@ class TestValidAndFits:
 
     @pytest.mark.parametrize('chip_size', [224, 320, 512, 600])
     def test_a_box_as_wide_as_its_image_fits_where_the_image_does(self, chip_size):
-        p = pyramid(dict(resize=dict(long_side=chip_size), valid_range=(0, None)),
-                    chip_size=chip_size)
+        p = pyramid(
+            dict(resize=dict(long_side=chip_size), valid_range=(0, None)), chip_size=chip_size
+        )
         width = np.arange(1, 20_001)
         boxes = np.stack([width * 0, width * 0, width, width * 0 + 1], axis=1)
         assert p.valid_and_fits(boxes, width, np.ones_like(width))[1].all()
@@ -132,42 +149,58 @@ class TestValidAndFits:
         assert valid.shape == fits.shape == (0, 2)
 
 
-@pytest.mark.parametrize(('config', 'message'), [
-    (dict(chip_size=0, levels=[FINE]), 'chip_size must be positive, got 0'),
-    (dict(chip_size=-512, levels=[FINE]), 'chip_size must be positive'),
-    (dict(chip_size=512.0, levels=[FINE]), 'chip_size must be an integer, got 512.0'),
-    (dict(chip_size=True, levels=[FINE]), 'chip_size must be an integer'),
-    (dict(chip_size=512, levels=[]), 'at least one level'),
-    (dict(chip_size=512, levels=FINE), 'levels must be a list'),
-    (dict(chip_size=512), 'levels'),
-    (dict(chip_size=512, levels=[FINE], chips=3), r"unknown keys \['chips'\]"),
-    (dict(chip_size=512, levels=[FINE], adopt_orphans='no'), 'adopt_orphans must be True or False'),
-    ('paper', 'pyramid must be a dict'),
-    (dict(chip_size=512, levels=[FINE, 7]), 'level 1: level must be a dict, got 7'),
-    (dict(chip_size=512, levels=[dict(resize=dict(factor=1.0))]), 'level 0: .*valid_range'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=(80, 80))]), r'level 0: .*\[80, 80\)'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=(90, 80))]), r'\[90, 80\) is empty'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=(-1, 80))]), 'negative'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=(0, 80, 9))]), 'must be a pair'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=80)]), 'must be a pair'),
-    (dict(chip_size=512, levels=[dict(FINE, test_range=(9, 9))]), r'test_range \[9, 9\)'),
-    (dict(chip_size=512, levels=[dict(FINE, resize=3.0)]), 'resize must be a dict'),
-    (dict(chip_size=512, levels=[dict(FINE, test_resize=3.0)]), 'test_resize must be a dict'),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict())]), 'none of them'),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict(short_side=8))]), r"\['short_side'\]"),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict(factor=3, long_side=8))]), 'either factor'),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict(factor=0))]), 'positive and finite'),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict(factor=math.inf))]), 'positive and finite'),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict(factor='3'))]), "number, got '3'"),
-    (dict(chip_size=512, levels=[dict(FINE, resize=dict(short_side=9, long_side=8))]), 'swap'),
-    (dict(chip_size=512, levels=[MIDDLE, FINE]), 'fine to coarse, but resize of level 0'),
-    (dict(chip_size=512, levels=[FINE, dict(FINE, valid_range=(32, 150))]), 'fine to coarse'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=(40, 80)), MIDDLE]),
-     r'valid_range \[40, 80\) of level 0'),
-    (dict(chip_size=512, levels=[dict(FINE, valid_range=(0, 160)), MIDDLE]), 'larger objects'),
-    (dict(chip_size=512, levels=[dict(FINE, test_resize=dict(factor=1.0)), MIDDLE]),
-     'test_resize of level 0'),
-])
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        (dict(chip_size=0, levels=[FINE]), 'chip_size must be positive, got 0'),
+        (dict(chip_size=-512, levels=[FINE]), 'chip_size must be positive'),
+        (dict(chip_size=512.0, levels=[FINE]), 'chip_size must be an integer, got 512.0'),
+        (dict(chip_size=True, levels=[FINE]), 'chip_size must be an integer'),
+        (dict(chip_size=512, levels=[]), 'at least one level'),
+        (dict(chip_size=512, levels=FINE), 'levels must be a list'),
+        (dict(chip_size=512), 'levels'),
+        (dict(chip_size=512, levels=[FINE], chips=3), r"unknown keys \['chips'\]"),
+        (
+            dict(chip_size=512, levels=[FINE], adopt_orphans='no'),
+            'adopt_orphans must be True or False',
+        ),
+        ('paper', 'pyramid must be a dict'),
+        (dict(chip_size=512, levels=[FINE, 7]), 'level 1: level must be a dict, got 7'),
+        (dict(chip_size=512, levels=[dict(resize=dict(factor=1.0))]), 'level 0: .*valid_range'),
+        (dict(chip_size=512, levels=[dict(FINE, valid_range=(80, 80))]), r'level 0: .*\[80, 80\)'),
+        (dict(chip_size=512, levels=[dict(FINE, valid_range=(90, 80))]), r'\[90, 80\) is empty'),
+        (dict(chip_size=512, levels=[dict(FINE, valid_range=(-1, 80))]), 'negative'),
+        (dict(chip_size=512, levels=[dict(FINE, valid_range=(0, 80, 9))]), 'must be a pair'),
+        (dict(chip_size=512, levels=[dict(FINE, valid_range=80)]), 'must be a pair'),
+        (dict(chip_size=512, levels=[dict(FINE, test_range=(9, 9))]), r'test_range \[9, 9\)'),
+        (dict(chip_size=512, levels=[dict(FINE, resize=3.0)]), 'resize must be a dict'),
+        (dict(chip_size=512, levels=[dict(FINE, test_resize=3.0)]), 'test_resize must be a dict'),
+        (dict(chip_size=512, levels=[dict(FINE, resize=dict())]), 'none of them'),
+        (dict(chip_size=512, levels=[dict(FINE, resize=dict(short_side=8))]), r"\['short_side'\]"),
+        (
+            dict(chip_size=512, levels=[dict(FINE, resize=dict(factor=3, long_side=8))]),
+            'either factor',
+        ),
+        (dict(chip_size=512, levels=[dict(FINE, resize=dict(factor=0))]), 'positive and finite'),
+        (
+            dict(chip_size=512, levels=[dict(FINE, resize=dict(factor=math.inf))]),
+            'positive and finite',
+        ),
+        (dict(chip_size=512, levels=[dict(FINE, resize=dict(factor='3'))]), "number, got '3'"),
+        (dict(chip_size=512, levels=[dict(FINE, resize=dict(short_side=9, long_side=8))]), 'swap'),
+        (dict(chip_size=512, levels=[MIDDLE, FINE]), 'fine to coarse, but resize of level 0'),
+        (dict(chip_size=512, levels=[FINE, dict(FINE, valid_range=(32, 150))]), 'fine to coarse'),
+        (
+            dict(chip_size=512, levels=[dict(FINE, valid_range=(40, 80)), MIDDLE]),
+            r'valid_range \[40, 80\) of level 0',
+        ),
+        (dict(chip_size=512, levels=[dict(FINE, valid_range=(0, 160)), MIDDLE]), 'larger objects'),
+        (
+            dict(chip_size=512, levels=[dict(FINE, test_resize=dict(factor=1.0)), MIDDLE]),
+            'test_resize of level 0',
+        ),
+    ],
+)
 def test_an_impossible_pyramid_is_refused_by_name(config, message):
     with pytest.raises(ValueError, match=message):
         ScalePyramid.from_config(config)

@@ -59,15 +59,14 @@ def test_an_interval_holds_its_ends_but_not_those_of_other_groups():
     lo, hi = np.array([1.0, 1.0]), np.array([3.0, 1.0])
     x = np.array([0.5, 1.0, 2.0, 3.0, 3.5, 2.0])
     order, start, stop = stabbed(lo, hi, np.array([0, 1]), x, np.array([0, 0, 0, 0, 0, 1]))
-    assert x[order[start[0]:stop[0]]].tolist() == [1, 2, 3]
-    assert order[start[1]:stop[1]].tolist() == []
+    assert x[order[start[0] : stop[0]]].tolist() == [1, 2, 3]
+    assert order[start[1] : stop[1]].tolist() == []
 
 
 @given(rectangles(max_size=12), st.data())
 def test_neighbours_are_all_pairs_that_meet(corners, data):
     lo, hi = corners
-    group = np.array(data.draw(st.lists(
-        st.integers(0, 2), min_size=len(lo), max_size=len(lo))))
+    group = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(lo), max_size=len(lo))))
     i, j = neighbours(lo, hi, group)
     assert list(zip(i, j)) == list(zip(*np.nonzero(meeting(lo, hi, group))))
 
@@ -97,8 +96,11 @@ def test_maximal_cliques_are_all_maximal_sets_with_a_common_point(corners):
     lo, hi = corners
     n = len(lo)
     cliques = {
-        members for k in range(1, n + 1) for members in combinations(range(n), k)
-        if (lo[list(members)].max(axis=0) <= hi[list(members)].min(axis=0)).all()}
+        members
+        for k in range(1, n + 1)
+        for members in combinations(range(n), k)
+        if (lo[list(members)].max(axis=0) <= hi[list(members)].min(axis=0)).all()
+    }
     maximal = {c for c in cliques if not any(set(c) < set(d) for d in cliques)}
     found = maximal_cliques(lo, hi).toarray()
     assert {tuple(np.flatnonzero(row).tolist()) for row in found} == maximal

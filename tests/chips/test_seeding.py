@@ -12,8 +12,10 @@ def test_a_draw_depends_on_its_key_only():
 
 
 def test_every_part_of_the_key_matters():
-    draws = {float(uniform(*key)) for key in
-             [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0), (-1, 0, 0)]}
+    draws = {
+        float(uniform(*key))
+        for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0), (-1, 0, 0)]
+    }
     assert len(draws) == 6
 
 

@@ -30,9 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def squares(image_size, sizes, per_image=10):
     """Images with square boxes of the given sizes at their top left corner."""
     width, height = image_size
-    return AnnotationTable.from_images([
-        (width, height, [[0, 0, s, s] for s in sizes[i:i + per_image]], None)
-        for i in range(0, len(sizes), per_image)])
+    return AnnotationTable.from_images(
+        [
+            (width, height, [[0, 0, s, s] for s in sizes[i : i + per_image]], None)
+            for i in range(0, len(sizes), per_image)
+        ]
+    )
 
 
 def scattered(image_size, sizes, per_image=10, seed=0):
@@ -40,7 +43,7 @@ def scattered(image_size, sizes, per_image=10, seed=0):
     rng, images = np.random.default_rng(seed), []
     sizes = rng.permutation(sizes)
     for i in range(0, len(sizes), per_image):
-        side = np.minimum(np.asarray(sizes[i:i + per_image])[:, None], image_size)
+        side = np.minimum(np.asarray(sizes[i : i + per_image])[:, None], image_size)
         corner = rng.uniform(size=(len(side), 2)) * (np.array(image_size) - side)
         images.append((*image_size, np.concatenate([corner, corner + side], axis=1), None))
     return AnnotationTable.from_images(images)
@@ -65,7 +68,8 @@ def costs(table, pyramid):
 def test_small_objects_in_large_images_need_one_level_at_full_resolution():
     found = suggest_pyramid(scattered((4000, 3000), np.linspace(18, 22, 200)))
     assert found.pyramid == ScalePyramid.from_config(
-        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+    )
     assert found.good == 1
     assert 'One level is enough' in found.notes[0]
 
@@ -104,12 +108,15 @@ def test_objects_of_about_the_same_size_need_one_level():
     assert 32 <= low < high <= found.pyramid.chip_size / 2
 
 
-@pytest.mark.parametrize(('image', 'sizes', 'chip_size'), [
-    ((4000, 3000), [20], 512),  # a third would be 1333
-    ((640, 480), [40], 224),    # 640 / 3
-    ((640, 480), [150], 160),   # 2 * 150 at a factor of 0.43; a third of the image is 92
-    ((100, 100), [40], 128),    # 33, no less than 128
-])
+@pytest.mark.parametrize(
+    ('image', 'sizes', 'chip_size'),
+    [
+        ((4000, 3000), [20], 512),  # a third would be 1333
+        ((640, 480), [40], 224),  # 640 / 3
+        ((640, 480), [150], 160),  # 2 * 150 at a factor of 0.43; a third of the image is 92
+        ((100, 100), [40], 128),  # 33, no less than 128
+    ],
+)
 def test_the_chip_size_follows_images_and_objects(image, sizes, chip_size):
     assert suggest_pyramid(squares(image, sizes * 20)).pyramid.chip_size == chip_size
 
@@ -174,9 +181,16 @@ def test_a_place_below_all_objects_is_compared_without_a_warning():
 @pytest.mark.parametrize('small', [2400, 200, 60])
 def test_a_small_group_of_sizes_is_not_divided_for_a_large_one(small):
     rng = np.random.default_rng(0)
-    table = scattered((640, 480), np.concatenate([
-        40 * np.exp(rng.normal(0, 0.17, small)), 102 * np.exp(rng.normal(0, 0.12, 2400)),
-        np.geomspace(150, 240, 200)]))
+    table = scattered(
+        (640, 480),
+        np.concatenate(
+            [
+                40 * np.exp(rng.normal(0, 0.17, small)),
+                102 * np.exp(rng.normal(0, 0.12, 2400)),
+                np.geomspace(150, 240, 200),
+            ]
+        ),
+    )
     found = suggest_pyramid(table, 224)
     assert max(near_ends(table, found.pyramid)) < 0.4  # from 60 to 90 px: 0.58
     assert found.good >= 0.99
@@ -197,8 +211,9 @@ def test_a_valley_is_not_sought_beyond_the_smallest_and_the_largest_objects():
             for fine, coarse in zip(found.pyramid.levels, found.pyramid.levels[1:]):
                 assert fine.valid_range[1] > found.smallest
                 assert coarse.valid_range[0] < found.largest
-            assert all(len(shown) for shown in network_sizes(
-                scattered((4000, 3000), sizes), found.pyramid))
+            assert all(
+                len(shown) for shown in network_sizes(scattered((4000, 3000), sizes), found.pyramid)
+            )
 
 
 def test_images_of_very_different_sizes_get_a_whole_image_in_a_coarse_chip():
@@ -218,8 +233,9 @@ def test_levels_leave_room_for_long_thin_objects():
     rng = np.random.default_rng(0)
     size, ratio = np.geomspace(16, 400, 200)[:, None], np.array([3.0, 1 / 3])  # 9 times as long
     sides = size * np.where(rng.random((200, 1)) < 0.5, ratio, ratio[::-1])
-    table = AnnotationTable.from_images([
-        (1300, 1300, np.concatenate([0 * side, side]).reshape(1, 4), None) for side in sides])
+    table = AnnotationTable.from_images(
+        [(1300, 1300, np.concatenate([0 * side, side]).reshape(1, 4), None) for side in sides]
+    )
     pyramid = suggest_pyramid(table).pyramid
     assert costs(table, pyramid)[0].orphans <= 2
     for level in pyramid.levels[:-1]:
@@ -239,13 +255,15 @@ def test_a_cheap_pyramid_that_shows_too_many_objects_badly_is_not_taken(monkeypa
     table = scattered((640, 480), np.geomspace(20, 300, 100))
     first = suggest_pyramid(table).pyramid
     monkeypatch.setattr(
-        suggestion, 'good_sizes', lambda _, pyramid: 0.98 if pyramid == first else 0.99)
+        suggestion, 'good_sizes', lambda _, pyramid: 0.98 if pyramid == first else 0.99
+    )
     second = suggest_pyramid(table)
     assert second.pyramid != first
     assert second.good == 0.99
     # Where none is good enough the best is taken, and the user is told.
     monkeypatch.setattr(
-        suggestion, 'good_sizes', lambda _, pyramid: 0.9 if pyramid == first else 0.8)
+        suggestion, 'good_sizes', lambda _, pyramid: 0.9 if pyramid == first else 0.8
+    )
     best = suggest_pyramid(table)
     assert best.pyramid == first
     assert any('Only 90.0% of the boxes' in note for note in best.notes)
@@ -254,10 +272,16 @@ def test_a_cheap_pyramid_that_shows_too_many_objects_badly_is_not_taken(monkeypa
 def test_real_photographs_get_about_the_papers_pyramid():
     table = shared('coco_tiny/annotations/instances_train2017.json')
     found = suggest_pyramid(table)
-    assert found.pyramid == ScalePyramid.from_config(dict(chip_size=512, levels=[
-        dict(resize=dict(factor=2.3), valid_range=(0, 86)),
-        dict(resize=dict(factor=1.4), valid_range=(46, 142)),
-        dict(resize=dict(long_side=512), valid_range=(80, None))]))
+    assert found.pyramid == ScalePyramid.from_config(
+        dict(
+            chip_size=512,
+            levels=[
+                dict(resize=dict(factor=2.3), valid_range=(0, 86)),
+                dict(resize=dict(factor=1.4), valid_range=(46, 142)),
+                dict(resize=dict(long_side=512), valid_range=(80, None)),
+            ],
+        )
+    )
     counted, pixels = costs(table, found.pyramid)
     assert (counted.coverage, counted.orphans) == (1, 0)
     assert pixels < 1.2626  # the paper's pyramid on these images
@@ -267,7 +291,8 @@ def test_real_photographs_get_about_the_papers_pyramid():
 def test_blood_cells_cost_about_what_the_hand_made_pyramid_does(chip_size):
     table = shared('bccd/train.json')
     by_hand = ScalePyramid.from_config(
-        Config.fromfile(ROOT / 'configs' / '_base_' / 'pyramids' / 'bccd.py').pyramid)
+        Config.fromfile(ROOT / 'configs' / '_base_' / 'pyramids' / 'bccd.py').pyramid
+    )
     found = suggest_pyramid(table, chip_size)
     counted, pixels = costs(table, found.pyramid)
     _, pixels_by_hand = costs(table, by_hand)
@@ -321,8 +346,7 @@ def test_without_images_there_is_nothing_to_suggest():
 
 def test_boxes_to_ignore_do_not_count():
     boxes = [[0, 0, 20, 20]] * 5 + [[0, 0, 2000, 2000]] * 5 + [[5, 5, 5, 5]]
-    table = AnnotationTable.from_images(
-        [(4000, 3000, boxes, [False] * 5 + [True] * 5 + [False])])
+    table = AnnotationTable.from_images([(4000, 3000, boxes, [False] * 5 + [True] * 5 + [False])])
     assert rules(suggest_pyramid(table).pyramid) == ['factor 1']
     assert len(network_sizes(table, suggest_pyramid(table).pyramid)[0]) == 5
 
@@ -334,36 +358,72 @@ def test_chips_that_networks_cannot_take_are_refused(chip_size):
 
 
 def test_a_good_size_by_hand():
-    pyramid = ScalePyramid.from_config(dict(chip_size=160, levels=[
-        dict(resize=dict(factor=1.0), valid_range=(0, 100)),
-        dict(resize=dict(factor=0.5), valid_range=(30, None))]))
-    table = AnnotationTable.from_images([(1000, 1000, [
-        [0, 0, 5, 5],        # small, but at the finest level
-        [0, 0, 80, 80],      # half a chip at the finest level
-        [0, 0, 90, 90],      # more than half at the finest, 45 px at the coarser
-        [0, 0, 200, 200],    # 100 px: more than half a chip
-        [0, 0, 300, 20],     # of size 77, but 300 px long: fits at the coarser, 39 px
-        [0, 0, 340, 10],     # fits nowhere
-    ], None), (300, 300, [
-        [0, 0, 200, 200],    # more than half a chip, which shows the whole image
-    ], None)])
+    pyramid = ScalePyramid.from_config(
+        dict(
+            chip_size=160,
+            levels=[
+                dict(resize=dict(factor=1.0), valid_range=(0, 100)),
+                dict(resize=dict(factor=0.5), valid_range=(30, None)),
+            ],
+        )
+    )
+    table = AnnotationTable.from_images(
+        [
+            (
+                1000,
+                1000,
+                [
+                    [0, 0, 5, 5],  # small, but at the finest level
+                    [0, 0, 80, 80],  # half a chip at the finest level
+                    [0, 0, 90, 90],  # more than half at the finest, 45 px at the coarser
+                    [0, 0, 200, 200],  # 100 px: more than half a chip
+                    [0, 0, 300, 20],  # of size 77, but 300 px long: fits at the coarser, 39 px
+                    [0, 0, 340, 10],  # fits nowhere
+                ],
+                None,
+            ),
+            (
+                300,
+                300,
+                [
+                    [0, 0, 200, 200]  # more than half a chip, which shows the whole image
+                ],
+                None,
+            ),
+        ]
+    )
     assert good_sizes(table, pyramid) == pytest.approx(5 / 7)
 
 
 def test_a_small_object_is_not_seen_well_at_a_coarse_level_only():
-    pyramid = ScalePyramid.from_config(dict(chip_size=160, levels=[
-        dict(resize=dict(factor=1.0), valid_range=(0, 30)),
-        dict(resize=dict(factor=0.5), valid_range=(30, None))]))
+    pyramid = ScalePyramid.from_config(
+        dict(
+            chip_size=160,
+            levels=[
+                dict(resize=dict(factor=1.0), valid_range=(0, 30)),
+                dict(resize=dict(factor=0.5), valid_range=(30, None)),
+            ],
+        )
+    )
     assert good_sizes(squares((1000, 1000), [39, 41]), pyramid) == 0.5  # 20 px is an eighth
 
 
 def test_network_sizes_are_those_of_valid_boxes_that_fit():
-    pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[
-        dict(resize=dict(factor=2.0), valid_range=(0, 60)),
-        dict(resize=dict(long_side=100), valid_range=(40, None))]))
-    table = AnnotationTable.from_images([
-        (1000, 500, [[0, 0, 45, 45], [0, 0, 10, 90], [0, 0, 20, 20]], None),
-        (200, 100, [[0, 0, 80, 80]], None)])
+    pyramid = ScalePyramid.from_config(
+        dict(
+            chip_size=100,
+            levels=[
+                dict(resize=dict(factor=2.0), valid_range=(0, 60)),
+                dict(resize=dict(long_side=100), valid_range=(40, None)),
+            ],
+        )
+    )
+    table = AnnotationTable.from_images(
+        [
+            (1000, 500, [[0, 0, 45, 45], [0, 0, 10, 90], [0, 0, 20, 20]], None),
+            (200, 100, [[0, 0, 80, 80]], None),
+        ]
+    )
     fine, coarse = network_sizes(table, pyramid)
     assert fine.tolist() == pytest.approx([90, 40])
     assert coarse.tolist() == pytest.approx([4.5, 40])
@@ -394,8 +454,11 @@ def test_a_crowded_image_is_compared_by_a_part_of_its_boxes(monkeypatch):
     from mmsniper.chips import suggestion
 
     seen = []
-    monkeypatch.setattr(suggestion, 'plan_positive_chips',
-                        lambda table, pyramid: seen.append(len(table.boxes)) or [0])
+    monkeypatch.setattr(
+        suggestion,
+        'plan_positive_chips',
+        lambda table, pyramid: seen.append(len(table.boxes)) or [0],
+    )
     suggest_pyramid(scattered((20000, 20000), np.geomspace(8, 2000, 100_000), 100_000))
     suggest_pyramid(scattered((1000, 1000), np.geomspace(8, 300, 100_000), 100))
     assert seen
@@ -403,18 +466,39 @@ def test_a_crowded_image_is_compared_by_a_part_of_its_boxes(monkeypatch):
 
 
 @settings(max_examples=40)
-@example([(1, 11, [(0, 0, 1, 1)]), (103, 497, [(0, 0, 1, 1)]), (267, 761, [(0, 0, 0.5, 0.1875)])],
-         None)
+@example(
+    [(1, 11, [(0, 0, 1, 1)]), (103, 497, [(0, 0, 1, 1)]), (267, 761, [(0, 0, 0.5, 0.1875)])], None
+)
 @given(
-    images=st.lists(st.tuples(
-        st.integers(1, 8000), st.integers(1, 8000),
-        st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
-                 max_size=5)), min_size=1, max_size=4),
-    chip_size=st.one_of(st.none(), st.integers(32, 1024)))
+    images=st.lists(
+        st.tuples(
+            st.integers(1, 8000),
+            st.integers(1, 8000),
+            st.lists(
+                st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+                max_size=5,
+            ),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    chip_size=st.one_of(st.none(), st.integers(32, 1024)),
+)
 def test_whatever_the_data_a_suggestion_is_sound(images, chip_size):
-    table = AnnotationTable.from_images([
-        (w, h, [[min(a, c) * w, min(b, d) * h, max(a, c) * w, max(b, d) * h]
-                for a, b, c, d in boxes], None) for w, h, boxes in images])
+    table = AnnotationTable.from_images(
+        [
+            (
+                w,
+                h,
+                [
+                    [min(a, c) * w, min(b, d) * h, max(a, c) * w, max(b, d) * h]
+                    for a, b, c, d in boxes
+                ],
+                None,
+            )
+            for w, h, boxes in images
+        ]
+    )
     if table.ignore.all():
         return
     found = suggest_pyramid(table, chip_size)

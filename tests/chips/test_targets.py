@@ -12,9 +12,15 @@ from mmsniper.chips import targets as module
 from mmsniper.chips.targets import Targets, Windows, grid_lines, targets
 
 # Chips of 32 and 64 original pixels.
-TWO = ScalePyramid.from_config(dict(chip_size=64, levels=[
-    dict(resize=dict(factor=2.0), valid_range=(0, 20)),
-    dict(resize=dict(factor=1.0), valid_range=(10, None))]))
+TWO = ScalePyramid.from_config(
+    dict(
+        chip_size=64,
+        levels=[
+            dict(resize=dict(factor=2.0), valid_range=(0, 20)),
+            dict(resize=dict(factor=1.0), valid_range=(10, None)),
+        ],
+    )
+)
 
 
 @st.composite
@@ -24,8 +30,10 @@ def tables(draw):
     for _ in range(draw(st.integers(1, 4))):
         width, height = draw(st.integers(1, 120)), draw(st.integers(1, 120))
         corner, side = st.integers(0, 119), st.integers(1, 80)
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in draw(
-            st.lists(st.tuples(corner, corner, side, side), max_size=6))]
+        boxes = [
+            (x, y, x + w, y + h)
+            for x, y, w, h in draw(st.lists(st.tuples(corner, corner, side, side), max_size=6))
+        ]
         images.append((width, height, boxes, [draw(st.booleans()) for _ in boxes]))
     return AnnotationTable.from_images(images)
 
@@ -48,7 +56,8 @@ def test_targets_are_the_boxes_that_are_valid_and_fit_and_are_not_ignored(table)
     assert list(zip(part.image.tolist(), part.level.tolist(), part.index.tolist())) == expected
     np.testing.assert_array_equal(part.box, table.boxes[part.index])
     np.testing.assert_array_equal(
-        part.size, np.stack([table.width, table.height], axis=1)[part.image])
+        part.size, np.stack([table.width, table.height], axis=1)[part.image]
+    )
     assert part.scale[:, 0].tolist() == [[2, 1][level] for level in part.level]
     assert part.side[:, 0].tolist() == [[32, 64][level] for level in part.level]
 
@@ -94,14 +103,22 @@ def test_grid_lines_are_those_with_which_a_chip_encloses_the_box(table, stride):
 def plans(draw, images=4):
     """Windows in quarters of a pixel, far from the least that counts as sticking out."""
     number = st.integers(0, 480)
-    rows = draw(st.lists(st.tuples(
-        st.integers(0, images - 1), st.integers(0, 1), number, number, number, number),
-        max_size=12))
+    rows = draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, images - 1), st.integers(0, 1), number, number, number, number
+            ),
+            max_size=12,
+        )
+    )
     box = np.array([row[2:] for row in rows]).reshape(-1, 2, 2) / 4
     box = np.concatenate([box.min(axis=1), box.max(axis=1)], axis=1)
     return ChipPlan(
-        np.array([row[0] for row in rows], np.int32), np.array([row[1] for row in rows], np.int8),
-        box.astype(np.float32), np.zeros(len(rows), np.int8))
+        np.array([row[0] for row in rows], np.int32),
+        np.array([row[1] for row in rows], np.int8),
+        box.astype(np.float32),
+        np.zeros(len(rows), np.int8),
+    )
 
 
 @settings(max_examples=100)
@@ -109,9 +126,13 @@ def plans(draw, images=4):
 def test_windows_enclose_what_lies_whole_in_one_of_the_same_image_and_level(table, plan):
     part = all_targets(table)
     expected = [
-        any(plan.image[c] == part.image[k] and plan.level[c] == part.level[k]
+        any(
+            plan.image[c] == part.image[k]
+            and plan.level[c] == part.level[k]
             and (plan.box[c, :2] <= part.box[k, :2]).all()
-            and (part.box[k, 2:] <= plan.box[c, 2:]).all() for c in range(len(plan)))
+            and (part.box[k, 2:] <= plan.box[c, 2:]).all()
+            for c in range(len(plan))
+        )
         for k in range(len(part.image))
     ]
     assert Windows.of(plan, 2).enclose(part).tolist() == expected
@@ -121,8 +142,11 @@ def test_the_order_of_the_chips_does_not_matter():
     box = [10, 10, 25, 25]  # valid at both levels
     part = all_targets(AnnotationTable.from_images([(100, 100, [box], None)] * 3))
     plan = ChipPlan(
-        np.array([2, 0, 1, 0], np.int32), np.array([1, 1, 0, 0], np.int8),
-        np.array([[0, 0, 32, 32]] * 3 + [[50, 50, 82, 82]], np.float32), np.zeros(4, np.int8))
+        np.array([2, 0, 1, 0], np.int32),
+        np.array([1, 1, 0, 0], np.int8),
+        np.array([[0, 0, 32, 32]] * 3 + [[50, 50, 82, 82]], np.float32),
+        np.zeros(4, np.int8),
+    )
     assert part.level.tolist() == [0, 1] * 3
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
         enclosed = Windows.of(plan.take(order), 2).enclose(part)
@@ -136,41 +160,56 @@ def test_it_does_not_matter_how_many_pairs_are_looked_at_together(monkeypatch):
     part = all_targets(AnnotationTable.from_images([(100, 100, boxes, None)] * 2))
     corner = rng.uniform(0, 80, (20, 2))
     plan = ChipPlan(
-        np.repeat(np.arange(2, dtype=np.int32), 10), np.zeros(20, np.int8),
-        np.concatenate([corner, corner + 32], axis=1).astype(np.float32), np.zeros(20, np.int8))
+        np.repeat(np.arange(2, dtype=np.int32), 10),
+        np.zeros(20, np.int8),
+        np.concatenate([corner, corner + 32], axis=1).astype(np.float32),
+        np.zeros(20, np.int8),
+    )
     whole = Windows.of(plan, 2).enclose(part)
     assert 0 < whole.sum() < len(whole)
     monkeypatch.setattr(rectangles, '_BLOCK', 7)
     np.testing.assert_array_equal(Windows.of(plan, 2).enclose(part), whole)
 
 
-@pytest.mark.parametrize(('box', 'chip', 'enclosed'), [
-    # Near 20,000 px, float32 numbers are 0.002 px apart.
-    ([19_990, 0, 19_999.998, 10], [19_936, 0, 19_999.997, 64], True),
-    ([19_990, 0, 20_000.1, 10], [19_936, 0, 19_999.997, 64], False),
-    ([19_936, 0, 19_990, 10], [19_936.002, 0, 20_000, 64], True),
-    ([19_935.9, 0, 19_990, 10], [19_936.002, 0, 20_000, 64], False),
-    ([10, 29.9995, 20, 40], [0, 30, 64, 94], True),
-    ([10, 29.995, 20, 40], [0, 30, 64, 94], False),
-    ([10, 40, 20, 94.0005], [0, 30, 64, 94], True),
-    ([10, 40, 20, 94.005], [0, 30, 64, 94], False),
-])
+@pytest.mark.parametrize(
+    ('box', 'chip', 'enclosed'),
+    [
+        # Near 20,000 px, float32 numbers are 0.002 px apart.
+        ([19_990, 0, 19_999.998, 10], [19_936, 0, 19_999.997, 64], True),
+        ([19_990, 0, 20_000.1, 10], [19_936, 0, 19_999.997, 64], False),
+        ([19_936, 0, 19_990, 10], [19_936.002, 0, 20_000, 64], True),
+        ([19_935.9, 0, 19_990, 10], [19_936.002, 0, 20_000, 64], False),
+        ([10, 29.9995, 20, 40], [0, 30, 64, 94], True),
+        ([10, 29.995, 20, 40], [0, 30, 64, 94], False),
+        ([10, 40, 20, 94.0005], [0, 30, 64, 94], True),
+        ([10, 40, 20, 94.005], [0, 30, 64, 94], False),
+    ],
+)
 def test_the_rounding_of_a_plan_does_not_open_a_chip(box, chip, enclosed):
-    pyramid = ScalePyramid.from_config(dict(chip_size=64, levels=[
-        dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+    pyramid = ScalePyramid.from_config(
+        dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+    )
     part = all_targets(AnnotationTable.from_images([(30_000, 30_000, [box], None)]), pyramid)
     plan = ChipPlan(
-        np.zeros(1, np.int32), np.zeros(1, np.int8), np.array([chip], np.float32),
-        np.array([NEGATIVE], np.int8))
+        np.zeros(1, np.int32),
+        np.zeros(1, np.int8),
+        np.array([chip], np.float32),
+        np.array([NEGATIVE], np.int8),
+    )
     assert Windows.of(plan, 1).enclose(part).tolist() == [enclosed]
 
 
 def test_rounding_does_not_keep_a_box_as_wide_as_its_image_from_a_chip_as_wide_as_it():
     # 512 / (512 / 93) is less than 93.
-    pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[
-        dict(resize=dict(long_side=512), valid_range=(0, None))]))
-    part = all_targets(AnnotationTable.from_images(
-        [(width, 90, [[0, 0, width, 90]], None) for width in range(90, 1500)]), pyramid)
+    pyramid = ScalePyramid.from_config(
+        dict(chip_size=512, levels=[dict(resize=dict(long_side=512), valid_range=(0, None))])
+    )
+    part = all_targets(
+        AnnotationTable.from_images(
+            [(width, 90, [[0, 0, width, 90]], None) for width in range(90, 1500)]
+        ),
+        pyramid,
+    )
     assert len(part.image) == 1410
     assert (part.side[:, 0] < part.size[:, 0]).any()
     edge = np.maximum(part.size - part.side, 0)
@@ -183,8 +222,10 @@ def test_a_chip_at_either_end_of_the_origins_encloses_the_box_and_stays_in_the_i
     # Chips of 64 px in an image of 100x50.
     part = all_targets(
         AnnotationTable.from_images([(100, 50, [[30, 10, 60, 40], [80, 0, 99, 20]], None)]),
-        ScalePyramid.from_config(dict(chip_size=64, levels=[
-            dict(resize=dict(factor=1.0), valid_range=(0, None))])))
+        ScalePyramid.from_config(
+            dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+        ),
+    )
     lo, hi = part.origins()
     np.testing.assert_allclose(lo, [[0, 0], [35, 0]], atol=1e-6)
     np.testing.assert_allclose(hi, [[30, 0], [36, 0]], atol=1e-6)

@@ -44,15 +44,24 @@ def test_windows_are_spread_evenly_and_cores_meet_in_the_middle_of_overlaps():
 def test_windows_are_in_the_order_of_rows():
     windows, cores = overlapping_windows(150, 160, side=100, overlap=40)
     assert windows.tolist() == [
-        [0, 0, 100, 100], [50, 0, 150, 100], [0, 60, 100, 160], [50, 60, 150, 160]]
+        [0, 0, 100, 100],
+        [50, 0, 150, 100],
+        [0, 60, 100, 160],
+        [50, 60, 150, 160],
+    ]
     assert cores.tolist() == [
-        [0, 0, 75, 80], [75, 0, 150, 80], [0, 80, 75, 160], [75, 80, 150, 160]]
+        [0, 0, 75, 80],
+        [75, 0, 150, 80],
+        [0, 80, 75, 160],
+        [75, 80, 150, 160],
+    ]
 
 
 def test_no_more_windows_than_the_overlap_needs():
     # n windows of 100 that overlap by 20 reach to 20 + 80 n.
-    assert [len(overlapping_windows(w, 50, 100, 20)[0]) for w in (100, 101, 180, 181, 260, 261)] \
-        == [1, 2, 2, 3, 3, 4]
+    assert [
+        len(overlapping_windows(w, 50, 100, 20)[0]) for w in (100, 101, 180, 181, 260, 261)
+    ] == [1, 2, 2, 3, 3, 4]
 
 
 def test_rounding_does_not_cost_a_window():
@@ -69,7 +78,8 @@ def test_the_least_side_shares_what_is_too_large_evenly():
     assert least_side(300, 10, side=100, overlap=20) == 90  # 4 * 90 - 3 * 20
     assert least_side(70, 60, side=100, overlap=20) == 70
     np.testing.assert_array_equal(
-        least_side(np.array([[110], [300]]), [80, 10], 100, 20), [[80, 65], [90, 90]])
+        least_side(np.array([[110], [300]]), [80, 10], 100, 20), [[80, 65], [90, 90]]
+    )
 
 
 # --- properties -----------------------------------------------------------------------------------
@@ -106,7 +116,8 @@ def test_a_core_lies_in_its_window(tiling):
 
 
 @given(
-    tilings(), st.tuples(*[st.floats(0, 1)] * 2),
+    tilings(),
+    st.tuples(*[st.floats(0, 1)] * 2),
     st.tuples(*[st.one_of(st.just(1.0), st.floats(0, 1))] * 2),
 )
 @example((250, 80, 100.0, 20.0), (87.5 / 250, 0.5), (1.0, 1.0))
@@ -142,8 +153,10 @@ def test_windows_of_the_least_side_are_no_more_and_no_larger(tiling):
     # A little less does not do: along one axis a window more is needed.
     less = least * (1 - 1e-6)
     if less > overlap:
-        more = [window_counts(n, 1, less, overlap) > window_counts(n, 1, side, overlap)
-                for n in (width, height)]
+        more = [
+            window_counts(n, 1, less, overlap) > window_counts(n, 1, side, overlap)
+            for n in (width, height)
+        ]
         assert any(more)
 
 
@@ -153,14 +166,21 @@ def test_counts_and_sides_of_many_images_at_once():
     counts = window_counts(width, height, side, overlap)
     assert counts.tolist() == [
         [len(overlapping_windows(w, h, s, o)[0]) for s, o in zip(side, overlap)]
-        for w, h in ((250, 80), (99, 101))]
+        for w, h in ((250, 80), (99, 101))
+    ]
 
 
 # --- every level of a pyramid ---------------------------------------------------------------------
 
-PYRAMID = ScalePyramid.from_config(dict(chip_size=20, levels=[
-    dict(resize=dict(factor=2.0), valid_range=(0, 10)),
-    dict(resize=dict(long_side=100), valid_range=(8, None))]))
+PYRAMID = ScalePyramid.from_config(
+    dict(
+        chip_size=20,
+        levels=[
+            dict(resize=dict(factor=2.0), valid_range=(0, 10)),
+            dict(resize=dict(long_side=100), valid_range=(8, None)),
+        ],
+    )
+)
 
 
 def test_an_image_that_fits_is_seen_whole_at_every_level():
@@ -180,8 +200,10 @@ def test_where_an_image_is_too_large_it_is_seen_in_windows_no_larger_than_needed
     assert windows.shape.tolist() == [[[60, 85], [40, 100]]]
     assert windows.pixels.tolist() == [2 * 60 * 85 + 40 * 100]
     assert list(windows.of_image(0)) == [
-        (0, (0, 0, 42.5, 30), (0, 0, 37.5, 30)), (0, (32.5, 0, 75, 30), (37.5, 0, 75, 30)),
-        (1, (0, 0, 75, 30), (0, 0, 75, 30))]
+        (0, (0, 0, 42.5, 30), (0, 0, 37.5, 30)),
+        (0, (32.5, 0, 75, 30), (37.5, 0, 75, 30)),
+        (1, (0, 0, 75, 30), (0, 0, 75, 30)),
+    ]
 
 
 @pytest.mark.parametrize('width', [31, 75, 99, 640])

@@ -12,9 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.nn.modules.batchnorm import _BatchNorm
 
-CONFIG = (
-    Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
-)
+CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
 
 
 @pytest.fixture(scope='module')
@@ -53,9 +51,7 @@ def test_batchnorm_is_trained_beyond_the_stem_and_the_first_stage(model):
 def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
     """0.0005 to 0.015 in 2000 iterations, a tenth from epoch 5.33; times 160 / 128."""
     scheduled = torch.nn.Linear(1, 1)
-    optim = build_optim_wrapper(
-        scheduled, {**cfg.optim_wrapper, 'type': 'OptimWrapper'}
-    )
+    optim = build_optim_wrapper(scheduled, {**cfg.optim_wrapper, 'type': 'OptimWrapper'})
     epoch_length = 3000
     schedulers = []
     for item in cfg.param_scheduler:
@@ -96,7 +92,10 @@ def test_one_config_dict_is_the_pyramid_of_every_piece(cfg):
 
 def test_smaller_chips_are_padded_to_the_chip_size(model):
     data = model.data_preprocessor(
-        dict(inputs=[torch.zeros(3, 96, 80, dtype=torch.uint8)] * 2,
-             data_samples=[DetDataSample(metainfo=dict(img_shape=(96, 80))) for _ in range(2)]),
-        training=True)
+        dict(
+            inputs=[torch.zeros(3, 96, 80, dtype=torch.uint8)] * 2,
+            data_samples=[DetDataSample(metainfo=dict(img_shape=(96, 80))) for _ in range(2)],
+        ),
+        training=True,
+    )
     assert data['inputs'].shape == (2, 3, 512, 512)

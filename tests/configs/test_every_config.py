@@ -27,16 +27,23 @@ from mmsniper.testing.reduced import reduced
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FRAGMENTS = ('_base_', 'mixins')
 PATHS = sorted(
-    str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob('*.py')
     if path.relative_to(CONFIGS).parts[0] not in FRAGMENTS
 )
 
 WIDTH, HEIGHT = 300, 240
 # Of 17 to 150 px, so that there is something at every level; the last is a crowd, or difficult.
-BOXES = np.array([
-    (10, 10, 28, 26), (40, 12, 84, 50), (100, 10, 170, 74), (190, 10, 290, 110), (10, 90, 170, 230),
-    (200, 130, 280, 220),
-])
+BOXES = np.array(
+    [
+        (10, 10, 28, 26),
+        (40, 12, 84, 50),
+        (100, 10, 170, 74),
+        (190, 10, 290, 110),
+        (10, 90, 170, 230),
+        (200, 130, 280, 220),
+    ]
+)
 MOVES = ((0, 0), (4, 3), (-6, 6))
 TRAIN, VAL, EMPTY = ('a', 'b', 'c'), ('d',), 'empty'
 
@@ -102,8 +109,11 @@ def _unprinted(monkeypatch):
 def small(request, tmp_path):
     """The config at reduced size, with made-up data in place of its own."""
     cfg = reduced(load_config(CONFIGS / request.param))
-    roots = {data.data_root for part in ('train', 'val', 'test')
-             for data in read_datasets(cfg[f'{part}_dataloader'].dataset)}
+    roots = {
+        data.data_root
+        for part in ('train', 'val', 'test')
+        for data in read_datasets(cfg[f'{part}_dataloader'].dataset)
+    }
     cfg = Config(moved(cfg.to_dict(), roots, tmp_path))
     for part in ('train', 'val', 'test'):
         loader = cfg[f'{part}_dataloader']
@@ -111,8 +121,12 @@ def small(request, tmp_path):
         for data in read_datasets(loader.dataset):
             make_images(data, (*TRAIN, EMPTY) if part == 'train' else VAL)
     cfg.train_dataloader.batch_size = 2 if 'num_queries' in cfg.model else 4
-    cfg.update(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name, launcher='none',
-               randomness=dict(seed=0))
+    cfg.update(
+        work_dir=str(tmp_path / 'work'),
+        experiment_name=tmp_path.name,
+        launcher='none',
+        randomness=dict(seed=0),
+    )
     return cfg
 
 
@@ -166,14 +180,22 @@ def coco_annotations(names, classes):
             crowd, (w, h) = j == len(BOXES) - 1, (x2 - x1, y2 - y1)
             outline = [[x1, y1, x2, y1, x2, y2, x1, y2]]
             columns = [x1 * HEIGHT, w * HEIGHT, (WIDTH - x2) * HEIGHT]
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=i + 1, category_id=j % len(classes) + 1,
-                bbox=[x1, y1, w, h], area=w * h, iscrowd=int(crowd),
-                segmentation=dict(size=[HEIGHT, WIDTH], counts=columns) if crowd else outline,
-            ))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=i + 1,
+                    category_id=j % len(classes) + 1,
+                    bbox=[x1, y1, w, h],
+                    area=w * h,
+                    iscrowd=int(crowd),
+                    segmentation=dict(size=[HEIGHT, WIDTH], counts=columns) if crowd else outline,
+                )
+            )
     return dict(
-        images=[dict(id=i + 1, file_name=f'{name}.jpg', width=WIDTH, height=HEIGHT)
-                for i, name in enumerate(names)],
+        images=[
+            dict(id=i + 1, file_name=f'{name}.jpg', width=WIDTH, height=HEIGHT)
+            for i, name in enumerate(names)
+        ],
         annotations=annotations,
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(classes)],
     )

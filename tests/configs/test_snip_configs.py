@@ -14,8 +14,10 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 @pytest.mark.parametrize(
     ('snip', 'sniper'),
-    [('faster_rcnn_r101_snip', 'faster_rcnn_r101_sniper'),
-     ('faster_rcnn_r18_snip_toy', 'faster_rcnn_r18_sniper_toy')],
+    [
+        ('faster_rcnn_r101_snip', 'faster_rcnn_r101_sniper'),
+        ('faster_rcnn_r18_snip_toy', 'faster_rcnn_r18_sniper_toy'),
+    ],
 )
 def test_it_tests_and_assigns_as_sniper_does_and_makes_no_chips(snip, sniper):
     cfg = Config.fromfile(CONFIGS / 'snip' / f'{snip}.py')
@@ -27,8 +29,13 @@ def test_it_tests_and_assigns_as_sniper_does_and_makes_no_chips(snip, sniper):
     loader = cfg.train_dataloader
     assert (loader.dataset.type, loader.sampler.type) == ('CocoDataset', 'DefaultSampler')
     assert [t.type for t in loader.dataset.pipeline] == [
-        'LoadImageFromFile', 'LoadAnnotations', 'LevelResize', 'ScaleRangeFilter', 'RandomFlip',
-        'PackDetInputs']
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'LevelResize',
+        'ScaleRangeFilter',
+        'RandomFlip',
+        'PackDetInputs',
+    ]
     assert [hook.type for hook in cfg.custom_hooks] == ['PixelCounterHook', 'TrainingTimeHook']
     assert cfg.model.data_preprocessor.batch_augments is None
 
@@ -37,16 +44,26 @@ def test_the_toy_config_trains_on_whole_images_at_every_level(tmp_path):
     spec = ToyDatasetSpec(num_train=4, num_val=1, min_side=300, max_side=340)
     make_toy_dataset(tmp_path / 'toy', spec, 1)
     cfg = Config.fromfile(CONFIGS / 'snip' / 'faster_rcnn_r18_snip_toy.py')
-    cfg.merge_from_dict({
-        'work_dir': str(tmp_path / 'w'), 'train_cfg.max_epochs': 3, 'train_cfg.val_begin': 9,
-        'param_scheduler': [], 'randomness.seed': 0,
-        'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
-        'train_dataloader.dataset.data_root': f'{tmp_path / "toy"}/',
-        'train_dataloader.dataset.filter_cfg.filter_empty_gt': False,
-        # Nothing is tested here.
-        'val_dataloader': None, 'val_cfg': None, 'val_evaluator': None,
-        'test_dataloader': None, 'test_cfg': None, 'test_evaluator': None,
-    })
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(tmp_path / 'w'),
+            'train_cfg.max_epochs': 3,
+            'train_cfg.val_begin': 9,
+            'param_scheduler': [],
+            'randomness.seed': 0,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.dataset.data_root': f'{tmp_path / "toy"}/',
+            'train_dataloader.dataset.filter_cfg.filter_empty_gt': False,
+            # Nothing is tested here.
+            'val_dataloader': None,
+            'val_cfg': None,
+            'val_evaluator': None,
+            'test_dataloader': None,
+            'test_cfg': None,
+            'test_evaluator': None,
+        }
+    )
     runner = Runner.from_cfg(cfg)
     np.random.seed(0)
     shapes, invalid = set(), 0

@@ -37,18 +37,24 @@ def load(path, toy_root, work_dir):
     cfg = Config.fromfile(path)
     assert cfg.data_root == 'work_dirs/toy_data/'
     cfg = Config(moved(cfg.to_dict(), cfg.data_root, f'{toy_root}/'))
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir),
-        'train_cfg.max_epochs': 1,
-        **{f'{part}_dataloader.{key}': value for part in ('train', 'val', 'test')
-           for key, value in (('num_workers', 0), ('persistent_workers', False))},
-    })
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'train_cfg.max_epochs': 1,
+            **{
+                f'{part}_dataloader.{key}': value
+                for part in ('train', 'val', 'test')
+                for key, value in (('num_workers', 0), ('persistent_workers', False))
+            },
+        }
+    )
     return cfg
 
 
 def test_both_configs_train_the_same_detector():
-    sniper, single = (deepcopy(Config.fromfile(path).model.to_dict())
-                      for path in (SNIPER, SINGLE_SCALE))
+    sniper, single = (
+        deepcopy(Config.fromfile(path).model.to_dict()) for path in (SNIPER, SINGLE_SCALE)
+    )
     assert sniper['roi_head'].pop('type') == 'SNIPERRoIHead'
     assert single['roi_head'].pop('type') == 'StandardRoIHead'
     sniper['roi_head'].pop('pyramid')

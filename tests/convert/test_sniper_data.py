@@ -38,15 +38,25 @@ def batch_size(*transforms, images=2):
 
 def test_the_chip_is_cut_right_after_the_annotations_are_loaded():
     found = sniper_pipeline(pipeline(RESIZE, dict(type='RandomFlip', prob=0.5)), PYRAMID)
-    assert types(found) == ['LoadLargeImageFromFile', 'LoadAnnotations', 'ChipSampler',
-                            'ScaleRangeFilter', 'RandomFlip', 'PackDetInputs']
+    assert types(found) == [
+        'LoadLargeImageFromFile',
+        'LoadAnnotations',
+        'ChipSampler',
+        'ScaleRangeFilter',
+        'RandomFlip',
+        'PackDetInputs',
+    ]
     assert found[2].pyramid == found[3].pyramid == PYRAMID
 
 
 def test_images_are_loaded_once_instead_of_twice_with_the_same_arguments():
     found = sniper_pipeline(
-        [ConfigDict(type='LoadImageFromFile', backend_args=None, to_float32=True),
-         ConfigDict(LOAD[1])], PYRAMID)
+        [
+            ConfigDict(type='LoadImageFromFile', backend_args=None, to_float32=True),
+            ConfigDict(LOAD[1]),
+        ],
+        PYRAMID,
+    )
     assert found[0] == dict(type='LoadLargeImageFromFile', backend_args=None, to_float32=True)
     mine = sniper_pipeline([ConfigDict(type='MyLoader'), ConfigDict(LOAD[1])], PYRAMID)
     assert mine[0] == dict(type='MyLoader')
@@ -94,9 +104,15 @@ def test_a_pipeline_without_annotations_is_refused():
 
 def test_the_sampler_chooses_chips_and_takes_further_arguments():
     found = sniper_dataloader(
-        loader(RESIZE, sampler=dict(type='DefaultSampler', shuffle=True),
-               batch_sampler=dict(type='AspectRatioBatchSampler'), num_workers=3),
-        PYRAMID, sampler=dict(strategy='grid'))
+        loader(
+            RESIZE,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_sampler=dict(type='AspectRatioBatchSampler'),
+            num_workers=3,
+        ),
+        PYRAMID,
+        sampler=dict(strategy='grid'),
+    )
     assert found.sampler == dict(type='ChipAwareSampler', pyramid=PYRAMID, strategy='grid')
     assert found.batch_sampler is None
     assert found.num_workers == 3
@@ -104,8 +120,12 @@ def test_the_sampler_chooses_chips_and_takes_further_arguments():
 
 def test_each_data_set_that_reads_images_is_wrapped_where_it_is():
     """As VOC 07+12: a RepeatDataset of a ConcatDataset of two."""
-    one = dict(type='VOCDataset', ann_file='a', pipeline=pipeline(RESIZE),
-               filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=32))
+    one = dict(
+        type='VOCDataset',
+        ann_file='a',
+        pipeline=pipeline(RESIZE),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=32),
+    )
     both = dict(type='ConcatDataset', datasets=[one, dict(one, ann_file='b')])
     given = dict(batch_size=2, dataset=dict(type='RepeatDataset', times=3, dataset=both))
     found = sniper_dataloader(given, PYRAMID).dataset
@@ -122,8 +142,15 @@ def test_each_data_set_that_reads_images_is_wrapped_where_it_is():
 def test_images_are_not_mixed():
     """As in YOLOX: both pipelines become one."""
     inner = dict(type='CocoDataset', pipeline=[ConfigDict(t) for t in LOAD])
-    mixing = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[
-        dict(type='Mosaic', img_scale=(640, 640)), dict(type='RandomFlip', prob=0.5), PACK])
+    mixing = dict(
+        type='MultiImageMixDataset',
+        dataset=inner,
+        pipeline=[
+            dict(type='Mosaic', img_scale=(640, 640)),
+            dict(type='RandomFlip', prob=0.5),
+            PACK,
+        ],
+    )
     found = sniper_dataloader(dict(batch_size=8, dataset=mixing), PYRAMID).dataset
     assert found.type == 'ChipDataset'
     assert found.dataset.type == 'CocoDataset'
@@ -147,25 +174,34 @@ def test_data_sets_are_found_below_any_wrappers():
 # Batches of as many pixels -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('transforms', 'images', 'chips'), [
-    # 2 * 1333 * 800 / 512**2 = 8.1
-    ([RESIZE], 2, 8),
-    # RTMDet: 32 * 640**2 / 512**2 = 50, whatever is before the crop
-    ([dict(type='CachedMosaic', img_scale=(640, 640)),
-      dict(type='RandomResize', scale=(1280, 1280), ratio_range=(0.5, 2.0)),
-      dict(type='RandomCrop', crop_size=(640, 640)),
-      dict(type='Pad', size=(640, 640))], 32, 50),
-    # Two scales: the mean of both, 2 * 1333 * 720 / 512**2 = 7.3
-    ([dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 800)])], 2, 7),
-    ([dict(type='RandomResize', scale=[(1333, 640), (1333, 800)])], 2, 7),
-    # A crop that is larger than the image crops nothing.
-    ([RESIZE, dict(type='RandomCrop', crop_size=(2000, 2000))], 2, 8),
-    ([RESIZE, dict(type='RandomCrop', crop_type='relative_range', crop_size=(0.3, 0.3))], 2, 8),
-    ([dict(type='Resize', scale=1024)], 1, 4),
-    # Never none, and unknown pixels leave the number as it is.
-    ([dict(type='Resize', scale=(64, 64))], 1, 1),
-    ([dict(type='RandomFlip')], 3, 3),
-])
+@pytest.mark.parametrize(
+    ('transforms', 'images', 'chips'),
+    [
+        # 2 * 1333 * 800 / 512**2 = 8.1
+        ([RESIZE], 2, 8),
+        # RTMDet: 32 * 640**2 / 512**2 = 50, whatever is before the crop
+        (
+            [
+                dict(type='CachedMosaic', img_scale=(640, 640)),
+                dict(type='RandomResize', scale=(1280, 1280), ratio_range=(0.5, 2.0)),
+                dict(type='RandomCrop', crop_size=(640, 640)),
+                dict(type='Pad', size=(640, 640)),
+            ],
+            32,
+            50,
+        ),
+        # Two scales: the mean of both, 2 * 1333 * 720 / 512**2 = 7.3
+        ([dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 800)])], 2, 7),
+        ([dict(type='RandomResize', scale=[(1333, 640), (1333, 800)])], 2, 7),
+        # A crop that is larger than the image crops nothing.
+        ([RESIZE, dict(type='RandomCrop', crop_size=(2000, 2000))], 2, 8),
+        ([RESIZE, dict(type='RandomCrop', crop_type='relative_range', crop_size=(0.3, 0.3))], 2, 8),
+        ([dict(type='Resize', scale=1024)], 1, 4),
+        # Never none, and unknown pixels leave the number as it is.
+        ([dict(type='Resize', scale=(64, 64))], 1, 1),
+        ([dict(type='RandomFlip')], 3, 3),
+    ],
+)
 def test_a_batch_of_chips_has_the_pixels_of_the_batch_of_images(transforms, images, chips):
     assert batch_size(*transforms, images=images) == chips
 

@@ -24,8 +24,11 @@ STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
 
 def one_stage(head, **train_cfg):
     return ConfigDict(
-        type='SomeDetector', data_preprocessor=dict(type='DetDataPreprocessor'),
-        bbox_head=dict(type=head), train_cfg=train_cfg)
+        type='SomeDetector',
+        data_preprocessor=dict(type='DetDataPreprocessor'),
+        bbox_head=dict(type=head),
+        train_cfg=train_cfg,
+    )
 
 
 def two_stage(rpn='RPNHead', roi='StandardRoIHead', **preprocessor):
@@ -34,8 +37,10 @@ def two_stage(rpn='RPNHead', roi='StandardRoIHead', **preprocessor):
         data_preprocessor=dict(type='DetDataPreprocessor', **preprocessor),
         rpn_head=dict(type=rpn),
         roi_head=dict(type=roi),
-        train_cfg=dict(rpn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7)),
-                       rcnn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5))),
+        train_cfg=dict(
+            rpn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7)),
+            rcnn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5)),
+        ),
     )
 
 
@@ -60,8 +65,12 @@ def test_assigners_are_wrapped(assigner):
 
 def test_all_assigners_of_a_head_are_wrapped():
     """As in TOOD, which has one for the first epochs."""
-    detector = one_stage('TOODHead', initial_assigner=dict(type='ATSSAssigner', topk=9),
-                         assigner=dict(type='TaskAlignedAssigner', topk=13), alpha=1)
+    detector = one_stage(
+        'TOODHead',
+        initial_assigner=dict(type='ATSSAssigner', topk=9),
+        assigner=dict(type='TaskAlignedAssigner', topk=13),
+        alpha=1,
+    )
     sniper_model(detector, PYRAMID)
     train = detector.train_cfg
     assert train.initial_assigner.type == train.assigner.type == 'IgnoreInvalidAssigner'
@@ -70,8 +79,11 @@ def test_all_assigners_of_a_head_are_wrapped():
 
 def test_assigners_of_several_stages_are_found():
     """As in RepPoints."""
-    detector = one_stage('RepPointsHead', init=dict(assigner=dict(type='PointAssigner')),
-                         refine=dict(assigner=dict(type='MaxIoUAssigner'), debug=False))
+    detector = one_stage(
+        'RepPointsHead',
+        init=dict(assigner=dict(type='PointAssigner')),
+        refine=dict(assigner=dict(type='MaxIoUAssigner'), debug=False),
+    )
     sniper_model(detector, PYRAMID)
     assert detector.train_cfg.init.assigner.type == 'IgnoreInvalidAssigner'
     assert detector.train_cfg.refine.assigner.type == 'ValidRangeAssigner'
@@ -96,8 +108,9 @@ def test_an_assigner_that_knows_ranges_stays():
         assert range_aware(ConfigDict(type=kind)) == dict(type=kind)
 
 
-@pytest.mark.parametrize('names', [ROI_HEADS, ROI_HEADS.values(), DENSE_HEADS,
-                                   DENSE_HEADS.values(), IGNORING_HEADS])
+@pytest.mark.parametrize(
+    'names', [ROI_HEADS, ROI_HEADS.values(), DENSE_HEADS, DENSE_HEADS.values(), IGNORING_HEADS]
+)
 def test_all_named_heads_exist(names):
     assert all(MODELS.get(name) for name in names)
 
@@ -110,8 +123,7 @@ def test_batches_have_the_shape_of_a_chip_and_masks_follow():
     detector = two_stage(pad_mask=True, pad_size_divisor=1, batch_augments=[dict(type='Other')])
     sniper_model(detector, PYRAMID)
     found = detector.data_preprocessor
-    assert found.batch_augments == [
-        dict(type='BatchFixedSizePad', size=(256, 256), pad_mask=True)]
+    assert found.batch_augments == [dict(type='BatchFixedSizePad', size=(256, 256), pad_mask=True)]
     assert found.pad_size_divisor == 32
 
 
@@ -124,15 +136,21 @@ def test_a_larger_divisor_stays():
 # What has no version is refused by name ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(('detector', 'message'), [
-    (one_stage('YOLOXHead'), 'no SNIPER version of YOLOXHead.*RetinaHead'),
-    (two_stage(roi='PointRendRoIHead'), 'of PointRendRoIHead.*SNIPERRoIMixin'),
-    (two_stage(rpn='EmbeddingRPNHead'), 'no SNIPER version of EmbeddingRPNHead'),
-    (one_stage('RetinaHead', assigner=dict(type='Mine')), "of Mine; .*dict.type='IgnoreInvalid"),
-    (ConfigDict(type='SOLO', mask_head=dict()), 'SOLO has no bbox_head'),
-    (ConfigDict(type='FastRCNN', roi_head=dict()), 'FastRCNN has no rpn_head'),
-    (ConfigDict(one_stage('RetinaHead'), data_preprocessor=None), 'has no data_preprocessor'),
-])
+@pytest.mark.parametrize(
+    ('detector', 'message'),
+    [
+        (one_stage('YOLOXHead'), 'no SNIPER version of YOLOXHead.*RetinaHead'),
+        (two_stage(roi='PointRendRoIHead'), 'of PointRendRoIHead.*SNIPERRoIMixin'),
+        (two_stage(rpn='EmbeddingRPNHead'), 'no SNIPER version of EmbeddingRPNHead'),
+        (
+            one_stage('RetinaHead', assigner=dict(type='Mine')),
+            "of Mine; .*dict.type='IgnoreInvalid",
+        ),
+        (ConfigDict(type='SOLO', mask_head=dict()), 'SOLO has no bbox_head'),
+        (ConfigDict(type='FastRCNN', roi_head=dict()), 'FastRCNN has no rpn_head'),
+        (ConfigDict(one_stage('RetinaHead'), data_preprocessor=None), 'has no data_preprocessor'),
+    ],
+)
 def test_what_has_no_version_is_refused(detector, message):
     with pytest.raises(ValueError, match=message):
         sniper_model(detector, PYRAMID)
@@ -140,9 +158,26 @@ def test_what_has_no_version_is_refused(detector, message):
 
 # All stock configs of a family -------------------------------------------------------------------
 
-@pytest.mark.parametrize('family', ['faster_rcnn', 'mask_rcnn', 'cascade_rcnn', 'retinanet',
-                                    'fcos', 'atss', 'deformable_detr', 'dino', 'rtmdet', 'dcn',
-                                    'reppoints', 'tood', 'gfl', 'yolof'])
+
+@pytest.mark.parametrize(
+    'family',
+    [
+        'faster_rcnn',
+        'mask_rcnn',
+        'cascade_rcnn',
+        'retinanet',
+        'fcos',
+        'atss',
+        'deformable_detr',
+        'dino',
+        'rtmdet',
+        'dcn',
+        'reppoints',
+        'tood',
+        'gfl',
+        'yolof',
+    ],
+)
 def test_every_stock_config_of_a_family_has_a_sniper_version(family):
     tried = 0
     for file in sorted((STOCK / family).glob('*.py')):

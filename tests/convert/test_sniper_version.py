@@ -31,8 +31,10 @@ PYRAMID = dict(
 def stock_config(**changes):
     """A two-stage config as of MMDetection, as far as the mixin looks at it."""
     pipeline = [
-        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
-        dict(type='Resize', scale=(256, 256), keep_ratio=True), dict(type='PackDetInputs'),
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(256, 256), keep_ratio=True),
+        dict(type='PackDetInputs'),
     ]
     data = dict(type='CocoDataset', ann_file='a.json', pipeline=pipeline)
     cfg = dict(
@@ -45,7 +47,9 @@ def stock_config(**changes):
             test_cfg=dict(rcnn=dict(score_thr=0.05, max_per_img=100)),
         ),
         train_dataloader=dict(
-            batch_size=2, dataset=data, sampler=dict(type='DefaultSampler', shuffle=True),
+            batch_size=2,
+            dataset=data,
+            sampler=dict(type='DefaultSampler', shuffle=True),
             batch_sampler=dict(type='AspectRatioBatchSampler'),
         ),
         test_dataloader=dict(batch_size=1, dataset=deepcopy(data)),
@@ -104,15 +108,26 @@ def test_the_mixin_makes_of_the_stock_config_what_the_r101_config_spells_out(tmp
     assert mixed.model.data_preprocessor.batch_augments == augments
     assert mixed.tta_model == spelled.tta_model
     strip = [{k: v for k, v in t.items() if k != 'backend_args'} for t in mixed.tta_pipeline]
-    assert strip == [{k: v for k, v in t.items() if k != 'backend_args'}
-                     for t in spelled.tta_pipeline]
+    assert strip == [
+        {k: v for k, v in t.items() if k != 'backend_args'} for t in spelled.tta_pipeline
+    ]
     assert [h.type for h in mixed.custom_hooks] == [h.type for h in spelled.custom_hooks]
     assert mixed.custom_hooks[-1] == spelled.custom_hooks[-1]
     assert mixed.randomness == spelled.randomness
 
 
-@pytest.mark.parametrize('key', ['optim_wrapper', 'param_scheduler', 'train_cfg', 'val_dataloader',
-                                 'test_dataloader', 'val_evaluator', 'test_pipeline'])
+@pytest.mark.parametrize(
+    'key',
+    [
+        'optim_wrapper',
+        'param_scheduler',
+        'train_cfg',
+        'val_dataloader',
+        'test_dataloader',
+        'val_evaluator',
+        'test_pipeline',
+    ],
+)
 def test_schedule_evaluation_and_the_test_at_one_scale_stay(tmp_path, key):
     base = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
     file = stock_file(tmp_path, base, 'sniper_two_stage.py')
@@ -126,8 +141,10 @@ def test_options_of_the_command_line_come_first(tmp_path):
     assert cfg.train_dataloader.num_workers == 0
 
 
-@pytest.mark.parametrize(('variable', 'rank', 'said'), [
-    ('RANK', '0', True), ('RANK', '1', False), ('SLURM_PROCID', '3', False)])
+@pytest.mark.parametrize(
+    ('variable', 'rank', 'said'),
+    [('RANK', '0', True), ('RANK', '1', False), ('SLURM_PROCID', '3', False)],
+)
 def test_what_was_made_of_the_config_is_said_once(monkeypatch, variable, rank, said):
     seen = []
     monkeypatch.setattr('mmsniper.convert.config.print_log', lambda text, **_: seen.append(text))
@@ -153,27 +170,44 @@ def test_a_batch_size_of_ones_own_counts_chips_and_so_does_that_of_the_learning_
 
 
 def test_negative_chips_are_mined_and_images_without_objects_kept_for_them():
-    cfg = sniper_version(stock_config(
-        train_dataloader=dict(batch_size=1, dataset=dict(
-            type='CocoDataset', filter_cfg=dict(filter_empty_gt=True),
-            pipeline=[dict(type='LoadAnnotations')]))))
+    cfg = sniper_version(
+        stock_config(
+            train_dataloader=dict(
+                batch_size=1,
+                dataset=dict(
+                    type='CocoDataset',
+                    filter_cfg=dict(filter_empty_gt=True),
+                    pipeline=[dict(type='LoadAnnotations')],
+                ),
+            )
+        )
+    )
     assert cfg.custom_hooks[-1] == dict(type='NegativeChipHook', warmup_epochs=2)
     assert cfg.train_dataloader.dataset.dataset.filter_cfg.filter_empty_gt is False
 
 
-@pytest.mark.parametrize('loop', [dict(type='IterBasedTrainLoop', max_iters=10),
-                                  dict(by_epoch=False, max_iters=10)])
+@pytest.mark.parametrize(
+    'loop', [dict(type='IterBasedTrainLoop', max_iters=10), dict(by_epoch=False, max_iters=10)]
+)
 def test_a_loop_without_epochs_mines_nothing(loop):
     cfg = sniper_version(stock_config(train_cfg=loop))
     assert 'NegativeChipHook' not in [hook.type for hook in cfg.custom_hooks]
 
 
 def test_hooks_of_theirs_stay_but_those_that_end_the_mixing_of_images():
-    hooks = [dict(type='EMAHook'), dict(type='PipelineSwitchHook', switch_epoch=1),
-             dict(type='YOLOXModeSwitchHook'), dict(type='PixelCounterHook')]
+    hooks = [
+        dict(type='EMAHook'),
+        dict(type='PipelineSwitchHook', switch_epoch=1),
+        dict(type='YOLOXModeSwitchHook'),
+        dict(type='PixelCounterHook'),
+    ]
     cfg = sniper_version(stock_config(custom_hooks=hooks))
     assert [hook.type for hook in cfg.custom_hooks] == [
-        'EMAHook', 'PixelCounterHook', 'TrainingTimeHook', 'NegativeChipHook']
+        'EMAHook',
+        'PixelCounterHook',
+        'TrainingTimeHook',
+        'NegativeChipHook',
+    ]
 
 
 @pytest.mark.parametrize('imports', ['theirs', ['theirs']])
@@ -210,7 +244,8 @@ def test_test_time_augmentation_merges_boxes_so_masks_are_not_evaluated():
 def test_views_keep_all_detections_until_the_merge():
     cfg = sniper_version(stock_config())
     assert cfg.tta_model.view_test_cfg == dict(
-        rcnn=dict(max_per_img=1000, score_thr=0.01, nms=None))
+        rcnn=dict(max_per_img=1000, score_thr=0.01, nms=None)
+    )
     assert cfg.tta_model.tta_cfg.max_per_img == 100
 
 
@@ -238,14 +273,16 @@ def test_with_autofocus_the_sniper_version_of_the_detector_is_tested_coarse_to_f
     assert cfg.model.type == 'AutoFocus'
     assert cfg.model.detector.roi_head == plain.model.roi_head
     assert cfg.model.pyramid == PYRAMID
-    assert cfg.model.focus_head == dict(
-        type='PyramidFocusHead', in_channels=64, pyramid=PYRAMID)
+    assert cfg.model.focus_head == dict(type='PyramidFocusHead', in_channels=64, pyramid=PYRAMID)
     assert cfg.model.tta_cfg == plain.tta_model.tta_cfg
     assert cfg.model.view_test_cfg == plain.tta_model.view_test_cfg
     assert cfg.model.edge == 4
     pipeline = cfg.test_dataloader.dataset.pipeline
     assert [one.type for one in pipeline] == [
-        'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs']
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'PackDetInputs',
+    ]
     assert 'scale_factor' not in pipeline[-1].meta_keys
     assert cfg.test_evaluator.metric == ['bbox']
     assert cfg.train_dataloader == plain.train_dataloader
@@ -287,13 +324,16 @@ def test_an_rpn_has_no_autofocus():
 # What cannot be done is said ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(detector='two_stage', chips=3), r"no option \['chips'\].*batch_size"),
-    (dict(), "'one_stage' or 'two_stage', got None"),
-    (dict(detector='two_stage', batch_size=0), 'whole number of chips, got 0'),
-    (dict(detector='two_stage', batch_size=True), 'whole number of chips, got True'),
-    (dict(detector='one_stage'), 'FasterRCNN is a two-stage detector.*sniper_two_stage.py'),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(detector='two_stage', chips=3), r"no option \['chips'\].*batch_size"),
+        (dict(), "'one_stage' or 'two_stage', got None"),
+        (dict(detector='two_stage', batch_size=0), 'whole number of chips, got 0'),
+        (dict(detector='two_stage', batch_size=True), 'whole number of chips, got True'),
+        (dict(detector='one_stage'), 'FasterRCNN is a two-stage detector.*sniper_two_stage.py'),
+    ],
+)
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sniper_version(stock_config(sniper=options))
@@ -342,9 +382,9 @@ def toy_config(tmp_path_factory):
         f"_base_ = ['{base}', '{ROOT}/configs/_base_/sniper_two_stage.py',\n"
         f"          '{ROOT}/configs/_base_/pyramids/toy.py']\n"
         f"data = dict(data_root='{folder}/data/')\n"
-        "train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)\n"
-        "val_dataloader = test_dataloader = dict(\n"
-        "    num_workers=0, persistent_workers=False, dataset=data)\n"
+        'train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=data)\n'
+        'val_dataloader = test_dataloader = dict(\n'
+        '    num_workers=0, persistent_workers=False, dataset=data)\n'
         f"val_evaluator = dict(ann_file='{folder}/data/annotations/val.json')\n"
         'test_evaluator = val_evaluator\n'
         'train_cfg = dict(max_epochs=2, val_interval=2)\n'
@@ -365,7 +405,11 @@ def test_a_mixed_config_trains_and_tests_with_mmdetections_tools_and_ours(
     def run(*command):
         done = subprocess.run(
             [sys.executable, *map(str, command), '--work-dir', str(tmp_path)],
-            env=env, capture_output=True, text=True, timeout=600, check=False,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return done.stdout + done.stderr

@@ -285,7 +285,9 @@ def test_says_that_ranks_disagree(make_sampler, dataset, monkeypatch):
 def test_no_python_object_is_kept_for_a_chip(make_sampler, dataset):
     sampler, n = make_sampler(dataset), 200_000
     sampler._plan = ChipPlan(
-        np.zeros(n, np.int32), np.zeros(n, np.int8), np.zeros((n, 4), np.float32),
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int8),
+        np.zeros((n, 4), np.float32),
         np.zeros(n, np.int8),
     )
     gc.collect()

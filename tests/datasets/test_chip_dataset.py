@@ -99,9 +99,7 @@ def test_another_image_is_drawn_where_the_pipeline_drops_one(five_images, pyrami
 
 
 def test_it_gives_up_where_the_pipeline_drops_every_image(five_images, chip_pipeline):
-    dataset = ChipDataset(
-        five_images(), [dict(type='DropSome', dropped=range(5))], max_refetch=3
-    )
+    dataset = ChipDataset(five_images(), [dict(type='DropSome', dropped=range(5))], max_refetch=3)
     with pytest.raises(RuntimeError, match=r'None for 4 images in a row.*\.png'):
         dataset[0]
 

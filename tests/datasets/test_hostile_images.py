@@ -152,8 +152,14 @@ def test_extreme_shapes_have_the_chips_that_they_should(
 @pytest.fixture
 def odd_boxes(tmp_path, chips_of):
     """A data set in MMDetection's own format, which nothing filters: one good box, five not."""
-    boxes = [BOX, [30, 30, 30, 40], [-20, 5, -5, 15], [200, 5, 210, 15], [float('nan')] * 4,
-             [30, 30, float('nan'), 40]]
+    boxes = [
+        BOX,
+        [30, 30, 30, 40],
+        [-20, 5, -5, 15],
+        [200, 5, 210, 15],
+        [float('nan')] * 4,
+        [30, 30, float('nan'), 40],
+    ]
     instances = [dict(bbox=box, bbox_label=i, ignore_flag=0) for i, box in enumerate(boxes)]
     cv2.imwrite(str(tmp_path / 'odd.png'), photo())
     image = dict(img_path='odd.png', img_id=0, height=80, width=100, instances=instances)
@@ -161,8 +167,12 @@ def odd_boxes(tmp_path, chips_of):
     content = dict(metainfo=dict(classes=classes), data_list=[image])
     (tmp_path / 'odd.json').write_text(json.dumps(content))
     return chips_of(
-        dict(type='BaseDetDataset', data_root=str(tmp_path), ann_file='odd.json',
-             data_prefix=dict(img_path=''))
+        dict(
+            type='BaseDetDataset',
+            data_root=str(tmp_path),
+            ann_file='odd.json',
+            data_prefix=dict(img_path=''),
+        )
     )
 
 

@@ -32,8 +32,11 @@ def random_proposals(counts=(4, 0, 7)):
     found = []
     for (width, height), count in zip(SIZES, counts):
         corners = np.sort(rng.random((count, 2, 2)), axis=1) * (width, height)
-        found.append(ImageProposals(corners.reshape(-1, 4).astype(np.float32),
-                                    rng.random(count).astype(np.float32)))
+        found.append(
+            ImageProposals(
+                corners.reshape(-1, 4).astype(np.float32), rng.random(count).astype(np.float32)
+            )
+        )
     return found
 
 
@@ -56,11 +59,18 @@ def assert_equal(found, expected):
 def samples_of(dataset, proposals, shuffled=(2, 0, 1)):
     """What MMDetection's metrics get of a test over the images in some order."""
     for i in shuffled:
-        pred = dict(bboxes=torch.tensor(proposals[i].boxes), scores=torch.tensor(
-            proposals[i].scores), labels=torch.zeros(len(proposals[i].scores), dtype=torch.long))
+        pred = dict(
+            bboxes=torch.tensor(proposals[i].boxes),
+            scores=torch.tensor(proposals[i].scores),
+            labels=torch.zeros(len(proposals[i].scores), dtype=torch.long),
+        )
         info = dataset.get_data_info(i)
-        yield dict(img_path=info['img_path'], img_id=info['img_id'], ori_shape=SIZES[i][::-1],
-                   pred_instances=pred)
+        yield dict(
+            img_path=info['img_path'],
+            img_id=info['img_id'],
+            ori_shape=SIZES[i][::-1],
+            pred_instances=pred,
+        )
 
 
 # The formats --------------------------------------------------------------------------------------
@@ -108,7 +118,10 @@ def test_coco_results_where_an_image_without_proposals_does_not_occur(dataset, t
     (tmp_path / 'r.json').write_text(json.dumps(results))
     found = read_proposals(tmp_path / 'r.json', dataset)
     assert [p.boxes.tolist() for p in found] == [
-        [[1, 2, 4, 6]], [], [[10, 20, 40, 25], [0, 0, 50, 50]]]
+        [[1, 2, 4, 6]],
+        [],
+        [[10, 20, 40, 25], [0, 0, 50, 50]],
+    ]
     assert [p.scores.tolist() for p in found] == [[0.5], [], [0.25, 1]]
 
 
@@ -118,8 +131,9 @@ def test_every_protocol_of_pickles_with_arrays_and_tensors(dataset, tmp_path, pr
     content = {
         'set/0.png': as_instances(proposals[0]),
         'set/1.png': dict(bboxes=proposals[1].boxes, scores=proposals[1].scores),
-        'set/2.png': InstanceData(bboxes=torch.tensor(proposals[2].boxes),
-                                  scores=torch.tensor(proposals[2].scores)),
+        'set/2.png': InstanceData(
+            bboxes=torch.tensor(proposals[2].boxes), scores=torch.tensor(proposals[2].scores)
+        ),
     }
     file = written(tmp_path / 'p.pkl', content, protocol)
     assert_equal(read_proposals(file, dataset), proposals)
@@ -199,7 +213,8 @@ def test_names_a_file_of_each_side_if_none_matches(dataset, tmp_path):
     assert 'Were they made on the training images?' in message
     (tmp_path / 'p.json').write_text(json.dumps([dict(image_id='x', bbox=[0, 0, 1, 1], score=1)]))
     assert "ids, such as 'x', is one of this data set, such as 0" in error_of(
-        tmp_path / 'p.json', dataset)
+        tmp_path / 'p.json', dataset
+    )
 
 
 def test_the_same_file_name_in_another_folder_is_another_image(dataset, tmp_path):
@@ -207,8 +222,9 @@ def test_the_same_file_name_in_another_folder_is_another_image(dataset, tmp_path
     content = {f'val/{i}.png': as_instances(p) for i, p in enumerate(random_proposals())}
     message = error_of(written(tmp_path / 'p.pkl', content), dataset)
     assert 'has proposals of val/0.png, the data set has ' in message
-    moved = {f'/somewhere/else/set/{i}.png': as_instances(p)
-             for i, p in enumerate(random_proposals())}
+    moved = {
+        f'/somewhere/else/set/{i}.png': as_instances(p) for i, p in enumerate(random_proposals())
+    }
     assert_equal(read_proposals(written(tmp_path / 'p.pkl', moved), dataset), random_proposals())
 
 
@@ -219,14 +235,15 @@ def test_a_list_for_another_number_of_images_says_how_to_get_all_of_them(dataset
     assert 'filter_cfg=None' in message
 
 
-@pytest.mark.parametrize(('row', 'box'), [
-    ([60, 10, 20, 20, 1], r'\[60.0, 10.0, 20.0, 20.0\]'),  # x, y, width, height
-    ([200, 20, 240, 60, 1], r'\[200.0, 20.0, 240.0, 60.0\]'),  # pixels of a larger picture
-    ([np.nan, 20, 30, 40, 1], r'\[nan, 20.0, 30.0, 40.0\]'),
-])
-def test_boxes_in_another_frame_are_told_from_what_sticks_out_a_little(
-    dataset, tmp_path, row, box
-):
+@pytest.mark.parametrize(
+    ('row', 'box'),
+    [
+        ([60, 10, 20, 20, 1], r'\[60.0, 10.0, 20.0, 20.0\]'),  # x, y, width, height
+        ([200, 20, 240, 60, 1], r'\[200.0, 20.0, 240.0, 60.0\]'),  # pixels of a larger picture
+        ([np.nan, 20, 30, 40, 1], r'\[nan, 20.0, 30.0, 40.0\]'),
+    ],
+)
+def test_boxes_in_another_frame_are_told_from_what_sticks_out_a_little(dataset, tmp_path, row, box):
     rows = np.tile([-30.0, -3, 99, 85, 1], (100, 1))
     empty = np.zeros((0, 5))
     file = tmp_path / 'p.pkl'
@@ -238,30 +255,36 @@ def test_boxes_in_another_frame_are_told_from_what_sticks_out_a_little(
     assert 'which has 100x80 px: boxes must be x1, y1, x2, y2' in str(e.value)
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    ({'set/0.png': InstanceData(bboxes=np.zeros((1, 4)))}, r'set/0.png has no scores, it has'),
-    ({'set/0.png': 5}, r'set/0.png is a int; expected are boxes and scores'),
-    ({'set/0.png': np.zeros((2, 6))}, r'ndarray of shape \(2, 6\); expected'),
-    ({'set/0.png': dict(bboxes=np.zeros((2, 4)), scores=np.zeros(3))}, r'\(2, 4\) and \(3,\)'),
-    ({'set/0.png': dict(bboxes=np.array([['a'] * 4]), scores=[1])}, 'must be numbers'),
-    ({3: np.zeros((0, 5))}, 'must name images by their files, it has 3'),
-    (5, 'holds a int; expected is a dict of InstanceData'),
-    ('text', 'holds a str; expected'),
-])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ({'set/0.png': InstanceData(bboxes=np.zeros((1, 4)))}, r'set/0.png has no scores, it has'),
+        ({'set/0.png': 5}, r'set/0.png is a int; expected are boxes and scores'),
+        ({'set/0.png': np.zeros((2, 6))}, r'ndarray of shape \(2, 6\); expected'),
+        ({'set/0.png': dict(bboxes=np.zeros((2, 4)), scores=np.zeros(3))}, r'\(2, 4\) and \(3,\)'),
+        ({'set/0.png': dict(bboxes=np.array([['a'] * 4]), scores=[1])}, 'must be numbers'),
+        ({3: np.zeros((0, 5))}, 'must name images by their files, it has 3'),
+        (5, 'holds a int; expected is a dict of InstanceData'),
+        ('text', 'holds a str; expected'),
+    ],
+)
 def test_says_what_is_wrong_with_a_pickle(make_coco, tmp_path, content, message):
     one = DATASETS.build(make_coco([dict(size=(50, 50), boxes=[[1, 1, 9, 9]])]))
     with pytest.raises(ValueError, match=message):
         read_proposals(written(tmp_path / 'p.pkl', content), one)
 
 
-@pytest.mark.parametrize(('text', 'message'), [
-    ('{', 'is not a JSON file'),
-    ('{"images": []}', 'is not a file of COCO results: .* it holds a dict'),
-    ('[{"image_id": 0, "bbox": [1, 2, 3, 4]}]', "result 0 must have .*KeyError: 'score'"),
-    ('[{"image_id": 0, "bbox": [1, 2, 3], "score": 1}]', r'bbox must be .*got \[1, 2, 3\]'),
-    ('[{"image_id": [1], "bbox": [1, 2, 3, 4], "score": 1}]', 'result 0 must have'),
-    ('[3]', 'result 0 must have'),
-])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('{', 'is not a JSON file'),
+        ('{"images": []}', 'is not a file of COCO results: .* it holds a dict'),
+        ('[{"image_id": 0, "bbox": [1, 2, 3, 4]}]', "result 0 must have .*KeyError: 'score'"),
+        ('[{"image_id": 0, "bbox": [1, 2, 3], "score": 1}]', r'bbox must be .*got \[1, 2, 3\]'),
+        ('[{"image_id": [1], "bbox": [1, 2, 3, 4], "score": 1}]', 'result 0 must have'),
+        ('[3]', 'result 0 must have'),
+    ],
+)
 def test_says_what_is_wrong_with_coco_results(dataset, tmp_path, text, message):
     (tmp_path / 'r.json').write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -302,10 +325,16 @@ class Call:
 
 
 @pytest.mark.parametrize('protocol', [0, 2, 4, 5])
-@pytest.mark.parametrize(('function', 'name'), [
-    (os.system, 'posix.system'), (eval, 'builtin.*eval'), (getattr, 'builtin.*getattr'),
-    (torch.load, 'torch.serialization.load'), (np.load, 'numpy.load'),
-])
+@pytest.mark.parametrize(
+    ('function', 'name'),
+    [
+        (os.system, 'posix.system'),
+        (eval, 'builtin.*eval'),
+        (getattr, 'builtin.*getattr'),
+        (torch.load, 'torch.serialization.load'),
+        (np.load, 'numpy.load'),
+    ],
+)
 def test_a_pickle_that_asks_for_a_function_is_refused_before_it_is_called(
     dataset, tmp_path, function, name, protocol
 ):

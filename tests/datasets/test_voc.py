@@ -33,9 +33,15 @@ def write_year(root, images):
     for name, ((width, height), objects) in images.items():
         cv2.imwrite(str(root / f'JPEGImages/{name}.jpg'), np.zeros((height, width, 3), np.uint8))
         text = ''.join(
-            OBJECT.format(kind, difficult, ''.join(
-                f'<{key}>{v}</{key}>' for key, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), box)))
-            for kind, difficult, box in objects)
+            OBJECT.format(
+                kind,
+                difficult,
+                ''.join(
+                    f'<{key}>{v}</{key}>' for key, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), box)
+                ),
+            )
+            for kind, difficult, box in objects
+        )
         size = f'<size><width>{width}</width><height>{height}</height><depth>3</depth></size>'
         (root / f'Annotations/{name}.xml').write_text(f'<annotation>{size}{text}</annotation>')
     (root / 'ImageSets/Main/trainval.txt').write_text('\n'.join(images))
@@ -70,16 +76,26 @@ def test_the_table_has_sizes_boxes_and_difficult_objects_of_both_years(dataset):
     assert table.height.tolist() == [375, 500, 333, 400] * 3
     # From 0, as MMDetection reads them.
     np.testing.assert_array_equal(
-        table.boxes[:6], [[48, 240, 194, 370], [8, 12, 351, 299], [100, 100, 119, 129],
-                          [0, 0, 499, 332], [29, 39, 49, 59], [29, 39, 249, 259]])
+        table.boxes[:6],
+        [
+            [48, 240, 194, 370],
+            [8, 12, 351, 299],
+            [100, 100, 119, 129],
+            [0, 0, 499, 332],
+            [29, 39, 49, 59],
+            [29, 39, 249, 259],
+        ],
+    )
     assert table.ignore[:6].tolist() == [False, True, False, False, False, True]
 
 
 def test_the_sampler_knows_the_files_of_both_years_and_plans_chips(dataset, make_sampler):
     sampler = make_sampler(dataset)
     assert [str(Path(p).relative_to(Path(p).parents[2])) for p in sampler.img_paths()[:3]] == [
-        'VOC2007/JPEGImages/000001.jpg', 'VOC2007/JPEGImages/000002.jpg',
-        'VOC2012/JPEGImages/2008_000001.jpg']
+        'VOC2007/JPEGImages/000001.jpg',
+        'VOC2007/JPEGImages/000002.jpg',
+        'VOC2012/JPEGImages/2008_000001.jpg',
+    ]
     images, counts = np.unique(sampler.plan.image, return_counts=True)
     # An image with nothing but a difficult object has no positive chip.
     assert images.tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10]
@@ -108,7 +124,9 @@ def test_the_stock_filter_would_ignore_small_objects():
     """The reason to leave bbox_min_size out (mmsniper.convert does)."""
     cfg = get_config('mmdet::_base_/datasets/voc0712.py')
     assert [d.filter_cfg.bbox_min_size for d in cfg.train_dataloader.dataset.dataset.datasets] == [
-        32, 32]
+        32,
+        32,
+    ]
 
 
 def test_every_object_of_20_to_400_px_has_a_level_and_a_chip(pyramid):

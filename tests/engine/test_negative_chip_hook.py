@@ -124,8 +124,9 @@ def test_images_without_objects_can_be_left_out(train):
 
 def test_the_positive_chips_are_those_of_a_run_without_negatives(train):
     def positives(notes):
-        return {e: {i for i in as_tuples(c) if i[1].kind != NEGATIVE}
-                for e, c in notes.chips.items()}
+        return {
+            e: {i for i in as_tuples(c) if i[1].kind != NEGATIVE} for e, c in notes.chips.items()
+        }
 
     assert positives(train('with')) == positives(train('without', without=True))
 
@@ -179,7 +180,7 @@ def test_mining_leaves_the_random_numbers_of_the_training_alone(train, monkeypat
 
     monkeypatch.setattr(NegativeChipMiner, 'mine', watched)
     train()
-    (before, then), = after
+    ((before, then),) = after
     assert torch.equal(before[0], then[0])
     assert (before[1] == then[1]).all()
 
@@ -220,7 +221,7 @@ def test_a_resumed_run_has_the_chips_of_the_uninterrupted_one(train, tmp_path, e
     for e in rest.chips:
         assert as_tuples(rest.chips[e]) == as_tuples(whole.chips[e])
         assert rest.left[e] == whole.left[e]
-    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs):])
+    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs) :])
     assert rest.runner.iter == whole.runner.iter
 
 
@@ -231,7 +232,8 @@ def test_a_checkpoint_within_the_epoch_of_mining_does_not_mine_again(train, tmp_
     rest = train(**changes, resume=True, load_from=str(tmp_path / 'w' / 'iter_8.pth'))
     assert count_mining['mined'] == 1
     assert {e: as_tuples(rest.chips[e]) for e in (2, 3)} == {
-        e: as_tuples(whole.chips[e]) for e in (2, 3)}
+        e: as_tuples(whole.chips[e]) for e in (2, 3)
+    }
 
 
 def test_a_run_that_is_resumed_before_mining_mines_the_same_pool(train, tmp_path):
@@ -287,7 +289,10 @@ def test_mines_again_at_every_interval(train, tmp_path, count_mining):
     assert count_mining['mined'] == 3
     files = sorted(p.name for p in (tmp_path / 'w').glob('*.npz'))
     assert files == [
-        'negative_chips.npz', 'negative_chips_epoch_3.npz', 'negative_chips_epoch_5.npz']
+        'negative_chips.npz',
+        'negative_chips_epoch_3.npz',
+        'negative_chips_epoch_5.npz',
+    ]
     pools = [NegativeChipPool.from_file(tmp_path / 'w' / name) for name in files]
     assert len({pool.origin for pool in pools}) == 3
     for pool, epochs in zip(pools, [(1, 2), (3, 4), (5,)]):
@@ -305,7 +310,7 @@ def test_a_run_that_mines_again_resumes_with_the_right_pool(train, tmp_path, epo
     assert count_mining['mined'] == 2
     for e in rest.chips:
         assert as_tuples(rest.chips[e]) == as_tuples(whole.chips[e])
-    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs):])
+    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs) :])
 
 
 # --- other detectors ------------------------------------------------------------------------------
@@ -313,33 +318,52 @@ def test_a_run_that_mines_again_resumes_with_the_right_pool(train, tmp_path, epo
 
 def test_an_rpn_alone_is_trained_with_negative_chips(train):
     model = dict(
-        _delete_=True, type='RPN',
+        _delete_=True,
+        type='RPN',
         data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
         backbone=dict(type='ResNet', depth=18, base_channels=8, norm_eval=False),
         neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5),
         rpn_head=dict(
-            type='RPNHead', in_channels=8, feat_channels=8,
-            anchor_generator=dict(type='AnchorGenerator', scales=[4], ratios=[1.0],
-                                  strides=[4, 8, 16, 32, 64])),
-        train_cfg=dict(rpn=dict(
-            assigner=dict(type='ValidRangeAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3),
-            sampler=dict(type='RandomSampler', num=64, pos_fraction=0.5,
-                         add_gt_as_proposals=False),
-            allowed_border=-1, pos_weight=-1, debug=False)),
-        test_cfg=dict(rpn=dict(
-            nms_pre=100, max_per_img=50, nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0)))
+            type='RPNHead',
+            in_channels=8,
+            feat_channels=8,
+            anchor_generator=dict(
+                type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[4, 8, 16, 32, 64]
+            ),
+        ),
+        train_cfg=dict(
+            rpn=dict(
+                assigner=dict(type='ValidRangeAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3),
+                sampler=dict(
+                    type='RandomSampler', num=64, pos_fraction=0.5, add_gt_as_proposals=False
+                ),
+                allowed_border=-1,
+                pos_weight=-1,
+                debug=False,
+            )
+        ),
+        test_cfg=dict(
+            rpn=dict(
+                nms_pre=100,
+                max_per_img=50,
+                nms=dict(type='nms', iou_threshold=0.7),
+                min_bbox_size=0,
+            )
+        ),
+    )
     notes = train(model=model)
     assert len(negatives(notes.chips[3])) == 16
 
 
 def test_a_detector_without_an_rpn_is_refused_at_the_start_with_the_way_out(train):
     model = dict(
-        _delete_=True, type='RetinaNet',
+        _delete_=True,
+        type='RetinaNet',
         data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
         backbone=dict(type='ResNet', depth=18, base_channels=8),
         neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5),
-        bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8))
+        bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8),
+    )
     with pytest.raises(ValueError, match=r'RetinaNet has no rpn_head.*mine_negatives.py.*FILE'):
         train(model=model)
 

@@ -79,16 +79,28 @@ def train(tmp_path):
 
     def run(scheduler, fixed=False, fit=True, epochs=EPOCHS, resume=False, wrapper=None):
         config = dict(
-            work_dir=str(tmp_path), experiment_name=f'{tmp_path.name}_{next(count)}',
-            train_cfg=dict(by_epoch=True, max_epochs=epochs), param_scheduler=scheduler,
+            work_dir=str(tmp_path),
+            experiment_name=f'{tmp_path.name}_{next(count)}',
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            param_scheduler=scheduler,
             optim_wrapper=dict(
-                type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0, momentum=0.9),
-                **(wrapper or {})),
-            default_hooks=dict(logger=None), default_scope='mmengine', log_level='ERROR')
+                type='OptimWrapper',
+                optimizer=dict(type='SGD', lr=1.0, momentum=0.9),
+                **(wrapper or {}),
+            ),
+            default_hooks=dict(logger=None),
+            default_scope='mmengine',
+            log_level='ERROR',
+        )
         seen = Grow(fit and not fixed)
         runner = Runner(
-            model=Model(), train_dataloader=DataLoader(Data(), sampler=GrowingSampler(fixed)),
-            custom_hooks=[seen], resume=resume, cfg=dict(config), **config)
+            model=Model(),
+            train_dataloader=DataLoader(Data(), sampler=GrowingSampler(fixed)),
+            custom_hooks=[seen],
+            resume=resume,
+            cfg=dict(config),
+            **config,
+        )
         runner.train()
         seen.runner = runner
         return seen
@@ -98,9 +110,9 @@ def train(tmp_path):
 
 COSINE = dict(type='CosineAnnealingLR', eta_min=0.01, by_epoch=True, convert_to_iter_based=True)
 STEP = dict(
-    type='MultiStepLR', milestones=[1, 4], gamma=0.1, by_epoch=True, convert_to_iter_based=True)
-LATE = dict(
-    type='ConstantLR', factor=0.1, begin=4.5, by_epoch=True, convert_to_iter_based=True)
+    type='MultiStepLR', milestones=[1, 4], gamma=0.1, by_epoch=True, convert_to_iter_based=True
+)
+LATE = dict(type='ConstantLR', factor=0.1, begin=4.5, by_epoch=True, convert_to_iter_based=True)
 WARM_UP = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3)
 
 
@@ -109,7 +121,7 @@ def test_what_is_given_in_epochs_happens_at_the_same_epochs_as_before(train, sch
     """The long epochs have the learning rates that they have where all epochs are long."""
     grown, fixed = train([scheduler]), train([scheduler], fixed=True)
     assert len(grown.lrs) == TOTAL
-    assert grown.lrs[CHANGE * SHORT:] == pytest.approx(fixed.lrs[CHANGE * LONG:], rel=1e-5)
+    assert grown.lrs[CHANGE * SHORT :] == pytest.approx(fixed.lrs[CHANGE * LONG :], rel=1e-5)
     assert len(set(grown.lrs)) > 1
 
 
@@ -143,13 +155,13 @@ def test_a_schedule_in_iterations_without_an_end_ends_with_the_training(train):
 
 def test_a_schedule_by_epoch_is_left_alone(train):
     lrs = train([dict(type='MultiStepLR', milestones=[1, 4], gamma=0.1, by_epoch=True)]).lrs
-    assert lrs == pytest.approx(
-        [1.0] * SHORT + [0.1] * (SHORT + 2 * LONG) + [0.01] * (2 * LONG))
+    assert lrs == pytest.approx([1.0] * SHORT + [0.1] * (SHORT + 2 * LONG) + [0.01] * (2 * LONG))
 
 
 def test_momentum_schedules_move_too(train):
     momentum = dict(
-        type='CosineAnnealingMomentum', eta_min=0.0, by_epoch=True, convert_to_iter_based=True)
+        type='CosineAnnealingMomentum', eta_min=0.0, by_epoch=True, convert_to_iter_based=True
+    )
     runner = train([COSINE, momentum]).runner
     assert [s.last_step for s in runner.param_schedulers] == [EPOCHS * LONG - 1] * 2
     assert runner.optim_wrapper.get_momentum()['momentum'][0] == pytest.approx(0, abs=1e-3)
@@ -162,13 +174,13 @@ def test_a_resumed_run_goes_on_as_the_uninterrupted_one(train, scheduler, stop, 
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / f'epoch_{stop}.pth'))
     rest = train([scheduler], resume=True)
     assert len(rest.lrs) == (EPOCHS - stop) * LONG
-    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs):], rel=1e-6)
-    assert rest.left == whole.left[-len(rest.lrs):]
+    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs) :], rel=1e-6)
+    assert rest.left == whole.left[-len(rest.lrs) :]
 
 
 def test_the_iterations_that_are_left_are_right_from_the_change_on(train):
     seen = train([COSINE])
-    assert seen.left[CHANGE * SHORT:] == list(range((EPOCHS - CHANGE) * LONG, 0, -1))
+    assert seen.left[CHANGE * SHORT :] == list(range((EPOCHS - CHANGE) * LONG, 0, -1))
     assert seen.runner.message_hub.get_info('max_iters') == TOTAL
     assert seen.epochs.count(EPOCHS - 1) == LONG
 

@@ -14,7 +14,7 @@ import pytest
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 # KILL=MOMENT:RANK ends a process as if by kill -9. Every epoch's chips are noted.
-MODULE = '''
+MODULE = """
 import json, os, pathlib, signal
 import numpy as np
 from mmengine.hooks import Hook
@@ -62,7 +62,7 @@ class NoteChips(Hook):
         chips = [[int(i), i.chip] for i in runner.train_dataloader.sampler]
         name = f'epoch{runner.epoch}-rank{runner.rank}.json'
         pathlib.Path(runner.work_dir, name).write_text(json.dumps(chips))
-'''
+"""
 
 
 @pytest.fixture
@@ -77,16 +77,29 @@ def train(small_run, tmp_path):
             free.bind(('', 0))
             port = free.getsockname()[1]
         env = {
-            **os.environ, 'KILL': kill, 'PYTHONPATH': str(tmp_path), 'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable, 'PORT': str(port),
-            'NNODES': '', 'NODE_RANK': '', 'MASTER_ADDR': '',
+            **os.environ,
+            'KILL': kill,
+            'PYTHONPATH': str(tmp_path),
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+            'PYTHON': sys.executable,
+            'PORT': str(port),
+            'NNODES': '',
+            'NODE_RANK': '',
+            'MASTER_ADDR': '',
         }
         command = [sys.executable, str(TOOLS / 'train.py'), str(small_run)]
         if ranks > 1:
             command = [str(TOOLS / 'dist_train.sh'), str(small_run), str(ranks)]
         done = subprocess.run(
-            [*command, '--resume', '--work-dir', str(tmp_path / work_dir)], env=env, text=True,
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+            [*command, '--resume', '--work-dir', str(tmp_path / work_dir)],
+            env=env,
+            text=True,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+        )
         return done.returncode, done.stdout
 
     return run
@@ -96,7 +109,8 @@ def chips(folder, ranks=1):
     """The chips of the epochs after mining, by epoch and rank."""
     return {
         (epoch, rank): json.loads((folder / f'epoch{epoch}-rank{rank}.json').read_text())
-        for epoch in (2, 3) for rank in range(ranks)
+        for epoch in (2, 3)
+        for rank in range(ranks)
     }
 
 

@@ -29,8 +29,15 @@ NUM_IMAGES, EMPTY = 8, (3, 6)
 # As in the small run; windows of up to 128 px: the images are two or four windows at level 0.
 MINER = dict(min_proposals=2, num_proposals=30, window_size=128)
 BATCH_PIXELS = 4 * 64 * 64
-ARRAYS = ('img_path', 'width', 'height', 'held', 'uncovered_image', 'uncovered_level',
-          'uncovered_box')
+ARRAYS = (
+    'img_path',
+    'width',
+    'height',
+    'held',
+    'uncovered_image',
+    'uncovered_level',
+    'uncovered_box',
+)
 CHIP_ARRAYS = ('image', 'level', 'box', 'kind')
 
 
@@ -46,8 +53,11 @@ def build_model(cfg):
 
 def build_sampler(cfg, dataset=None, **kwargs):
     dataset = DATASETS.build(dataset or cfg.train_dataloader.dataset)
-    return DATA_SAMPLERS.build(dict(
-        type='ChipAwareSampler', dataset=dataset, **(dict(pyramid=cfg.pyramid, seed=0) | kwargs)))
+    return DATA_SAMPLERS.build(
+        dict(
+            type='ChipAwareSampler', dataset=dataset, **(dict(pyramid=cfg.pyramid, seed=0) | kwargs)
+        )
+    )
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +95,8 @@ def sampler(cfg):
 
 def mine(model, sampler, parts_dir=None, **options):
     return NegativeChipMiner(**(MINER | options)).mine(
-        model, sampler, batch_pixels=BATCH_PIXELS, parts_dir=parts_dir)
+        model, sampler, batch_pixels=BATCH_PIXELS, parts_dir=parts_dir
+    )
 
 
 def assert_same(pool, other, *, origin=True):
@@ -143,9 +154,12 @@ def propose_boxes(monkeypatch):
                 h, w = image.shape[1:]
                 moved = np.clip(moved, 0, [w, h, w, h])
                 visible = (moved[:, 2:] - moved[:, :2] > 0.01).all(axis=1)
-                results.append(InstanceData(
-                    bboxes=torch.tensor(moved[visible], dtype=torch.float32),
-                    scores=torch.tensor(1 / (1 + np.flatnonzero(visible)))))
+                results.append(
+                    InstanceData(
+                        bboxes=torch.tensor(moved[visible], dtype=torch.float32),
+                        scores=torch.tensor(1 / (1 + np.flatnonzero(visible))),
+                    )
+                )
             return results
 
         monkeypatch.setattr(mining, 'propose', fake)
@@ -167,9 +181,16 @@ def speckles(propose_boxes):
 
 def found(seen, image=None, level=None):
     """Proposals of some windows."""
-    return np.concatenate([np.zeros((0, 4)), *(
-        boxes for window, boxes in seen
-        if image in (None, window.image) and level in (None, window.chip.level))])
+    return np.concatenate(
+        [
+            np.zeros((0, 4)),
+            *(
+                boxes
+                for window, boxes in seen
+                if image in (None, window.image) and level in (None, window.chip.level)
+            ),
+        ]
+    )
 
 
 # --- whatever detector ----------------------------------------------------------------------------
@@ -197,9 +218,13 @@ def test_proposals_are_those_of_the_stock_pipeline_in_original_pixels(cfg, seen,
     """For images that are one window, at scales that give broken sizes (but no halves of pixels,
     which the two round differently)."""
     model = small_detector(name)
-    pyramid = dict(chip_size=64, levels=[
-        dict(resize=dict(factor=0.82), valid_range=(0, 40)),
-        dict(resize=dict(long_side=101), valid_range=(30, None))])
+    pyramid = dict(
+        chip_size=64,
+        levels=[
+            dict(resize=dict(factor=0.82), valid_range=(0, 40)),
+            dict(resize=dict(long_side=101), valid_range=(30, None)),
+        ],
+    )
     sampler = build_sampler(cfg, pyramid=pyramid)
     pool = mine(model, sampler, window_size=200, batch_pixels=1, num_proposals=20)
     assert len(seen) == 2 * NUM_IMAGES
@@ -207,15 +232,18 @@ def test_proposals_are_those_of_the_stock_pipeline_in_original_pixels(cfg, seen,
     model.eval()
     for window, boxes in seen:
         level = window.chip.level
-        stock = Compose([
-            dict(type='LoadImageFromFile'), dict(type='LevelResize', pyramid=pyramid, level=level),
-            dict(type='PackDetInputs')])
+        stock = Compose(
+            [
+                dict(type='LoadImageFromFile'),
+                dict(type='LevelResize', pyramid=pyramid, level=level),
+                dict(type='PackDetInputs'),
+            ]
+        )
         info = dict(img_path=sampler.img_paths()[window.image], img_id=0)
         data = model.data_preprocessor(pseudo_collate([stock(info)]))
         with torch.no_grad():
             features = model.extract_feat(data['inputs'])
-            (result,) = proposal_head(model).predict(
-                features, data['data_samples'], rescale=True)
+            (result,) = proposal_head(model).predict(features, data['data_samples'], rescale=True)
         expected = result.bboxes.numpy()
         size = np.sqrt((expected[:, 2:] - expected[:, :2]).prod(axis=1))
         expected = expected[(size < 40) if level == 0 else (size >= 30)][:20]
@@ -244,7 +272,8 @@ def spoil_buffers(model, rank):
 def _rank_main(rank, world_size, folder, config_file, parts_dir):
     register_all_modules(init_default_scope=True)
     dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size
+    )
     cfg = Config.fromfile(config_file)
     model = build_model(cfg.model)
     spoil_buffers(model, rank)
@@ -271,8 +300,9 @@ def mined_by(tmp_path, small_run):
         folder = tmp_path / f'{world_size}_processes'
         folder.mkdir()
         parts_dir = parts_dir and str(parts_dir)
-        mp.spawn(_rank_main, args=(world_size, str(folder), str(small_run), parts_dir),
-                 nprocs=world_size)
+        mp.spawn(
+            _rank_main, args=(world_size, str(folder), str(small_run), parts_dir), nprocs=world_size
+        )
         ranks = range(world_size)
         return (
             [NegativeChipPool.from_file(folder / f'rank{i}.npz') for i in ranks],
@@ -292,13 +322,12 @@ def test_the_pool_is_the_same_for_one_process_and_for_three(model, sampler, mine
         assert_same(pool, alone)
     assert min(windows) > 0
     # Without their sharing the work, each would see them all.
-    assert sum(windows) == mining._Parts.of(
-        NegativeChipMiner(**MINER), sampler, 1).windows.count.sum()
+    assert (
+        sum(windows) == mining._Parts.of(NegativeChipMiner(**MINER), sampler, 1).windows.count.sum()
+    )
 
 
-def test_two_processes_go_on_where_one_was_interrupted(
-    model, sampler, mined_by, seen, tmp_path
-):
+def test_two_processes_go_on_where_one_was_interrupted(model, sampler, mined_by, seen, tmp_path):
     spoil_buffers(model, 0)
     alone = mine(model, sampler)
     windows, parts_dir = len(seen), tmp_path / 'parts'
@@ -337,8 +366,7 @@ def boxes_everywhere(cfg, sampler, level, image=0):
     parts = mining._Parts.of(NegativeChipMiner(window_size=90), sampler, 1)
     cores = np.array([c for k, _, c in parts.windows.of_image(image) if k == level])
     centre[:40] = cores[np.arange(40) % len(cores), 2:] + 0.02 * (-1) ** np.arange(40)[:, None]
-    boxes = np.clip(
-        np.concatenate([centre - wh / 2, centre + wh / 2], axis=1), 0, [150, 200] * 2)
+    boxes = np.clip(np.concatenate([centre - wh / 2, centre + wh / 2], axis=1), 0, [150, 200] * 2)
     size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     assert scale == (1.0, 0.5)[level]
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -378,8 +406,9 @@ def test_windows_hold_the_image_in_the_network_pixels_of_their_level(model, samp
 
     def fake(model, batch):
         seen.extend(zip(batch['inputs'], batch['data_samples'], strict=True))
-        return [InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0)) for _ in
-                batch['inputs']]
+        return [
+            InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0)) for _ in batch['inputs']
+        ]
 
     monkeypatch.setattr(mining, 'propose', fake)
     mine(model, sampler)
@@ -518,11 +547,22 @@ def test_images_without_objects_are_mined_unless_told_otherwise(model, sampler, 
     assert pool.statistics.images == NUM_IMAGES - len(EMPTY)
 
 
-@pytest.mark.parametrize(('name', 'value'), [
-    ('num_proposals', 0), ('num_proposals', 2.5), ('window_size', 0), ('window_size', 100.5),
-    ('window_size', '128'), ('batch_pixels', 0), ('batch_pixels', True), ('num_workers', -1),
-    ('min_proposals', -1), ('min_proposals', []), ('max_per_image', 0),
-])
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('num_proposals', 0),
+        ('num_proposals', 2.5),
+        ('window_size', 0),
+        ('window_size', 100.5),
+        ('window_size', '128'),
+        ('batch_pixels', 0),
+        ('batch_pixels', True),
+        ('num_workers', -1),
+        ('min_proposals', -1),
+        ('min_proposals', []),
+        ('max_per_image', 0),
+    ],
+)
 def test_says_which_option_is_out_of_its_range(name, value):
     with pytest.raises(ValueError, match=rf'{name} must .*, got |{name} must .*; got '):
         NegativeChipMiner(**{name: value})
@@ -546,7 +586,8 @@ def test_repeated_images_are_mined_once_and_have_chips_at_every_repetition(
 
 def test_class_balanced_images_are_mined_once(cfg, model, seen, speckles):
     balanced = dict(
-        type='ClassBalancedDataset', oversample_thr=1.0, dataset=cfg.train_dataloader.dataset)
+        type='ClassBalancedDataset', oversample_thr=1.0, dataset=cfg.train_dataloader.dataset
+    )
     sampler = build_sampler(cfg, balanced)
     assert len(sampler.dataset) > NUM_IMAGES - len(EMPTY)
     pool = mine(model, sampler)
@@ -566,7 +607,8 @@ def test_the_parts_of_a_concatenation_are_mined_each_with_its_own_images(
     propose_boxes(lambda path: here if Path(path).parent == small_images else there)
     pool = mine(model, sampler)
     assert sorted(pool.img_path.tolist()) == sorted(
-        str(folder / f'{i}.png') for folder in (small_images, other) for i in range(NUM_IMAGES))
+        str(folder / f'{i}.png') for folder in (small_images, other) for i in range(NUM_IMAGES)
+    )
     parents = [Path(path).parent for path in pool.img_path.tolist()]
     x, y = pool.uncovered_box[:, :2].min(axis=0), pool.uncovered_box[:, :2].max(axis=0)
     assert (x < y).all()
@@ -587,7 +629,8 @@ def test_the_training_data_set_is_left_as_it_was(model, sampler, speckles):
 def test_pipelines_that_need_annotations_do_not_get_in_the_way(cfg, model, sampler, speckles):
     expected = mine(model, sampler)
     cfg.train_dataloader.dataset.pipeline.insert(
-        2, dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=True))
+        2, dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=True)
+    )
     assert_same(mine(model, build_sampler(cfg)), expected)
 
 
@@ -620,8 +663,11 @@ def test_an_interrupted_mining_goes_on_where_it_was(model, sampler, interrupted,
     there = files(parts_dir)
     pool = mine(model, sampler, parts_dir)
     assert_same(pool, whole)
-    done = {path for file in there for path in
-            NegativeChipPool.from_file(parts_dir / file).img_path.tolist()}
+    done = {
+        path
+        for file in there
+        for path in NegativeChipPool.from_file(parts_dir / file).img_path.tolist()
+    }
     paths = sampler.img_paths()
     assert {paths[window.image] for window, _ in seen} == set(paths) - done
     assert windows - 20 <= len(seen) < windows
@@ -662,7 +708,7 @@ def test_a_damaged_part_is_mined_again(model, sampler, interrupted, seen, damage
     victim = sorted(parts_dir.iterdir())[1]
     lost = set(NegativeChipPool.from_file(victim).img_path.tolist())
     content = victim.read_bytes()
-    victim.write_bytes({'cut short': content[:len(content) // 2], 'empty': b''}.get(damage, b'PK'))
+    victim.write_bytes({'cut short': content[: len(content) // 2], 'empty': b''}.get(damage, b'PK'))
     assert_same(mine(model, sampler, parts_dir), whole)
     assert {sampler.img_paths()[window.image] for window, _ in seen} == lost
     assert victim.read_bytes() == content
@@ -706,13 +752,16 @@ CHANGES = {
     'a buffer': lambda cfg, model: model.backbone.bn1.running_var.mul_(1.01),
     'the mean colour': lambda cfg, model: model.data_preprocessor.mean.add_(1),
     'the number of proposals of the RPN': lambda cfg, model: model.rpn_head.test_cfg.update(
-        max_per_img=49),
+        max_per_img=49
+    ),
     'a valid range': lambda cfg, model: cfg.pyramid.levels[0].update(valid_range=(0, 25)),
     'a resize rule': lambda cfg, model: cfg.pyramid.levels[1].update(resize=dict(factor=0.4)),
     'the files': lambda cfg, model: cfg.train_dataloader.dataset.dataset.update(
-        data_root=cfg.train_dataloader.dataset.dataset.data_root + '/../small_images0'),
+        data_root=cfg.train_dataloader.dataset.dataset.data_root + '/../small_images0'
+    ),
     'the images': lambda cfg, model: cfg.train_dataloader.dataset.dataset.update(
-        filter_cfg=dict(filter_empty_gt=True)),
+        filter_cfg=dict(filter_empty_gt=True)
+    ),
 }
 
 
@@ -725,10 +774,19 @@ def test_the_origin_changes_with(cfg, model, sampler, change):
     assert miner.origin(model, build_sampler(cfg)) != before
 
 
-@pytest.mark.parametrize('option', [
-    dict(num_proposals=31), dict(score_thr=0.1), dict(min_proposals=3), dict(max_per_image=9),
-    dict(empty_images=False), dict(window_size=129), dict(batch_pixels=7),
-], ids=str)
+@pytest.mark.parametrize(
+    'option',
+    [
+        dict(num_proposals=31),
+        dict(score_thr=0.1),
+        dict(min_proposals=3),
+        dict(max_per_image=9),
+        dict(empty_images=False),
+        dict(window_size=129),
+        dict(batch_pixels=7),
+    ],
+    ids=str,
+)
 def test_the_origin_changes_with_the_options(model, sampler, option):
     before = NegativeChipMiner(**MINER).origin(model, sampler)
     assert NegativeChipMiner(**(MINER | option)).origin(model, sampler) != before
@@ -750,8 +808,9 @@ def test_the_origin_changes_with_the_images_that_count_as_empty(cfg, model, smal
     cfg.train_dataloader.dataset.dataset.data_root = str(folder)
     before = build_sampler(cfg)
     coco = json.loads((folder / 'ann.json').read_text())
-    coco['annotations'].append(dict(
-        id=999, image_id=EMPTY[0], category_id=1, iscrowd=1, bbox=[5, 5, 30, 30], area=900))
+    coco['annotations'].append(
+        dict(id=999, image_id=EMPTY[0], category_id=1, iscrowd=1, bbox=[5, 5, 30, 30], area=900)
+    )
     (folder / 'ann.json').write_text(json.dumps(coco))
     after = build_sampler(cfg)
     for empty_images in (True, False):
@@ -788,16 +847,15 @@ def test_modes_are_left_alone_after_an_interruption(model, sampler, seen, speckl
     assert [module.training for module in model.modules()] == before
 
 
-def test_the_model_is_in_evaluation_mode_and_kernels_are_not_tried_out(
-    model, sampler, monkeypatch
-):
+def test_the_model_is_in_evaluation_mode_and_kernels_are_not_tried_out(model, sampler, monkeypatch):
     """On two ranks the kernels that are fastest may differ, and with them the last bits."""
     states = []
 
     def fake(model, batch):
         states.append((model.training, torch.backends.cudnn.benchmark))
-        return [InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0)) for _ in
-                batch['inputs']]
+        return [
+            InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0)) for _ in batch['inputs']
+        ]
 
     monkeypatch.setattr(mining, 'propose', fake)
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
@@ -828,11 +886,14 @@ def test_says_which_image_cannot_be_read(broken, model, speckles, num_workers):
         mine(model, build_sampler(broken), num_workers=num_workers)
 
 
-@pytest.mark.parametrize(('ignore_empty', 'message'), [
-    (False, r'4\.png.* Do data_root and data_prefix point'),
-    # Stock data sets would put another image in its place.
-    (True, r'4\.png.*a transform returned None'),
-])
+@pytest.mark.parametrize(
+    ('ignore_empty', 'message'),
+    [
+        (False, r'4\.png.* Do data_root and data_prefix point'),
+        # Stock data sets would put another image in its place.
+        (True, r'4\.png.*a transform returned None'),
+    ],
+)
 def test_says_that_an_image_is_missing(broken, model, speckles, ignore_empty, message):
     broken.train_dataloader.dataset.pipeline[0].ignore_empty = ignore_empty
     Path(broken.train_dataloader.dataset.dataset.data_root, '4.png').unlink()

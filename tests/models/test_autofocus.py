@@ -39,8 +39,15 @@ def make(small_config, build):
     def make_(head=True, pyramid=PYRAMID, name='faster', **settings):
         focus_head = dict(type='FocusHead', in_channels=8, feat_channels=8) if head else None
         settings = {**dict(tta_cfg=MERGE, view_test_cfg=VIEW), **settings}
-        model = build(dict(type='AutoFocus', detector=small_config(name), pyramid=pyramid,
-                           focus_head=focus_head, **settings))
+        model = build(
+            dict(
+                type='AutoFocus',
+                detector=small_config(name),
+                pyramid=pyramid,
+                focus_head=focus_head,
+                **settings,
+            )
+        )
         return model.eval()
 
     return make_
@@ -53,22 +60,50 @@ def picture(width=230, height=190, seed=0):
 
 def unresized(*images):
     pack = Compose([dict(type='PackDetInputs')])
-    return pseudo_collate([
-        pack(dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2],
-                  img_path='x.jpg', img_id=i))
-        for i, image in enumerate(images)])
+    return pseudo_collate(
+        [
+            pack(
+                dict(
+                    img=image,
+                    img_shape=image.shape[:2],
+                    ori_shape=image.shape[:2],
+                    img_path='x.jpg',
+                    img_id=i,
+                )
+            )
+            for i, image in enumerate(images)
+        ]
+    )
 
 
 def full_pyramid(model, image):
     """What ``tools/test.py --tta`` does with the same detector."""
-    pipeline = Compose([
-        dict(type='TestTimeAug', transforms=[
-            [dict(type='LevelResize', pyramid=PYRAMID, level=level, test=True)
-             for level in range(3)],
-            [dict(type='RandomFlip', prob=0.0)],
-            [dict(type='PackDetInputs', meta_keys=(
-                'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'))],
-        ])])
+    pipeline = Compose(
+        [
+            dict(
+                type='TestTimeAug',
+                transforms=[
+                    [
+                        dict(type='LevelResize', pyramid=PYRAMID, level=level, test=True)
+                        for level in range(3)
+                    ],
+                    [dict(type='RandomFlip', prob=0.0)],
+                    [
+                        dict(
+                            type='PackDetInputs',
+                            meta_keys=(
+                                'ori_shape',
+                                'img_shape',
+                                'scale_factor',
+                                'flip',
+                                'flip_direction',
+                            ),
+                        )
+                    ],
+                ],
+            )
+        ]
+    )
     tta = SNIPERTTAModel(PYRAMID, MERGE, model)
     views = pipeline(dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2]))
     with torch.no_grad():
@@ -76,8 +111,11 @@ def full_pyramid(model, image):
 
 
 def same(a, b):
-    return (torch.equal(a.bboxes, b.bboxes) and torch.equal(a.scores, b.scores)
-            and torch.equal(a.labels, b.labels))
+    return (
+        torch.equal(a.bboxes, b.bboxes)
+        and torch.equal(a.scores, b.scores)
+        and torch.equal(a.labels, b.labels)
+    )
 
 
 def all_views(model):
@@ -170,7 +208,8 @@ def test_images_of_several_sizes_in_a_batch_have_the_results_they_have_alone(mak
         assert result.focus_pixels == alone.focus_pixels
         assert result.img_shape == image.shape[:2]
         torch.testing.assert_close(
-            result.pred_instances.bboxes, alone.pred_instances.bboxes, atol=1e-2, rtol=1e-3)
+            result.pred_instances.bboxes, alone.pred_instances.bboxes, atol=1e-2, rtol=1e-3
+        )
 
 
 def test_chips_of_one_size_are_seen_together_up_to_a_number_of_pixels(make):
@@ -178,7 +217,9 @@ def test_chips_of_one_size_are_seen_together_up_to_a_number_of_pixels(make):
     seen = []
     forward = model.data_preprocessor.forward
     model.data_preprocessor.forward = lambda data, training: (
-        seen.append(len(data['inputs'])), forward(data, training))[1]
+        seen.append(len(data['inputs'])),
+        forward(data, training),
+    )[1]
     model.test_step(unresized(*[picture(230, 190, i) for i in range(3)]))
     assert seen == [3, 3, 2, 1]
 
@@ -201,7 +242,9 @@ def test_large_images_are_seen_in_windows(make):
     shapes = []
     forward = model.data_preprocessor.forward
     model.data_preprocessor.forward = lambda data, training: (
-        shapes.extend(x.shape[-2:] for x in data['inputs']), forward(data, training))[1]
+        shapes.extend(x.shape[-2:] for x in data['inputs']),
+        forward(data, training),
+    )[1]
     (result,) = model.test_step(unresized(picture(400, 300)))
     assert max(max(shape) for shape in shapes) <= 97  # windows in whole pixels
     assert result.focus_pixels > 400 * 300
@@ -212,10 +255,15 @@ def test_large_images_are_seen_in_windows(make):
 
 def test_a_detection_in_two_windows_counts_in_one(make):
     model = make()
-    instances = InstanceData(bboxes=torch.tensor([[40.0, 10, 60, 30]]), scores=torch.ones(1),
-                             labels=torch.zeros(1).long())
-    windows = [FocusWindow(0, (0, 0, 80, 40), (0, 0, 50, 40)),
-               FocusWindow(0, (20, 0, 100, 40), (50, 0, 100, 40))]
+    instances = InstanceData(
+        bboxes=torch.tensor([[40.0, 10, 60, 30]]),
+        scores=torch.ones(1),
+        labels=torch.zeros(1).long(),
+    )
+    windows = [
+        FocusWindow(0, (0, 0, 80, 40), (0, 0, 50, 40)),
+        FocusWindow(0, (20, 0, 100, 40), (50, 0, 100, 40)),
+    ]
     kept = [len(model._keep(instances, window, 0, [(100, 40)])) for window in windows]
     assert kept == [0, 1]
 
@@ -223,15 +271,18 @@ def test_a_detection_in_two_windows_counts_in_one(make):
 # Detections at edges -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(('box', 'kept'), [
-    ([30, 30, 50, 50], True),
-    ([20, 30, 50, 50], False),  # at the left edge of the chip
-    ([24, 30, 50, 50], False),  # within 5 px of it
-    ([26, 30, 50, 50], True),
-    ([30, 0, 50, 50], True),  # the top edge is that of the image
-    ([30, 30, 79, 50], False),
-    ([30, 30, 50, 60], True),  # the bottom edge, too
-])
+@pytest.mark.parametrize(
+    ('box', 'kept'),
+    [
+        ([30, 30, 50, 50], True),
+        ([20, 30, 50, 50], False),  # at the left edge of the chip
+        ([24, 30, 50, 50], False),  # within 5 px of it
+        ([26, 30, 50, 50], True),
+        ([30, 0, 50, 50], True),  # the top edge is that of the image
+        ([30, 30, 79, 50], False),
+        ([30, 30, 50, 60], True),  # the bottom edge, too
+    ],
+)
 def test_what_an_edge_cuts_is_dropped_unless_the_edge_is_the_images(box, kept):
     window, size = (20, 0, 80, 60), (200, 60)
     assert uncut(torch.tensor([box]).float(), window, size, 5).tolist() == [kept]
@@ -251,13 +302,20 @@ def test_no_detection_that_survives_is_cut(window, box, edge):
     corner = np.clip([min(x1, x2), min(y1, y2)], low, high)
     end = np.clip([max(x1, x2), max(y1, y2)], low, high)
     seen = torch.tensor([[*corner, *end]]).float()
-    was_cut = min(x1, x2) < window[0] or min(y1, y2) < window[1] or (
-        max(x1, x2) > window[2] or max(y1, y2) > window[3])
+    was_cut = (
+        min(x1, x2) < window[0]
+        or min(y1, y2) < window[1]
+        or (max(x1, x2) > window[2] or max(y1, y2) > window[3])
+    )
     survives = bool(uncut(seen, window, size, edge))
     if was_cut:
         assert not survives
-    distances = [seen[0, 0] - window[0], seen[0, 1] - window[1],
-                 window[2] - seen[0, 2], window[3] - seen[0, 3]]
+    distances = [
+        seen[0, 0] - window[0],
+        seen[0, 1] - window[1],
+        window[2] - seen[0, 2],
+        window[3] - seen[0, 3],
+    ]
     inner = [window[0] > 0, window[1] > 0, window[2] < 101, window[3] < 101]
     assert survives == all(not i or d > edge for i, d in zip(inner, distances))
 
@@ -268,8 +326,10 @@ def test_levels_keep_what_is_in_their_test_range(make):
     boxes = torch.tensor([[0.0, 0, side, side] for side in sides])
     instances = InstanceData(bboxes=boxes, scores=torch.ones(5), labels=torch.zeros(5).long())
     window = FocusWindow(0, (0, 0, 500, 500), (0, 0, 500, 500))
-    kept = [model._keep(instances, window, level, [(500, 500)]).bboxes[:, 2].tolist()
-            for level in range(3)]
+    kept = [
+        model._keep(instances, window, level, [(500, 500)]).bboxes[:, 2].tolist()
+        for level in range(3)
+    ]
     assert kept == [[10, 59], [59, 60, 159], [60, 159, 160]]
 
 
@@ -283,9 +343,12 @@ def test_without_a_branch_the_scores_of_small_detections_tell_where_to_look(make
         for sample in samples:
             # In original pixels; at scale 1/4 these are 10, 10 and 80 px.
             sample.pred_instances = InstanceData(
-                bboxes=torch.tensor([[70.0, 70, 110, 110], [300, 300, 340, 340],
-                                     [100, 100, 420, 420]]),
-                scores=torch.tensor([0.6, 0.4, 0.9]), labels=torch.zeros(3).long())
+                bboxes=torch.tensor(
+                    [[70.0, 70, 110, 110], [300, 300, 340, 340], [100, 100, 420, 420]]
+                ),
+                scores=torch.tensor([0.6, 0.4, 0.9]),
+                labels=torch.zeros(3).long(),
+            )
         return samples
 
     model.detector.predict = predict
@@ -293,15 +356,17 @@ def test_without_a_branch_the_scores_of_small_detections_tell_where_to_look(make
     assert result.focus_chips[1].tolist() == [[64, 64, 128, 128]]
 
 
-@pytest.mark.parametrize(('sides', 'expected'), [
-    ((100, 159), [1, 1]), ((100, 160), [1, 0]), ((19, 300), [1, 0])])
+@pytest.mark.parametrize(
+    ('sides', 'expected'), [((100, 159), [1, 1]), ((100, 160), [1, 0]), ((19, 300), [1, 0])]
+)
 def test_small_are_those_that_the_next_finer_level_has(make, sides, expected):
     """Of 160 px and more there are none at the middle level, see PYRAMID."""
     model = make(head=False)
     result = DetDataSample(metainfo=dict(scale_factor=(0.25, 0.25)))
     result.pred_instances = InstanceData(
         bboxes=torch.tensor([[0.0, 0, sides[0], sides[0]], [640, 0, 640 + sides[1], sides[1]]]),
-        scores=torch.ones(2))
+        scores=torch.ones(2),
+    )
     (grid,) = model._probabilities([], (256, 256), [result], level=2)
     assert [grid[0, 0], grid[0, 10]] == expected
     model.small = (5, 64)  # input pixels: 20 to 256 px
@@ -317,9 +382,11 @@ def training_data(count=2):
     for sample in data['data_samples']:
         sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
         sample.gt_instances = InstanceData(
-            bboxes=torch.tensor([[5.0, 5, 40, 40]]), labels=torch.tensor([1]))
+            bboxes=torch.tensor([[5.0, 5, 40, 40]]), labels=torch.tensor([1])
+        )
         sample.ignored_instances = InstanceData(
-            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long())
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long()
+        )
     return data
 
 
@@ -331,8 +398,10 @@ def test_losses_are_those_of_the_detector_and_of_the_branch(make):
     torch.manual_seed(0)
     alone = model.detector(**copy.deepcopy(data), mode='loss')
     assert set(losses) - set(alone) == {'loss_focus', 'focus_recall', 'focus_precision'}
-    assert all(torch.equal(torch.as_tensor(losses[k]), torch.as_tensor(alone[k]))
-               for k in ('loss_cls', 'loss_bbox'))
+    assert all(
+        torch.equal(torch.as_tensor(losses[k]), torch.as_tensor(alone[k]))
+        for k in ('loss_cls', 'loss_bbox')
+    )
     total, logged = model.parse_losses(losses)
     total.backward()
     assert model.focus_head.conv.conv.weight.grad.abs().sum() > 0
@@ -376,7 +445,8 @@ def test_ground_truth_comes_out_as_of_any_detector(make):
     data = unresized(picture())
     (sample,) = data['data_samples']
     sample.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes([[5.0, 5, 40, 40]]), labels=torch.tensor([1]))
+        bboxes=HorizontalBoxes([[5.0, 5, 40, 40]]), labels=torch.tensor([1])
+    )
     (result,) = make().test_step(data)
     assert type(result.gt_instances.bboxes) is torch.Tensor
     assert result.gt_instances.bboxes.tolist() == [[5, 5, 40, 40]]
@@ -430,22 +500,29 @@ def test_masks_are_not_predicted_and_the_mask_head_stays(make):
 def test_it_can_be_tested_as_the_full_pyramid_by_its_config(small_config, build):
     """As ``tools/test.py --tta`` builds it."""
     module = dict(type='AutoFocus', detector=small_config('faster'), pyramid=PYRAMID)
-    tta = build(dict(type='SNIPERTTAModel', pyramid=PYRAMID, tta_cfg=MERGE, view_test_cfg=VIEW,
-                     module=module))
+    tta = build(
+        dict(
+            type='SNIPERTTAModel', pyramid=PYRAMID, tta_cfg=MERGE, view_test_cfg=VIEW, module=module
+        )
+    )
     assert tta.module.detector.roi_head.test_cfg.max_per_img == 50
 
 
-@pytest.mark.parametrize(('thresholds', 'expected'), [
-    (None, (0.02, 0.2)), (0.1, (0.1, 0.1)), ((0.3, 0.4), (0.3, 0.4))])
+@pytest.mark.parametrize(
+    ('thresholds', 'expected'), [(None, (0.02, 0.2)), (0.1, (0.1, 0.1)), ((0.3, 0.4), (0.3, 0.4))]
+)
 def test_there_is_a_threshold_for_each_step(make, thresholds, expected):
     assert make(thresholds=thresholds).thresholds == expected
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (dict(thresholds=(0.1,)), 'each of the 2 steps'),
-    (dict(thresholds=-1), 'at least 0'),
-    (dict(max_side=64), 'max_side 64 must exceed the chip size, 64'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(thresholds=(0.1,)), 'each of the 2 steps'),
+        (dict(thresholds=-1), 'at least 0'),
+        (dict(max_side=64), 'max_side 64 must exceed the chip size, 64'),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(make, change, message):
     with pytest.raises(ValueError, match=message):
         make(**change)
@@ -459,7 +536,8 @@ def test_a_detector_without_a_preprocessor_is_refused(small_config):
 
 
 @pytest.mark.parametrize(
-    ('share', 'number', 'before'), [(1.0, 30, 60), (0.5, 15, 30), (0.01, 7, 14)])
+    ('share', 'number', 'before'), [(1.0, 30, 60), (0.5, 15, 30), (0.01, 7, 14)]
+)
 def test_a_chip_gets_its_share_of_proposals_but_at_least_so_many(make, share, number, before):
     model = make(least_proposals=7)
     head = model.detector.rpn_head

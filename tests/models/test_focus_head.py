@@ -45,8 +45,10 @@ def test_cells_that_an_object_only_touches_are_not():
     assert targets([square(16, 16, 16)]) == [[0] * 4, [0, 1, 0, 0], [0] * 4, [0] * 4]
 
 
-@pytest.mark.parametrize(('side', 'expected'), [
-    (5, -1), (5.01, 1), (63.9, 1), (64, -1), (89.9, -1), (90, 0), (300, 0), (1, -1)])
+@pytest.mark.parametrize(
+    ('side', 'expected'),
+    [(5, -1), (5.01, 1), (63.9, 1), (64, -1), (89.9, -1), (90, 0), (300, 0), (1, -1)],
+)
 def test_sizes(side, expected):
     assert targets([square(0, 0, side)], shape=(1, 1)) == [[expected]]
 
@@ -80,12 +82,21 @@ def test_targets_are_those_of_the_definition(objects, regions):
     objects, regions = boxes(*objects).tolist(), boxes(*regions).tolist()
     for row in range(4):
         for column in range(4):
+
             def overlaps(box, row=row, column=column):
                 x1, y1, x2, y2 = box
-                return (x1 < column * 16 + 16 and x2 > column * 16
-                        and y1 < row * 16 + 16 and y2 > row * 16)
-            sizes = [float((boxes(b)[:, 2:] - boxes(b)[:, :2]).prod().sqrt())
-                     for b in objects if overlaps(b)]
+                return (
+                    x1 < column * 16 + 16
+                    and x2 > column * 16
+                    and y1 < row * 16 + 16
+                    and y2 > row * 16
+                )
+
+            sizes = [
+                float((boxes(b)[:, 2:] - boxes(b)[:, :2]).prod().sqrt())
+                for b in objects
+                if overlaps(b)
+            ]
             expected = 0
             if any(map(overlaps, regions)) or any(s <= 5 or 64 <= s < 90 for s in sizes):
                 expected = -1
@@ -131,16 +142,20 @@ def test_invalid_objects_are_objects_and_unlabelled_or_crowd_boxes_are_regions(h
     logits, look = torch.zeros(2, 1, 4), head.look_of({})
     valid, invalid, crowd = square(0, 0, 10), square(16, 0, 10), square(32, 0, 10)
     assert head.targets(sample([valid], [invalid, crowd], [3, -1]), look, logits).tolist() == [
-        [1, 1, -1, 0]]
+        [1, 1, -1, 0]
+    ]
     assert head.targets(sample([valid], [invalid]), look, logits).tolist() == [[1, -1, 0, 0]]
 
 
 # The third level's range starts at 60 and the second's ends at 160 px of the image.
-PYRAMID = dict(chip_size=64, levels=[
-    dict(resize=dict(factor=1.0), valid_range=(0, 60)),
-    dict(resize=dict(factor=0.5), valid_range=(20, 160)),
-    dict(resize=dict(factor=0.25), valid_range=(60, None)),
-])
+PYRAMID = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 60)),
+        dict(resize=dict(factor=0.5), valid_range=(20, 160)),
+        dict(resize=dict(factor=0.25), valid_range=(60, None)),
+    ],
+)
 
 
 def sizes_of(head, side, factor, image=(640, 640)):
@@ -150,10 +165,24 @@ def sizes_of(head, side, factor, image=(640, 640)):
     return head.targets(data, look, torch.zeros(2, 1, 1)).item()
 
 
-@pytest.mark.parametrize(('factor', 'side', 'expected'), [
-    (0.25, 1, 1), (0.25, 14.9, 1), (0.25, 15, -1), (0.25, 39.9, -1), (0.25, 40, 0),
-    (0.5, 1, 1), (0.5, 9.9, 1), (0.5, 10, -1), (0.5, 29.9, -1), (0.5, 30, 0),
-    (1.0, 1, -1), (1.0, 50, -1), (1.0, 600, -1)])  # nothing is finer than the finest level
+@pytest.mark.parametrize(
+    ('factor', 'side', 'expected'),
+    [
+        (0.25, 1, 1),
+        (0.25, 14.9, 1),
+        (0.25, 15, -1),
+        (0.25, 39.9, -1),
+        (0.25, 40, 0),
+        (0.5, 1, 1),
+        (0.5, 9.9, 1),
+        (0.5, 10, -1),
+        (0.5, 29.9, -1),
+        (0.5, 30, 0),
+        (1.0, 1, -1),
+        (1.0, 50, -1),
+        (1.0, 600, -1),
+    ],
+)  # nothing is finer than the finest level
 def test_with_a_pyramid_each_level_has_its_own_sizes(factor, side, expected):
     assert sizes_of(PyramidFocusHead(4, PYRAMID), side, factor) == expected
 
@@ -187,7 +216,8 @@ def test_an_input_teaches_the_output_of_its_level():
         data.set_metainfo(dict(scale_factor=(factor, factor), ori_shape=(640, 640)))
         head.zero_grad()
         head.loss([feat[:1] for feat in pyramid_features()], (64, 64), [data])[
-            'loss_focus'].backward()
+            'loss_focus'
+        ].backward()
         assert [bool(part.any()) for part in head.cls.bias.grad.view(2, 2)] == taught
 
 
@@ -211,7 +241,7 @@ def test_recall_and_precision_are_of_the_cells_that_count(head):
     logits = torch.tensor([9.0, -9.0, 9.0, 9.0])
     both = torch.stack([torch.zeros(1, 1, 4), logits.view(1, 1, 4)], dim=1)
     head.forward = lambda x: both[:, None]
-    data = [sample([square(0, 0, 10), square(16, 0, 10), ], [square(48, 0, 10)], [-1])]
+    data = [sample([square(0, 0, 10), square(16, 0, 10)], [square(48, 0, 10)], [-1])]
     losses = head.loss([torch.zeros(1, 4, 1, 4)], (16, 64), data)
     assert losses['focus_recall'] == 0.5
     assert losses['focus_precision'] == 0.5

@@ -30,8 +30,11 @@ def detector(small_config, build):
         if name == 'rpn':
             keys = ('data_preprocessor', 'backbone', 'neck', 'rpn_head')
             cfg = ConfigDict(
-                type='RPN', train_cfg=dict(rpn=cfg.train_cfg.rpn),
-                test_cfg=dict(rpn=cfg.test_cfg.rpn), **{key: cfg[key] for key in keys})
+                type='RPN',
+                train_cfg=dict(rpn=cfg.train_cfg.rpn),
+                test_cfg=dict(rpn=cfg.test_cfg.rpn),
+                **{key: cfg[key] for key in keys},
+            )
         return build(cfg).eval()
 
     return make
@@ -44,8 +47,13 @@ def batch():
     images, samples = [], []
     for height, width in ((90, 130), (120, 70)):
         images.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8)))
-        samples.append(DetDataSample(metainfo=dict(
-            img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0))))
+        samples.append(
+            DetDataSample(
+                metainfo=dict(
+                    img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0)
+                )
+            )
+        )
     return dict(inputs=images, data_samples=samples)
 
 
@@ -64,10 +72,14 @@ def test_the_proposal_head_of_an_rpn_is_the_only_head_that_it_has(detector):
     assert proposal_head(model) is model.bbox_head
 
 
-@pytest.mark.parametrize(('name', 'what'), [
-    ('RetinaNet', 'no rpn_head'), ('FastRCNN', 'no rpn_head'),
-    ('SparseRCNN', 'learned boxes for an rpn_head'),
-])
+@pytest.mark.parametrize(
+    ('name', 'what'),
+    [
+        ('RetinaNet', 'no rpn_head'),
+        ('FastRCNN', 'no rpn_head'),
+        ('SparseRCNN', 'learned boxes for an rpn_head'),
+    ],
+)
 def test_says_what_is_missing_and_what_to_do_instead(build, name, what):
     cfg = get_config(OTHERS[name]).model
     cfg.backbone.update(depth=18, base_channels=8, init_cfg=None)
@@ -82,9 +94,7 @@ def test_says_what_is_missing_and_what_to_do_instead(build, name, what):
 
 
 @pytest.mark.parametrize('name', ['faster', 'cascade', 'mask'])
-def test_proposals_are_what_the_detector_hands_to_its_roi_head(
-    detector, batch, name, monkeypatch
-):
+def test_proposals_are_what_the_detector_hands_to_its_roi_head(detector, batch, name, monkeypatch):
     model = detector(name)
     handed = []
 

@@ -259,10 +259,7 @@ class TestSamplers:
 
     @pytest.mark.parametrize(
         'sampler',
-        [
-            {'type': 'PseudoSampler'},
-            {'type': 'RandomSampler', 'num': 512, 'pos_fraction': 1.0},
-        ],
+        [{'type': 'PseudoSampler'}, {'type': 'RandomSampler', 'num': 512, 'pos_fraction': 1.0}],
         ids=['PseudoSampler', 'RandomSampler with room for all'],
     )
     def test_without_resampling_every_proposal_in_range_is_used(self, make_head, sampler):

@@ -30,8 +30,20 @@ DETR = 'deformable_detr/deformable-detr_r50_16xb2-50e_coco'
 TWO_STAGE_DETR = 'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco'
 DINO = 'dino/dino-4scale_r50_8xb2-12e_coco'
 ALL = (
-    RETINANET, MASK_RCNN, CASCADE, DCN, DILATED_C5, FCOS, ATSS, RTMDET, DETR, TWO_STAGE_DETR, DINO,
-    'rpn/rpn_r101_fpn_1x_coco', 'gfl/gfl_r50_fpn_1x_coco', 'pafpn/faster-rcnn_r50_pafpn_1x_coco',
+    RETINANET,
+    MASK_RCNN,
+    CASCADE,
+    DCN,
+    DILATED_C5,
+    FCOS,
+    ATSS,
+    RTMDET,
+    DETR,
+    TWO_STAGE_DETR,
+    DINO,
+    'rpn/rpn_r101_fpn_1x_coco',
+    'gfl/gfl_r50_fpn_1x_coco',
+    'pafpn/faster-rcnn_r50_pafpn_1x_coco',
 )
 
 
@@ -93,8 +105,12 @@ def test_a_mobilenet_tells_the_neck_its_channels():
     'backbone',
     [
         dict(type='ResNet', depth=50, out_indices=(1, 3)),
-        dict(type='ResNet', depth=101, dcn=dict(type='DCN', deform_groups=1),
-             stage_with_dcn=(False, False, False, True)),
+        dict(
+            type='ResNet',
+            depth=101,
+            dcn=dict(type='DCN', deform_groups=1),
+            stage_with_dcn=(False, False, False, True),
+        ),
         dict(type='ResNeXt', depth=50, groups=32, base_width=4),
         dict(type='ResNetV1d', depth=50),
         dict(type='CSPNeXt', out_indices=(0, 3, 4)),
@@ -134,7 +150,9 @@ def test_masks_and_the_stages_of_a_cascade_stay():
 def test_a_detector_within_another_is_reduced_and_a_branch_of_its_maps_fits():
     cfg = stock(RETINANET)
     cfg.model = dict(
-        type='AutoFocus', detector=cfg.model, focus_head=dict(in_channels=256, feat_channels=256),
+        type='AutoFocus',
+        detector=cfg.model,
+        focus_head=dict(in_channels=256, feat_channels=256),
         view_test_cfg=dict(nms_pre=9000),
     )
     model = reduced(cfg).model
@@ -176,8 +194,11 @@ def test_proposals_are_few_in_training_test_and_tta():
     cfg = stock(MASK_RCNN)
     cfg.tta_model = dict(view_test_cfg=dict(rpn=dict(nms_pre=9000, max_per_img=1000)))
     cfg = reduced(cfg, ReducedSize(proposals=30))
-    for part in (cfg.model.train_cfg.rpn_proposal, cfg.model.test_cfg.rpn,
-                 cfg.tta_model.view_test_cfg.rpn):
+    for part in (
+        cfg.model.train_cfg.rpn_proposal,
+        cfg.model.test_cfg.rpn,
+        cfg.tta_model.view_test_cfg.rpn,
+    ):
         assert (part.nms_pre, part.max_per_img) == (150, 30)
     assert cfg.model.test_cfg.rcnn == stock(MASK_RCNN).model.test_cfg.rcnn
 

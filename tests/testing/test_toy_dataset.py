@@ -22,14 +22,24 @@ def toy(tmp_path_factory):
 
 
 def contents(out_dir):
-    return {str(path.relative_to(out_dir)): path.read_bytes()
-            for path in sorted(out_dir.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(out_dir)): path.read_bytes()
+        for path in sorted(out_dir.rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_layout(toy):
     assert sorted(contents(toy)) == [
-        'annotations/train.json', 'annotations/val.json', 'toy_dataset.json', 'train/000001.jpg',
-        'train/000002.jpg', 'train/000003.jpg', 'val/000001.jpg', 'val/000002.jpg']
+        'annotations/train.json',
+        'annotations/val.json',
+        'toy_dataset.json',
+        'train/000001.jpg',
+        'train/000002.jpg',
+        'train/000003.jpg',
+        'val/000001.jpg',
+        'val/000002.jpg',
+    ]
 
 
 def test_files_do_not_depend_on_the_number_of_processes(toy, tmp_path):
@@ -72,7 +82,7 @@ def test_segmentations_cover_what_is_drawn_ring_holes_included(toy, capsys):
         outline = np.reshape(annotation['segmentation'][0], (-1, 2))
         coverage, left, top = shape_coverage(outline, info['width'], info['height'])
         drawn = np.zeros((info['height'], info['width']), bool)
-        drawn[top:top + coverage.shape[0], left:left + coverage.shape[1]] = coverage > 0.5
+        drawn[top : top + coverage.shape[0], left : left + coverage.shape[1]] = coverage > 0.5
         mask = coco.annToMask(annotation).astype(bool)
         # pycocotools rounds outlines to pixels, so allow an error of half a pixel of outline.
         perimeter = np.hypot(*np.diff(outline, axis=0).T).sum()
@@ -95,7 +105,12 @@ def test_info_names_the_arguments(toy):
     info = json.loads((toy / 'annotations' / 'val.json').read_text())['info']
     assert info['split'] == 'val'
     assert {k: info[k] for k in ('seed', 'num_train', 'num_val', 'min_side', 'max_side')} == {
-        'seed': 4, 'num_train': 3, 'num_val': 2, 'min_side': 800, 'max_side': 1200}
+        'seed': 4,
+        'num_train': 3,
+        'num_val': 2,
+        'min_side': 800,
+        'max_side': 1200,
+    }
 
 
 def test_a_complete_data_set_is_left_alone(toy, monkeypatch):
@@ -106,8 +121,9 @@ def test_a_complete_data_set_is_left_alone(toy, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in toy.rglob('*')} == before
 
 
-def test_an_interrupted_generation_is_finished_and_nothing_is_made_twice(toy, tmp_path,
-                                                                         monkeypatch):
+def test_an_interrupted_generation_is_finished_and_nothing_is_made_twice(
+    toy, tmp_path, monkeypatch
+):
     rendered = []
     render = toy_dataset.render_scene
 
@@ -169,13 +185,16 @@ def test_a_broken_record_is_named(tmp_path):
         make_toy_dataset(tmp_path, SPEC)
 
 
-@pytest.mark.parametrize(('field', 'value', 'message'), [
-    ('seed', -1, 'seed must be an integer of at least 0, got -1'),
-    ('num_train', 0, 'num_train must be an integer of at least 1, got 0'),
-    ('num_val', 2.5, 'num_val must be an integer of at least 1, got 2.5'),
-    ('min_side', 100, 'min_side must be an integer of at least 200, got 100'),
-    ('max_side', 700, r'max_side must be an integer of at least min_side \(800\), got 700'),
-])
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('seed', -1, 'seed must be an integer of at least 0, got -1'),
+        ('num_train', 0, 'num_train must be an integer of at least 1, got 0'),
+        ('num_val', 2.5, 'num_val must be an integer of at least 1, got 2.5'),
+        ('min_side', 100, 'min_side must be an integer of at least 200, got 100'),
+        ('max_side', 700, r'max_side must be an integer of at least min_side \(800\), got 700'),
+    ],
+)
 def test_impossible_specs_are_refused(field, value, message):
     with pytest.raises(ValueError, match=message):
         ToyDatasetSpec(**{field: value})

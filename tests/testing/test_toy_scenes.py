@@ -71,8 +71,10 @@ def test_small_objects_are_gathered_and_most_of_the_picture_is_free_of_them(scen
         if len(small):
             extent = small[:, 2:].max(axis=0) - small[:, :2].min(axis=0)
             assert extent.max() <= 300 + 300 + 150  # three clusters within 300 px of the first
-    windows = [len({tuple((b[:2] // 150).astype(int)) for b in labelled_boxes(s, SMALL_SIZES[1])})
-               for s in scenes]
+    windows = [
+        len({tuple((b[:2] // 150).astype(int)) for b in labelled_boxes(s, SMALL_SIZES[1])})
+        for s in scenes
+    ]
     assert np.mean(windows) < 6
 
 
@@ -86,8 +88,11 @@ def test_boxes_lie_inside_the_image_and_none_overlaps_another(scenes):
 
 
 def test_lookalikes_keep_away_from_the_labelled_small_objects(scenes):
-    gaps = [box_gaps(o.box, labelled_boxes(s, SMALL_SIZES[1])).min(initial=np.inf)
-            for s in scenes for o in s.lookalikes]
+    gaps = [
+        box_gaps(o.box, labelled_boxes(s, SMALL_SIZES[1])).min(initial=np.inf)
+        for s in scenes
+        for o in s.lookalikes
+    ]
     assert len(gaps) > 3 * len(scenes)
     assert min(gaps) >= CLEARANCE == 250
 
@@ -126,7 +131,8 @@ def test_box_is_tight_around_the_drawn_pixels(name, lookalike):
         coverage, left, top = shape_coverage(outline + corner, 800, 800)
         assert [left, top] == np.floor(corner).tolist()
         assert [left + coverage.shape[1], top + coverage.shape[0]] == np.ceil(
-            corner + extent).tolist()
+            corner + extent
+        ).tolist()
 
 
 def test_coverage_of_a_rectangle_is_exact_to_an_eighth_of_a_pixel():
@@ -145,8 +151,9 @@ def test_a_lookalike_lacks_a_quarter_of_its_shape(name, kept):
         for _ in range(20):
             outline = shape_outline(rng, name, 100, lookalike)
             coverage, _, _ = shape_coverage(outline, 400, 400)
-            shares.append(coverage.sum() / 100 ** 2)
+            shares.append(coverage.sum() / 100**2)
         return np.mean(shares)
+
     # The box of a look-alike may shrink with the missing part, so the share is a bit higher.
     assert kept - 0.02 < ink(True) / ink(False) < kept + 0.12
 
@@ -167,9 +174,9 @@ def test_objects_stand_out_from_what_is_behind_them():
         for item in scene.objects:
             coverage, left, top = shape_coverage(item.polygon, scene.width, scene.height)
             height, width = coverage.shape
-            inside = image[top:top + height, left:left + width][coverage == 1]
+            inside = image[top : top + height, left : left + width][coverage == 1]
             grown = cv2.dilate(np.pad(coverage, 8), np.ones((9, 9))) > 0
             ring = grown & ~(cv2.dilate(np.pad(coverage, 8), np.ones((3, 3))) > 0)
             padded = np.pad(image, ((8, 8), (8, 8), (0, 0)), mode='edge')
-            outside = padded[top:top + height + 16, left:left + width + 16][ring]
+            outside = padded[top : top + height + 16, left : left + width + 16][ring]
             assert np.abs(inside.mean(axis=0) - outside.mean(axis=0)).max() > 30

@@ -25,13 +25,21 @@ from mmsniper.testing import CLASSES, ToyDatasetSpec, make_toy_dataset
 from mmsniper.visualization import INVALID, VALID
 
 ROOT = Path(__file__).resolve().parents[2]
-PYRAMID = {'chip_size': 128, 'levels': [
-    {'resize': {'factor': 1.0}, 'valid_range': (0, 48)},
-    {'resize': {'long_side': 128}, 'valid_range': (32, None)}]}
+PYRAMID = {
+    'chip_size': 128,
+    'levels': [
+        {'resize': {'factor': 1.0}, 'valid_range': (0, 48)},
+        {'resize': {'long_side': 128}, 'valid_range': (32, None)},
+    ],
+}
 PIPELINE = [
-    {'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True},
-    {'type': 'ChipSampler', 'pyramid': PYRAMID}, {'type': 'ScaleRangeFilter', 'pyramid': PYRAMID},
-    {'type': 'RandomFlip', 'prob': 1.0}, {'type': 'PackDetInputs'}]
+    {'type': 'LoadImageFromFile'},
+    {'type': 'LoadAnnotations', 'with_bbox': True},
+    {'type': 'ChipSampler', 'pyramid': PYRAMID},
+    {'type': 'ScaleRangeFilter', 'pyramid': PYRAMID},
+    {'type': 'RandomFlip', 'prob': 1.0},
+    {'type': 'PackDetInputs'},
+]
 
 
 @pytest.fixture(scope='module')
@@ -46,10 +54,17 @@ def tool():
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
     root = tmp_path_factory.mktemp('toy')
-    make_toy_dataset(root, ToyDatasetSpec(num_train=4, num_val=1, min_side=300, max_side=400),
-                     processes=1)
-    return {'type': 'CocoDataset', 'data_root': str(root), 'ann_file': 'annotations/train.json',
-            'data_prefix': {'img': 'train/'}, 'metainfo': {'classes': CLASSES}, 'pipeline': []}
+    make_toy_dataset(
+        root, ToyDatasetSpec(num_train=4, num_val=1, min_side=300, max_side=400), processes=1
+    )
+    return {
+        'type': 'CocoDataset',
+        'data_root': str(root),
+        'ann_file': 'annotations/train.json',
+        'data_prefix': {'img': 'train/'},
+        'metainfo': {'classes': CLASSES},
+        'pipeline': [],
+    }
 
 
 @pytest.fixture(scope='module')
@@ -68,18 +83,31 @@ def pool(coco):
     return NegativeChipPool(
         ScalePyramid.from_config(PYRAMID),
         np.array([f'elsewhere/train/{image["file_name"]}' for image in content['images']]),
-        table.width, table.height, found.chips, found.held, found.statistics,
+        table.width,
+        table.height,
+        found.chips,
+        found.held,
+        found.statistics,
         # In no order: nothing says that they are in any.
-        found.uncovered.image[::-1].astype(np.int32), found.uncovered.level[::-1].astype(np.int8),
-        found.uncovered.box[::-1].astype(np.float32))
+        found.uncovered.image[::-1].astype(np.int32),
+        found.uncovered.level[::-1].astype(np.int8),
+        found.uncovered.box[::-1].astype(np.float32),
+    )
 
 
 def write_config(path, dataset, sampler=None, pyramid=PYRAMID, **others):
-    loader = {'batch_size': 2, 'num_workers': 0, 'dataset': dataset,
-              'sampler': sampler or {'type': 'ChipAwareSampler', 'pyramid': PYRAMID}}
-    settings = {**others, 'train_dataloader': loader, 'randomness': {'seed': 3},
-                'custom_imports': {'imports': ['mmsniper.datasets'],
-                                   'allow_failed_imports': False}}
+    loader = {
+        'batch_size': 2,
+        'num_workers': 0,
+        'dataset': dataset,
+        'sampler': sampler or {'type': 'ChipAwareSampler', 'pyramid': PYRAMID},
+    }
+    settings = {
+        **others,
+        'train_dataloader': loader,
+        'randomness': {'seed': 3},
+        'custom_imports': {'imports': ['mmsniper.datasets'], 'allow_failed_imports': False},
+    }
     if pyramid is not None:
         settings['pyramid'] = pyramid
     Config(settings).dump(path)
@@ -119,8 +147,7 @@ def record_layers(tool, monkeypatch):
 
 def negatives_of(layers):
     """The negative chips drawn on each image."""
-    return {image: one['chips'][one['kinds'] == NEGATIVE].tolist()
-            for image, one in layers.items()}
+    return {image: one['chips'][one['kinds'] == NEGATIVE].tolist() for image, one in layers.items()}
 
 
 def chips_in(plan):
@@ -135,8 +162,9 @@ def test_it_draws_the_asked_number_of_images(tool, chip_config, tmp_path, capsys
     assert all(cv2.imread(str(p)).shape[0] > 500 for p in pictures)
 
 
-def test_chips_are_cut_at_their_places_and_their_boxes_tell_what_is_valid(tool, chip_config,
-                                                                          tmp_path, monkeypatch):
+def test_chips_are_cut_at_their_places_and_their_boxes_tell_what_is_valid(
+    tool, chip_config, tmp_path, monkeypatch
+):
     drawings = record_drawings(tool, monkeypatch)
     tool.main([chip_config, '--out-dir', str(tmp_path / 'out')])
     seen = set()
@@ -147,7 +175,7 @@ def test_chips_are_cut_at_their_places_and_their_boxes_tell_what_is_valid(tool, 
             assert view.level == level
             if level == 0:
                 x, y = np.floor(chip[:2] + 2e-3).astype(int)
-                source = image[y:y + 129, x:x + 129]
+                source = image[y : y + 129, x : x + 129]
                 assert np.abs(source.mean(axis=(0, 1)) - view.image.mean(axis=(0, 1))).max() < 2
             inside = ((boxes[:, :2] >= chip[:2] - 1e-2) & (boxes[:, 2:] <= chip[2:] + 1e-2)).all(1)
             low, high = ((0, 48), (32, np.inf))[level]
@@ -176,17 +204,27 @@ def test_epochs_have_chips_of_their_own(tool, chip_config, tmp_path, monkeypatch
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda coco: {'type': 'RepeatDataset', 'times': 2, 'dataset': {
-        'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE}},
-    lambda coco: {'type': 'ConcatDataset', 'datasets': [
-        {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE}] * 2},
-    lambda coco: {**coco, 'pipeline': PIPELINE},
-    lambda coco: {**coco, 'pipeline': PIPELINE[:2] + PIPELINE[-1:]},
-], ids=['repeated', 'concatenated', 'stock data set with ChipSampler', 'stock data set'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda coco: {
+            'type': 'RepeatDataset',
+            'times': 2,
+            'dataset': {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE},
+        },
+        lambda coco: {
+            'type': 'ConcatDataset',
+            'datasets': [{'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE}] * 2,
+        },
+        lambda coco: {**coco, 'pipeline': PIPELINE},
+        lambda coco: {**coco, 'pipeline': PIPELINE[:2] + PIPELINE[-1:]},
+    ],
+    ids=['repeated', 'concatenated', 'stock data set with ChipSampler', 'stock data set'],
+)
 def test_wrapped_and_stock_data_sets(tool, coco, tmp_path, wrap):
-    sampler = {'type': 'DefaultSampler', 'shuffle': True} if wrap(coco)['type'] == 'CocoDataset' \
-        else None
+    sampler = (
+        {'type': 'DefaultSampler', 'shuffle': True} if wrap(coco)['type'] == 'CocoDataset' else None
+    )
     config = write_config(tmp_path / 'config.py', wrap(coco), sampler)
     tool.main([config, '--out-dir', str(tmp_path / 'out'), '--num', '2'])
     assert len(list((tmp_path / 'out').glob('*.png'))) == 2
@@ -211,18 +249,29 @@ def test_errors_say_what_is_missing(tool, coco, tmp_path, chip_config):
 
     no_pyramid = write_config(tmp_path / 'a.py', coco, pyramid=None)
     assert 'has no pyramid' in error_of(no_pyramid)
-    repeated = write_config(tmp_path / 'b.py', {'type': 'RepeatDataset', 'times': 2,
-                                                'dataset': coco})
+    repeated = write_config(
+        tmp_path / 'b.py', {'type': 'RepeatDataset', 'times': 2, 'dataset': coco}
+    )
     assert 'there is no ChipDataset in the RepeatDataset' in error_of(repeated)
     assert '2' in error_of(chip_config, '--num', '0')
 
 
 def test_negative_chips_of_the_epoch_are_drawn_with_the_proposals_of_the_pool(
-        tool, chip_config, pool, tmp_path, monkeypatch):
+    tool, chip_config, pool, tmp_path, monkeypatch
+):
     layers = record_layers(tool, monkeypatch)
     pool.save(tmp_path / 'pool.npz')
-    tool.main([chip_config, '--out-dir', str(tmp_path), '--epoch', '5',
-               '--negatives', str(tmp_path / 'pool.npz')])
+    tool.main(
+        [
+            chip_config,
+            '--out-dir',
+            str(tmp_path),
+            '--epoch',
+            '5',
+            '--negatives',
+            str(tmp_path / 'pool.npz'),
+        ]
+    )
     assert negatives_of(layers) == chips_in(draw_negative_chips(pool.chips, 2, seed=3, epoch=5))
     for image, one in layers.items():
         assert (one['kinds'] == POSITIVE).any()
@@ -240,14 +289,24 @@ def test_all_negative_chips_are_drawn_on_demand(tool, chip_config, pool, tmp_pat
     positives = {i: one['chips'][one['kinds'] == POSITIVE].tolist() for i, one in layers.items()}
     tool.main([chip_config, *out, '--all-negatives'])
     assert negatives_of(layers) == chips_in(pool.chips)
-    assert positives == {i: one['chips'][one['kinds'] == POSITIVE].tolist()
-                         for i, one in layers.items()}
+    assert positives == {
+        i: one['chips'][one['kinds'] == POSITIVE].tolist() for i, one in layers.items()
+    }
 
 
 def test_pictures_of_negative_chips_are_written(tool, chip_config, pool, tmp_path):
     pool.save(tmp_path / 'pool.npz')
-    tool.main([chip_config, '--out-dir', str(tmp_path / 'out'), '--num', '1',
-               '--negatives', str(tmp_path / 'pool.npz')])
+    tool.main(
+        [
+            chip_config,
+            '--out-dir',
+            str(tmp_path / 'out'),
+            '--num',
+            '1',
+            '--negatives',
+            str(tmp_path / 'pool.npz'),
+        ]
+    )
     (picture,) = (tmp_path / 'out').iterdir()
     assert cv2.imread(str(picture)).shape[0] > 500
 
@@ -259,7 +318,8 @@ def of_one_image(pool, image):
 
 
 def test_the_pool_is_the_given_one_else_the_samplers_else_that_in_the_work_directory(
-        tool, coco, pool, tmp_path, monkeypatch, capsys):
+    tool, coco, pool, tmp_path, monkeypatch, capsys
+):
     layers = record_layers(tool, monkeypatch)
     files = [tmp_path / name for name in ('given.npz', 'sampler.npz', 'run/negative_chips.npz')]
     for image, file in enumerate(files):
@@ -268,8 +328,9 @@ def test_the_pool_is_the_given_one_else_the_samplers_else_that_in_the_work_direc
     sampler = {'type': 'ChipAwareSampler', 'pyramid': PYRAMID}
     run = {'work_dir': str(tmp_path / 'run')}
     mined = write_config(tmp_path / 'mined.py', dataset, **run)
-    both = write_config(tmp_path / 'both.py', dataset, {**sampler, 'negatives': str(files[1])},
-                        **run)
+    both = write_config(
+        tmp_path / 'both.py', dataset, {**sampler, 'negatives': str(files[1])}, **run
+    )
 
     def images_with_negatives(config, *args):
         tool.main([config, '--out-dir', str(tmp_path), *args])
@@ -287,7 +348,8 @@ def test_the_pool_is_the_given_one_else_the_samplers_else_that_in_the_work_direc
 
 
 def test_the_work_directory_is_by_default_that_of_the_configs_name(
-        tool, coco, pool, tmp_path, monkeypatch):
+    tool, coco, pool, tmp_path, monkeypatch
+):
     layers = record_layers(tool, monkeypatch)
     monkeypatch.chdir(tmp_path)
     dataset = {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE}
@@ -297,22 +359,32 @@ def test_the_work_directory_is_by_default_that_of_the_configs_name(
     assert all(len(chips) == 2 for chips in negatives_of(layers).values())
 
 
-@pytest.mark.parametrize(('sampler', 'hooks', 'expected'), [
-    ({}, [], 2), ({'negatives_per_image': 1}, [], 1),
-    ({'negatives_per_image': 2}, [{'type': 'NegativeChipHook', 'chips_per_image': 1}], 1)])
+@pytest.mark.parametrize(
+    ('sampler', 'hooks', 'expected'),
+    [
+        ({}, [], 2),
+        ({'negatives_per_image': 1}, [], 1),
+        ({'negatives_per_image': 2}, [{'type': 'NegativeChipHook', 'chips_per_image': 1}], 1),
+    ],
+)
 def test_an_image_has_as_many_negative_chips_as_in_training(
-        tool, coco, pool, tmp_path, monkeypatch, sampler, hooks, expected):
+    tool, coco, pool, tmp_path, monkeypatch, sampler, hooks, expected
+):
     layers = record_layers(tool, monkeypatch)
     pool.save(tmp_path / 'pool.npz')
     config = write_config(
-        tmp_path / 'config.py', {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE},
-        {'type': 'ChipAwareSampler', 'pyramid': PYRAMID, **sampler}, custom_hooks=hooks)
+        tmp_path / 'config.py',
+        {'type': 'ChipDataset', 'dataset': coco, 'pipeline': PIPELINE},
+        {'type': 'ChipAwareSampler', 'pyramid': PYRAMID, **sampler},
+        custom_hooks=hooks,
+    )
     tool.main([config, '--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')])
     assert [len(chips) for chips in negatives_of(layers).values()] == [expected] * 4
 
 
 def test_an_image_without_objects_is_drawn_with_its_negative_chips(
-        tool, coco, pool, tmp_path, monkeypatch):
+    tool, coco, pool, tmp_path, monkeypatch
+):
     content = json.loads((Path(coco['data_root']) / coco['ann_file']).read_text())
     empty = content['images'][1]['id']
     content['annotations'] = [a for a in content['annotations'] if a['image_id'] != empty]
@@ -320,8 +392,9 @@ def test_an_image_without_objects_is_drawn_with_its_negative_chips(
     pool.save(tmp_path / 'pool.npz')
     layers = record_layers(tool, monkeypatch)
     dataset = {**coco, 'ann_file': str(tmp_path / 'some.json')}
-    config = write_config(tmp_path / 'config.py',
-                          {'type': 'ChipDataset', 'dataset': dataset, 'pipeline': PIPELINE})
+    config = write_config(
+        tmp_path / 'config.py', {'type': 'ChipDataset', 'dataset': dataset, 'pipeline': PIPELINE}
+    )
     tool.main([config, '--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')])
     assert layers[1]['kinds'].tolist() == [NEGATIVE, NEGATIVE]
     assert len(layers[1]['views']) == 2
@@ -329,14 +402,22 @@ def test_an_image_without_objects_is_drawn_with_its_negative_chips(
 
 @pytest.mark.parametrize(('others', 'parity'), [(1997, 0), (1997, 1), (0, 0)])
 def test_the_title_says_where_the_pool_has_not_kept_the_proposals(
-        tool, chip_config, pool, tmp_path, monkeypatch, others, parity):
+    tool, chip_config, pool, tmp_path, monkeypatch, others, parity
+):
     more = np.array([f'elsewhere/train/more_{i}.jpg' for i in range(others)], pool.img_path.dtype)
-    sizes = [np.concatenate([size, np.full(others, 100, np.int32)])
-             for size in (pool.width, pool.height)]
+    sizes = [
+        np.concatenate([size, np.full(others, 100, np.int32)]) for size in (pool.width, pool.height)
+    ]
     kept = pool.uncovered_image % 2 == parity
-    replace(pool, img_path=np.concatenate([pool.img_path, more]), width=sizes[0], height=sizes[1],
-            uncovered_image=pool.uncovered_image[kept], uncovered_box=pool.uncovered_box[kept],
-            uncovered_level=pool.uncovered_level[kept]).save(tmp_path / 'pool.npz')
+    replace(
+        pool,
+        img_path=np.concatenate([pool.img_path, more]),
+        width=sizes[0],
+        height=sizes[1],
+        uncovered_image=pool.uncovered_image[kept],
+        uncovered_box=pool.uncovered_box[kept],
+        uncovered_level=pool.uncovered_level[kept],
+    ).save(tmp_path / 'pool.npz')
     layers = record_layers(tool, monkeypatch)
     out = ['--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')]
     tool.main([chip_config, *out])
@@ -350,22 +431,31 @@ def test_the_title_says_where_the_pool_has_not_kept_the_proposals(
 
 
 def test_an_image_in_which_nothing_was_proposed_has_no_proposals_rather_than_unkept_ones(
-        tool, chip_config, pool, tmp_path, monkeypatch):
+    tool, chip_config, pool, tmp_path, monkeypatch
+):
     layers = record_layers(tool, monkeypatch)
     chips, kept = pool.chips.image != 1, pool.uncovered_image != 1
-    replace(pool, chips=pool.chips.take(chips), held=pool.held[chips],
-            uncovered_image=pool.uncovered_image[kept], uncovered_box=pool.uncovered_box[kept],
-            uncovered_level=pool.uncovered_level[kept]).save(tmp_path / 'pool.npz')
-    tool.main([chip_config, '--out-dir', str(tmp_path),
-               '--negatives', str(tmp_path / 'pool.npz')])
+    replace(
+        pool,
+        chips=pool.chips.take(chips),
+        held=pool.held[chips],
+        uncovered_image=pool.uncovered_image[kept],
+        uncovered_box=pool.uncovered_box[kept],
+        uncovered_level=pool.uncovered_level[kept],
+    ).save(tmp_path / 'pool.npz')
+    tool.main([chip_config, '--out-dir', str(tmp_path), '--negatives', str(tmp_path / 'pool.npz')])
     assert layers[1]['proposals'].shape == (0, 4)
     assert not layers[1]['title'].endswith('kept its proposals')
 
 
 def some_chips(image, kind):
     count = len(image)
-    return ChipPlan(np.array(image, np.int32), np.zeros(count, np.int8),
-                    np.zeros((count, 4), np.float32), np.full(count, kind, np.int8))
+    return ChipPlan(
+        np.array(image, np.int32),
+        np.zeros(count, np.int8),
+        np.zeros((count, 4), np.float32),
+        np.full(count, kind, np.int8),
+    )
 
 
 def test_images_that_show_most_come_first_and_each_choice_is_spread(tool):

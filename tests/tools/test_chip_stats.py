@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = ['images', 'chips', 'chips_per_image', 'chips_per_level', 'pixel_ratio_800x1333',
-        'coverage', 'orphans', 'ms_per_image']
-CONFIG = '''
+KEYS = [
+    'images',
+    'chips',
+    'chips_per_image',
+    'chips_per_level',
+    'pixel_ratio_800x1333',
+    'coverage',
+    'orphans',
+    'ms_per_image',
+]
+CONFIG = """
 custom_imports = dict(imports=['no.such.module'])
 pyramid = dict(chip_size=64, levels=[
     dict(resize=dict(factor=2.0), valid_range=(0, 20)),
@@ -19,7 +27,7 @@ train_dataloader = dict(dataset=dict(
     type='RepeatDataset', times=2, dataset=dict(
         type='ChipDataset', pipeline=[], dataset=dict(
             type='CocoDataset', data_root={root!r}, ann_file='a.json'))))
-'''
+"""
 
 
 @pytest.fixture
@@ -31,13 +39,19 @@ def chip_stats(load_tool):
 def folder(tmp_path):
     """A config, and a COCO file of classes that nobody has heard of."""
     (tmp_path / 'config.py').write_text(CONFIG.format(root=str(tmp_path)))
-    (tmp_path / 'a.json').write_text(json.dumps(dict(
-        images=[dict(id=1, width=320, height=240), dict(id=2, width=320, height=240)],
-        annotations=[
-            dict(id=1, image_id=1, category_id=-5, bbox=[10, 10, 15, 15]),
-            dict(id=2, image_id=1, category_id=77, bbox=[200, 100, 40, 40]),
-            dict(id=3, image_id=1, category_id=77, bbox=[0, 0, 100, 100]),
-            dict(id=4, image_id=1, category_id=77, bbox=[0, 0, 30, 30], iscrowd=1)])))
+    (tmp_path / 'a.json').write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=1, width=320, height=240), dict(id=2, width=320, height=240)],
+                annotations=[
+                    dict(id=1, image_id=1, category_id=-5, bbox=[10, 10, 15, 15]),
+                    dict(id=2, image_id=1, category_id=77, bbox=[200, 100, 40, 40]),
+                    dict(id=3, image_id=1, category_id=77, bbox=[0, 0, 100, 100]),
+                    dict(id=4, image_id=1, category_id=77, bbox=[0, 0, 30, 30], iscrowd=1),
+                ],
+            )
+        )
+    )
     return tmp_path
 
 
@@ -45,7 +59,7 @@ def test_the_numbers_by_hand(chip_stats, folder):
     out = folder / 'deep' / 'out.json'
     chip_stats.main([str(folder / 'config.py'), '--out', str(out)])
     numbers = json.loads(out.read_text())
-    assert list(numbers)[:len(KEYS)] == KEYS
+    assert list(numbers)[: len(KEYS)] == KEYS
     assert numbers['images'] == 2
     assert numbers['boxes'] == 3
     # The first box is valid at both levels, the second at the coarse one; the third never fits.
@@ -56,7 +70,8 @@ def test_the_numbers_by_hand(chip_stats, folder):
     assert numbers['orphans'] == 1
     assert numbers['unproven'] == 0
     assert numbers['pixel_ratio_800x1333'] == pytest.approx(
-        3 * 64 * 64 / (2 * 1067 * 800), abs=1e-4)
+        3 * 64 * 64 / (2 * 1067 * 800), abs=1e-4
+    )
     assert numbers['ms_per_image'] > 0
     assert [path.name for path in out.parent.iterdir()] == ['out.json']
 
@@ -82,8 +97,9 @@ def test_strategy_stride_seed_and_epoch_reach_the_planner(chip_stats, folder, mo
 
     monkeypatch.setattr(chip_stats, 'PositiveChipPlanner', Planner)
     config = str(folder / 'config.py')
-    numbers = chip_stats.main([config, '--strategy', 'grid', '--stride', '56', '59', '--seed', '3',
-                               '--epoch', '2'])
+    numbers = chip_stats.main(
+        [config, '--strategy', 'grid', '--stride', '56', '59', '--seed', '3', '--epoch', '2']
+    )
     assert seen[:2] == [('grid', (56, 59), 3), 2]
     assert numbers['strategy'] == 'grid'
     seen.clear()
@@ -92,25 +108,43 @@ def test_strategy_stride_seed_and_epoch_reach_the_planner(chip_stats, folder, mo
 
 
 def test_another_annotation_file_and_other_settings(chip_stats, folder):
-    (folder / 'b.json').write_text(json.dumps(dict(
-        images=[dict(id='x', width=64, height=64)],
-        annotations=[dict(id=1, image_id='x', bbox=[0, 0, 60, 60])])))
+    (folder / 'b.json').write_text(
+        json.dumps(
+            dict(
+                images=[dict(id='x', width=64, height=64)],
+                annotations=[dict(id=1, image_id='x', bbox=[0, 0, 60, 60])],
+            )
+        )
+    )
     config, file = str(folder / 'config.py'), str(folder / 'b.json')
     assert chip_stats.main([config, '--ann-file', file])['chips'] == 1
     # Smaller chips, into which the box does not fit.
-    assert chip_stats.main([config, '--ann-file', file, '--cfg-options',
-                            'pyramid.chip_size=32'])['orphans'] == 1
+    assert (
+        chip_stats.main([config, '--ann-file', file, '--cfg-options', 'pyramid.chip_size=32'])[
+            'orphans'
+        ]
+        == 1
+    )
 
 
-@pytest.mark.parametrize(('config', 'message'), [
-    ('x = 1', 'config.py has no pyramid; add one'),
-    ('pyramid = dict(chip_size=0, levels=[])', 'chip_size must be positive, got 0'),
-    (CONFIG.replace('a.json', 'none.json'), r'there is no annotation file .*none.json; --ann-file'),
-    (CONFIG + 'train_dataloader = dict()', r'names none; choose one with --ann-file'),
-    (CONFIG + "train_dataloader = dict(dataset=dict(datasets=[dict(ann_file='c.json'), "
-     "dict(ann_file='d.json')]))", r"names several: \['c.json', 'd.json'\]; choose one"),
-    ('pyramid = (', 'config.py'),
-])
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        ('x = 1', 'config.py has no pyramid; add one'),
+        ('pyramid = dict(chip_size=0, levels=[])', 'chip_size must be positive, got 0'),
+        (
+            CONFIG.replace('a.json', 'none.json'),
+            r'there is no annotation file .*none.json; --ann-file',
+        ),
+        (CONFIG + 'train_dataloader = dict()', r'names none; choose one with --ann-file'),
+        (
+            CONFIG + "train_dataloader = dict(dataset=dict(datasets=[dict(ann_file='c.json'), "
+            "dict(ann_file='d.json')]))",
+            r"names several: \['c.json', 'd.json'\]; choose one",
+        ),
+        ('pyramid = (', 'config.py'),
+    ],
+)
 def test_what_cannot_be_planned_is_told_in_one_line(chip_stats, folder, config, message):
     (folder / 'config.py').write_text(config.replace('{root!r}', repr(str(folder))))
     with pytest.raises(SystemExit, match=message):
@@ -145,8 +179,10 @@ def coco_tiny(split):
     pytest.skip('data/coco_tiny is not there')
 
 
-@pytest.mark.parametrize(('split', 'chips', 'per_level', 'release'), [
-    ('train', 346, [156, 122, 68], 360), ('val', 364, [164, 129, 71], 385)])
+@pytest.mark.parametrize(
+    ('split', 'chips', 'per_level', 'release'),
+    [('train', 346, [156, 122, 68], 360), ('val', 364, [164, 129, 71], 385)],
+)
 def test_real_images_with_the_papers_config(chip_stats, split, chips, per_level, release):
     file, config = coco_tiny(split), ROOT / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
     numbers = chip_stats.main([str(config), '--ann-file', file])
@@ -157,15 +193,23 @@ def test_real_images_with_the_papers_config(chip_stats, split, chips, per_level,
 
 
 def test_the_pixel_ratio_is_that_of_the_release_for_its_number_of_chips(chip_stats):
-    pyramid = chip_stats.ScalePyramid.from_config(dict(chip_size=512, levels=[
-        dict(resize=dict(factor=3.0), valid_range=(0, 80))]))
+    pyramid = chip_stats.ScalePyramid.from_config(
+        dict(chip_size=512, levels=[dict(resize=dict(factor=3.0), valid_range=(0, 80))])
+    )
     table = chip_stats.AnnotationTable.from_coco(coco_tiny('train'))
     assert chip_stats.pixel_ratio(table, pyramid, 360) == pytest.approx(1.314, abs=5e-4)
 
 
 def test_it_runs_as_a_command_without_loading_what_the_config_imports(folder):
     done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'analysis_tools' / 'chip_stats.py'),
-         str(folder / 'config.py')], capture_output=True, text=True, check=False)
+        [
+            sys.executable,
+            str(ROOT / 'tools' / 'analysis_tools' / 'chip_stats.py'),
+            str(folder / 'config.py'),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert '1.50 per image' in done.stdout

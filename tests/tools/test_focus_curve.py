@@ -31,20 +31,41 @@ def run(tool, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
     for i, image in enumerate(noise):
         cv2.imwrite(str(tmp_path / f'{i}.png'), cv2.resize(image, SIZE))
-    (tmp_path / 'val.json').write_text(json.dumps(dict(
-        images=[dict(id=i + 1, file_name=f'{i}.png', width=240, height=160) for i in range(2)],
-        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[9, 9, 50, 40], area=2000,
-                          iscrowd=0)],
-        categories=[dict(id=i, name=name)
-                    for i, name in enumerate(('disc', 'ring', 'square', 'cross'))])))
+    (tmp_path / 'val.json').write_text(
+        json.dumps(
+            dict(
+                images=[
+                    dict(id=i + 1, file_name=f'{i}.png', width=240, height=160) for i in range(2)
+                ],
+                annotations=[
+                    dict(id=1, image_id=1, category_id=1, bbox=[9, 9, 50, 40], area=2000, iscrowd=0)
+                ],
+                categories=[
+                    dict(id=i, name=name)
+                    for i, name in enumerate(('disc', 'ring', 'square', 'cross'))
+                ],
+            )
+        )
+    )
     data = 'test_dataloader.dataset.'
 
     def run_(*options, config=AUTOFOCUS):
-        return tool.main([
-            str(config), str(tmp_path / 'model.pth'), '--out-dir', str(tmp_path / 'out'), *options,
-            '--cfg-options', f'{data}data_root={tmp_path}/', f'{data}ann_file=val.json',
-            f'{data}data_prefix.img=', f'test_evaluator.ann_file={tmp_path}/val.json',
-            'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'])
+        return tool.main(
+            [
+                str(config),
+                str(tmp_path / 'model.pth'),
+                '--out-dir',
+                str(tmp_path / 'out'),
+                *options,
+                '--cfg-options',
+                f'{data}data_root={tmp_path}/',
+                f'{data}ann_file=val.json',
+                f'{data}data_prefix.img=',
+                f'test_evaluator.ann_file={tmp_path}/val.json',
+                'test_dataloader.num_workers=0',
+                'test_dataloader.persistent_workers=False',
+            ]
+        )
 
     return run_
 
@@ -64,7 +85,8 @@ def test_each_threshold_is_tested_and_what_was_seen_is_counted(run, tmp_path, ca
     assert 'coco/bbox_mAP' in full['metrics']
     out = tmp_path / 'out'
     assert json.loads((out / 'focus_curve.json').read_text()) == json.loads(
-        json.dumps([full, coarse]))
+        json.dumps([full, coarse])
+    )
     assert (out / 'focus_curve.png').stat().st_size
     said = capsys.readouterr().out
     assert 'Cheapest within 0.005 of the full pyramid' in said

@@ -25,8 +25,13 @@ AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
 SNIPER = ROOT / 'configs' / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
 SINGLE_SCALE = ROOT / 'configs' / 'baselines' / 'faster_rcnn_r18_single_scale_toy.py'
 # The order and the numbers of an annotation file are its own.
-CATEGORIES = [dict(id=7, name='disc'), dict(id=3, name='ring'), dict(id=4, name='other'),
-              dict(id=9, name='square'), dict(id=5, name='cross')]
+CATEGORIES = [
+    dict(id=7, name='disc'),
+    dict(id=3, name='ring'),
+    dict(id=4, name='other'),
+    dict(id=9, name='square'),
+    dict(id=5, name='cross'),
+]
 NO_ANNOTATIONS = 'test_dataloader.dataset.ann_file=nowhere.json'
 
 
@@ -72,12 +77,34 @@ def annotations(tmp_path):
 def infer(tool, images, checkpoint, tmp_path):
     """Run the tool; returns detections and images of its results."""
 
-    def run(mode='autofocus', *options, config=AUTOFOCUS, inputs=(images,), out=tmp_path / 'out',
-            cfg_options=(), weights=checkpoint, pictures=False):
+    def run(
+        mode='autofocus',
+        *options,
+        config=AUTOFOCUS,
+        inputs=(images,),
+        out=tmp_path / 'out',
+        cfg_options=(),
+        weights=checkpoint,
+        pictures=False,
+    ):
         options = [*options, *([] if pictures else ['--no-pictures'])]
-        tool.main([*map(str, inputs), str(config), str(weights), '--mode', mode,
-                   '--out-dir', str(out), '--device', 'cpu', *options,
-                   '--cfg-options', NO_ANNOTATIONS, *cfg_options])
+        tool.main(
+            [
+                *map(str, inputs),
+                str(config),
+                str(weights),
+                '--mode',
+                mode,
+                '--out-dir',
+                str(out),
+                '--device',
+                'cpu',
+                *options,
+                '--cfg-options',
+                NO_ANNOTATIONS,
+                *cfg_options,
+            ]
+        )
         return read(out)
 
     return run
@@ -151,7 +178,8 @@ def test_nothing_to_detect_is_said_before_anything_is_loaded(infer, tmp_path):
 @pytest.mark.parametrize('config', [AUTOFOCUS, SNIPER], ids=['autofocus', 'sniper'])
 @pytest.mark.parametrize('mode', ['single', 'pyramid', 'autofocus'])
 def test_every_mode_works_with_autofocus_and_sniper_configs(
-        infer, annotations, tmp_path, mode, config):
+    infer, annotations, tmp_path, mode, config
+):
     # Pictures take the most time by far.
     infer(mode, config=config, cfg_options=[annotations], pictures=config == AUTOFOCUS)
     coco = COCO(str(tmp_path / 'out' / 'images.json'))
@@ -200,27 +228,33 @@ def test_thresholds_can_be_set_and_chips_are_told_fine_to_coarse(infer):
 
 
 def test_single_is_mmdetections_inference_by_the_validation_pipeline(
-        tool, infer, images, checkpoint):
+    tool, infer, images, checkpoint
+):
     found, _ = infer('single')
     cfg = Config.fromfile(AUTOFOCUS)
     model, _ = tool.load_model(cfg.model.detector, str(checkpoint), 'cpu')
     model.cfg = cfg
     from mmcv.transforms import Compose
+
     expected = inference_detector(
-        model, str(images / 'a.jpg'), Compose(cfg.val_dataloader.dataset.pipeline)).pred_instances
+        model, str(images / 'a.jpg'), Compose(cfg.val_dataloader.dataset.pipeline)
+    ).pred_instances
     mine = [item for item in found if item['image_id'] == 1]
     assert len(mine) == len(expected) > 0
     x1, y1, x2, y2 = expected.bboxes.numpy().T
-    assert np.allclose([item['bbox'] for item in mine], np.stack([x1, y1, x2 - x1, y2 - y1], 1),
-                       atol=1e-3)
+    assert np.allclose(
+        [item['bbox'] for item in mine], np.stack([x1, y1, x2 - x1, y2 - y1], 1), atol=1e-3
+    )
     assert np.allclose([item['score'] for item in mine], expected.scores, atol=1e-6)
     assert [item['category_id'] - 1 for item in mine] == expected.labels.tolist()
 
 
 def test_without_an_annotation_file_category_ids_are_labels_from_1(infer, capsys):
     found, images = infer('single')
-    assert images['categories'] == [dict(id=number, name=name) for number, name in enumerate(
-        ('disc', 'ring', 'square', 'cross'), 1)]
+    assert images['categories'] == [
+        dict(id=number, name=name)
+        for number, name in enumerate(('disc', 'ring', 'square', 'cross'), 1)
+    ]
     assert {item['category_id'] for item in found} <= {1, 2, 3, 4}
     assert 'category ids: label + 1' in capsys.readouterr().out
 
@@ -241,8 +275,12 @@ def test_a_config_without_what_the_mode_needs_names_the_modes_that_work(infer):
 
 
 def test_only_pipelines_that_load_files_are_taken(infer):
-    message = error_of(infer, 'single', config=SNIPER, cfg_options=[
-        'test_dataloader.dataset.pipeline.0.type=LoadImageFromNDArray'])
+    message = error_of(
+        infer,
+        'single',
+        config=SNIPER,
+        cfg_options=['test_dataloader.dataset.pipeline.0.type=LoadImageFromNDArray'],
+    )
     assert 'begins with LoadImageFromNDArray; image files need LoadImageFromFile' in message
 
 
@@ -250,8 +288,9 @@ def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus(to
     _, pipeline = tool.mode_config(Config.fromfile(AUTOFOCUS), 'autofocus')
     assert [transform.type for transform in pipeline] == ['mmdet.LoadLargeImageFromFile']
     image = np.zeros((20, 30, 3), np.uint8)
-    packed = tool._as_it_is(dict(img=image, img_id=0, img_path='', ori_shape=(20, 30),
-                                 img_shape=(20, 30)))
+    packed = tool._as_it_is(
+        dict(img=image, img_id=0, img_path='', ori_shape=(20, 30), img_shape=(20, 30))
+    )
     assert packed['inputs'].shape == (3, 20, 30)
     assert packed['inputs'].data_ptr() == image.ctypes.data
     assert 'scale_factor' not in packed['data_samples'].metainfo
@@ -262,8 +301,11 @@ def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus(to
 
 def test_a_checkpoint_that_lacks_weights_is_refused(infer, checkpoint, tmp_path):
     state = torch.load(checkpoint)['state_dict']
-    plain = {key.removeprefix('detector.'): value for key, value in state.items()
-             if key.startswith('detector.')}
+    plain = {
+        key.removeprefix('detector.'): value
+        for key, value in state.items()
+        if key.startswith('detector.')
+    }
     torch.save(dict(state_dict=plain), tmp_path / 'plain.pth')
     infer(config=SNIPER, weights=tmp_path / 'plain.pth')
     message = error_of(infer, 'autofocus', weights=tmp_path / 'plain.pth')
@@ -300,7 +342,8 @@ def test_masks_are_not_predicted(tool, tmp_path):
 
 
 def test_bad_files_are_named_and_the_others_done_and_tried_again(
-        tool, infer, images, tmp_path, monkeypatch, capsys):
+    tool, infer, images, tmp_path, monkeypatch, capsys
+):
     good = (images / 'b.png').read_bytes()
     (images / 'b.png').write_text('no image')
     (images / 'cut.jpg').write_bytes((images / 'a.jpg').read_bytes()[:500])
@@ -311,7 +354,9 @@ def test_bad_files_are_named_and_the_others_done_and_tried_again(
     assert str(images / 'cut.jpg') in capsys.readouterr().err
     found, listed = read(tmp_path / 'out')
     assert [(image['id'], image['file_name']) for image in listed['images']] == [
-        (1, 'a.jpg'), (3, 'below/c.png')]
+        (1, 'a.jpg'),
+        (3, 'below/c.png'),
+    ]
     assert {item['image_id'] for item in found} == {1, 3}
 
     (images / 'b.png').write_bytes(good)
@@ -338,7 +383,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tool, infer, tmp_path, monkeypa
 
 @pytest.mark.parametrize('change', ['settings', 'config', 'weights', 'image', 'picture', 'line'])
 def test_what_no_longer_holds_is_done_again(
-        tool, infer, images, checkpoint, tmp_path, monkeypatch, change):
+    tool, infer, images, checkpoint, tmp_path, monkeypatch, change
+):
     weights, pictures = tmp_path / 'weights.pth', change == 'picture'
     shutil.copy(checkpoint, weights)
     with monkeypatch.context() as patch:
@@ -412,8 +458,10 @@ def test_pictures_of_large_images_are_reduced_and_results_are_not(infer, tmp_pat
 def test_detections_are_drawn_where_they_are_if_their_score_is_enough(tool, tmp_path):
     classes = tool.Classes(['cat'], [1], [(255, 0, 0)], '')
     found = InstanceData(
-        bboxes=np.array([[40.0, 40, 160, 120], [200, 40, 300, 120]]), labels=np.array([0, 0]),
-        scores=np.array([0.9, 0.3]))
+        bboxes=np.array([[40.0, 40, 160, 120], [200, 40, 300, 120]]),
+        labels=np.array([0, 0]),
+        scores=np.array([0.9, 0.3]),
+    )
     picture = np.zeros((100, 200, 3), np.uint8)  # the image is twice as large
     detected = tool.Detected((400, 200), picture, found, {})
     tool.Pictures(tmp_path, classes, score_thr=0.5).draw('x.tif', detected)
@@ -427,8 +475,9 @@ def test_detections_are_drawn_where_they_are_if_their_score_is_enough(tool, tmp_
 
 def test_a_label_that_has_no_name_is_drawn(tool, tmp_path):
     classes = tool.Classes([], range(0), 'random', '')
-    found = InstanceData(bboxes=np.array([[4.0, 4, 16, 12]]), labels=np.array([2]),
-                         scores=np.array([0.9]))
+    found = InstanceData(
+        bboxes=np.array([[4.0, 4, 16, 12]]), labels=np.array([2]), scores=np.array([0.9])
+    )
     detected = tool.Detected((40, 20), np.zeros((20, 40, 3), np.uint8), found, {})
     tool.Pictures(tmp_path, classes, score_thr=0.5).draw('x.png', detected)
     assert cv2.imread(str(tmp_path / 'vis' / 'x.png')).max() > 0
@@ -438,8 +487,9 @@ def test_images_come_first_and_options_anywhere(tool):
     args = tool.parse_args(['a', 'b', '--mode', 'single', 'c.py', 'd.pth', '--out-dir', 'o'])
     assert (args.images, args.config, args.checkpoint) == (['a', 'b'], 'c.py', 'd.pth')
     with pytest.raises(SystemExit):
-        tool.parse_args(['a', 'c.py', 'd.pth', '--mode', 'single', '--out-dir', 'o',
-                         '--picture-side', '0'])
+        tool.parse_args(
+            ['a', 'c.py', 'd.pth', '--mode', 'single', '--out-dir', 'o', '--picture-side', '0']
+        )
 
 
 def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, checkpoint, tmp_path):
@@ -447,8 +497,7 @@ def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, ch
     detections, known = infer()
     (number,) = (image['id'] for image in known['images'] if image['file_name'].endswith('a.jpg'))
     ours = [one for one in detections if one['image_id'] == number]
-    inferencer = DetInferencer(
-        str(AUTOFOCUS), str(checkpoint), device='cpu', show_progress=False)
+    inferencer = DetInferencer(str(AUTOFOCUS), str(checkpoint), device='cpu', show_progress=False)
     path = str(images / 'a.jpg')
     for image, folder in ((path, tmp_path / 'drawn'), (cv2.imread(path), None)):
         (theirs,) = inferencer(image, out_dir=str(folder or ''))['predictions']
@@ -464,18 +513,36 @@ def test_the_test_tool_draws_what_an_autofocus_finds(images, checkpoint, tmp_pat
     """`tools/test.py --show-dir`, with the ground truth beside the detections."""
     annotations = dict(
         images=[dict(id=1, file_name='a.jpg', width=250, height=170)],
-        annotations=[dict(id=1, image_id=1, category_id=3, bbox=[9, 9, 50, 40], area=2000,
-                          iscrowd=0)],
-        categories=[dict(id=i, name=name)
-                    for i, name in enumerate(Config.fromfile(AUTOFOCUS).metainfo['classes'])])
+        annotations=[
+            dict(id=1, image_id=1, category_id=3, bbox=[9, 9, 50, 40], area=2000, iscrowd=0)
+        ],
+        categories=[
+            dict(id=i, name=name)
+            for i, name in enumerate(Config.fromfile(AUTOFOCUS).metainfo['classes'])
+        ],
+    )
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(annotations))
     data = 'test_dataloader.dataset.'
     # A process of its own: visualizers live as long as their process, under their names.
-    subprocess.run([
-        sys.executable, str(ROOT / 'tools' / 'test.py'), str(AUTOFOCUS), str(checkpoint),
-        '--work-dir', str(tmp_path / 'work'), '--show-dir', 'seen',
-        '--cfg-options', f'{data}ann_file={path}', f'{data}data_root={images}/',
-        f'{data}data_prefix.img=', f'test_evaluator.ann_file={path}',
-        'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / 'tools' / 'test.py'),
+            str(AUTOFOCUS),
+            str(checkpoint),
+            '--work-dir',
+            str(tmp_path / 'work'),
+            '--show-dir',
+            'seen',
+            '--cfg-options',
+            f'{data}ann_file={path}',
+            f'{data}data_root={images}/',
+            f'{data}data_prefix.img=',
+            f'test_evaluator.ann_file={path}',
+            'test_dataloader.num_workers=0',
+            'test_dataloader.persistent_workers=False',
+        ],
+        check=True,
+    )
     assert len(list((tmp_path / 'work').rglob('seen/a.jpg'))) == 1

@@ -13,7 +13,7 @@ from mmengine.config import Config
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 # A run of a fraction of a second: one weight, eight numbers. The hook notes what each process saw.
-TINY_MODULE = '''
+TINY_MODULE = """
 import json
 import torch
 from mmengine.hooks import Hook
@@ -46,8 +46,8 @@ class NoteHook(Hook):
         seed = runner.train_dataloader.sampler.seed
         json.dump(dict(seed=seed, seen=self.seen), open(name, 'w'))
         self.seen = []
-'''
-TINY_CONFIG = '''
+"""
+TINY_CONFIG = """
 custom_imports = dict(imports=['tiny_module'], allow_failed_imports=False)
 model = dict(type='TinyModel')
 train_dataloader = dict(
@@ -59,7 +59,7 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
 custom_hooks = [dict(type='NoteHook', folder='{folder}')]
 log_level = 'WARNING'
-'''
+"""
 
 
 @pytest.fixture
@@ -74,8 +74,12 @@ def run(folder, *command, **env):
     """Run a command in a folder, on the CPU; return its output, stderr included."""
     env = {**os.environ, 'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': str(folder), **env}
     done = subprocess.run(
-        [str(part) for part in command], cwd=folder, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [str(part) for part in command],
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -268,9 +272,7 @@ def test_several_machines_meet_where_the_environment_says(tmp_path, spy):
         words
     )
     assert '--nproc_per_node=8' in words
-    assert words[-6:] == [
-        str(TOOLS / 'test.py'), 'c.py', 'x.pth', '--launcher', 'pytorch', '--tta'
-    ]
+    assert words[-6:] == [str(TOOLS / 'test.py'), 'c.py', 'x.pth', '--launcher', 'pytorch', '--tta']
 
 
 @pytest.mark.parametrize(
@@ -286,8 +288,18 @@ def test_slurm_gets_mmdetections_arguments(tmp_path, spy, script, arguments):
     command = [TOOLS / f'slurm_{script}.sh', 'part', 'job', 'c.py', 'w', '--amp']
     words = run(tmp_path, *command, **env).split()
     assert words == [
-        '-p', 'part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8',
-        '--cpus-per-task=5', '--kill-on-bad-exit=1', '--quiet', '--time=5', 'py', '-u',
+        '-p',
+        'part',
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+        '--cpus-per-task=5',
+        '--kill-on-bad-exit=1',
+        '--quiet',
+        '--time=5',
+        'py',
+        '-u',
         *[word.format(tools=TOOLS) for word in arguments],
     ]
 

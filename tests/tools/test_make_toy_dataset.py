@@ -8,14 +8,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ['--num-train', '2', '--num-val', '1', '--min-side', '300', '--max-side', '320',
-        '--processes', '1']
+TINY = [
+    '--num-train',
+    '2',
+    '--num-val',
+    '1',
+    '--min-side',
+    '300',
+    '--max-side',
+    '320',
+    '--processes',
+    '1',
+]
 
 
 def run(*args):
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run([sys.executable, 'tools/dataset_tools/make_toy_dataset.py', *args],
-                          cwd=ROOT, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, 'tools/dataset_tools/make_toy_dataset.py', *args],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -41,8 +56,10 @@ def test_running_it_again_does_nothing(made):
     assert {p: p.stat().st_mtime_ns for p in out_dir.rglob('*')} == before
 
 
-@pytest.mark.parametrize(('args', 'message'), [
-    (['--seed', '1'], 'seed=0 (asked for: 1)'), (['--num-val', '0'], 'num_val must be')])
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [(['--seed', '1'], 'seed=0 (asked for: 1)'), (['--num-val', '0'], 'num_val must be')],
+)
 def test_errors_are_one_line(made, args, message):
     out_dir, _ = made
     result = run('--out-dir', str(out_dir), *TINY, *args)

@@ -31,17 +31,27 @@ STOCK = {
     'cascade': 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
     'retina': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
 }
-PYRAMID = dict(chip_size=64, levels=[
-    dict(resize=dict(factor=1.0), valid_range=(0, 24)),
-    dict(resize=dict(factor=0.5), valid_range=(16, None))])
+PYRAMID = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 24)),
+        dict(resize=dict(factor=0.5), valid_range=(16, None)),
+    ],
+)
 PIPELINE = [
-    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='ChipSampler', pyramid=PYRAMID), dict(type='ScaleRangeFilter', pyramid=PYRAMID),
-    dict(type='PackDetInputs')]
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='ChipSampler', pyramid=PYRAMID),
+    dict(type='ScaleRangeFilter', pyramid=PYRAMID),
+    dict(type='PackDetInputs'),
+]
 STOCK_PIPELINE = [
-    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(50, 50)), dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs')]
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(50, 50)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
 SIZE = (150, 120)
 BOX = (10, 10, 24, 24)
 """Of all images but the last, whose positive chip of 64 px shows none of x, y >= 74."""
@@ -68,16 +78,29 @@ def coco(tmp_path_factory):
     for i in range(5):
         cv2.imwrite(str(folder / f'{i}.png'), rng.integers(0, 256, (*SIZE[::-1], 3), np.uint8))
         content['images'].append(
-            dict(id=i + 10, file_name=f'{i}.png', width=SIZE[0], height=SIZE[1]))
+            dict(id=i + 10, file_name=f'{i}.png', width=SIZE[0], height=SIZE[1])
+        )
         if i < 4:
             x1, y1, x2, y2 = BOX
-            content['annotations'].append(dict(
-                id=i, image_id=i + 10, category_id=1, bbox=[x1, y1, x2 - x1, y2 - y1], iscrowd=0,
-                area=(x2 - x1) * (y2 - y1)))
+            content['annotations'].append(
+                dict(
+                    id=i,
+                    image_id=i + 10,
+                    category_id=1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    iscrowd=0,
+                    area=(x2 - x1) * (y2 - y1),
+                )
+            )
     (folder / 'ann.json').write_text(json.dumps(content))
     return dict(
-        type='CocoDataset', data_root=str(folder), ann_file='ann.json', data_prefix=dict(img=''),
-        metainfo=dict(classes=('a',)), filter_cfg=dict(filter_empty_gt=False))
+        type='CocoDataset',
+        data_root=str(folder),
+        ann_file='ann.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('a',)),
+        filter_cfg=dict(filter_empty_gt=False),
+    )
 
 
 @cache
@@ -111,13 +134,24 @@ def write_config(tmp_path, coco):
     def write(name='faster', dataset=None, sampler=None, **settings):
         chips = dict(type='ChipDataset', dataset={**coco, 'pipeline': []}, pipeline=PIPELINE)
         loader = dict(
-            batch_size=4, num_workers=0, dataset=dataset or chips,
-            sampler=sampler or dict(type='ChipAwareSampler', pyramid=PYRAMID))
-        content = dict(
-            custom_imports=dict(imports=['mmsniper.datasets', 'mmsniper.engine'],
-                                allow_failed_imports=False),
-            default_scope='mmdet', pyramid=PYRAMID, model=small_model(name).to_dict(),
-            train_dataloader=loader, randomness=dict(seed=0)) | settings
+            batch_size=4,
+            num_workers=0,
+            dataset=dataset or chips,
+            sampler=sampler or dict(type='ChipAwareSampler', pyramid=PYRAMID),
+        )
+        content = (
+            dict(
+                custom_imports=dict(
+                    imports=['mmsniper.datasets', 'mmsniper.engine'], allow_failed_imports=False
+                ),
+                default_scope='mmdet',
+                pyramid=PYRAMID,
+                model=small_model(name).to_dict(),
+                train_dataloader=loader,
+                randomness=dict(seed=0),
+            )
+            | settings
+        )
         path = tmp_path / f'{name}.py'
         path.write_text('\n'.join(f'{k} = {v!r}' for k, v in content.items() if v is not None))
         return str(path)
@@ -152,8 +186,7 @@ def assert_same(first, second):
     for name in ('img_path', 'width', 'height', 'held', 'uncovered_image', 'uncovered_box'):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), name)
     for name in ('image', 'level', 'box'):
-        np.testing.assert_array_equal(
-            getattr(first.chips, name), getattr(second.chips, name), name)
+        np.testing.assert_array_equal(getattr(first.chips, name), getattr(second.chips, name), name)
     assert first.statistics == second.statistics
 
 
@@ -162,8 +195,8 @@ def sampler_with(config, negatives):
     loader = Config.fromfile(config).train_dataloader
     dataset = DATASETS.build(loader.dataset)
     return DATA_SAMPLERS.build(
-        {**loader.sampler, 'negatives': str(negatives)},
-        default_args=dict(dataset=dataset, seed=0))
+        {**loader.sampler, 'negatives': str(negatives)}, default_args=dict(dataset=dataset, seed=0)
+    )
 
 
 def error_of(tool, *args):
@@ -206,12 +239,22 @@ def test_two_processes_mine_what_one_does(tool, write_config, checkpoint, out, t
     config, weights = write_config(), checkpoint()
     one = tool.main([config, weights, '--out', str(out), *MINING])
     names = ('PORT', 'NNODES', 'NODE_RANK', 'MASTER_ADDR')
-    env = {**os.environ, **dict.fromkeys(names, ''), 'PYTHON': sys.executable,
-           'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
+    env = {
+        **os.environ,
+        **dict.fromkeys(names, ''),
+        'PYTHON': sys.executable,
+        'CUDA_VISIBLE_DEVICES': '',
+        'OMP_NUM_THREADS': '1',
+    }
     both = tmp_path / 'two.npz'
     done = subprocess.run(
         [TOOLS / 'dist_mine_negatives.sh', config, weights, '2', '--out', both, *MINING],
-        env=env, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        env=env,
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, done.stdout
     assert 'by 2 processes' in done.stdout
     two = NegativeChipPool.from_file(both)
@@ -223,13 +266,21 @@ def test_two_processes_mine_what_one_does(tool, write_config, checkpoint, out, t
 
 def test_the_pool_is_that_which_the_configs_hook_mines(tool, write_config, out, tmp_path):
     """Epoch, options and weights are those of the hook if the command line says nothing else."""
-    hook = dict(type='NegativeChipHook', warmup_epochs=1, min_proposals=1, num_proposals=20,
-                window_size=100, max_per_image=3)
+    hook = dict(
+        type='NegativeChipHook',
+        warmup_epochs=1,
+        min_proposals=1,
+        num_proposals=20,
+        window_size=100,
+        max_per_image=3,
+    )
     config = write_config(
-        custom_hooks=[hook], work_dir=str(tmp_path / 'run'),
+        custom_hooks=[hook],
+        work_dir=str(tmp_path / 'run'),
         train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=2),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.001)),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)))
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+    )
     runner = Runner.from_cfg(Config.fromfile(config))
     runner.train()
     mined = NegativeChipPool.from_file(tmp_path / 'run' / 'negative_chips.npz')
@@ -240,8 +291,15 @@ def test_the_pool_is_that_which_the_configs_hook_mines(tool, write_config, out, 
 
 
 def test_the_command_line_goes_before_the_hook(tool, write_config):
-    hook = dict(type='NegativeChipHook', warmup_epochs=3, min_proposals=[7, 3], score_thr=0.2,
-                max_per_image=9, empty_images=False, chips_per_image=1)
+    hook = dict(
+        type='NegativeChipHook',
+        warmup_epochs=3,
+        min_proposals=[7, 3],
+        score_thr=0.2,
+        max_per_image=9,
+        empty_images=False,
+        chips_per_image=1,
+    )
     cfg = Config.fromfile(write_config(custom_hooks=[hook]))
 
     def options(*args):
@@ -250,15 +308,27 @@ def test_the_command_line_goes_before_the_hook(tool, write_config):
     miner, epoch = options()
     assert (list(miner.min_proposals), miner.score_thr, miner.max_per_image) == ([7, 3], 0.2, 9)
     assert (miner.empty_images, miner.num_proposals, epoch) == (False, 300, 3)
-    miner, epoch = options('--min-proposals', '4', '--score-thr', '0', '--max-per-image', '2',
-                           '--empty-images', '--epoch', '0', '--num-proposals', '5')
+    miner, epoch = options(
+        '--min-proposals',
+        '4',
+        '--score-thr',
+        '0',
+        '--max-per-image',
+        '2',
+        '--empty-images',
+        '--epoch',
+        '0',
+        '--num-proposals',
+        '5',
+    )
     assert (miner.min_proposals, miner.score_thr, miner.max_per_image) == (4, 0, 2)
     assert (miner.empty_images, miner.num_proposals, epoch) == (True, 5, 0)
     cfg.pop('custom_hooks')
     assert options()[0] == mining.NegativeChipMiner()
     assert options()[1] == 0
     assert options('--min-proposals', '8', '4', '--no-empty-images')[0] == (
-        mining.NegativeChipMiner(min_proposals=[8, 4], empty_images=False))
+        mining.NegativeChipMiner(min_proposals=[8, 4], empty_images=False)
+    )
 
 
 def test_full_and_wrapped_checkpoints_hold_the_same_weights(
@@ -296,9 +366,12 @@ def test_an_interrupted_mining_goes_on_where_it_was(
     assert len(list((out.parent / 'F.parts').glob('*/*.npz'))) == 2
 
     monkeypatch.setattr(
-        mining._PartPlanner, 'plan_windows',
-        lambda self, proposals: seen.append({w.image for w, _ in proposals})
-        or plan(self, proposals))
+        mining._PartPlanner,
+        'plan_windows',
+        lambda self, proposals: (
+            seen.append({w.image for w, _ in proposals}) or plan(self, proposals)
+        ),
+    )
     assert_same(tool.main([config, weights, '--out', str(out), *MINING]), whole)
     assert sum(map(len, seen)) == len(set.union(*seen)) == 5
     assert [path.name for path in out.parent.iterdir()] == ['F.npz']
@@ -308,8 +381,12 @@ def test_a_file_of_another_origin_is_replaced_on_demand_only(tool, write_config,
     command = [write_config(), checkpoint(), '--out', out, *MINING]
     tool.main([str(arg) for arg in command])
     before = out.read_bytes()
-    for change in (['--epoch', '1'], ['--score-thr', '0.1'], ['--cfg-options', 'randomness.seed=1'],
-                   ['--cfg-options', 'train_dataloader.sampler.strategy=grid']):
+    for change in (
+        ['--epoch', '1'],
+        ['--score-thr', '0.1'],
+        ['--cfg-options', 'randomness.seed=1'],
+        ['--cfg-options', 'train_dataloader.sampler.strategy=grid'],
+    ):
         message = error_of(tool, *command, *change)
         assert f'{out} exists and was mined from something else' in message
         assert '--overwrite' in message
@@ -320,16 +397,29 @@ def test_a_file_of_another_origin_is_replaced_on_demand_only(tool, write_config,
     assert 'exists and was mined from something else' in error_of(tool, *command)
 
 
-@pytest.mark.parametrize('wrap', [
-    lambda coco: dict(coco, pipeline=STOCK_PIPELINE),
-    lambda coco: dict(coco, pipeline=PIPELINE),
-    lambda coco: dict(type='RepeatDataset', times=2, dataset=dict(coco, pipeline=STOCK_PIPELINE)),
-    lambda coco: dict(type='MultiImageMixDataset', pipeline=[dict(type='Mosaic')],
-                      dataset=dict(coco, pipeline=STOCK_PIPELINE)),
-    lambda coco: dict(type='ConcatDataset', datasets=[
-        dict(coco, pipeline=STOCK_PIPELINE, indices=[0, 1, 2]),
-        dict(coco, pipeline=STOCK_PIPELINE, indices=[3, 4])]),
-], ids=['stock', 'stock with ChipSampler', 'repeated', 'mixed', 'concatenated'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda coco: dict(coco, pipeline=STOCK_PIPELINE),
+        lambda coco: dict(coco, pipeline=PIPELINE),
+        lambda coco: dict(
+            type='RepeatDataset', times=2, dataset=dict(coco, pipeline=STOCK_PIPELINE)
+        ),
+        lambda coco: dict(
+            type='MultiImageMixDataset',
+            pipeline=[dict(type='Mosaic')],
+            dataset=dict(coco, pipeline=STOCK_PIPELINE),
+        ),
+        lambda coco: dict(
+            type='ConcatDataset',
+            datasets=[
+                dict(coco, pipeline=STOCK_PIPELINE, indices=[0, 1, 2]),
+                dict(coco, pipeline=STOCK_PIPELINE, indices=[3, 4]),
+            ],
+        ),
+    ],
+    ids=['stock', 'stock with ChipSampler', 'repeated', 'mixed', 'concatenated'],
+)
 def test_a_stock_data_set_is_mined_as_its_chips_would_be(
     tool, write_config, checkpoint, out, coco, wrap
 ):
@@ -358,8 +448,14 @@ def test_images_are_loaded_as_the_training_loads_them(tool):
 
 def test_a_config_that_already_names_the_file_can_make_it(tool, write_config, checkpoint, out):
     sampler = dict(type='ChipAwareSampler', pyramid=PYRAMID, negatives=str(out))
-    assert len(tool.main(
-        [write_config(sampler=sampler), checkpoint(), '--out', str(out), *MINING]).chips) > 0
+    assert (
+        len(
+            tool.main(
+                [write_config(sampler=sampler), checkpoint(), '--out', str(out), *MINING]
+            ).chips
+        )
+        > 0
+    )
 
 
 def test_an_empty_pool_says_what_to_change(tool, write_config, checkpoint, out, capsys):
@@ -402,8 +498,9 @@ def test_proposals_outside_positive_chips_make_chips_without_any_model(
 ):
     """16 px are valid at both levels; a coarse positive chip would show 128 px of the 150."""
     config = write_config('retina', model=None)
-    pool = tool.main([config, '--proposals', proposals_file, '--out', str(out),
-                      '--min-proposals', '4'])
+    pool = tool.main(
+        [config, '--proposals', proposals_file, '--out', str(out), '--min-proposals', '4']
+    )
     assert held(pool) == [(0, 0, 9), (0, 1, 9), (2, 0, 5), (2, 1, 5), (4, 0, 5), (4, 1, 5)]
     assert (pool.chips.box[:, :2] <= (100, 80)).all()
     assert (pool.chips.box[:, 2:] >= (119, 99)).all()
@@ -415,13 +512,21 @@ def test_proposals_outside_positive_chips_make_chips_without_any_model(
     assert (sampler.plan.kind == NEGATIVE).sum() == 6
 
 
-@pytest.mark.parametrize(('options', 'expected'), [
-    (['--min-proposals', '5', '4'], [(0, 0, 9), (0, 1, 9), (2, 1, 5), (4, 1, 5)]),
-    (['--min-proposals', '4', '--max-per-image', '1'], [(0, 0, 9), (2, 0, 5), (4, 0, 5)]),
-    (['--min-proposals', '4', '--no-empty-images'], [(0, 0, 9), (0, 1, 9), (2, 0, 5), (2, 1, 5)]),
-    (['--min-proposals', '4', '--num-proposals', '7'],
-     [(0, 0, 7), (0, 1, 7), (2, 0, 5), (2, 1, 5), (4, 0, 5), (4, 1, 5)]),
-])
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (['--min-proposals', '5', '4'], [(0, 0, 9), (0, 1, 9), (2, 1, 5), (4, 1, 5)]),
+        (['--min-proposals', '4', '--max-per-image', '1'], [(0, 0, 9), (2, 0, 5), (4, 0, 5)]),
+        (
+            ['--min-proposals', '4', '--no-empty-images'],
+            [(0, 0, 9), (0, 1, 9), (2, 0, 5), (2, 1, 5)],
+        ),
+        (
+            ['--min-proposals', '4', '--num-proposals', '7'],
+            [(0, 0, 7), (0, 1, 7), (2, 0, 5), (2, 1, 5), (4, 0, 5), (4, 1, 5)],
+        ),
+    ],
+)
 def test_options_count_for_proposals_too(
     tool, write_config, out, proposals_file, options, expected
 ):
@@ -438,7 +543,8 @@ def test_only_proposals_of_enough_score_count(tool, write_config, out, tmp_path)
     pool = tool.main([*command, '--score-thr', '0.5'])
     assert held(pool) == [(0, 0, 8), (0, 1, 8)]
     assert 'no proposal of the 5 images has a score of at least score_thr, 0.9' in error_of(
-        tool, *command, '--score-thr', '0.9', '--overwrite')
+        tool, *command, '--score-thr', '0.9', '--overwrite'
+    )
 
 
 def test_what_dump_proposals_writes_is_planned_as_the_same_coco_results(
@@ -453,14 +559,22 @@ def test_what_dump_proposals_writes_is_planned_as_the_same_coco_results(
         pred = dict(bboxes=torch.tensor(boxes), scores=torch.tensor(scores))
         metric.process({}, [dict(img_path=f'{coco["data_root"]}/{i}.png', pred_instances=pred)])
         results += [
-            dict(image_id=i + 10, score=float(s),
-                 bbox=[float(v) for v in (b[0], b[1], b[2] - b[0], b[3] - b[1])])
-            for b, s in zip(boxes, scores)]
+            dict(
+                image_id=i + 10,
+                score=float(s),
+                bbox=[float(v) for v in (b[0], b[1], b[2] - b[0], b[3] - b[1])],
+            )
+            for b, s in zip(boxes, scores)
+        ]
     metric.evaluate(size=5)
     (tmp_path / 'coco.json').write_text(json.dumps(results))
     config = write_config()
-    pools = [tool.main([config, '--proposals', str(tmp_path / file), '--out', str(out), *MINING,
-                        '--overwrite']) for file in ('dumped.pkl', 'coco.json')]
+    pools = [
+        tool.main(
+            [config, '--proposals', str(tmp_path / file), '--out', str(out), *MINING, '--overwrite']
+        )
+        for file in ('dumped.pkl', 'coco.json')
+    ]
     assert len(pools[0].chips) > 10
     assert_same(*pools)
 
@@ -490,10 +604,14 @@ def test_weights_that_leave_the_rpn_at_random_are_refused(tool, write_config, ch
     assert 'faster.pth has not the weights of this detector: 6 of ' in message
     assert 'such as rpn_head' in message or 'such as bbox_head.rpn' in message
     config = write_config('faster')
-    options = ['--cfg-options', 'model.backbone.base_channels=16',
-               'model.neck.in_channels=[16,32,64,128]']
+    options = [
+        '--cfg-options',
+        'model.backbone.base_channels=16',
+        'model.neck.in_channels=[16,32,64,128]',
+    ]
     assert 'of another shape, such as backbone.conv1.weight' in error_of(
-        tool, config, checkpoint('faster'), '--out', out, *options)
+        tool, config, checkpoint('faster'), '--out', out, *options
+    )
     assert not out.exists()
 
 
@@ -501,8 +619,9 @@ def test_other_classes_or_no_roi_head_do_not_matter_to_an_rpn(
     tool, write_config, checkpoint, out, tmp_path
 ):
     weights = torch.load(checkpoint())
-    torch.save({k: v for k, v in weights.items() if not k.startswith('roi_head')},
-               tmp_path / 'part.pth')
+    torch.save(
+        {k: v for k, v in weights.items() if not k.startswith('roi_head')}, tmp_path / 'part.pth'
+    )
     pool = tool.main([write_config(), str(tmp_path / 'part.pth'), '--out', str(out), *MINING])
     assert len(pool.chips) > 0
 
@@ -522,33 +641,54 @@ def test_an_image_that_cannot_be_read_is_named(
     broken = deepcopy(coco)
     broken.update(data_prefix=dict(img=str(tmp_path / 'nowhere')), pipeline=[])
     config = write_config(dataset=dict(type='ChipDataset', dataset=broken, pipeline=PIPELINE))
-    message = error_of(tool, config, checkpoint(), '--out', out, *MINING, '--cfg-options',
-                       f'train_dataloader.num_workers={workers}')
+    message = error_of(
+        tool,
+        config,
+        checkpoint(),
+        '--out',
+        out,
+        *MINING,
+        '--cfg-options',
+        f'train_dataloader.num_workers={workers}',
+    )
     assert 'nowhere/' in message
     assert 'Do data_root and data_prefix point at the images?' in message
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(pyramid=None, sampler=dict(type='DefaultSampler', shuffle=True)),
-     'has no pyramid; add one to _base_'),
-    (dict(train_dataloader=None), 'has no train_dataloader'),
-    (dict(model=None), 'has no model'),
-    (dict(pyramid=dict(chip_size=0, levels=[]), sampler=dict(type='DefaultSampler', shuffle=True)),
-     'chip_size must be positive, got 0'),
-])
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (
+            dict(pyramid=None, sampler=dict(type='DefaultSampler', shuffle=True)),
+            'has no pyramid; add one to _base_',
+        ),
+        (dict(train_dataloader=None), 'has no train_dataloader'),
+        (dict(model=None), 'has no model'),
+        (
+            dict(
+                pyramid=dict(chip_size=0, levels=[]),
+                sampler=dict(type='DefaultSampler', shuffle=True),
+            ),
+            'chip_size must be positive, got 0',
+        ),
+    ],
+)
 def test_what_a_config_lacks_is_told_in_one_line(
     tool, write_config, checkpoint, out, settings, message
 ):
     assert message in error_of(tool, write_config('faster', **settings), checkpoint(), '--out', out)
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (['--window-size', '64'], 'window_size 64 must exceed the chip size, 64'),
-    (['--num-proposals', '0'], 'num_proposals must be'),
-    (['--min-proposals', '-1'], 'min_proposals must be a number'),
-    (['--max-per-image', '0'], 'max_per_image must be'),
-    (['--cfg-options', 'train_dataloader.dataset.dataset.ann_file=none.json'], 'none.json'),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--window-size', '64'], 'window_size 64 must exceed the chip size, 64'),
+        (['--num-proposals', '0'], 'num_proposals must be'),
+        (['--min-proposals', '-1'], 'min_proposals must be a number'),
+        (['--max-per-image', '0'], 'max_per_image must be'),
+        (['--cfg-options', 'train_dataloader.dataset.dataset.ann_file=none.json'], 'none.json'),
+    ],
+)
 def test_impossible_options_are_told_in_one_line(
     tool, write_config, checkpoint, out, options, message
 ):
@@ -567,13 +707,16 @@ def test_a_refused_pickle_is_told_in_one_line(tool, write_config, out, tmp_path)
     assert 'p.pkl is refused: it asks for posix.system' in message
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['c', '--out', 'F.npz'], 'give either a CHECKPOINT, whose RPN is run, or --proposals'),
-    (['c', 'w', '--out', 'F.npz', '--proposals', 'p.pkl'], 'give either a CHECKPOINT'),
-    (['c', '--out', 'F.npz', '--proposals', 'p.pkl', '--launcher', 'pytorch'], 'one process'),
-    (['c', 'w', '--out', 'F.pkl'], '--out F.pkl: the file must end in .npz'),
-    (['c', 'w'], '--out'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['c', '--out', 'F.npz'], 'give either a CHECKPOINT, whose RPN is run, or --proposals'),
+        (['c', 'w', '--out', 'F.npz', '--proposals', 'p.pkl'], 'give either a CHECKPOINT'),
+        (['c', '--out', 'F.npz', '--proposals', 'p.pkl', '--launcher', 'pytorch'], 'one process'),
+        (['c', 'w', '--out', 'F.pkl'], '--out F.pkl: the file must end in .npz'),
+        (['c', 'w'], '--out'),
+    ],
+)
 def test_arguments_that_do_not_go_together(tool, capsys, arguments, message):
     with pytest.raises(SystemExit):
         tool.parse_args(arguments)

@@ -19,10 +19,14 @@ def suggest_pyramid(load_tool):
 
 
 def coco(boxes, width=4000, height=3000):
-    return json.dumps(dict(
-        images=[dict(id=1, width=width, height=height), dict(id=2, width=width, height=height)],
-        annotations=[dict(id=i, image_id=1, category_id=9, bbox=box)
-                     for i, box in enumerate(boxes)]))
+    return json.dumps(
+        dict(
+            images=[dict(id=1, width=width, height=height), dict(id=2, width=width, height=height)],
+            annotations=[
+                dict(id=i, image_id=1, category_id=9, bbox=box) for i, box in enumerate(boxes)
+            ],
+        )
+    )
 
 
 @pytest.fixture
@@ -57,12 +61,14 @@ def test_a_config_inherits_the_file(suggest_pyramid, file, tmp_path):
     (tmp_path / 'config.py').write_text("_base_ = ['deep/mine.py']\nx = 1\n")
     pyramid = ScalePyramid.from_config(Config.fromfile(tmp_path / 'config.py').pyramid)
     assert pyramid == ScalePyramid.from_config(
-        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))]))
+        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+    )
     comment = [line for line in out.read_text().splitlines() if line.startswith('#')]
     assert comment == [
         '# Proposed by suggest_pyramid.py from data/some.json:',
         '# 2 images, 3 boxes with sizes (sqrt of area) of 20 to 20 px.',
-        '# 1.00 chips per image, 0.307 of the pixels of whole images at 800x1333, 0 orphans.']
+        '# 1.00 chips per image, 0.307 of the pixels of whole images at 800x1333, 0 orphans.',
+    ]
     assert [path.name for path in out.parent.iterdir()] == ['mine.py']
 
 
@@ -79,12 +85,18 @@ def test_a_figure_is_drawn(suggest_pyramid, file, tmp_path):
     assert figure.read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
 
 
-@pytest.mark.parametrize(('content', 'message'), [
-    (coco([]), r'^suggest_pyramid: there are no boxes to make a pyramid for: 2 images, 0 boxes'),
-    (coco([[5, 5, 0, 0]]), r'no boxes to make a pyramid for: 2 images, 1 boxes, all of them'),
-    ('{', r'some\.json is not a JSON file'),
-    ('{"images": [{"id": 3}], "annotations": []}', r"some\.json: image 3 has no 'width'"),
-])
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (
+            coco([]),
+            r'^suggest_pyramid: there are no boxes to make a pyramid for: 2 images, 0 boxes',
+        ),
+        (coco([[5, 5, 0, 0]]), r'no boxes to make a pyramid for: 2 images, 1 boxes, all of them'),
+        ('{', r'some\.json is not a JSON file'),
+        ('{"images": [{"id": 3}], "annotations": []}', r"some\.json: image 3 has no 'width'"),
+    ],
+)
 def test_what_cannot_be_used_is_told_in_one_line(suggest_pyramid, file, content, message):
     file.write_text(content)
     with pytest.raises(SystemExit, match=message) as error:
@@ -113,7 +125,15 @@ def test_files_of_other_kinds_are_refused_at_once(suggest_pyramid, file, option,
 
 def test_it_runs_as_a_command(file):
     done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'analysis_tools' / 'suggest_pyramid.py'),
-         '--ann-file', str(file)], capture_output=True, text=True, check=False)
+        [
+            sys.executable,
+            str(ROOT / 'tools' / 'analysis_tools' / 'suggest_pyramid.py'),
+            '--ann-file',
+            str(file),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert 'One level is enough' in done.stdout

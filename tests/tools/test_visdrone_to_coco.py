@@ -54,15 +54,19 @@ def convert(tool, data_root):
 
 
 def of_image(coco, image_id, **wanted):
-    return [a for a in coco['annotations'] if a['image_id'] == image_id
-            and all(a[key] == value for key, value in wanted.items())]
+    return [
+        a
+        for a in coco['annotations']
+        if a['image_id'] == image_id and all(a[key] == value for key, value in wanted.items())
+    ]
 
 
 def test_images_have_the_sizes_of_their_headers_in_the_order_of_their_names(convert):
     coco = convert()
     assert coco['images'] == [
         dict(id=1, file_name='a_0001.jpg', width=320, height=240),
-        dict(id=2, file_name='b_0002.jpg', width=321, height=240)]
+        dict(id=2, file_name='b_0002.jpg', width=321, height=240),
+    ]
     assert [c['id'] for c in coco['categories']] == list(range(1, 11))
     assert coco['categories'][7]['name'] == 'awning-tricycle'
     assert len(convert('val')['images']) == 1
@@ -71,7 +75,9 @@ def test_images_have_the_sizes_of_their_headers_in_the_order_of_their_names(conv
 def test_objects_keep_their_class_box_and_occlusion(convert):
     objects = of_image(convert(), 1, iscrowd=0)
     assert [(a['category_id'], a['bbox'], a['area']) for a in objects] == [
-        (4, [10, 20, 30, 40], 1200), (1, [50, 5, 8, 9], 72)]
+        (4, [10, 20, 30, 40], 1200),
+        (1, [50, 5, 8, 9], 72),
+    ]
     assert (objects[1]['truncation'], objects[1]['occlusion']) == (1, 2)
 
 
@@ -96,28 +102,35 @@ def test_objects_with_score_0_are_crowd_of_their_class(convert):
 def test_it_says_what_it_wrote_and_left_out(convert, capsys, data_root):
     convert()
     said = capsys.readouterr()
-    assert (f'{data_root}/annotations/train.json: 2 images, 3 objects, 3 ignored regions and '
-            f'objects, 1 empty boxes left out') in said.out
+    assert (
+        f'{data_root}/annotations/train.json: 2 images, 3 objects, 3 ignored regions and '
+        f'objects, 1 empty boxes left out'
+    ) in said.out
     assert '2/2' in said.err
 
 
-@pytest.mark.parametrize(('line', 'message'), [
-    ('1,2,3,4,1,4,0', 'expected 8 numbers'),
-    ('1,2,3,4,1,4,0,0,0', 'expected 8 numbers'),
-    ('1,2,3,4,1,car,0,0', 'expected whole numbers'),
-    ('1,2,3,4,1,12,0,0', 'category must be 0 (ignored region), 1..10, or 11 (others), got 12'),
-    ('1,2,3,4,1,-1,0,0', 'category must be'),
-    ('1,2,-3,4,1,4,0,0', 'must not be negative, got -3x4'),
-])
-def test_a_wrong_line_is_told_with_file_and_number_and_nothing_is_written(
-    data_root, line, message
-):
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('1,2,3,4,1,4,0', 'expected 8 numbers'),
+        ('1,2,3,4,1,4,0,0,0', 'expected 8 numbers'),
+        ('1,2,3,4,1,car,0,0', 'expected whole numbers'),
+        ('1,2,3,4,1,12,0,0', 'category must be 0 (ignored region), 1..10, or 11 (others), got 12'),
+        ('1,2,3,4,1,-1,0,0', 'category must be'),
+        ('1,2,-3,4,1,4,0,0', 'must not be negative, got -3x4'),
+    ],
+)
+def test_a_wrong_line_is_told_with_file_and_number_and_nothing_is_written(data_root, line, message):
     path = data_root / 'VisDrone2019-DET-train/annotations/b_0002.txt'
     path.write_text(f'10,20,30,40,1,4,0,0\n{line}\n')
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     result = subprocess.run(
-        [sys.executable, 'tools/dataset_tools/visdrone_to_coco.py', str(data_root)], cwd=ROOT,
-        env=environment, capture_output=True, text=True)
+        [sys.executable, 'tools/dataset_tools/visdrone_to_coco.py', str(data_root)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 1
     assert f'error: {path}, line 2: ' in result.stderr
     assert message in result.stderr
@@ -134,8 +147,7 @@ def error_of(tool, data_root):
 def test_what_is_missing_is_told(tool, data_root, tmp_path_factory):
     train = data_root / 'VisDrone2019-DET-train'
     (train / 'annotations/b_0002.txt').rename(train / 'annotations/d.txt')
-    assert 'images without an annotation file: 1, the first is b_0002' in error_of(
-        tool, data_root)
+    assert 'images without an annotation file: 1, the first is b_0002' in error_of(tool, data_root)
     (train / 'images/b_0002.jpg').unlink()
     assert 'annotation files without an image: 1, the first is d' in error_of(tool, data_root)
     (train / 'annotations/d.txt').rename(train / 'annotations/a_0001.txt')
@@ -179,8 +191,11 @@ def test_classes_are_those_of_the_tool(cfg, tool):
 def evaluate(cfg, boxes, labels, scores):
     metric = METRICS.build(cfg.val_evaluator)
     metric.dataset_meta = dict(classes=cfg.metainfo.classes)
-    pred = dict(bboxes=torch.tensor(boxes, dtype=torch.float), labels=torch.tensor(labels),
-                scores=torch.tensor(scores))
+    pred = dict(
+        bboxes=torch.tensor(boxes, dtype=torch.float),
+        labels=torch.tensor(labels),
+        scores=torch.tensor(scores),
+    )
     metric.process({}, [dict(img_id=1, ori_shape=(240, 320), pred_instances=pred)])
     return metric.evaluate(1)
 
@@ -209,9 +224,11 @@ def test_500_detections_of_an_image_and_class_are_evaluated(cfg, before, ap):
 
 def test_objects_of_10_px_are_shown_at_20_px():
     pyramid = ScalePyramid.from_config(
-        Config.fromfile(ROOT / 'configs/_base_/pyramids/visdrone.py').pyramid)
+        Config.fromfile(ROOT / 'configs/_base_/pyramids/visdrone.py').pyramid
+    )
     for size in ((960, 540), (1400, 1050), (2000, 1500)):
         valid, fits = pyramid.valid_and_fits(
-            np.array([[0, 0, s, s] for s in (10, 30, 60, 200, 450)], float), *size)
+            np.array([[0, 0, s, s] for s in (10, 30, 60, 200, 450)], float), *size
+        )
         assert (valid & fits).any(axis=1).all()
         assert pyramid.scales(*size)[0] * 10 == 20

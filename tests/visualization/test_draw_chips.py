@@ -17,9 +17,15 @@ from mmsniper.visualization import (
 )
 from mmsniper.visualization.figure import BAD, GOOD, IGNORED, level_colour
 
-PYRAMID = ScalePyramid.from_config({'chip_size': 100, 'levels': [
-    {'resize': {'factor': 1.0}, 'valid_range': (0, 50)},
-    {'resize': {'factor': 0.5}, 'valid_range': (40, None)}]})
+PYRAMID = ScalePyramid.from_config(
+    {
+        'chip_size': 100,
+        'levels': [
+            {'resize': {'factor': 1.0}, 'valid_range': (0, 50)},
+            {'resize': {'factor': 0.5}, 'valid_range': (40, None)},
+        ],
+    }
+)
 IMAGE = np.full((300, 400, 3), 255, np.uint8)
 
 
@@ -30,8 +36,10 @@ def are_drawn(figure, axes, points, colour, tolerance=0.12):
     shows = np.abs(pixels - to_rgb(colour)).max(axis=-1) < tolerance
     columns, rows = np.round(axes.transData.transform(points)).astype(int).T
     rows = len(shows) - rows
-    return [bool(shows[row - 2:row + 3, column - 2:column + 3].any())
-            for row, column in zip(rows, columns, strict=True)]
+    return [
+        bool(shows[row - 2 : row + 3, column - 2 : column + 3].any())
+        for row, column in zip(rows, columns, strict=True)
+    ]
 
 
 def is_drawn(figure, axes, x, y, colour):
@@ -57,15 +65,25 @@ def overlap(a, b):
 
 
 def test_boxes_in_chips_needs_the_right_level_and_the_whole_box():
-    boxes = [[10, 10, 30, 30],     # small, in the fine chip
-             [90, 10, 120, 40],    # small, cut by the fine chip, in the coarse one only
-             [20, 20, 80, 80],     # of size 60: valid at the coarse level only
-             [60, 60, 105, 105]]   # of size 45: valid at both, in the coarse chip
+    boxes = [
+        [10, 10, 30, 30],  # small, in the fine chip
+        [90, 10, 120, 40],  # small, cut by the fine chip, in the coarse one only
+        [20, 20, 80, 80],  # of size 60: valid at the coarse level only
+        [60, 60, 105, 105],
+    ]  # of size 45: valid at both, in the coarse chip
     fine, coarse = [0, 0, 100, 100], [0, 0, 200, 200]
     assert boxes_in_chips(boxes, [fine], [0], PYRAMID, (400, 300)).tolist() == [
-        True, False, False, False]
+        True,
+        False,
+        False,
+        False,
+    ]
     assert boxes_in_chips(boxes, [fine, coarse], [0, 1], PYRAMID, (400, 300)).tolist() == [
-        True, False, True, True]
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_boxes_and_chips_are_drawn_where_they_are():
@@ -85,11 +103,19 @@ def test_boxes_and_chips_are_drawn_where_they_are():
 
 
 def test_the_legend_counts_chips_and_boxes():
-    figure = draw_chips(IMAGE, [[20, 20, 50, 50], [250, 50, 280, 80]],
-                        [[10, 10, 110, 110], [0, 0, 100, 100]], [0, 0], PYRAMID)
+    figure = draw_chips(
+        IMAGE,
+        [[20, 20, 50, 50], [250, 50, 280, 80]],
+        [[10, 10, 110, 110], [0, 0, 100, 100]],
+        [0, 0],
+        PYRAMID,
+    )
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        'level 0, ×1: 2 chips, sizes [0, 50)', 'level 1, ×0.5: 0 chips, sizes 40 and more',
-        'valid in a chip: 1', 'in no chip: 1']
+        'level 0, ×1: 2 chips, sizes [0, 50)',
+        'level 1, ×0.5: 0 chips, sizes 40 and more',
+        'valid in a chip: 1',
+        'in no chip: 1',
+    ]
 
 
 def test_a_box_over_the_edge_counts_as_clipped_to_the_image():
@@ -100,8 +126,14 @@ def test_a_box_over_the_edge_counts_as_clipped_to_the_image():
 def test_a_chip_shows_its_image_its_boxes_and_its_padding():
     chip = np.zeros((100, 60, 3), np.uint8)
     chip[:, :30] = (255, 0, 0)  # BGR: blue
-    view = ChipView(chip, [[35, 10, 55, 30], [35, 40, 55, 60], [35, 70, 55, 90]],
-                    [VALID, INVALID, CROWD], level=1, scale=0.5, names=['cell', 'dot', ''])
+    view = ChipView(
+        chip,
+        [[35, 10, 55, 30], [35, 40, 55, 60], [35, 70, 55, 90]],
+        [VALID, INVALID, CROWD],
+        level=1,
+        scale=0.5,
+        names=['cell', 'dot', ''],
+    )
     figure = draw_chips(IMAGE, [], [[0, 0, 120, 200]], [1], PYRAMID, views=[view])
     axes = figure.axes[1]
     assert axes.get_title() == 'level 1, ×0.5: 1 valid, 1 invalid, 1 ignored'
@@ -116,8 +148,10 @@ def test_a_chip_shows_its_image_its_boxes_and_its_padding():
 
 
 def test_many_chips_are_sampled_over_the_levels_and_the_title_says_so():
-    views = [ChipView(np.zeros((100, 100, 3), np.uint8), [], [], level, 1.0)
-             for level in [1] * 20 + [0] * 20]
+    views = [
+        ChipView(np.zeros((100, 100, 3), np.uint8), [], [], level, 1.0)
+        for level in [1] * 20 + [0] * 20
+    ]
     figure = draw_chips(IMAGE, [], [], [], PYRAMID, views=views, max_views=5, title='a.jpg')
     assert [axes.get_title()[:7] for axes in figure.axes[1:]] == ['level 0'] * 3 + ['level 1'] * 2
     assert figure.axes[0].get_title(loc='left') == 'a.jpg (5 of 40 chips shown)'
@@ -145,8 +179,14 @@ def test_pictures_are_saved_whole_and_folders_made(tmp_path):
 
 
 def test_a_negative_chip_is_dashed_red_with_its_level_on_a_tag():
-    figure = draw_chips(IMAGE, [], [[10, 10, 110, 110], [150, 50, 350, 250]], [0, 1], PYRAMID,
-                        kinds=[POSITIVE, NEGATIVE])
+    figure = draw_chips(
+        IMAGE,
+        [],
+        [[10, 10, 110, 110], [150, 50, 350, 250]],
+        [0, 1],
+        PYRAMID,
+        kinds=[POSITIVE, NEGATIVE],
+    )
     axes = figure.axes[0]
     side = [(150, y) for y in range(60, 241)]
     assert 0.3 < np.mean(are_drawn(figure, axes, side, BAD)) < 1
@@ -158,23 +198,33 @@ def test_a_negative_chip_is_dashed_red_with_its_level_on_a_tag():
 
 def test_a_negative_chip_is_not_counted_among_the_chips_of_its_level():
     chips = [[0, 0, 100, 100]] * 3 + [[0, 0, 200, 200]]
-    figure = draw_chips(IMAGE, [], chips, [0, 0, 0, 1], PYRAMID,
-                        kinds=[NEGATIVE, POSITIVE, NEGATIVE, NEGATIVE])
+    figure = draw_chips(
+        IMAGE, [], chips, [0, 0, 0, 1], PYRAMID, kinds=[NEGATIVE, POSITIVE, NEGATIVE, NEGATIVE]
+    )
     assert legend_of(figure) == [
         'level 0, ×1: 1 positive chips, sizes [0, 50)',
-        'level 1, ×0.5: 0 positive chips, sizes 40 and more', 'negative chips: 3 (2/1)']
+        'level 1, ×0.5: 0 positive chips, sizes 40 and more',
+        'negative chips: 3 (2/1)',
+    ]
 
 
 def test_a_box_that_only_a_negative_chip_encloses_is_learned_there():
-    figure = draw_chips(IMAGE, [[20, 20, 50, 50]], [[0, 0, 100, 100]], [0], PYRAMID,
-                        kinds=[NEGATIVE])
+    figure = draw_chips(
+        IMAGE, [[20, 20, 50, 50]], [[0, 0, 100, 100]], [0], PYRAMID, kinds=[NEGATIVE]
+    )
     assert 'valid in a chip: 1' in legend_of(figure)
 
 
 def test_proposals_are_dots_at_their_centres_in_the_colour_of_their_level():
-    figure = draw_chips(IMAGE, [], [], [], PYRAMID, proposals=[[90, 40, 110, 60],
-                                                               [150, 100, 250, 200]],
-                        proposal_levels=[0, 1])
+    figure = draw_chips(
+        IMAGE,
+        [],
+        [],
+        [],
+        PYRAMID,
+        proposals=[[90, 40, 110, 60], [150, 100, 250, 200]],
+        proposal_levels=[0, 1],
+    )
     axes = figure.axes[0]
     assert is_drawn(figure, axes, 100, 50, level_colour(0))
     assert is_drawn(figure, axes, 200, 150, level_colour(1))
@@ -183,12 +233,15 @@ def test_proposals_are_dots_at_their_centres_in_the_colour_of_their_level():
     dots = figure.legends[0].legend_handles[-1]
     assert len(dots.get_offsets()) == 2
     assert [to_rgb(colour) for colour in dots.get_facecolor()] == [
-        to_rgb(level_colour(0)), to_rgb(level_colour(1))]
+        to_rgb(level_colour(0)),
+        to_rgb(level_colour(1)),
+    ]
 
 
 def test_a_proposal_of_two_levels_shows_both_colours():
-    figure = draw_chips(IMAGE, [], [], [], PYRAMID, proposals=[[180, 130, 220, 170]] * 2,
-                        proposal_levels=[0, 1])
+    figure = draw_chips(
+        IMAGE, [], [], [], PYRAMID, proposals=[[180, 130, 220, 170]] * 2, proposal_levels=[0, 1]
+    )
     assert is_drawn(figure, figure.axes[0], 200, 150, level_colour(0))
     around = [(200 + x, 150 + y) for x in range(-3, 4) for y in range(-3, 4)]
     assert any(are_drawn(figure, figure.axes[0], around, level_colour(1), tolerance=0.3))
@@ -197,9 +250,15 @@ def test_a_proposal_of_two_levels_shows_both_colours():
 def test_thousands_of_proposals_are_one_artist_and_leave_the_picture_visible():
     rng = np.random.default_rng(0)
     centres = rng.uniform(0, (400, 300), (20000, 2))
-    figure = draw_chips(IMAGE, [], [], [], PYRAMID,
-                        proposals=np.concatenate([centres - 10, centres + 10], axis=1),
-                        proposal_levels=rng.integers(0, 2, 20000))
+    figure = draw_chips(
+        IMAGE,
+        [],
+        [],
+        [],
+        PYRAMID,
+        proposals=np.concatenate([centres - 10, centres + 10], axis=1),
+        proposal_levels=rng.integers(0, 2, 20000),
+    )
     (dots,) = dots_of(figure)
     assert len(dots.get_offsets()) == 20000
     points = figure.axes[0].bbox.width * figure.axes[0].bbox.height * (72 / figure.dpi) ** 2
@@ -220,9 +279,17 @@ def test_the_legend_is_clear_of_the_pictures(size, views):
     image = np.zeros((height, width, 3), np.uint8)
     view = ChipView(np.zeros((100, 100, 3), np.uint8), [], [], 0, 1.0)
     figure = draw_chips(
-        image, [[10, 10, 20, 20], [50, 50, 60, 60], [5, 5, 90, 95]], [[0, 0, 40, 40]] * 2, [0, 1],
-        PYRAMID, kinds=[POSITIVE, NEGATIVE], ignored=[False, False, True],
-        proposals=[[0, 0, 9, 9]] * 1000, proposal_levels=[0, 1] * 500, views=[view] * views)
+        image,
+        [[10, 10, 20, 20], [50, 50, 60, 60], [5, 5, 90, 95]],
+        [[0, 0, 40, 40]] * 2,
+        [0, 1],
+        PYRAMID,
+        kinds=[POSITIVE, NEGATIVE],
+        ignored=[False, False, True],
+        proposals=[[0, 0, 9, 9]] * 1000,
+        proposal_levels=[0, 1] * 500,
+        views=[view] * views,
+    )
     figure.canvas.draw()
     legend = figure.legends[0].get_window_extent()
     assert len(legend_of(figure)) == 7
@@ -249,14 +316,29 @@ def test_no_tag_hides_another_one_or_leaves_the_image_at_the_top(image):
 
 def test_the_tag_of_a_chip_that_is_drawn_small_is_short():
     image = np.zeros((3000, 4000, 3), np.uint8)
-    figure = draw_chips(image, [], [[1000, 1000, 1100, 1100], [500, 500, 1500, 1500]], [0, 1],
-                        PYRAMID, kinds=[NEGATIVE, NEGATIVE])
+    figure = draw_chips(
+        image,
+        [],
+        [[1000, 1000, 1100, 1100], [500, 500, 1500, 1500]],
+        [0, 1],
+        PYRAMID,
+        kinds=[NEGATIVE, NEGATIVE],
+    )
     assert [tag.get_text() for tag in tags_of(figure)] == ['0', 'level 1']
 
 
 def test_the_view_of_a_negative_chip_has_a_red_frame_and_says_so():
-    views = [ChipView(np.zeros((100, 100, 3), np.uint8), [[10, 10, 30, 30]] * 3,
-                      [VALID, INVALID, CROWD], 1, 0.5, kind=kind) for kind in (POSITIVE, NEGATIVE)]
+    views = [
+        ChipView(
+            np.zeros((100, 100, 3), np.uint8),
+            [[10, 10, 30, 30]] * 3,
+            [VALID, INVALID, CROWD],
+            1,
+            0.5,
+            kind=kind,
+        )
+        for kind in (POSITIVE, NEGATIVE)
+    ]
     figure = draw_chips(IMAGE, [], [], [], PYRAMID, views=views)
     positive, negative = figure.axes[1:]
     assert positive.get_title() == 'level 1, ×0.5: 1 valid, 1 invalid, 1 ignored'
@@ -270,11 +352,15 @@ def test_the_view_of_a_negative_chip_has_a_red_frame_and_says_so():
     assert extent.width < negative.bbox.width + gap
 
 
-@pytest.mark.parametrize(('positive', 'negative', 'expected'), [
-    (20, 20, (3, 2)), (20, 1, (4, 1)), (1, 20, (1, 4)), (2, 2, (2, 2)), (0, 9, (0, 5))])
+@pytest.mark.parametrize(
+    ('positive', 'negative', 'expected'),
+    [(20, 20, (3, 2)), (20, 1, (4, 1)), (1, 20, (1, 4)), (2, 2, (2, 2)), (0, 9, (0, 5))],
+)
 def test_views_are_shared_out_to_both_kinds(positive, negative, expected):
-    views = [ChipView(np.zeros((100, 100, 3), np.uint8), [], [], 0, 1.0, kind=kind)
-             for kind in [NEGATIVE] * negative + [POSITIVE] * positive]
+    views = [
+        ChipView(np.zeros((100, 100, 3), np.uint8), [], [], 0, 1.0, kind=kind)
+        for kind in [NEGATIVE] * negative + [POSITIVE] * positive
+    ]
     figure = draw_chips(IMAGE, [], [], [], PYRAMID, views=views, max_views=5)
     said = [axes.get_title().startswith('negative') for axes in figure.axes[1:]]
     assert said == [False] * expected[0] + [True] * expected[1]
@@ -282,27 +368,42 @@ def test_views_are_shared_out_to_both_kinds(positive, negative, expected):
 
 def test_drawing_leaves_pyplot_alone():
     import matplotlib.pyplot as plt
+
     before = plt.get_fignums()
     draw_chips(IMAGE, [], [], [], PYRAMID)
     assert plt.get_fignums() == before
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    ({'image': IMAGE.astype(float)}, r'must be \(h, w, 3\) uint8 BGR, got .* float64'),
-    ({'image': IMAGE[..., 0]}, r'got an array of shape \(300, 400\)'),
-    ({'boxes': [[1, 2, 3]]}, r'boxes must have the shape \(n, 4\), xyxy; got \(1, 3\)'),
-    ({'levels': [0, 1]}, '1 chips need as many levels, got 2'),
-    ({'levels': [2]}, r'levels must be in 0..1, got \[2\]'),
-    ({'ignored': [True, False]}, 'ignored must have one value for each of 1 boxes'),
-    ({'kinds': [0, 1]}, r'kinds must be POSITIVE \(0\) or NEGATIVE \(1\) for each of 1 chips, '
-                        r'got \[0, 1\]'),
-    ({'kinds': [2]}, r'got \[2\]'),
-    ({'proposals': [[1, 2, 3]]}, r'proposals must have the shape \(n, 4\), xyxy; got \(1, 3\)'),
-    ({'proposals': [[1, 2, 3, 4]]}, '1 proposals need as many levels, got 0'),
-    ({'proposals': [[1, 2, 3, 4]], 'proposal_levels': [-1]}, r'levels must be in 0..1, got \[-1\]'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'image': IMAGE.astype(float)}, r'must be \(h, w, 3\) uint8 BGR, got .* float64'),
+        ({'image': IMAGE[..., 0]}, r'got an array of shape \(300, 400\)'),
+        ({'boxes': [[1, 2, 3]]}, r'boxes must have the shape \(n, 4\), xyxy; got \(1, 3\)'),
+        ({'levels': [0, 1]}, '1 chips need as many levels, got 2'),
+        ({'levels': [2]}, r'levels must be in 0..1, got \[2\]'),
+        ({'ignored': [True, False]}, 'ignored must have one value for each of 1 boxes'),
+        (
+            {'kinds': [0, 1]},
+            r'kinds must be POSITIVE \(0\) or NEGATIVE \(1\) for each of 1 chips, '
+            r'got \[0, 1\]',
+        ),
+        ({'kinds': [2]}, r'got \[2\]'),
+        ({'proposals': [[1, 2, 3]]}, r'proposals must have the shape \(n, 4\), xyxy; got \(1, 3\)'),
+        ({'proposals': [[1, 2, 3, 4]]}, '1 proposals need as many levels, got 0'),
+        (
+            {'proposals': [[1, 2, 3, 4]], 'proposal_levels': [-1]},
+            r'levels must be in 0..1, got \[-1\]',
+        ),
+    ],
+)
 def test_wrong_arrays_are_refused(change, message):
-    arguments = {'image': IMAGE, 'boxes': [[0, 0, 9, 9]], 'chips': [[0, 0, 100, 100]],
-                 'levels': [0], 'pyramid': PYRAMID}
+    arguments = {
+        'image': IMAGE,
+        'boxes': [[0, 0, 9, 9]],
+        'chips': [[0, 0, 100, 100]],
+        'levels': [0],
+        'pyramid': PYRAMID,
+    }
     with pytest.raises(ValueError, match=message):
         draw_chips(**{**arguments, **change})

@@ -17,10 +17,12 @@ def colours_along(figure, y, x0, x1):
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
     (left, row), (right, _) = figure.axes[0].transData.transform([(x0, y), (x1, y)])
     row = round(pixels.shape[0] - row)
-    strip = pixels[row - 2:row + 3, round(left):round(right)].reshape(-1, 3)
-    return {name for name, colour in (('good', GOOD), ('bad', BAD), ('missed', MISSED),
-                                      ('ignored', IGNORED))
-            if (np.abs(strip - to_rgb(colour)).max(axis=1) < 0.1).any()}
+    strip = pixels[row - 2 : row + 3, round(left) : round(right)].reshape(-1, 3)
+    return {
+        name
+        for name, colour in (('good', GOOD), ('bad', BAD), ('missed', MISSED), ('ignored', IGNORED))
+        if (np.abs(strip - to_rgb(colour)).max(axis=1) < 0.1).any()
+    }
 
 
 def legend(figure):
@@ -29,17 +31,21 @@ def legend(figure):
 
 def test_matching_by_hand():
     gt = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
-    boxes = [[0, 0, 10, 9],      # IoU 0.9 with the first
-             [0, 0, 10, 10],     # IoU 1 with the first, and a lower score: too late
-             [20, 0, 30, 10],    # another class
-             [40, 0, 50, 5],     # IoU exactly 0.5
-             [100, 0, 110, 10]]
-    correct, found = match_detections(gt, [0, 0, 1], boxes, [0, 0, 1, 1, 0],
-                                      [0.9, 0.8, 0.9, 0.4, 0.9])
+    boxes = [
+        [0, 0, 10, 9],  # IoU 0.9 with the first
+        [0, 0, 10, 10],  # IoU 1 with the first, and a lower score: too late
+        [20, 0, 30, 10],  # another class
+        [40, 0, 50, 5],  # IoU exactly 0.5
+        [100, 0, 110, 10],
+    ]
+    correct, found = match_detections(
+        gt, [0, 0, 1], boxes, [0, 0, 1, 1, 0], [0.9, 0.8, 0.9, 0.4, 0.9]
+    )
     assert correct.tolist() == [True, False, False, True, False]
     assert found.tolist() == [True, False, True]
-    correct, found = match_detections(gt, [0, 0, 1], boxes, [0, 0, 1, 1, 0],
-                                      [0.9, 0.8, 0.9, 0.4, 0.9], iou_thr=0.95)
+    correct, found = match_detections(
+        gt, [0, 0, 1], boxes, [0, 0, 1, 1, 0], [0.9, 0.8, 0.9, 0.4, 0.9], iou_thr=0.95
+    )
     assert correct.tolist() == [False, True, False, False, False]
 
 
@@ -57,8 +63,14 @@ def test_matching_refuses_lists_of_different_lengths():
 
 def test_every_outcome_has_its_colour_at_its_place():
     figure = draw_detections(
-        IMAGE, [[20, 40, 60, 80], [120, 40, 160, 80]], [0, 1],
-        [[20, 41, 60, 80], [220, 40, 260, 80]], [0, 1], [0.9, 0.7], NAMES)
+        IMAGE,
+        [[20, 40, 60, 80], [120, 40, 160, 80]],
+        [0, 1],
+        [[20, 41, 60, 80], [220, 40, 260, 80]],
+        [0, 1],
+        [0.9, 0.7],
+        NAMES,
+    )
     assert colours_along(figure, 80, 25, 55) == {'good'}
     assert colours_along(figure, 80, 125, 155) == {'missed'}
     assert colours_along(figure, 80, 225, 255) == {'bad'}
@@ -69,17 +81,30 @@ def test_every_outcome_has_its_colour_at_its_place():
 def test_low_scores_are_left_out():
     figure = draw_detections(IMAGE, [[20, 40, 60, 80]], [0], [[20, 40, 60, 80]], [0], [0.29], NAMES)
     assert legend(figure) == ['missed: 1', 'correct: 0', 'false: 0']
-    figure = draw_detections(IMAGE, [[20, 40, 60, 80]], [0], [[20, 40, 60, 80]], [0], [0.29], NAMES,
-                             score_thr=0.2)
+    figure = draw_detections(
+        IMAGE, [[20, 40, 60, 80]], [0], [[20, 40, 60, 80]], [0], [0.29], NAMES, score_thr=0.2
+    )
     assert legend(figure) == ['missed: 0', 'correct: 1', 'false: 0']
 
 
 def test_detections_in_an_ignored_region_are_neither_right_nor_wrong():
     figure = draw_detections(
-        IMAGE, [[100, 0, 200, 100]], [0], [[110, 10, 140, 40], [190, 60, 260, 90]], [0, 0],
-        [0.9, 0.9], NAMES, gt_ignored=[True])
-    assert legend(figure) == ['ignored: 1', 'in an ignored region: 1', 'missed: 0', 'correct: 0',
-                              'false: 1']
+        IMAGE,
+        [[100, 0, 200, 100]],
+        [0],
+        [[110, 10, 140, 40], [190, 60, 260, 90]],
+        [0, 0],
+        [0.9, 0.9],
+        NAMES,
+        gt_ignored=[True],
+    )
+    assert legend(figure) == [
+        'ignored: 1',
+        'in an ignored region: 1',
+        'missed: 0',
+        'correct: 0',
+        'false: 1',
+    ]
     assert colours_along(figure, 40, 115, 135) == {'ignored'}
 
 

@@ -25,8 +25,13 @@ def coarse_map(probability=0.0):
 
 
 def draw(image=IMAGE, **changes):
-    given = dict(chips=[FINE_CHIPS, WHOLE], maps=[[], [coarse_map()]], boxes=BOXES, levels=LEVELS,
-                 scores=SCORES)
+    given = dict(
+        chips=[FINE_CHIPS, WHOLE],
+        maps=[[], [coarse_map()]],
+        boxes=BOXES,
+        levels=LEVELS,
+        scores=SCORES,
+    )
     return draw_focus(image, **{**given, **changes})
 
 
@@ -45,7 +50,8 @@ def boxes_of(axes, level):
     return [
         [*path.vertices.min(axis=0), *path.vertices.max(axis=0)]
         for one in axes.collections
-        if isinstance(one, PolyCollection) and len(one.get_edgecolor())
+        if isinstance(one, PolyCollection)
+        and len(one.get_edgecolor())
         and np.allclose(one.get_edgecolor()[0][:3], wanted)
         for path in one.get_paths()
     ]
@@ -61,11 +67,13 @@ def colour_at(figure, axes, x, y):
 def test_the_first_column_is_the_image_and_all_detections_the_others_the_levels_coarse_to_fine():
     figure = draw(title='scene.jpg')
     assert titles(figure) == {
-        (0, 'above'): 'image', (0, 'below'): 'all levels: 3 detections',
+        (0, 'above'): 'image',
+        (0, 'below'): 'all levels: 3 detections',
         (1, 'above'): 'level 1 sees 1 chip, 100% of the image',
         (1, 'below'): 'level 1: 1 detection',
         (2, 'above'): 'level 0 sees 2 chips, 25% of the image',
-        (2, 'below'): 'level 0: 2 detections'}
+        (2, 'below'): 'level 0: 2 detections',
+    }
     assert [text.get_text() for text in figure.texts] == ['scene.jpg']
 
 
@@ -110,8 +118,13 @@ def test_no_focus_pixels_are_drawn_at_the_finest_level():
 
 
 def test_each_step_has_its_threshold_coarse_to_fine():
-    three = dict(chips=[[], WHOLE, WHOLE], maps=[[], [coarse_map(0.3)], [coarse_map(0.3)]],
-                 boxes=[], levels=[], scores=[])
+    three = dict(
+        chips=[[], WHOLE, WHOLE],
+        maps=[[], [coarse_map(0.3)], [coarse_map(0.3)]],
+        boxes=[],
+        levels=[],
+        scores=[],
+    )
     figure = draw(**three, thresholds=[0.2, 0.4])
     drawn = panels(figure)
     coarse, middle = (colour_at(figure, drawn[column, 'above'], 50, 50) for column in (1, 2))
@@ -134,8 +147,9 @@ def test_a_reduced_image_shows_the_same_at_its_scale():
 
 
 def test_large_images_are_reduced_to_the_size_of_a_panel():
-    drawn = panels(draw(np.zeros((1000, 2000, 3), np.uint8), chips=[[], [[0, 0, 2000, 1000]]],
-                        maps=[[], []]))
+    drawn = panels(
+        draw(np.zeros((1000, 2000, 3), np.uint8), chips=[[], [[0, 0, 2000, 1000]]], maps=[[], []])
+    )
     assert drawn[0, 'above'].get_xlim() == (0, 800)
     assert np.allclose(boxes_of(drawn[1, 'below'], 1), np.array(BOXES[2:]) * 0.4)
 
@@ -144,8 +158,9 @@ def test_one_level_extreme_shapes_and_nothing_found_are_drawn():
     figure = draw(chips=[WHOLE], maps=[[]], levels=[0, 0, 0])
     assert titles(figure)[1, 'below'] == 'level 0: 3 detections'
     for shape in ((1, 1, 3), (20, 5000, 3), (5000, 20, 3)):
-        draw(np.zeros(shape, np.uint8), chips=[[], []], maps=[[], []], boxes=[], levels=[],
-             scores=[]).canvas.draw()
+        draw(
+            np.zeros(shape, np.uint8), chips=[[], []], maps=[[], []], boxes=[], levels=[], scores=[]
+        ).canvas.draw()
 
 
 def test_errors_name_what_does_not_fit():
@@ -166,14 +181,22 @@ def test_errors_name_what_does_not_fit():
 def test_heat_by_hand():
     left = FocusMap(np.array([[0.1, 0.2], [0.3, 0.4]]), (0, 0, 4, 4), 2)
     over = FocusMap(np.array([[0.25]]), (2, 0, 6, 2), 4)  # the cell reaches beyond the window
-    assert focus_heat([left, over], (4, 8), (8, 4)).tolist() == [
-        [0.1, 0.1, 0.25, 0.25, 0.25, 0.25, NOT_SEEN, NOT_SEEN]] * 2 + [
-        [0.3, 0.3, 0.4, 0.4, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN]] * 2
+    assert (
+        focus_heat([left, over], (4, 8), (8, 4)).tolist()
+        == [[0.1, 0.1, 0.25, 0.25, 0.25, 0.25, NOT_SEEN, NOT_SEEN]] * 2
+        + [[0.3, 0.3, 0.4, 0.4, NOT_SEEN, NOT_SEEN, NOT_SEEN, NOT_SEEN]] * 2
+    )
 
 
 windows = st.tuples(
-    st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.integers(1, 20),
-    st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**16))
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.integers(0, 2**16),
+)
 
 
 @given(st.lists(windows, max_size=3), st.integers(1, 9), st.integers(1, 9))
@@ -188,10 +211,13 @@ def test_heat_is_the_greatest_probability_at_each_centre(given_windows, rows, co
         for j in range(columns):
             x, y = (j + 0.5) * 40 / columns, (i + 0.5) * 40 / rows
             there = [
-                focus.probability[int((y - focus.box[1]) // focus.cell[1]),
-                                  int((x - focus.box[0]) // focus.cell[0])]
+                focus.probability[
+                    int((y - focus.box[1]) // focus.cell[1]),
+                    int((x - focus.box[0]) // focus.cell[0]),
+                ]
                 for focus in maps
-                if focus.box[0] <= x < focus.box[2] and focus.box[1] <= y < focus.box[3]]
+                if focus.box[0] <= x < focus.box[2] and focus.box[1] <= y < focus.box[3]
+            ]
             assert heat[i, j] == max(there, default=NOT_SEEN)
 
 

@@ -9,9 +9,15 @@ from mmsniper.chips import AnnotationTable, ScalePyramid
 from mmsniper.visualization import draw_sizes, save_figure
 from mmsniper.visualization.figure import level_colour
 
-PYRAMID = ScalePyramid.from_config(dict(chip_size=160, levels=[
-    dict(resize=dict(factor=1.0), valid_range=(0, 48)),
-    dict(resize=dict(long_side=160), valid_range=(32, None))]))
+PYRAMID = ScalePyramid.from_config(
+    dict(
+        chip_size=160,
+        levels=[
+            dict(resize=dict(factor=1.0), valid_range=(0, 48)),
+            dict(resize=dict(long_side=160), valid_range=(32, None)),
+        ],
+    )
+)
 
 
 def squares(*sizes):
@@ -19,8 +25,13 @@ def squares(*sizes):
 
 
 def bars(axes, colour):
-    return [patch for patch in axes.patches if isinstance(patch, Rectangle)
-            and to_rgb(patch.get_facecolor()) == to_rgb(colour) and patch.get_height() == 0.8]
+    return [
+        patch
+        for patch in axes.patches
+        if isinstance(patch, Rectangle)
+        and to_rgb(patch.get_facecolor()) == to_rgb(colour)
+        and patch.get_height() == 0.8
+    ]
 
 
 def texts(axes):
@@ -36,26 +47,35 @@ def test_every_range_is_a_bar_at_its_place_on_a_log_axis():
     assert right > 100
     assert (fine.get_x(), fine.get_x() + fine.get_width()) == pytest.approx((left, 48))
     assert (coarse.get_x(), coarse.get_x() + coarse.get_width()) == pytest.approx((32, right))
-    assert texts(ranges) == ['factor 1: 0 to 48 px, 75% of boxes',
-                             'long side 160: 32 px and more, 50% of boxes']
+    assert texts(ranges) == [
+        'factor 1: 0 to 48 px, 75% of boxes',
+        'long side 160: 32 px and more, 50% of boxes',
+    ]
 
 
 def test_the_distribution_is_that_of_the_boxes():
     above = draw_sizes(squares(10, 20, 20, 100), PYRAMID, 'some data').axes[0]
     assert above.get_title(loc='left') == 'some data'
     assert above.get_ylabel() == 'of 4 boxes'
-    heights = {round(p.get_x() + p.get_width() / 2): p.get_height()
-               for p in above.patches if p.get_height() in (0.25, 0.5)}
+    heights = {
+        round(p.get_x() + p.get_width() / 2): p.get_height()
+        for p in above.patches
+        if p.get_height() in (0.25, 0.5)
+    }
     assert sorted(heights.values()) == [0.25, 0.25, 0.5]
-    assert all(min(abs(size / 10 - 1), abs(size / 20 - 1), abs(size / 100 - 1)) < 0.1
-               for size in heights)
+    assert all(
+        min(abs(size / 10 - 1), abs(size / 20 - 1), abs(size / 100 - 1)) < 0.1 for size in heights
+    )
 
 
 def test_below_are_the_sizes_that_the_network_sees():
     below = draw_sizes(squares(40, 100), PYRAMID).axes[2]
     assert texts(below) == ['seen well: 20 to 80 px, smaller too at level 0', 'a chip: 160 px']
-    filled = {to_rgb(patch.get_facecolor()): patch.get_xy() for patch in below.patches
-              if hasattr(patch, 'get_closed') and patch.get_fill()}
+    filled = {
+        to_rgb(patch.get_facecolor()): patch.get_xy()
+        for patch in below.patches
+        if hasattr(patch, 'get_closed') and patch.get_fill()
+    }
     for level, sizes in ((0, [40]), (1, [20, 50])):
         xy = filled[to_rgb(level_colour(level))]
         x = xy[xy[:, 1] > 0, 0]
@@ -65,8 +85,10 @@ def test_below_are_the_sizes_that_the_network_sees():
 
 @pytest.mark.parametrize('sizes', [(40,), (1, 300), tuple(range(2, 300))], ids=len)
 def test_labels_and_axes_are_in_the_picture(sizes):
-    levels = [dict(resize=dict(factor=round(3 / 1.5**i, 2)), valid_range=(30 * i, 30 * i + 60))
-              for i in range(6)]
+    levels = [
+        dict(resize=dict(factor=round(3 / 1.5**i, 2)), valid_range=(30 * i, 30 * i + 60))
+        for i in range(6)
+    ]
     for pyramid in (PYRAMID, ScalePyramid.from_config(dict(chip_size=96, levels=levels))):
         figure = draw_sizes(squares(*sizes), pyramid, 'title')
         figure.canvas.draw()

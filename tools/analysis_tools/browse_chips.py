@@ -37,21 +37,38 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config with a pyramid and a train_dataloader')
     parser.add_argument('--out-dir', required=True, help='directory of the pictures (PNG)')
-    parser.add_argument('--num', type=int, default=10,
-                        help='number of images, spread evenly over those that have chips, or, '
-                        'with a pool, negative chips and proposals; default: 10')
-    parser.add_argument('--epoch', type=int, default=0,
-                        help='epoch whose chips are drawn, from 0; default: 0')
-    parser.add_argument('--negatives', metavar='POOL.npz',
-                        help='pool of negative chips, or none; default: that of the config\'s '
-                        f'sampler, else {POOL_FILE} in its work directory, if there is one')
-    parser.add_argument('--all-negatives', action='store_true',
-                        help='draw all negative chips of the pool; default: those of the epoch')
-    parser.add_argument('--augment', action='store_true',
-                        help='show the chips after all augmentations, such as flips; default: as '
-                        'they are cut out')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='settings that override the config, KEY=VALUE')
+    parser.add_argument(
+        '--num',
+        type=int,
+        default=10,
+        help='number of images, spread evenly over those that have chips, or, '
+        'with a pool, negative chips and proposals; default: 10',
+    )
+    parser.add_argument(
+        '--epoch', type=int, default=0, help='epoch whose chips are drawn, from 0; default: 0'
+    )
+    parser.add_argument(
+        '--negatives',
+        metavar='POOL.npz',
+        help="pool of negative chips, or none; default: that of the config's "
+        f'sampler, else {POOL_FILE} in its work directory, if there is one',
+    )
+    parser.add_argument(
+        '--all-negatives',
+        action='store_true',
+        help='draw all negative chips of the pool; default: those of the epoch',
+    )
+    parser.add_argument(
+        '--augment',
+        action='store_true',
+        help='show the chips after all augmentations, such as flips; default: as they are cut out',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config, KEY=VALUE',
+    )
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error(f'--num must be at least 1, got {args.num}')
@@ -73,7 +90,7 @@ def viewing_pipeline(pipeline: list[dict], augment: bool) -> list[dict]:
     if augment:
         return [transform for transform in pipeline if transform['type'] != PACKING]
     last = max(i for i, name in enumerate(types) if name in CUTTING)
-    return list(pipeline[:last + 1])
+    return list(pipeline[: last + 1])
 
 
 def viewing_dataset(config: Any, pyramid: dict, augment: bool) -> tuple[dict, dict]:
@@ -107,14 +124,21 @@ def viewing_dataset(config: Any, pyramid: dict, augment: bool) -> tuple[dict, di
     if 'dataset' in config or 'datasets' in config:
         raise ValueError(
             f'there is no ChipDataset in the {config["type"]} of train_dataloader.dataset; wrap '
-            f'the data set inside it: dict(type=\'ChipDataset\', dataset=..., pipeline=...)')
+            f"the data set inside it: dict(type='ChipDataset', dataset=..., pipeline=...)"
+        )
     pipeline = config.get('pipeline') or []
     if not any(transform['type'] == 'ChipSampler' for transform in pipeline):
-        pipeline = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True},
-                    {'type': 'ChipSampler', 'pyramid': pyramid},
-                    {'type': 'ScaleRangeFilter', 'pyramid': pyramid}]
-    return viewing_dataset({'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []},
-                            'pipeline': pipeline}, pyramid, augment)
+        pipeline = [
+            {'type': 'LoadImageFromFile'},
+            {'type': 'LoadAnnotations', 'with_bbox': True},
+            {'type': 'ChipSampler', 'pyramid': pyramid},
+            {'type': 'ScaleRangeFilter', 'pyramid': pyramid},
+        ]
+    return viewing_dataset(
+        {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline},
+        pyramid,
+        augment,
+    )
 
 
 def chip_view(results: dict, class_names: tuple[str, ...], pyramid: ScalePyramid) -> ChipView:
@@ -130,12 +154,20 @@ def chip_view(results: dict, class_names: tuple[str, ...], pyramid: ScalePyramid
     ignored = np.asarray(results['gt_ignore_flags'], bool)
     states = np.where(ignored, np.where(labels == IGNORE_REGION, CROWD, INVALID), VALID)
     names = [class_names[label] if label >= 0 else '' for label in labels]
-    return ChipView(results['img'], results['gt_bboxes'].tensor.numpy(), states, level,
-                    float(pyramid.scales(width, height)[level]), names, results['chip'].kind)
+    return ChipView(
+        results['img'],
+        results['gt_bboxes'].tensor.numpy(),
+        states,
+        level,
+        float(pyramid.scales(width, height)[level]),
+        names,
+        results['chip'].kind,
+    )
 
 
-def chip_views(dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid
-               ) -> Iterator[ChipView]:
+def chip_views(
+    dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid
+) -> Iterator[ChipView]:
     """The chips of one image, as the network sees them.
 
     Args:
@@ -192,7 +224,8 @@ def match_pool(pool: NegativeChipPool, sampler: ChipAwareSampler, name: str) -> 
     return Negatives(
         pool.chips_for(paths, table.width, table.height, name),
         matched(pool.uncovered_image, pool.uncovered_level, pool.uncovered_box),
-        matched(kept, np.zeros(len(kept), np.int8), np.zeros((len(kept), 4))).image)
+        matched(kept, np.zeros(len(kept), np.int8), np.zeros((len(kept), 4))).image,
+    )
 
 
 def find_pool(cfg: Config, given: str | None) -> str | None:
@@ -225,8 +258,9 @@ def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.i
             with either.
     """
     images = np.unique(plan.image)
-    shows = (np.isin(images, plan.image[plan.kind == NEGATIVE]).astype(int)
-             + np.isin(images, proposals.image))
+    shows = np.isin(images, plan.image[plan.kind == NEGATIVE]).astype(int) + np.isin(
+        images, proposals.image
+    )
     chosen = images[:0]
     for things in (2, 1, 0):
         some = images[shows == things]
@@ -236,14 +270,28 @@ def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.i
     return np.sort(chosen)
 
 
-def draw_image(dataset: Any, loader: Any, image: int, plan: ChipPlan, negatives: Negatives | None,
-               pyramid: ScalePyramid, out_dir: Path) -> Path:
+def draw_image(
+    dataset: Any,
+    loader: Any,
+    image: int,
+    plan: ChipPlan,
+    negatives: Negatives | None,
+    pyramid: ScalePyramid,
+    out_dir: Path,
+) -> Path:
     """Draw one image and its chips to a PNG file in ``out_dir``, and return its path."""
     info = dataset.get_data_info(image)
     instances = info.get('instances', [])
-    annotations = AnnotationTable.from_images([(
-        info['width'], info['height'], [instance['bbox'] for instance in instances],
-        [bool(instance.get('ignore_flag', 0)) for instance in instances])])
+    annotations = AnnotationTable.from_images(
+        [
+            (
+                info['width'],
+                info['height'],
+                [instance['bbox'] for instance in instances],
+                [bool(instance.get('ignore_flag', 0)) for instance in instances],
+            )
+        ]
+    )
     source = Path(info['img_path'])
     title = f'{source.name}, {info["width"]}×{info["height"]} px'
     layers = {}
@@ -255,9 +303,16 @@ def draw_image(dataset: Any, loader: Any, image: int, plan: ChipPlan, negatives:
         else:
             title += '; the pool has not kept its proposals'
     figure = draw_chips(
-        loader(info)['img'], annotations.boxes, plan.box, plan.level, pyramid,
-        ignored=annotations.ignore, views=list(chip_views(dataset, image, plan, pyramid)),
-        title=title, **layers)
+        loader(info)['img'],
+        annotations.boxes,
+        plan.box,
+        plan.level,
+        pyramid,
+        ignored=annotations.ignore,
+        views=list(chip_views(dataset, image, plan, pyramid)),
+        title=title,
+        **layers,
+    )
     path = out_dir / f'{image:06d}_{source.stem}.png'
     save_figure(figure, path)
     return path
@@ -271,18 +326,21 @@ def chips_per_image(cfg: Config) -> int | None:
     return None
 
 
-def plan_chips(cfg: Config, dataset: Any, seed: int, args: argparse.Namespace
-               ) -> tuple[ChipPlan, Negatives | None]:
+def plan_chips(
+    cfg: Config, dataset: Any, seed: int, args: argparse.Namespace
+) -> tuple[ChipPlan, Negatives | None]:
     """The chips of all images in the epoch to draw, and what there is to say of negative ones."""
     pool = find_pool(cfg, args.negatives)
     if args.all_negatives and pool is None:
-        raise ValueError('there is no pool whose chips --all-negatives could draw: name one with '
-                         '--negatives')
+        raise ValueError(
+            'there is no pool whose chips --all-negatives could draw: name one with --negatives'
+        )
     config = cfg.train_dataloader.get('sampler', {})
     if config.get('type') != 'ChipAwareSampler':
         config = {'type': 'ChipAwareSampler', 'pyramid': cfg.pyramid}
-    sampler = DATA_SAMPLERS.build({**config, 'negatives': None},
-                                  default_args={'dataset': dataset, 'seed': seed})
+    sampler = DATA_SAMPLERS.build(
+        {**config, 'negatives': None}, default_args={'dataset': dataset, 'seed': seed}
+    )
     sampler.set_epoch(args.epoch)
     if pool is None:
         return sampler.plan, None
@@ -297,11 +355,14 @@ def plan_chips(cfg: Config, dataset: Any, seed: int, args: argparse.Namespace
 def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     """Draw training images of a config with the chips of an epoch."""
     if 'pyramid' not in cfg:
-        raise ValueError(f'{cfg.filename} has no pyramid: define pyramid=dict(chip_size=..., '
-                         f'levels=[...]) in it or in one of its bases')
+        raise ValueError(
+            f'{cfg.filename} has no pyramid: define pyramid=dict(chip_size=..., '
+            f'levels=[...]) in it or in one of its bases'
+        )
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    config, loader = viewing_dataset(cfg.train_dataloader.dataset.to_dict(),
-                                     cfg.pyramid.to_dict(), args.augment)
+    config, loader = viewing_dataset(
+        cfg.train_dataloader.dataset.to_dict(), cfg.pyramid.to_dict(), args.augment
+    )
     dataset = DATASETS.build(config)
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     plan, negatives = plan_chips(cfg, dataset, seed, args)
@@ -311,8 +372,15 @@ def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     images = choose_images(plan, proposals, args.num)
     loader, pyramid = TRANSFORMS.build(loader), ScalePyramid.from_config(cfg.pyramid)
     return [
-        draw_image(dataset, loader, image, plan.take(plan.image == image), negatives, pyramid,
-                   Path(args.out_dir))
+        draw_image(
+            dataset,
+            loader,
+            image,
+            plan.take(plan.image == image),
+            negatives,
+            pyramid,
+            Path(args.out_dir),
+        )
         for image in tqdm(images.tolist(), 'pictures', unit='image')
     ]
 

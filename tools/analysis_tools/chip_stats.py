@@ -28,23 +28,38 @@ from mmsniper.utils.files import write_json
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config with a pyramid')
-    parser.add_argument('--ann-file',
-                        help='COCO annotation file; default: that of the config\'s training data')
-    parser.add_argument('--strategy', choices=STRATEGIES, default='minimum',
-                        help='the fewest chips, or the paper\'s choice from a grid; '
-                        'default: minimum')
-    parser.add_argument('--stride', type=int, nargs='+', default=[32], metavar='S',
-                        help='stride of the grid in scaled pixels, or the least and the greatest '
-                        'one to draw it from; default: 32')
+    parser.add_argument(
+        '--ann-file', help="COCO annotation file; default: that of the config's training data"
+    )
+    parser.add_argument(
+        '--strategy',
+        choices=STRATEGIES,
+        default='minimum',
+        help="the fewest chips, or the paper's choice from a grid; default: minimum",
+    )
+    parser.add_argument(
+        '--stride',
+        type=int,
+        nargs='+',
+        default=[32],
+        metavar='S',
+        help='stride of the grid in scaled pixels, or the least and the greatest '
+        'one to draw it from; default: 32',
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of all draws; default: 0')
     parser.add_argument('--epoch', type=int, default=0, help='epoch to plan; default: 0')
     parser.add_argument('--out', help='write the numbers to this JSON file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='settings that override the config, KEY=VALUE')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override the config, KEY=VALUE',
+    )
     args = parser.parse_args(argv)
     if len(args.stride) > 2 or min(args.stride) < 1 or args.stride != sorted(args.stride):
-        parser.error(f'--stride takes a positive number or two in ascending order, got '
-                     f'{args.stride}')
+        parser.error(
+            f'--stride takes a positive number or two in ascending order, got {args.stride}'
+        )
     args.stride = (args.stride[0], args.stride[-1])
     return args
 
@@ -61,7 +76,8 @@ def read_config(file: str, options: dict[str, Any] | None) -> Config:
         raise ValueError(
             f'{file} has no pyramid; add one to _base_, such as '
             f'configs/_base_/pyramids/coco_paper.py, or set pyramid = dict(chip_size=..., '
-            f'levels=[...])')
+            f'levels=[...])'
+        )
     return config
 
 
@@ -83,8 +99,7 @@ def training_file(config: Config, name: str) -> str:
     files = list(annotation_files(config.get('train_dataloader', {}).get('dataset', {})))
     if len(set(files)) != 1:
         found = f'names several: {sorted(set(files))}' if files else 'names none'
-        raise ValueError(
-            f'train_dataloader.dataset of {name} {found}; choose one with --ann-file')
+        raise ValueError(f'train_dataloader.dataset of {name} {found}; choose one with --ann-file')
     return files[0]
 
 
@@ -106,7 +121,8 @@ def plan_chips(
                 bar.update(task, completed=done)
 
             planner = PositiveChipPlanner(
-                table, pyramid, args.strategy, args.stride, args.seed, progress=show)
+                table, pyramid, args.strategy, args.stride, args.seed, progress=show
+            )
             start = time.perf_counter()
             plan = planner.plan(args.epoch)
             seconds.append(time.perf_counter() - start)
@@ -139,8 +155,9 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
         lo, hi = level.valid_range
         shown = f'{chips:,}  (show {area:.0%} of the images)'
         table.add_row(f'  of boxes of {lo:g} to {hi:g} px', shown)
-    table.add_row('pixels, relative to whole images of 800x1333',
-                  f'{numbers["pixel_ratio_800x1333"]:.3f}')
+    table.add_row(
+        'pixels, relative to whole images of 800x1333', f'{numbers["pixel_ratio_800x1333"]:.3f}'
+    )
     table.add_row('covered (box, level) pairs', f'{numbers["coverage"]:.2%}')
     table.add_row('orphans: boxes that fit at no level of theirs', f'{numbers["orphans"]:,}')
     if numbers['strategy'] == 'minimum':

@@ -53,13 +53,14 @@ class SeenHook(Hook):
         self.images, self.pixels, self.seconds = 0, 0, 0.0
         self.chips: list[int] = []
 
-    def before_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         self.start = time.perf_counter()
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None,
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
         outputs: SampleList | None = None,
     ) -> None:
         self.seconds += time.perf_counter() - self.start
@@ -73,20 +74,40 @@ class SeenHook(Hook):
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='config of an AutoFocus')
     parser.add_argument('checkpoint', help='its weights')
-    parser.add_argument('--thresholds', nargs='+', default=THRESHOLDS, metavar='T',
-                        help='thresholds to test, each one number or, as 0.02,0.2, one for each '
-                        f'step from coarse to fine; default: {" ".join(THRESHOLDS)}')
-    parser.add_argument('--metric', help='metric to choose by; default: the first of the evaluator '
-                        'that ends in mAP')
-    parser.add_argument('--drop', type=float, default=0.005,
-                        help='how much of it the chosen threshold may lose; default: 0.005')
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/focus_curve'),
-                        help='folder of the results; default: work_dirs/focus_curve')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change settings of the config')
+    parser.add_argument(
+        '--thresholds',
+        nargs='+',
+        default=THRESHOLDS,
+        metavar='T',
+        help='thresholds to test, each one number or, as 0.02,0.2, one for each '
+        f'step from coarse to fine; default: {" ".join(THRESHOLDS)}',
+    )
+    parser.add_argument(
+        '--metric', help='metric to choose by; default: the first of the evaluator that ends in mAP'
+    )
+    parser.add_argument(
+        '--drop',
+        type=float,
+        default=0.005,
+        help='how much of it the chosen threshold may lose; default: 0.005',
+    )
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('work_dirs/focus_curve'),
+        help='folder of the results; default: work_dirs/focus_curve',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config',
+    )
     args = parser.parse_args(argv)
     try:
         given = [tuple(map(float, t.split(','))) for t in args.thresholds]
@@ -120,8 +141,10 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     console.print(advice(rows, metric, args.drop), highlight=False)
     figure = draw_focus_curve(
         [row['pixels'] / row['images'] for row in rows],
-        [row['metrics'][metric] for row in rows], [written(row['thresholds']) for row in rows],
-        metric)
+        [row['metrics'][metric] for row in rows],
+        [written(row['thresholds']) for row in rows],
+        metric,
+    )
     save_figure(figure, args.out_dir / 'focus_curve.png')
     console.print(f'{args.out_dir}/focus_curve.json, .png', highlight=False, soft_wrap=True)
     return rows
@@ -137,7 +160,8 @@ def build_runner(args: argparse.Namespace) -> Runner:
     if cfg.model.type != 'AutoFocus':
         raise ValueError(
             f'{args.config} has a model of type {cfg.model.type}, not AutoFocus (see '
-            f'docs/autofocus.md)')
+            f'docs/autofocus.md)'
+        )
     cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'
     cfg.work_dir = str(args.out_dir)
     return Runner.from_cfg(cfg)
@@ -146,7 +170,8 @@ def build_runner(args: argparse.Namespace) -> Runner:
 def test(runner: Runner, thresholds: tuple[float, ...], progress: Progress, name: str) -> Row:
     """Test at one setting."""
     task = progress.add_task(
-        f'{name}: t = {written(thresholds)}', total=len(runner.test_dataloader.dataset))
+        f'{name}: t = {written(thresholds)}', total=len(runner.test_dataloader.dataset)
+    )
     hook = SeenHook(lambda number: progress.advance(task, number))
     runner.register_hook(hook, priority='VERY_LOW')
     runner.model.thresholds = thresholds
@@ -155,8 +180,13 @@ def test(runner: Runner, thresholds: tuple[float, ...], progress: Progress, name
     runner.hooks.remove(hook)
     progress.remove_task(task)
     return dict(
-        thresholds=thresholds, metrics={key: float(value) for key, value in metrics.items()},
-        images=hook.images, pixels=hook.pixels, chips=hook.chips, seconds=hook.seconds)
+        thresholds=thresholds,
+        metrics={key: float(value) for key, value in metrics.items()},
+        images=hook.images,
+        pixels=hook.pixels,
+        chips=hook.chips,
+        seconds=hook.seconds,
+    )
 
 
 def chosen_metric(metrics: Mapping[str, float], name: str | None) -> str:
@@ -179,9 +209,12 @@ def show(rows: Sequence[Row], metric: str, console: Console) -> None:
     for row in rows:
         chips = ' / '.join(f'{count / row["images"]:.1f}' for count in reversed(row['chips']))
         table.add_row(
-            written(row['thresholds']), f'{row["metrics"][metric]:.3f}',
-            f'{row["pixels"] / row["images"] / 1e6:.3f}', chips,
-            f'{row["seconds"] / row["images"]:.3f}')
+            written(row['thresholds']),
+            f'{row["metrics"][metric]:.3f}',
+            f'{row["pixels"] / row["images"] / 1e6:.3f}',
+            chips,
+            f'{row["seconds"] / row["images"]:.3f}',
+        )
     console.print(table)
 
 
@@ -195,7 +228,8 @@ def advice(rows: Sequence[Row], metric: str, drop: float) -> str:
     return (
         f'Cheapest within {drop:g} of {name}: thresholds {written(best["thresholds"])}, '
         f'{metric} {best["metrics"][metric]:.3f} instead of {of["metrics"][metric]:.3f}, '
-        f'{of["pixels"] / best["pixels"]:.2f} times fewer pixels')
+        f'{of["pixels"] / best["pixels"]:.2f} times fewer pixels'
+    )
 
 
 def written(thresholds: Sequence[float]) -> str:

@@ -44,41 +44,75 @@ from mmsniper.utils.compat import use_gloo_without_gpu
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='config with the training data, the detector and a pyramid')
-    parser.add_argument('checkpoint', nargs='?', help='weights of the config\'s detector')
+    parser.add_argument('checkpoint', nargs='?', help="weights of the config's detector")
     parser.add_argument('--out', required=True, metavar='F.npz', help='the file to write')
-    parser.add_argument('--overwrite', action='store_true',
-                        help='replace a file that was mined from something else')
-    parser.add_argument('--proposals', metavar='P',
-                        help='.pkl or .json file of proposals to take instead of a checkpoint')
-    parser.add_argument('--epoch', type=int,
-                        help='mine around the positive chips of this epoch, from 0; default: that '
-                        'in which the config\'s NegativeChipHook mines, else 0')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a file that was mined from something else'
+    )
+    parser.add_argument(
+        '--proposals',
+        metavar='P',
+        help='.pkl or .json file of proposals to take instead of a checkpoint',
+    )
+    parser.add_argument(
+        '--epoch',
+        type=int,
+        help='mine around the positive chips of this epoch, from 0; default: that '
+        "in which the config's NegativeChipHook mines, else 0",
+    )
     mining = parser.add_argument_group(
-        'mining', 'default: what the config\'s NegativeChipHook says, if it has one')
-    mining.add_argument('--num-proposals', type=int, metavar='N',
-                        help='proposals of an image at a level (with --proposals: of an image) '
-                        'that count, the best ones; else 300')
-    mining.add_argument('--score-thr', type=float, metavar='S',
-                        help='least score of a proposal; else 0')
-    mining.add_argument('--min-proposals', type=int, nargs='+', metavar='M',
-                        help='a chip holds more proposals than this; one number, or one for each '
-                        'level, fine to coarse, the last for all further ones; else 25 10')
-    mining.add_argument('--max-per-image', type=int, metavar='K',
-                        help='chips of an image at most; else all')
-    mining.add_argument('--empty-images', action=argparse.BooleanOptionalAction,
-                        help='mine in images without objects, too; else yes')
-    mining.add_argument('--window-size', type=int, metavar='W',
-                        help='largest side of what the network sees at once, scaled pixels; else '
-                        '2048')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='what started the processes; default: none')
+        'mining', "default: what the config's NegativeChipHook says, if it has one"
+    )
+    mining.add_argument(
+        '--num-proposals',
+        type=int,
+        metavar='N',
+        help='proposals of an image at a level (with --proposals: of an image) '
+        'that count, the best ones; else 300',
+    )
+    mining.add_argument(
+        '--score-thr', type=float, metavar='S', help='least score of a proposal; else 0'
+    )
+    mining.add_argument(
+        '--min-proposals',
+        type=int,
+        nargs='+',
+        metavar='M',
+        help='a chip holds more proposals than this; one number, or one for each '
+        'level, fine to coarse, the last for all further ones; else 25 10',
+    )
+    mining.add_argument(
+        '--max-per-image', type=int, metavar='K', help='chips of an image at most; else all'
+    )
+    mining.add_argument(
+        '--empty-images',
+        action=argparse.BooleanOptionalAction,
+        help='mine in images without objects, too; else yes',
+    )
+    mining.add_argument(
+        '--window-size',
+        type=int,
+        metavar='W',
+        help='largest side of what the network sees at once, scaled pixels; else 2048',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes; default: none',
+    )
     # Old launchers pass the rank as an argument instead of in the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config',
+    )
     args = parser.parse_args(argv)
     if bool(args.checkpoint) == bool(args.proposals):
         parser.error('give either a CHECKPOINT, whose RPN is run, or --proposals')
@@ -158,7 +192,8 @@ def with_chips(config: dict[str, Any], pyramid: Any) -> dict[str, Any]:
         load = [t for t in pipeline if type_name(t).startswith(('LoadImage', 'LoadMulti'))][:1]
         pipeline = [
             *(load or [{'type': 'LoadImageFromFile'}]),
-            {'type': 'ChipSampler', 'pyramid': pyramid}, {'type': 'PackDetInputs'},
+            {'type': 'ChipSampler', 'pyramid': pyramid},
+            {'type': 'PackDetInputs'},
         ]
     return {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline}
 
@@ -183,7 +218,8 @@ def build_sampler(cfg: Config, epoch: int) -> ChipAwareSampler:
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     try:
         sampler = DATA_SAMPLERS.build(
-            {**config, 'negatives': None}, default_args={'dataset': dataset, 'seed': seed})
+            {**config, 'negatives': None}, default_args={'dataset': dataset, 'seed': seed}
+        )
     except TypeError as error:
         raise ValueError(error) from None
     sampler.set_epoch(epoch)
@@ -218,11 +254,17 @@ def check_weights(
 ) -> None:
     """Check that nothing that makes proposals was left at random; mmengine only warns of that."""
     shapes = {name.removeprefix('module.'): value.shape for name, value in weights.items()}
-    parts = [name for name, part in model.named_children()
-             if part is head or name in ('backbone', 'neck')]
-    needed = {name: value.shape for name, value in model.state_dict().items()
-              if name.startswith(tuple(f'{part}.' for part in parts))
-              and not name.endswith('num_batches_tracked')}
+    parts = [
+        name
+        for name, part in model.named_children()
+        if part is head or name in ('backbone', 'neck')
+    ]
+    needed = {
+        name: value.shape
+        for name, value in model.state_dict().items()
+        if name.startswith(tuple(f'{part}.' for part in parts))
+        and not name.endswith('num_batches_tracked')
+    }
     wrong = [name for name, shape in needed.items() if shapes.get(name) != shape]
     if wrong:
         raise ValueError(
@@ -233,8 +275,12 @@ def check_weights(
 
 
 def make_pool(
-    cfg: Config, miner: NegativeChipMiner, sampler: ChipAwareSampler,
-    source: nn.Module | list[ImageProposals], out: Path, overwrite: bool,
+    cfg: Config,
+    miner: NegativeChipMiner,
+    sampler: ChipAwareSampler,
+    source: nn.Module | list[ImageProposals],
+    out: Path,
+    overwrite: bool,
 ) -> NegativeChipPool:
     """Mine or plan, and write the file; or read it, if it is what would be mined.
 
@@ -259,8 +305,12 @@ def make_pool(
     if isinstance(source, nn.Module):
         pixels = cfg.train_dataloader.get('batch_size', 1) * sampler.pyramid.chip_size**2
         pool = miner.mine(
-            source, sampler, batch_pixels=pixels,
-            num_workers=cfg.train_dataloader.get('num_workers', 0), parts_dir=parts / origin)
+            source,
+            sampler,
+            batch_pixels=pixels,
+            num_workers=cfg.train_dataloader.get('num_workers', 0),
+            parts_dir=parts / origin,
+        )
     else:
         pool = miner.plan(sampler, source)
     if is_main_process():
@@ -274,23 +324,30 @@ def show(pool: NegativeChipPool, miner: NegativeChipMiner, out: Path, console: C
     found = pool.statistics
     table = Table(title=f'negative chips in {out}', show_header=False, title_justify='left')
     table.add_row('images', f'{found.images:,}')
-    table.add_row('proposals kept', f'{found.proposals:,}  '
-                  f'({found.proposals / max(found.images, 1):.1f} per image)')
+    table.add_row(
+        'proposals kept',
+        f'{found.proposals:,}  ({found.proposals / max(found.images, 1):.1f} per image)',
+    )
     table.add_row('(proposal, level) pairs that are valid', f'{found.valid:,}')
-    table.add_row('  covered by positive chips',
-                  f'{found.enclosed:,}  ({found.enclosed / max(found.valid, 1):.1%})')
+    table.add_row(
+        '  covered by positive chips',
+        f'{found.enclosed:,}  ({found.enclosed / max(found.valid, 1):.1%})',
+    )
     table.add_row('negative chips', f'{found.chips:,}')
     for level, chips in zip(pool.pyramid.levels, found.chips_per_level):
         lo, hi = level.valid_range
         table.add_row(f'  of proposals of {lo:g} to {hi:g} px', f'{chips:,}')
     if miner.max_per_image is not None:
-        table.add_row(f'  left out, more than {miner.max_per_image} of an image',
-                      f'{found.capped:,}')
+        table.add_row(
+            f'  left out, more than {miner.max_per_image} of an image', f'{found.capped:,}'
+        )
     table.add_row('images with negative chips', f'{found.images_with_chips:,}')
     console.print(table)
     if not found.chips:
-        print(f'No window holds more than {miner.min_proposals} proposals outside positive chips: '
-              f'lower --min-proposals')
+        print(
+            f'No window holds more than {miner.min_proposals} proposals outside positive chips: '
+            f'lower --min-proposals'
+        )
 
 
 def mine(args: argparse.Namespace) -> NegativeChipPool:

@@ -36,13 +36,18 @@ USUAL = (1333, 800)  # MMDetection's scale for whole images
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--ann-file', required=True, help='COCO annotation file')
-    parser.add_argument('--chip-size', type=int, metavar='C',
-                        help='side of a chip in network px; default: chosen from the sizes of '
-                        'images and boxes')
-    parser.add_argument('--out', metavar='P.py',
-                        help='write the pyramid to this config file, to be named in _base_')
-    parser.add_argument('--figure', metavar='P.png',
-                        help='draw the sizes and the ranges to this PNG file')
+    parser.add_argument(
+        '--chip-size',
+        type=int,
+        metavar='C',
+        help='side of a chip in network px; default: chosen from the sizes of images and boxes',
+    )
+    parser.add_argument(
+        '--out', metavar='P.py', help='write the pyramid to this config file, to be named in _base_'
+    )
+    parser.add_argument(
+        '--figure', metavar='P.png', help='draw the sizes and the ranges to this PNG file'
+    )
     args = parser.parse_args(argv)
     for option, ending in (('out', '.py'), ('figure', '.png')):
         path = getattr(args, option)
@@ -68,7 +73,8 @@ def plan_chips(table: AnnotationTable, pyramid: ScalePyramid, console: Console) 
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task('planning the chips of all images', total=len(table))
         planner = PositiveChipPlanner(
-            table, pyramid, progress=lambda done, _: bar.update(task, completed=done))
+            table, pyramid, progress=lambda done, _: bar.update(task, completed=done)
+        )
         return planner.plan()
 
 
@@ -95,8 +101,10 @@ def count(table: AnnotationTable, suggestion: Suggestion, plan: ChipPlan) -> dic
         coverage=found.coverage,
         orphans=found.orphans,
         shown_area=shown_area(table, plan, pyramid.num_levels),
-        network_sizes=[np.percentile(sizes, [5, 50, 95]).tolist() if len(sizes) else []
-                       for sizes in network_sizes(table, pyramid)],
+        network_sizes=[
+            np.percentile(sizes, [5, 50, 95]).tolist() if len(sizes) else []
+            for sizes in network_sizes(table, pyramid)
+        ],
     )
 
 
@@ -106,13 +114,16 @@ def show_levels(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console
     for name in ('resize', 'sizes, original px', 'network px (5, 50, 95%)', 'chips', 'shown'):
         table.add_column(name)
     for level, sizes, chips, area in zip(
-        pyramid.levels, numbers['network_sizes'], numbers['chips_per_level'],
-        numbers['shown_area'],
+        pyramid.levels, numbers['network_sizes'], numbers['chips_per_level'], numbers['shown_area']
     ):
         lo, hi = level.valid_range
         table.add_row(
-            describe_rule(level.resize), f'{lo:g} {"and more" if hi == np.inf else f"to {hi:g}"}',
-            ', '.join(f'{size:.0f}' for size in sizes), f'{chips:,}', f'{area:.0%} of images')
+            describe_rule(level.resize),
+            f'{lo:g} {"and more" if hi == np.inf else f"to {hi:g}"}',
+            ', '.join(f'{size:.0f}' for size in sizes),
+            f'{chips:,}',
+            f'{area:.0%} of images',
+        )
     console.print(table)
 
 
@@ -124,12 +135,15 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
         ('images', f'{numbers["images"]:,}'),
         ('boxes (crowd and degenerate ones left out)', f'{numbers["boxes"]:,}'),
         ('chips', f'{numbers["chips"]:,}  ({numbers["chips_per_image"]:.2f} per image)'),
-        ('pixels, relative to whole images of 800x1333',
-         f'{numbers["pixel_ratio_800x1333"]:.3f}'),
-        ('pixels, relative to whole images of their own size',
-         f'{numbers["pixel_ratio_own_size"]:.3f}'),
-        ('chips in the memory of one 800x1333 image [1]',
-         f'{numbers["chips_for_an_image_800x1333"]:.1f}'),
+        ('pixels, relative to whole images of 800x1333', f'{numbers["pixel_ratio_800x1333"]:.3f}'),
+        (
+            'pixels, relative to whole images of their own size',
+            f'{numbers["pixel_ratio_own_size"]:.3f}',
+        ),
+        (
+            'chips in the memory of one 800x1333 image [1]',
+            f'{numbers["chips_for_an_image_800x1333"]:.1f}',
+        ),
         (f'boxes seen at a good size, {lo} to {hi} network px [2]', f'{numbers["good"]:.2%}'),
         ('covered (box, level) pairs', f'{numbers["coverage"]:.2%}'),
         ('orphans: boxes that fit at no level of theirs', f'{numbers["orphans"]:,}'),
@@ -140,7 +154,11 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
         '[1] if activations, in proportion to pixels, take the memory; weights, optimizer state '
         'and what is kept for each object come on top.\n'
         '[2] smaller at the finest level, which enlarges objects as far as is of use; larger where '
-        'a chip shows the whole image.', style='dim', markup=False, highlight=False)
+        'a chip shows the whole image.',
+        style='dim',
+        markup=False,
+        highlight=False,
+    )
 
 
 def comment_of(args: argparse.Namespace, suggestion: Suggestion, numbers: dict[str, Any]) -> str:
@@ -153,7 +171,8 @@ def comment_of(args: argparse.Namespace, suggestion: Suggestion, numbers: dict[s
         f'{suggestion.smallest:.3g} to {suggestion.largest:.3g} px.\n'
         f'{numbers["chips_per_image"]:.2f} chips per image, '
         f'{numbers["pixel_ratio_800x1333"]:.3f} of the pixels of whole images at 800x1333, '
-        f'{numbers["orphans"]:,} orphans.')
+        f'{numbers["orphans"]:,} orphans.'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -38,7 +38,15 @@ SPLITS = {
     'test_dev': 'VisDrone2019-DET-test-dev',
 }
 CLASSES = (
-    'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus',
+    'pedestrian',
+    'people',
+    'bicycle',
+    'car',
+    'van',
+    'truck',
+    'tricycle',
+    'awning-tricycle',
+    'bus',
     'motor',
 )
 CATEGORIES = range(1, len(CLASSES) + 1)
@@ -67,15 +75,18 @@ def parse_row(line: str) -> Row:
     # Some of the official files end their lines with a comma.
     fields = line.strip().rstrip(',').split(',')
     if len(fields) != len(Row._fields):
-        raise ValueError(f'expected {len(Row._fields)} numbers ({",".join(Row._fields)}), got '
-                         f'{len(fields)}: {line.strip()!r}')
+        raise ValueError(
+            f'expected {len(Row._fields)} numbers ({",".join(Row._fields)}), got '
+            f'{len(fields)}: {line.strip()!r}'
+        )
     try:
         row = Row(*map(int, fields))
     except ValueError:
         raise ValueError(f'expected whole numbers, got {line.strip()!r}') from None
     if row.category not in CATEGORIES and row.category not in OF_NO_CLASS:
-        raise ValueError(f'category must be 0 (ignored region), 1..10, or 11 (others), got '
-                         f'{row.category}')
+        raise ValueError(
+            f'category must be 0 (ignored region), 1..10, or 11 (others), got {row.category}'
+        )
     if row.width < 0 or row.height < 0:
         raise ValueError(f'width and height must not be negative, got {row.width}x{row.height}')
     return row
@@ -101,9 +112,13 @@ def annotations_of(row: Row) -> Iterator[dict[str, Any]]:
     no_class = row.category in OF_NO_CLASS
     for category in CATEGORIES if no_class else (row.category,):
         yield dict(
-            category_id=category, bbox=list(row[:4]), area=row.width * row.height,
-            iscrowd=int(no_class or row.score == 0), truncation=row.truncation,
-            occlusion=row.occlusion)
+            category_id=category,
+            bbox=list(row[:4]),
+            area=row.width * row.height,
+            iscrowd=int(no_class or row.score == 0),
+            truncation=row.truncation,
+            occlusion=row.occlusion,
+        )
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -126,12 +141,15 @@ def image_files(folder: Path) -> list[Path]:
         raise ValueError(f'no .jpg in {folder / "images"}: unpack the official archive there')
     texts = {path.stem for path in (folder / 'annotations').glob('*.txt')}
     names = {path.stem for path in images}
-    for missing, there, lacks in ((names - texts, 'image', 'an annotation file'),
-                                  (texts - names, 'annotation file', 'an image')):
+    for missing, there, lacks in (
+        (names - texts, 'image', 'an annotation file'),
+        (texts - names, 'annotation file', 'an image'),
+    ):
         if missing:
             raise ValueError(
                 f'{folder}: {there}s without {lacks}: {len(missing)}, the first is '
-                f'{min(missing)}; unpack the archive again')
+                f'{min(missing)}; unpack the archive again'
+            )
     return images
 
 
@@ -164,24 +182,29 @@ def convert_all(data_root: Path) -> None:
     Raises:
         ValueError: If there is none, or a file is missing or wrong.
     """
-    found = {split: data_root / name for split, name in SPLITS.items()
-             if (data_root / name).is_dir()}
+    found = {
+        split: data_root / name for split, name in SPLITS.items() if (data_root / name).is_dir()
+    }
     if not found:
         raise ValueError(f'none of {", ".join(SPLITS.values())} in {data_root}')
     for split, folder in found.items():
         coco, counts = convert(folder)
         path = data_root / 'annotations' / f'{split}.json'
         write_text(path, json.dumps(coco))
-        print(f'{path}: {len(coco["images"])} images, {counts["objects"]} objects, '
-              f'{counts["ignored"]} ignored regions and objects, {counts["empty"]} empty boxes '
-              f'left out')
+        print(
+            f'{path}: {len(coco["images"])} images, {counts["objects"]} objects, '
+            f'{counts["ignored"]} ignored regions and objects, {counts["empty"]} empty boxes '
+            f'left out'
+        )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data_root', type=Path, nargs='?', default=Path('data/VisDrone'),
-                        help='[%(default)s]')
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'data_root', type=Path, nargs='?', default=Path('data/VisDrone'), help='[%(default)s]'
+    )
     return parser.parse_args(argv)
 
 

@@ -92,9 +92,7 @@ def setup(venv: Path, stack: str, torch: str) -> None:
     forget_half_installed(venv)
     remove_other_family(venv, stack)
     say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
-    pip(
-        venv, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=installed_version(venv, 'torch')
-    )
+    pip(venv, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=installed_version(venv, 'torch'))
     say(f'step 2 of 3: {MMCV[stack]} with its compiled operators, and MMDetection')
     install_stack(venv, stack)
     say('step 3 of 3: mmsniper and what its tests need')
@@ -292,8 +290,15 @@ def unpack_source(venv: Path, stack: str, requirement: str, folder: Path) -> Pat
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     pip(
-        venv, 'download', '--no-deps', '--no-build-isolation', '--no-binary', MMCV[stack],
-        '-d', temporary, requirement,
+        venv,
+        'download',
+        '--no-deps',
+        '--no-build-isolation',
+        '--no-binary',
+        MMCV[stack],
+        '-d',
+        temporary,
+        requirement,
     )
     shutil.unpack_archive(next(temporary.glob('*.tar.gz')), temporary)
     next(path for path in temporary.iterdir() if path.is_dir()).rename(source)
@@ -306,8 +311,12 @@ def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
     start, shown = time.monotonic(), -1
     with open(log, 'w') as file:
         process = subprocess.Popen(
-            command, env={**os.environ, **env}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors='replace',
+            command,
+            env={**os.environ, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
         )
         for line in process.stdout:
             file.write(line)

@@ -15,8 +15,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--save-path', metavar='FILE.py', help='also write it to this file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override those of the file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override those of the file',
+    )
     args = parser.parse_args(argv)
     if args.save_path and not args.save_path.endswith(('.py', '.json', '.yml', '.yaml')):
         parser.error(f'--save-path {args.save_path}: the file must end in .py, .json or .yml')

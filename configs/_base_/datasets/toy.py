@@ -19,7 +19,5 @@ val_dataset = dict(
     data_prefix=dict(img='val/'),
     test_mode=True,
 )
-val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox'
-)
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
 test_evaluator = val_evaluator

@@ -7,8 +7,16 @@ dataset_type = 'CocoDataset'
 data_root = 'data/VisDrone/'
 metainfo = dict(
     classes=(
-        'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle',
-        'bus', 'motor',
+        'pedestrian',
+        'people',
+        'bicycle',
+        'car',
+        'van',
+        'truck',
+        'tricycle',
+        'awning-tricycle',
+        'bus',
+        'motor',
     )
 )
 backend_args = None

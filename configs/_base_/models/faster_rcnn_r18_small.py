@@ -18,8 +18,7 @@ model = dict(
     ),
     # RoIAlign is what takes the time on a CPU.
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=300),
-        rcnn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=500, max_per_img=300), rcnn=dict(sampler=dict(num=64))
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )

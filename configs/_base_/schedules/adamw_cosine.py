@@ -15,7 +15,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(
-        type='CosineAnnealingLR', begin=0, eta_min=1e-6, by_epoch=True,
-        convert_to_iter_based=True,
+        type='CosineAnnealingLR', begin=0, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True
     ),
 ]

@@ -14,7 +14,11 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.0005 / 0.015, by_epoch=False, begin=0, end=2000),
     # A tenth from epoch 5.33 on. (MultiStepLR takes whole epochs only.)
     dict(
-        type='ConstantLR', factor=0.1, begin=5.33, end=max_epochs + 1,  # past the last iteration
-        by_epoch=True, convert_to_iter_based=True,
+        type='ConstantLR',
+        factor=0.1,
+        begin=5.33,
+        end=max_epochs + 1,  # past the last iteration
+        by_epoch=True,
+        convert_to_iter_based=True,
     ),
 ]

@@ -222,5 +222,5 @@ def _check_size(results: Mapping[str, Any], width: int, height: int) -> None:
             f'{said[0]}x{said[1]}: boxes and chips would be misplaced. Correct width and height '
             f'in the annotation file (and the boxes, if they were drawn on the other size), or '
             f'if the boxes belong to the unturned image load it with '
-            f'LoadImageFromFile(color_type=\'color_ignore_orientation\')'
+            f"LoadImageFromFile(color_type='color_ignore_orientation')"
         )

@@ -56,9 +56,7 @@ class ScaleRangeFilter(BaseTransform):
         min_visible (float): The least visible fraction of a valid box's area. Defaults to 0.5.
     """
 
-    def __init__(
-        self, pyramid: ScalePyramid | Mapping[str, Any], min_visible: float = 0.5
-    ) -> None:
+    def __init__(self, pyramid: ScalePyramid | Mapping[str, Any], min_visible: float = 0.5) -> None:
         if not 0 <= min_visible <= 1:
             raise ValueError(f'min_visible is a fraction from 0 to 1, got {min_visible!r}')
         self.pyramid = ScalePyramid.from_config(pyramid)
@@ -76,8 +74,7 @@ class ScaleRangeFilter(BaseTransform):
         for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
             if key not in results:
                 raise KeyError(
-                    f'ScaleRangeFilter needs {key!r}: put it after '
-                    f'LoadAnnotations(with_bbox=True)'
+                    f'ScaleRangeFilter needs {key!r}: put it after LoadAnnotations(with_bbox=True)'
                 )
         if results.get('chip') is None:
             keep_instances(results, is_object(self._seen(results)))
@@ -108,9 +105,7 @@ class ScaleRangeFilter(BaseTransform):
         return valid[:, list(levels)].any(axis=1) & visible
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(pyramid={self.pyramid}, min_visible={self.min_visible})'
-        )
+        return f'{type(self).__name__}(pyramid={self.pyramid}, min_visible={self.min_visible})'
 
 
 def _scale(results: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -54,7 +54,9 @@ def fake_execute(ap):
             content = dict.fromkeys(METRICS, ap(run) + 0.1 * (stage == 'tta'))
             if stage == 'train':
                 content = dict(
-                    epochs=run.max_epochs, train_pixels=300 + run.seed, train_seconds=60.0,
+                    epochs=run.max_epochs,
+                    train_pixels=300 + run.seed,
+                    train_seconds=60.0,
                     train_cpu_seconds=30.0,
                 )
             run.result_file(stage).write_text(json.dumps(content))
@@ -129,8 +131,7 @@ def test_means_and_sample_deviations_over_the_seeds(project, monkeypatch):
     assert sniper['mean']['tta']['AP'] == pytest.approx(0.6)
     assert sniper['std']['tta']['AP'] == pytest.approx(0.1)  # of 0.5, 0.6, 0.7, by n - 1
     assert single['mean']['test']['AP'] == pytest.approx(0.5)
-    assert single['mean']['train'] == dict(
-        train_pixels=301, train_seconds=60, train_cpu_seconds=30)
+    assert single['mean']['train'] == dict(train_pixels=301, train_seconds=60, train_cpu_seconds=30)
     assert 'tta' not in single['mean']
 
 
@@ -145,7 +146,8 @@ def test_a_failed_run_stops_no_other_and_is_told_of(project, monkeypatch):
     comparison, contestants = plan(project)
     failing = contestants[0].runs[0]
     monkeypatch.setattr(
-        module, 'execute', fake_execute(lambda run: None if run == failing else 0.5))
+        module, 'execute', fake_execute(lambda run: None if run == failing else 0.5)
+    )
     with pytest.raises(RunError, match='SNIPER, seed 0: out of luck'):
         execute_all(contestants, 1, quiet())
     assert [run.finished for c in contestants for run in c.runs] == [False, True, True, True]
@@ -187,7 +189,8 @@ def test_the_table_has_a_row_for_each_test(project, monkeypatch):
     rows = table_rows(summarise(comparison, contestants))
 
     assert [row[:3] for row in rows] == [
-        ['SNIPER', 'single scale', '3'], ['SNIPER', 'multi-scale', '3'],
+        ['SNIPER', 'single scale', '3'],
+        ['SNIPER', 'multi-scale', '3'],
         ['single', 'single scale', '10'],
     ]
     assert rows[1][COLUMNS.index('AP')] == '0.600 ± 0.141'

@@ -19,15 +19,19 @@ def toy_run(tmp_path, monkeypatch):
     spec = ToyDatasetSpec(num_train=1, num_val=7, min_side=200, max_side=260)
     make_toy_dataset(tmp_path, spec, processes=1)
     val = dict(
-        type='CocoDataset', data_root=str(tmp_path), ann_file='annotations/val.json',
-        data_prefix=dict(img='val/'), test_mode=True,
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='annotations/val.json',
+        data_prefix=dict(img='val/'),
+        test_mode=True,
         metainfo=dict(classes=('disc', 'ring', 'square', 'cross')),
     )
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=val)))
     monkeypatch.setattr(demo.Config, 'fromfile', lambda path: cfg)
     run = TrainingRun('toy.py', 1, 0, tmp_path, tmp_path, tta=True)
     found = dict(
-        bboxes=torch.tensor([[10.0, 10, 50, 50]]), labels=torch.tensor([1]),
+        bboxes=torch.tensor([[10.0, 10, 50, 50]]),
+        labels=torch.tensor([1]),
         scores=torch.tensor([0.9]),
     )
     predictions = [dict(img_id=i + 1, pred_instances=found) for i in range(7)]

@@ -13,11 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from harness.false_positives import (
-    OperatingPoint,
-    detection_curve,
-    false_positives_per_image,
-)
+from harness.false_positives import OperatingPoint, detection_curve, false_positives_per_image
 
 A, B, C, D = [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]
 JUNK, MORE_JUNK = [0, 50, 10, 60], [20, 50, 30, 60]
@@ -64,9 +60,7 @@ def predictions(*images):
 def worked_example():
     """Of 4 objects in 2 images the detections of .9, .7 and .5 find one each, D is not found."""
     return (
-        predictions(
-            [(A, 0.9), (JUNK, 0.8), (B, 0.7)], [(JUNK, 0.6), (C, 0.5), (MORE_JUNK, 0.4)]
-        ),
+        predictions([(A, 0.9), (JUNK, 0.8), (B, 0.7)], [(JUNK, 0.6), (C, 0.5), (MORE_JUNK, 0.4)]),
         truth([(A, 1), (B, 1)], [(C, 1), (D, 1)]),
     )
 

@@ -22,12 +22,21 @@ def make_config(tmp_path, resizing, sampler, wrapper=None):
     boxes = {1: [[0, 0, 10, 10], [80, 60, 10, 10], [10, 10, 60, 60]], 2: [[5, 5, 10, 10]]}
     content = dict(
         categories=[dict(id=1, name='thing')],
-        images=[dict(id=1, file_name='gone_1.jpg', width=100, height=80),
-                dict(id=2, file_name='gone_2.jpg', width=40, height=60)],
+        images=[
+            dict(id=1, file_name='gone_1.jpg', width=100, height=80),
+            dict(id=2, file_name='gone_2.jpg', width=40, height=60),
+        ],
         annotations=[
-            dict(id=10 * image + i, image_id=image, category_id=1, iscrowd=0, bbox=box,
-                 area=box[2] * box[3])
-            for image, found in boxes.items() for i, box in enumerate(found)
+            dict(
+                id=10 * image + i,
+                image_id=image,
+                category_id=1,
+                iscrowd=0,
+                bbox=box,
+                area=box[2] * box[3],
+            )
+            for image, found in boxes.items()
+            for i, box in enumerate(found)
         ],
     )
     (tmp_path / 'ann.json').write_text(json.dumps(content))
@@ -39,7 +48,9 @@ def make_config(tmp_path, resizing, sampler, wrapper=None):
         dict(type='PackDetInputs'),
     ]
     dataset = dict(
-        type='CocoDataset', ann_file=str(tmp_path / 'ann.json'), data_prefix=dict(img='none/'),
+        type='CocoDataset',
+        ann_file=str(tmp_path / 'ann.json'),
+        data_prefix=dict(img='none/'),
         metainfo=dict(classes=('thing',)),
     )
     if wrapper:

@@ -15,10 +15,13 @@ import mmsniper.datasets  # noqa: F401 (registers)
 from mmsniper.testing import proposal_recall as module
 
 SMALL, LARGE, MISSED = [10, 10, 30, 30], [40, 20, 100, 80], [60, 90, 80, 110]
-PYRAMID = dict(chip_size=64, levels=[
-    dict(resize=dict(factor=2.0), valid_range=(0, 40)),
-    dict(resize=dict(factor=0.5), valid_range=(30, None)),
-])
+PYRAMID = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=2.0), valid_range=(0, 40)),
+        dict(resize=dict(factor=0.5), valid_range=(30, None)),
+    ],
+)
 
 
 @pytest.fixture
@@ -26,21 +29,35 @@ def cfg(tmp_path):
     register_all_modules()
     cv2.imwrite(str(tmp_path / '0.png'), np.zeros((120, 120, 3), np.uint8))
     boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in (SMALL, LARGE, MISSED)]
-    (tmp_path / 'ann.json').write_text(json.dumps(dict(
-        images=[dict(id=5, file_name='0.png', width=120, height=120)],
-        categories=[dict(id=1, name='a')],
-        annotations=[
-            dict(id=i, image_id=5, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0)
-            for i, box in enumerate(boxes, start=1)
-        ],
-    )))
+    (tmp_path / 'ann.json').write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=5, file_name='0.png', width=120, height=120)],
+                categories=[dict(id=1, name='a')],
+                annotations=[
+                    dict(id=i, image_id=5, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0)
+                    for i, box in enumerate(boxes, start=1)
+                ],
+            )
+        )
+    )
     dataset = dict(
-        type='CocoDataset', data_root=str(tmp_path), ann_file='ann.json', data_prefix=dict(img=''),
-        metainfo=dict(classes=('a',)), test_mode=True,
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(50, 50))])
-    return Config(dict(
-        pyramid=PYRAMID, model=dict(), test_dataloader=dict(dataset=dataset),
-        test_evaluator=dict(ann_file=str(tmp_path / 'ann.json'))))
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='ann.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('a',)),
+        test_mode=True,
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(50, 50))],
+    )
+    return Config(
+        dict(
+            pyramid=PYRAMID,
+            model=dict(),
+            test_dataloader=dict(dataset=dataset),
+            test_evaluator=dict(ann_file=str(tmp_path / 'ann.json')),
+        )
+    )
 
 
 @pytest.fixture

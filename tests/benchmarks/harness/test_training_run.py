@@ -8,14 +8,7 @@ import textwrap
 
 import pytest
 
-from harness.training_run import (
-    COSTS,
-    METRICS,
-    RunError,
-    TrainingRun,
-    execute,
-    progress_of,
-)
+from harness.training_run import COSTS, METRICS, RunError, TrainingRun, execute, progress_of
 from mmsniper.testing import training_run
 
 TRAIN_TOOL = """
@@ -50,7 +43,8 @@ def run(tmp_path, monkeypatch):
     (tmp_path / 'tools' / 'train.py').write_text(textwrap.dedent(TRAIN_TOOL))
     (tmp_path / 'tools' / 'test.py').write_text(textwrap.dedent(TEST_TOOL))
     monkeypatch.setattr(
-        training_run, 'train_result', lambda run: {'epochs': run.max_epochs, 'train_pixels': 5})
+        training_run, 'train_result', lambda run: {'epochs': run.max_epochs, 'train_pixels': 5}
+    )
     return TrainingRun('configs/some.py', 2, 7, tmp_path / 'runs' / 'a', tmp_path, tta=True)
 
 
@@ -129,11 +123,14 @@ def test_a_failure_shows_the_end_of_the_log_and_leaves_no_result(run):
 
 def test_two_processes_do_not_work_on_one_run(run):
     run.work_dir.mkdir(parents=True)
-    hold = 'import fcntl, sys; f = open(sys.argv[1], "w"); fcntl.flock(f, fcntl.LOCK_EX); ' \
+    hold = (
+        'import fcntl, sys; f = open(sys.argv[1], "w"); fcntl.flock(f, fcntl.LOCK_EX); '
         'print("locked", flush=True); sys.stdin.read()'
+    )
     with subprocess.Popen(
         [sys.executable, '-c', hold, str(run.work_dir / 'lock')],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as other:
         assert other.stdout.readline() == b'locked\n'
         with pytest.raises(RunError, match='another process'):
@@ -147,8 +144,14 @@ def test_progress_is_told_in_order(run):
     told = []
     execute(run, lambda stage, done: told.append((stage, done)))
     assert told == [
-        ('train', 0.0), ('train', 0.25), ('train', 1.0), ('train', 1.0),
-        ('test', 0.0), ('test', 1.0), ('tta', 0.0), ('tta', 1.0),
+        ('train', 0.0),
+        ('train', 0.25),
+        ('train', 1.0),
+        ('train', 1.0),
+        ('test', 0.0),
+        ('test', 1.0),
+        ('tta', 0.0),
+        ('tta', 1.0),
     ]
 
 

@@ -184,8 +184,16 @@ def test_the_image_border_does_not_cut_a_box():
 
 @pytest.mark.parametrize(
     'box',
-    [[20, 30, 20, 40], [20, 30, 30, 30], [20, 30, 20.5, 40], [30, 40, 20, 30],
-     [np.nan, 30, 30, 40], [np.nan] * 4, [-30, 30, -20, 40], [200, 30, 220, 40]],
+    [
+        [20, 30, 20, 40],
+        [20, 30, 30, 30],
+        [20, 30, 20.5, 40],
+        [30, 40, 20, 30],
+        [np.nan, 30, 30, 40],
+        [np.nan] * 4,
+        [-30, 30, -20, 40],
+        [200, 30, 220, 40],
+    ],
 )
 def test_boxes_that_are_no_objects_are_dropped(box):
     real = [15, 25, 25, 35]
@@ -292,7 +300,9 @@ def test_crowd_masks_come_along(make_coco, poly2mask):
     rle = dict(size=[80, 100], counts=[80 * 10, 80 * 30, 80 * 60])  # columns 10 to 40, all rows
     square = [[20, 30, 30, 30, 30, 40, 20, 40]]
     image = dict(
-        size=(100, 80), boxes=[[10, 0, 40, 80], [20, 30, 30, 40]], crowd=[1, 0],
+        size=(100, 80),
+        boxes=[[10, 0, 40, 80], [20, 30, 30, 40]],
+        crowd=[1, 0],
         segmentations=[rle, square],
     )
     pipeline = [

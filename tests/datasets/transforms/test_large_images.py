@@ -40,9 +40,26 @@ def peaks(tmp_path_factory):
     if not sys.platform.startswith('linux'):
         pytest.skip('reads /proc')
     folder = tmp_path_factory.mktemp('large')
-    command = [sys.executable, 'benchmarks/large_images.py', '--side', '6000', '--formats', 'jpg',
-               'png', 'npy', '--workers', '1', '--batch', '4', '--objects', '100', '--folder',
-               str(folder), '--out', str(folder / 'result.json')]
+    command = [
+        sys.executable,
+        'benchmarks/large_images.py',
+        '--side',
+        '6000',
+        '--formats',
+        'jpg',
+        'png',
+        'npy',
+        '--workers',
+        '1',
+        '--batch',
+        '4',
+        '--objects',
+        '100',
+        '--folder',
+        str(folder),
+        '--out',
+        str(folder / 'result.json'),
+    ]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -75,9 +92,13 @@ def test_a_chip_is_no_view_that_keeps_the_image_alive(make_coco, pyramid, window
             seen[len(seen)] = results['img']
             return results
 
-    pipeline = [dict(type='LoadLargeImageFromFile'), dict(type='Remember'),
-                dict(type='LoadAnnotations', with_bbox=True),
-                dict(type='ChipSampler', pyramid=pyramid), dict(type='Remember')]
+    pipeline = [
+        dict(type='LoadLargeImageFromFile'),
+        dict(type='Remember'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='ChipSampler', pyramid=pyramid),
+        dict(type='Remember'),
+    ]
     config = make_coco([dict(size=(100, 80), boxes=[[10, 10, 30, 30]], img=photo())])
     dataset = DATASETS.build(dict(type='ChipDataset', dataset=config, pipeline=pipeline))
     results = dataset[ChipIndex(0, Chip(1, window, POSITIVE))]
@@ -85,7 +106,7 @@ def test_a_chip_is_no_view_that_keeps_the_image_alive(make_coco, pyramid, window
     assert not np.shares_memory(image, chip)
     assert chip.shape == (64, 64, 3)
     x, y = int(window[0]), int(window[1])
-    np.testing.assert_array_equal(chip, image[y:y + 64, x:x + 64])
+    np.testing.assert_array_equal(chip, image[y : y + 64, x : x + 64])
     assert not any(value is image for value in results.values())
 
 
@@ -104,9 +125,12 @@ def loaded_images(make_coco, pyramid):
     def make(then=lambda results: results):
         config = make_coco([dict(size=(100, 80), boxes=[[10, 10, 30, 30]])] * 3)
         pipeline = [
-            TRANSFORMS.build(dict(type='LoadLargeImageFromFile')), note,
-            TRANSFORMS.build(dict(type='LoadAnnotations', with_bbox=True)), then,
-            TRANSFORMS.build(dict(type='ChipSampler', pyramid=pyramid))]
+            TRANSFORMS.build(dict(type='LoadLargeImageFromFile')),
+            note,
+            TRANSFORMS.build(dict(type='LoadAnnotations', with_bbox=True)),
+            then,
+            TRANSFORMS.build(dict(type='ChipSampler', pyramid=pyramid)),
+        ]
         return DATASETS.build(dict(type='ChipDataset', dataset=config, pipeline=pipeline)), loaded
 
     gc.disable()
@@ -140,8 +164,10 @@ def test_an_image_that_fails_is_not_held_by_what_its_error_leaves(loaded_images)
 
 
 def both(path, **kwargs):
-    return [transform(**kwargs)(dict(img_path=str(path)))
-            for transform in (LoadImageFromFile, LoadLargeImageFromFile)]
+    return [
+        transform(**kwargs)(dict(img_path=str(path)))
+        for transform in (LoadImageFromFile, LoadLargeImageFromFile)
+    ]
 
 
 def write(path, img, *options):
@@ -156,10 +182,14 @@ def decoded_in_place(monkeypatch):
 
 
 FORMATS = dict(
-    jpeg=('.jpg', photo()), png=('.png', photo()), tiff=('.tif', photo()),
-    grey_jpeg=('.jpg', photo()[..., 0]), rgba=('.png', np.dstack([photo(), photo()[..., :1]])),
+    jpeg=('.jpg', photo()),
+    png=('.png', photo()),
+    tiff=('.tif', photo()),
+    grey_jpeg=('.jpg', photo()[..., 0]),
+    rgba=('.png', np.dstack([photo(), photo()[..., :1]])),
     grey_16_bit=('.png', photo()[..., 0].astype(np.uint16) * 256),
-    colour_16_bit=('.png', photo().astype(np.uint16) * 256))
+    colour_16_bit=('.png', photo().astype(np.uint16) * 256),
+)
 
 
 @pytest.mark.parametrize('color_type', COLOR_TYPES)
@@ -205,8 +235,9 @@ def test_a_jpeg_with_something_behind_its_end_is_loaded_all_the_same(tmp_path):
     np.testing.assert_array_equal(ours['img'], stock['img'])
 
 
-@pytest.mark.parametrize('options', [
-    dict(imdecode_backend='pillow'), dict(backend_args=dict(backend='http'))])
+@pytest.mark.parametrize(
+    'options', [dict(imdecode_backend='pillow'), dict(backend_args=dict(backend='http'))]
+)
 def test_what_opencv_cannot_read_from_disk_is_left_to_the_stock_transform(
     tmp_path, monkeypatch, options
 ):
@@ -225,7 +256,7 @@ def test_what_opencv_cannot_read_from_disk_is_left_to_the_stock_transform(
 def test_a_truncated_jpeg_is_an_error_and_not_a_half_grey_image(tmp_path, kept, progressive):
     path = write(tmp_path / 'x.jpg', photo(), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
     content = path.read_bytes()
-    path.write_bytes(content[:int(len(content) * kept)])
+    path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(AssertionError, match='failed to load image'):
         LoadLargeImageFromFile()(dict(img_path=str(path)))
 
@@ -256,8 +287,12 @@ class Reader:
 
 def test_an_image_need_only_have_a_shape_and_give_windows(pyramid):
     reader = Reader(photo(200, 300))
-    results = dict(img=reader, img_shape=(200, 300), ori_shape=(200, 300),
-                   chip=Chip(0, (40.0, 60.0, 72.0, 92.0), POSITIVE))
+    results = dict(
+        img=reader,
+        img_shape=(200, 300),
+        ori_shape=(200, 300),
+        chip=Chip(0, (40.0, 60.0, 72.0, 92.0), POSITIVE),
+    )
     chip = TRANSFORMS.build(dict(type='ChipSampler', pyramid=pyramid))(results)['img']
     assert reader.windows == [(slice(60, 92), slice(40, 72))]
     assert isinstance(chip, np.ndarray)

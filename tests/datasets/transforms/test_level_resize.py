@@ -14,15 +14,18 @@ PYRAMID = dict(
     chip_size=64,
     levels=[
         dict(
-            resize=dict(factor=2.0), valid_range=(0, 16),
+            resize=dict(factor=2.0),
+            valid_range=(0, 16),
             test_resize=dict(short_side=140, long_side=200),
         ),
         dict(
-            resize=dict(factor=1.0), valid_range=(12, 40),
+            resize=dict(factor=1.0),
+            valid_range=(12, 40),
             test_resize=dict(short_side=80, long_side=128),
         ),
         dict(
-            resize=dict(factor=0.3), valid_range=(32, None),
+            resize=dict(factor=0.3),
+            valid_range=(32, None),
             test_resize=dict(short_side=48, long_side=51),
         ),
     ],

@@ -27,14 +27,17 @@ def square(x, y, size):
 
 def inputs(boxes, *, size=(400, 300), ignored=(), **more):
     width, height = size
-    return dict(
-        img=np.zeros((height, width, 3), np.uint8),
-        img_shape=(height, width),
-        ori_shape=(height, width),
-        gt_bboxes=HorizontalBoxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
-        gt_bboxes_labels=np.arange(len(boxes)),
-        gt_ignore_flags=np.isin(np.arange(len(boxes)), ignored),
-    ) | more
+    return (
+        dict(
+            img=np.zeros((height, width, 3), np.uint8),
+            img_shape=(height, width),
+            ori_shape=(height, width),
+            gt_bboxes=HorizontalBoxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+            gt_bboxes_labels=np.arange(len(boxes)),
+            gt_ignore_flags=np.isin(np.arange(len(boxes)), ignored),
+        )
+        | more
+    )
 
 
 def chip(level, x, y):
@@ -52,8 +55,17 @@ def on_chip(boxes, level, x=0, y=0, min_visible=0.5, pyramid=PYRAMID, **more):
 
 @pytest.mark.parametrize(
     ('level', 'size', 'valid'),
-    [(0, 15.9, True), (0, 16, False), (1, 11.9, False), (1, 12, True), (1, 39.9, True),
-     (1, 40, False), (2, 31.9, False), (2, 32, True), (2, 120, True)],
+    [
+        (0, 15.9, True),
+        (0, 16, False),
+        (1, 11.9, False),
+        (1, 12, True),
+        (1, 39.9, True),
+        (1, 40, False),
+        (2, 31.9, False),
+        (2, 32, True),
+        (2, 120, True),
+    ],
 )
 def test_ranges_are_half_open_in_original_pixels(level, size, valid):
     out = on_chip([square(1, 1, size)], level)
@@ -160,8 +172,10 @@ def test_stock_resizes_get_the_range_of_the_nearest_level():
 
 
 def test_levels_with_the_same_scale_share_their_ranges():
-    levels = [dict(resize=dict(factor=1.0), valid_range=(0, 16)),
-              dict(resize=dict(long_side=400), valid_range=(32, None))]
+    levels = [
+        dict(resize=dict(factor=1.0), valid_range=(0, 16)),
+        dict(resize=dict(long_side=400), valid_range=(32, None)),
+    ]
     out = ScaleRangeFilter(dict(chip_size=64, levels=levels))(inputs(SCENE))
     assert valid(out) == [1, 1, 0, 1, 1]
 

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
 from mmsniper.datasets import ChipAwareSampler, ChipDataset
-from mmsniper.datasets.chip_dataset import inner_datasets
+from mmsniper.datasets.wrappers import inner_datasets
 from mmsniper.mining import NegativeChipMiner
 from mmsniper.models.proposals import evaluating, propose
 from mmsniper.utils.files import write_json, write_text

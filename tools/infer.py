@@ -58,7 +58,7 @@ import mmsniper.datasets  # registers the transforms
 import mmsniper.models  # noqa: F401
 from mmsniper.convert import load_config
 from mmsniper.convert.autofocus import autofocus_model
-from mmsniper.convert.data import read_datasets
+from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.utils.compat import allow_checkpoint_globals
 from mmsniper.utils.files import replacing, write_text
 from mmsniper.visualization import draw_focus, save_figure

@@ -10,8 +10,8 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
-from mmsniper.convert.data import read_datasets
 from mmsniper.convert.inference import wrap_in_tta
+from mmsniper.datasets.wrappers import read_datasets
 
 META_KEYS = (
     'img_id',

@@ -1,2 +1,6 @@
 # SNIPER with DINO R-50 on COCO, by the stock schedule.
-_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../mixins/sniper_one_stage.py']
+_base_ = [
+    'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    '../_base_/sniper.py',
+    '../_base_/pyramids/coco_paper.py',
+]

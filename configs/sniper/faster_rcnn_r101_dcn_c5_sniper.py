@@ -5,7 +5,8 @@ _base_ = [
     'mmdet::_base_/datasets/coco_detection.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/schedules/sniper_7e.py',
-    '../mixins/sniper_two_stage.py',
+    '../_base_/sniper.py',
+    '../_base_/pyramids/coco_paper.py',
 ]
 model = dict(
     backbone=dict(

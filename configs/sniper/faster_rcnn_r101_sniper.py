@@ -1,9 +1,14 @@
 # SNIPER with Faster R-CNN R-101 FPN on COCO: the paper's recipe (section 5) for 8 GPUs x 20 chips.
+#
+# Spelled out, to show how the pieces go together. For another detector, data set or pyramid inherit
+# [the detector, ../_base_/sniper.py, a pyramid], which makes the same of it.
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py',
     '../_base_/pyramids/coco_paper.py',
     '../_base_/sniper_runtime.py',
 ]
+# Checks that every piece has the config's pyramid: a child that sets another one is refused.
+runner_type = 'mmsniper.engine.SNIPERRunner'
 pyramid = _base_.pyramid
 
 model = dict(
@@ -50,10 +55,7 @@ custom_hooks = [*_base_.custom_hooks, dict(type='NegativeChipHook', warmup_epoch
 # The paper: lr 0.015 for 8 x 16 chips. Linear scaling to 8 x 20: 0.015 * 160 / 128 = 0.01875.
 # `tools/train.py --auto-scale-lr` does the same for any other number of GPUs or chips.
 auto_scale_lr = dict(base_batch_size=160)
-optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    optimizer=dict(type='SGD', lr=0.01875, momentum=0.9, weight_decay=0.0001),
-)
+optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(lr=0.01875))
 max_epochs = 7
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 param_scheduler = [
@@ -79,7 +81,7 @@ tta_model = dict(
         nms=dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001), max_per_img=100
     ),
     # Soft-NMS is to see all of a level's detections, of which those out of its range go first.
-    view_test_cfg=dict(rcnn=dict(score_thr=0.01, nms=None, max_per_img=1000)),
+    view_test_cfg=dict(rcnn=dict(score_thr=0.001, nms=None, max_per_img=1000)),
 )
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
@@ -92,20 +94,7 @@ tta_pipeline = [
             ],
             [dict(type='RandomFlip', prob=0.0)],
             [dict(type='LoadAnnotations', with_bbox=True)],
-            [
-                dict(
-                    type='PackDetInputs',
-                    meta_keys=(
-                        'img_id',
-                        'img_path',
-                        'ori_shape',
-                        'img_shape',
-                        'scale_factor',
-                        'flip',
-                        'flip_direction',
-                    ),
-                )
-            ],
+            [dict(type='PackDetInputs')],
         ],
     ),
 ]

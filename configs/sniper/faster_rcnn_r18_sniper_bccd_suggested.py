@@ -1,8 +1,7 @@
 # As faster_rcnn_r18_sniper_bccd.py, with the pyramid that suggest_pyramid.py proposes.
 _base_ = [
     '../baselines/faster_rcnn_r18_single_scale_bccd.py',
-    '../_base_/sniper_two_stage.py',
+    '../_base_/sniper.py',
     '../_base_/pyramids/bccd_suggested.py',
 ]
 sniper = dict(batch_size=8, negative_chips=None)
-model = dict(test_cfg=dict(rcnn=dict(score_thr=0.001)))  # of each level, as there

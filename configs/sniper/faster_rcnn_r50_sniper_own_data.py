@@ -2,7 +2,7 @@
 # change what is marked. Step by step: docs/own_data.md.
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',  # any detector
-    '../_base_/sniper_two_stage.py',  # for a one-stage detector: sniper_one_stage.py
+    '../_base_/sniper.py',  # for a one-stage detector: sniper_one_stage.py
     '../_base_/pyramids/coco_paper.py',  # yours: what suggest_pyramid.py writes
 ]
 data_root = 'data/mine/'  # yours

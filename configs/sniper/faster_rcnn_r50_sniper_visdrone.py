@@ -4,7 +4,7 @@ _base_ = [
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
     '../_base_/datasets/visdrone.py',
-    '../_base_/sniper_two_stage.py',
+    '../_base_/sniper.py',
     '../_base_/pyramids/visdrone.py',
 ]
 # Proposals in the regions that VisDrone ignores are no background.

@@ -2,6 +2,6 @@
 # which the stock config ignores, are objects here.
 _base_ = [
     'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
-    '../_base_/sniper_two_stage.py',
+    '../_base_/sniper.py',
     '../_base_/pyramids/voc.py',
 ]

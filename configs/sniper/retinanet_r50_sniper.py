@@ -1,2 +1,6 @@
 # SNIPER with RetinaNet R-50 FPN on COCO, by the stock schedule.
-_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../mixins/sniper_one_stage.py']
+_base_ = [
+    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    '../_base_/sniper.py',
+    '../_base_/pyramids/coco_paper.py',
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -146,6 +146,14 @@ class Level:
             raise ValueError(f'test_resize must be a dict, got {self.test_resize!r}')
 
 
+class Difference(NamedTuple):
+    """A value in which two pyramids differ."""
+
+    name: str
+    mine: Any
+    theirs: Any
+
+
 @dataclass(frozen=True)
 class ScalePyramid:
     """Chip size and levels, ordered from fine to coarse (SNIPER section 3, SNIP section 5).
@@ -200,6 +208,24 @@ class ScalePyramid:
             array([3. , 0.5])
         """
         return config if isinstance(config, cls) else _build(cls, config, 'pyramid')
+
+    def differences(self, other: ScalePyramid) -> list[Difference]:
+        """What another pyramid has otherwise.
+
+        Example:
+            >>> level = dict(resize=dict(factor=1.0), valid_range=(0, None))
+            >>> ScalePyramid(64, (level,)).differences(ScalePyramid(96, (level,)))
+            [Difference(name='chip_size', mine=64, theirs=96)]
+        """
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        if len(self.levels) == len(other.levels):
+            pairs = [pair for pair in pairs if pair[0] != 'levels']
+            for i, (mine, theirs) in enumerate(zip(self.levels, other.levels)):
+                pairs += [
+                    (f'levels[{i}].{f.name}', getattr(mine, f.name), getattr(theirs, f.name))
+                    for f in fields(mine)
+                ]
+        return [Difference(name, a, b) for name, a, b in pairs if a != b]
 
     @property
     def num_levels(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.inference import image_loading, use_test_pipeline
+from mmsniper.convert.model import as_list
+from mmsniper.datasets.wrappers import type_name
 
 # Without a scale_factor the image is seen coarse to fine, see AutoFocus.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
@@ -33,7 +35,7 @@ def autofocus_model(
     Raises:
         ValueError: If the detector predicts no classes, or the channels are unknown.
     """
-    if detector.type == 'RPN':
+    if type_name(detector) == 'RPN':
         raise ValueError('AutoFocus is for detectors, an RPN only proposes: leave it out')
     same = {key: tta_model[key] for key in ('tta_cfg', 'view_test_cfg') if key in tta_model}
     model = ConfigDict(type='AutoFocus', detector=detector, pyramid=pyramid, **same)
@@ -61,13 +63,12 @@ def see_coarse_to_fine(cfg: Config) -> None:
 
 def _channels(detector: Mapping[str, Any]) -> int:
     """Channels of the neck's maps."""
-    neck = detector.get('neck') or {}
-    last = neck[-1] if isinstance(neck, Sequence) else neck
+    last = as_list(detector.get('neck') or {})[-1]
     channels = last.get('out_channels')
     if not isinstance(channels, int):
         raise ValueError(
-            f'how many channels the maps of {detector["type"]} have cannot be told from its neck '
-            f'({last.get("type", "it has none")}): write '
+            f'how many channels the maps of {type_name(detector)} have cannot be told from its '
+            f'neck ({type_name(last) or "it has none"}): write '
             f'sniper = dict(autofocus=dict(focus_head=dict(in_channels=...)))'
         )
     return channels

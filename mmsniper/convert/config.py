@@ -12,13 +12,12 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.utils import import_modules_from_strings
 
-from mmsniper.chips import ScalePyramid
 from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
-from mmsniper.convert.data import sniper_dataloader
+from mmsniper.convert.data import snip_dataloader, sniper_dataloader
 from mmsniper.convert.inference import sniper_tta, wrap_in_tta
-from mmsniper.convert.model import sniper_model
-
-ONE_STAGE, TWO_STAGE = 'one_stage', 'two_stage'
+from mmsniper.convert.model import is_two_stage, sniper_model
+from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
+from mmsniper.datasets.wrappers import type_name
 
 IMPORTS = ('mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine')
 
@@ -31,23 +30,25 @@ class SNIPEROptions:
     """What a config says in ``sniper = dict(...)``.
 
     Args:
-        detector (str): ``'one_stage'`` or ``'two_stage'``.
         batch_size (int | None): Chips of a GPU. Defaults to None, as many as have the pixels of
             ``train_dataloader.batch_size`` images, so that learning rate and epochs hold
             (``auto_scale_lr.base_batch_size`` grows alike; else it is taken to count chips).
         sampler (dict): Further arguments of ``ChipAwareSampler``.
         negative_chips (dict | None): Arguments of ``NegativeChipHook``. Defaults to None, no
-            mining.
+            mining. A detector without an RPN has nothing to mine with; it can be given a pool of
+            another's proposals: ``sampler=dict(negatives=FILE)``.
         autofocus (dict | None): Arguments of ``AutoFocus``, which the test then uses, with a
             ``PyramidFocusHead`` that is trained along; ``dict()`` for its defaults. Defaults to
             None, no AutoFocus.
+        whole_images (bool): Train on whole images at a random level each time instead of chips,
+            with the same ranges: SNIP. ``batch_size`` then counts images. Defaults to False.
     """
 
-    detector: str
     batch_size: int | None = None
     sampler: Mapping[str, Any] = field(default_factory=dict)
     negative_chips: Mapping[str, Any] | None = None
     autofocus: Mapping[str, Any] | None = None
+    whole_images: bool = False
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> SNIPEROptions:
@@ -60,22 +61,18 @@ class SNIPEROptions:
         unknown = sorted(set(options) - set(names))
         if unknown:
             raise ValueError(f'sniper has no option {unknown}, its options are {names}')
-        if options.get('detector') not in (ONE_STAGE, TWO_STAGE):
-            raise ValueError(
-                f"sniper.detector must be '{ONE_STAGE}' or '{TWO_STAGE}', got "
-                f'{options.get("detector")!r}: inherit configs/mixins/sniper_{ONE_STAGE}.py or '
-                f'sniper_{TWO_STAGE}.py'
-            )
-        size = options.get('batch_size')
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(f'sniper.batch_size must be a whole number of chips, got {size!r}')
+        count = options.get('batch_size')
+        if count is not None and (
+            isinstance(count, bool) or not isinstance(count, int) or count < 1
+        ):
+            raise ValueError(f'sniper.batch_size must be a whole number of chips, got {count!r}')
         return cls(**options)
 
 
 def load_config(
     file: str | os.PathLike[str], cfg_options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a config file and, if it inherits one of our mixins, make its SNIPER version.
+    """Read a config file and, if it inherits our fragment, make its SNIPER version.
 
     Args:
         file (str | os.PathLike[str]): Config file.
@@ -83,7 +80,11 @@ def load_config(
             gives them. They are applied first, so they are named as in the file.
 
     Returns:
-        Config: The config; one without ``sniper`` as it is.
+        Config: The config; one without ``sniper`` as it is, but for the pyramid that its pieces
+        are given.
+
+    Raises:
+        ValueError: As :func:`sniper_version`.
     """
     cfg = Config.fromfile(file)
     if cfg_options:
@@ -99,56 +100,47 @@ def sniper_version(cfg: Config) -> Config:
     (:func:`~mmsniper.convert.model.sniper_model`), and ``tta_model`` and ``tta_pipeline`` test the
     levels of the pyramid (:mod:`mmsniper.convert.inference`); with ``autofocus`` the test is coarse
     to fine (:mod:`mmsniper.convert.autofocus`). Schedule, optimizer, evaluation and
-    the test at one scale stay as they are.
+    the test at one scale stay as they are. All pieces have the config's pyramid
+    (:func:`~mmsniper.convert.pyramid.bind_pyramid`).
 
     Args:
         cfg (Config): A config with ``sniper`` (see :class:`SNIPEROptions`) and ``pyramid``. Left as
             it is.
 
     Returns:
-        Config: The SNIPER version: a plain config without ``sniper``, that any tool can build. A
-        config that has no ``sniper`` is returned as it is.
+        Config: The SNIPER version: a plain config without ``sniper``, that any tool can build. Of a
+        config that has no ``sniper`` only the pyramid is looked at.
 
     Raises:
-        ValueError: If there is no pyramid, an option is wrong, or the config has a part for which
-            there is no SNIPER version; the message names it.
+        ValueError: If there is no pyramid or there are two, an option is wrong, or the config has a
+            part for which there is no SNIPER version; the message names it.
 
     Example:
-        >>> cfg = Config.fromfile('my_config.py')  # _base_ = [theirs, 'sniper_two_stage.py']
+        >>> cfg = Config.fromfile('my_config.py')  # _base_ = [theirs, '_base_/sniper.py', pyramid]
         >>> sniper_version(cfg).train_dataloader.sampler.type
         'ChipAwareSampler'
     """
-    if 'sniper' not in cfg:
+    if 'sniper' not in cfg and 'pyramid' not in cfg:
         return cfg
     cfg = deepcopy(cfg)
-    options = SNIPEROptions.from_config(cfg.pop('sniper'))
-    cfg.pop('runner_type', None)
-    if 'pyramid' not in cfg:
-        raise ValueError(
-            'the config has no pyramid; add a file with one to _base_, such as '
-            'configs/_base_/pyramids/coco_paper.py or what '
-            'tools/analysis_tools/suggest_pyramid.py writes'
-        )
-    pyramid = cfg.pyramid
-    ScalePyramid.from_config(pyramid)
+    if 'sniper' in cfg:
+        _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
+    bind_pyramid(cfg)
+    return cfg
+
+
+def _convert(cfg: Config, options: SNIPEROptions) -> None:
+    pyramid = config_pyramid(cfg)
     detector, in_tta = _detector(cfg)
-    _check_kind(detector, options.detector)
     notes: list[str] = []
-    negatives = _negative_chips(cfg, options, notes)
+    negatives = _negative_chips(cfg, detector, options, notes)
     if cfg.get('train_dataloader') is not None:
-        before = cfg.train_dataloader.get('batch_size', 1)
-        cfg.train_dataloader = sniper_dataloader(
-            cfg.train_dataloader,
-            pyramid,
-            options.batch_size,
-            options.sampler,
-            keep_empty=negatives is not None,
-            notes=notes,
-        )
-        if options.batch_size is None:
-            _scale_base_batch_size(cfg, cfg.train_dataloader.batch_size / before)
-    cfg.tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
-    sniper_model(detector, pyramid, notes)
+        _convert_training(cfg, options, negatives is not None, notes)
+    tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
+    if not (cfg.get('tta_model') or {}).get('type'):  # settings of ours, not a model of theirs
+        tta_model.merge(cfg.get('tta_model') or {})
+    cfg.tta_model = tta_model
+    sniper_model(detector, pyramid, options.whole_images, notes)
     model = detector
     if options.autofocus is not None:
         model = autofocus_model(detector, pyramid, cfg.tta_model, options.autofocus)
@@ -160,8 +152,24 @@ def sniper_version(cfg: Config) -> Config:
         see_coarse_to_fine(cfg)
     _add_runtime(cfg, negatives, notes)
     if _is_first_process():
-        print_log('\n  '.join([f'SNIPER version of {detector.type}:', *notes]), logger='current')
-    return cfg
+        name = type_name(detector)
+        print_log('\n  '.join([f'SNIPER version of {name}:', *notes]), logger='current')
+
+
+def _convert_training(
+    cfg: Config, options: SNIPEROptions, keep_empty: bool, notes: list[str]
+) -> None:
+    loader = cfg.train_dataloader
+    if options.whole_images:
+        cfg.train_dataloader = snip_dataloader(loader, cfg.pyramid, options.batch_size, notes)
+        return
+    cfg.train_dataloader = sniper_dataloader(
+        loader, cfg.pyramid, options.batch_size, options.sampler, keep_empty, notes
+    )
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if base and options.batch_size is None:  # the batch that the learning rate is for, in chips
+        grown = cfg.train_dataloader.batch_size / loader.get('batch_size', 1)
+        cfg.auto_scale_lr.base_batch_size = round(base * grown)
 
 
 def _is_first_process() -> bool:
@@ -177,23 +185,20 @@ def _detector(cfg: Config) -> tuple[Any, bool]:
     return (cfg.model.module if wrapped else cfg.model), wrapped
 
 
-def _check_kind(detector: Any, kind: str) -> None:
-    found = TWO_STAGE if 'roi_head' in detector else ONE_STAGE
-    if found != kind:
-        raise ValueError(
-            f'{detector.type} is a {found.replace("_", "-")} detector, but the config inherits '
-            f'sniper_{kind}.py: inherit sniper_{found}.py instead'
-        )
-
-
 def _negative_chips(
-    cfg: Config, options: SNIPEROptions, notes: list[str]
+    cfg: Config, detector: Any, options: SNIPEROptions, notes: list[str]
 ) -> Mapping[str, Any] | None:
     """Arguments of the hook, None if there is to be none."""
-    if options.negative_chips is None:
+    if options.negative_chips is None or options.whole_images:
+        return None
+    if not is_two_stage(detector) and type_name(detector) != 'RPN':
+        notes.append(
+            f'no negative chips: {type_name(detector)} has no RPN to mine with (a pool of another '
+            f"detector's proposals can be used: sniper.sampler.negatives=FILE)"
+        )
         return None
     train = cfg.get('train_cfg') or {}
-    by_epoch = train.get('by_epoch', train.get('type') != 'IterBasedTrainLoop')
+    by_epoch = train.get('by_epoch', type_name(train) != 'IterBasedTrainLoop')
     if not by_epoch:
         notes.append(
             'no negative chips: they are mined between epochs, and the loop has none '
@@ -203,24 +208,17 @@ def _negative_chips(
     return options.negative_chips
 
 
-def _scale_base_batch_size(cfg: Config, factor: float) -> None:
-    """The batch that the learning rate is for, in chips."""
-    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
-    if base:
-        cfg.auto_scale_lr.base_batch_size = round(base * factor)
-
-
 def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[str]) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
-    dropped = [hook['type'] for hook in hooks if hook['type'] in _MIXING_HOOKS]
+    dropped = [type_name(hook) for hook in hooks if type_name(hook) in _MIXING_HOOKS]
     if dropped:
         notes.append(f'without {", ".join(dropped)}: no images are mixed from the start')
-    hooks = [hook for hook in hooks if hook['type'] not in _MIXING_HOOKS]
+    hooks = [hook for hook in hooks if type_name(hook) not in _MIXING_HOOKS]
     wanted = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
     if negatives is not None:
         wanted.append(dict(type='NegativeChipHook', **negatives))
         notes.append(f'negative chips: {dict(negatives)}')
-    there = {hook['type'] for hook in hooks}
+    there = {type_name(hook) for hook in hooks}
     cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]
     imports = cfg.get('custom_imports') or dict(imports=[])
     named = imports['imports']
@@ -228,6 +226,8 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     cfg.custom_imports = dict(imports, imports=[*named, *(i for i in IMPORTS if i not in named)])
     # As Config.fromfile would have done, had they been in the file.
     import_modules_from_strings(list(IMPORTS))
+    # Names of ours are in MMDetection's registries; its Python configs have no scope.
+    cfg.default_scope = cfg.get('default_scope') or 'mmdet'
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from math import prod
 from typing import Any
 
 from mmengine.config import ConfigDict
+
+from mmsniper.datasets.wrappers import (
+    all_transforms,
+    inner_datasets,
+    read_datasets,
+    replace_datasets,
+    type_name,
+)
 
 # They change the scale of objects, mix images, or drop the boxes that are small at one scale. A
 # chip has the scale of its level, and its boxes are judged by ScaleRangeFilter.
@@ -77,13 +85,40 @@ def sniper_dataloader(
     if batch_size is None:
         batch_size = _same_pixels(loader, pyramid['chip_size'], notes)
     dropped: list[str] = []
-    loader.dataset = _chip_dataset(loader.dataset, pyramid, keep_empty, dropped)
-    if dropped:
-        names = ', '.join(dict.fromkeys(dropped))
-        notes.append(f'pipeline without {names}: chips have the scales of the pyramid')
+    loader.dataset = _converted(
+        loader.dataset, lambda part: _chip_dataset(part, pyramid, keep_empty, dropped), dropped
+    )
+    _note_dropped(dropped, notes)
     loader.batch_size = batch_size
     loader.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid, **(sampler or {}))
     loader.batch_sampler = None
+    return loader
+
+
+def snip_dataloader(
+    loader: Mapping[str, Any],
+    pyramid: Mapping[str, Any],
+    batch_size: int | None = None,
+    notes: list[str] | None = None,
+) -> ConfigDict:
+    """The data loader's config, with whole images at a random level each time (SNIP section 5).
+
+    Args:
+        loader (dict): A ``train_dataloader``. Left as it is.
+        pyramid (dict): The scale pyramid's config.
+        batch_size (int | None): Images of a batch. Defaults to None, as it is.
+        notes (list[str] | None): Gets sentences on what was left out.
+
+    Raises:
+        ValueError: If a pipeline loads no annotations, or the data are chips already.
+    """
+    loader, dropped = ConfigDict(deepcopy(loader)), []
+    loader.dataset = _converted(
+        loader.dataset, lambda part: _snip_dataset(part, pyramid, dropped), dropped
+    )
+    if batch_size is not None:
+        loader.batch_size = batch_size
+    _note_dropped(dropped, notes)
     return loader
 
 
@@ -106,6 +141,29 @@ def sniper_pipeline(
     Raises:
         ValueError: If no transform loads annotations.
     """
+    pipeline = _at_one_level(pipeline, 'ChipSampler', pyramid, dropped)
+    for transform in pipeline:
+        if type_name(transform) == 'LoadImageFromFile':
+            transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
+    return pipeline
+
+
+def snip_pipeline(
+    pipeline: Sequence[Mapping[str, Any]],
+    pyramid: Mapping[str, Any],
+    dropped: list[str] | None = None,
+) -> list[Mapping[str, Any]]:
+    """As :func:`sniper_pipeline`, with the whole image resized to a random level."""
+    return _at_one_level(pipeline, 'LevelResize', pyramid, dropped)
+
+
+def _at_one_level(
+    pipeline: Sequence[Mapping[str, Any]],
+    resize: str,
+    pyramid: Mapping[str, Any],
+    dropped: list[str] | None,
+) -> list[Mapping[str, Any]]:
+    """The pipeline with one transform that chooses the scale, and the filter of its ranges."""
     pipeline = list(_without_scale_transforms(deepcopy(pipeline), dropped))
     loading = [i for i, step in enumerate(pipeline) if 'LoadAnnotations' in type_name(step)]
     if not loading:
@@ -114,55 +172,62 @@ def sniper_pipeline(
             f'the training pipeline ({types}) has no LoadAnnotations, after which the chip is cut '
             f'out'
         )
-    for transform in pipeline:
-        if type_name(transform) == 'LoadImageFromFile':
-            transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
     first = loading[-1] + 1
-    cut = [ConfigDict(type=name, pyramid=pyramid) for name in ('ChipSampler', 'ScaleRangeFilter')]
+    cut = [ConfigDict(type=name, pyramid=pyramid) for name in (resize, 'ScaleRangeFilter')]
     return [*pipeline[:first], *cut, *pipeline[first:]]
 
 
-def read_datasets(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The configs of the data sets that read images, from below any wrappers."""
-    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
-    if not inner:
-        yield dataset
-    for below in inner:
-        yield from read_datasets(below)
+def _converted(
+    dataset: ConfigDict, convert: Callable[[ConfigDict], ConfigDict], dropped: list[str]
+) -> ConfigDict:
+    """A data set whose parts that read images are converted, wherever they are."""
+
+    def replacement(part: ConfigDict) -> ConfigDict | None:
+        kind = type_name(part)
+        if kind == 'ChipDataset':
+            raise ValueError(
+                'the training data are a ChipDataset already: this config spells its chips out, '
+                'so take `sniper = dict(...)` and the fragment configs/_base_/sniper.py out of it'
+            )
+        if kind == 'MultiImageMixDataset':
+            dropped.append(kind)
+            inner = ConfigDict(part.dataset)
+            inner.pipeline = [*inner.get('pipeline', []), *part.pipeline]
+            return replace_datasets(inner, replacement)
+        return None if inner_datasets(part) else convert(part)
+
+    return replace_datasets(dataset, replacement)
 
 
 def _chip_dataset(
     dataset: ConfigDict, pyramid: Mapping[str, Any], keep_empty: bool, dropped: list[str]
 ) -> ConfigDict:
-    kind = type_name(dataset)
-    if kind == 'ChipDataset':
-        raise ValueError(
-            'the training data are a ChipDataset already: this config is a SNIPER version and '
-            'needs no mixin'
-        )
-    if kind == 'MultiImageMixDataset':
-        dropped.append(kind)
-        inner = dataset.dataset
-        inner.pipeline = [*inner.get('pipeline', []), *dataset.pipeline]
-        return _chip_dataset(inner, pyramid, keep_empty, dropped)
-    if 'datasets' in dataset:
-        dataset.datasets = [
-            _chip_dataset(inner, pyramid, keep_empty, dropped) for inner in dataset.datasets
-        ]
-        return dataset
-    if 'dataset' in dataset:
-        dataset.dataset = _chip_dataset(dataset.dataset, pyramid, keep_empty, dropped)
-        return dataset
     pipeline = sniper_pipeline(dataset.get('pipeline') or [], pyramid, dropped)
     dataset.pipeline = []
-    filters = dataset.get('filter_cfg')
-    if filters:
-        if keep_empty:
-            filters.filter_empty_gt = False
-        # XMLDataset ignores boxes that are small in the image, which are the point here.
-        if filters.pop('bbox_min_size', None) is not None:
-            dropped.append('bbox_min_size')
+    _keep_small_boxes(dataset, dropped)
+    if keep_empty and dataset.get('filter_cfg'):
+        dataset.filter_cfg.filter_empty_gt = False
     return ConfigDict(type='ChipDataset', dataset=dataset, pipeline=pipeline)
+
+
+def _snip_dataset(
+    dataset: ConfigDict, pyramid: Mapping[str, Any], dropped: list[str]
+) -> ConfigDict:
+    dataset.pipeline = snip_pipeline(dataset.get('pipeline') or [], pyramid, dropped)
+    _keep_small_boxes(dataset, dropped)
+    return dataset
+
+
+def _keep_small_boxes(dataset: ConfigDict, dropped: list[str]) -> None:
+    """``XMLDataset`` ignores boxes that are small in the image, which are the point here."""
+    if (dataset.get('filter_cfg') or {}).pop('bbox_min_size', None) is not None:
+        dropped.append('bbox_min_size')
+
+
+def _note_dropped(dropped: Sequence[str], notes: list[str] | None) -> None:
+    if dropped and notes is not None:
+        names = ', '.join(dict.fromkeys(dropped))
+        notes.append(f'pipeline without {names}: the scales are those of the pyramid')
 
 
 def _without_scale_transforms(pipeline: Sequence[Any], dropped: list[str] | None) -> Iterator[Any]:
@@ -202,7 +267,7 @@ def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
 def _input_pixels(pipeline: Sequence[Any]) -> float | None:
     """Largest number of pixels that a pipeline gives the network, None if it does not tell."""
     pixels = None
-    for transform in _flattened(pipeline):
+    for transform in all_transforms(pipeline):
         value = transform.get(_SIZES.get(type_name(transform), ''))
         if value is None:
             continue
@@ -216,18 +281,3 @@ def _input_pixels(pipeline: Sequence[Any]) -> float | None:
         else:
             pixels = area
     return pixels
-
-
-def _flattened(pipeline: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
-    for transform in pipeline:
-        if isinstance(transform, Sequence):
-            yield from _flattened(transform)
-        else:
-            yield transform
-            yield from _flattened(transform.get('transforms') or [])
-
-
-def type_name(config: Mapping[str, Any] | None) -> str:
-    """The name of what a config builds, without its scope; '' for none."""
-    kind = (config or {}).get('type', '')
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from mmsniper.convert.data import read_datasets
+from mmsniper.datasets.wrappers import read_datasets, type_name
 
 META_KEYS = (
     'img_id',
@@ -22,7 +22,7 @@ META_KEYS = (
 )
 
 # Detections of a level, of which those out of its range then go first.
-_VIEW_SCORE, _VIEW_DETECTIONS = 0.01, 1000
+_VIEW_SCORE, _VIEW_DETECTIONS = 0.001, 1000
 
 
 def sniper_tta(
@@ -104,6 +104,6 @@ def image_loading(cfg: Config) -> ConfigDict:
     if loader is not None:
         for dataset in read_datasets(loader.dataset):
             for transform in dataset.get('pipeline') or []:
-                if 'LoadImage' in str(transform['type']):
+                if 'LoadImage' in type_name(transform):
                     return deepcopy(transform)
     return ConfigDict(type='LoadImageFromFile')

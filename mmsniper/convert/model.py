@@ -5,10 +5,12 @@ What that means for each family of detectors is told in docs/detectors.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import ConfigDict
+
+from mmsniper.datasets.wrappers import type_name
 
 # Heads of two-stage detectors, and what takes their place.
 ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascadeRoIHead'}
@@ -57,15 +59,19 @@ _PAD_DIVISOR = 32
 
 
 def sniper_model(
-    detector: ConfigDict, pyramid: Mapping[str, Any], notes: list[str] | None = None
+    detector: ConfigDict,
+    pyramid: Mapping[str, Any],
+    whole_images: bool = False,
+    notes: list[str] | None = None,
 ) -> None:
     """Exchange heads and assigners of a detector's config for those that know valid ranges.
 
-    Batches get the shape of a chip: chips of small images are smaller.
+    Batches of chips get the shape of a chip: chips of small images are smaller.
 
     Args:
         detector (ConfigDict): The detector's config, changed in place.
         pyramid (dict): The scale pyramid's config.
+        whole_images (bool): The detector is trained on whole images (SNIP). Defaults to False.
         notes (list[str] | None): Gets a sentence on what was exchanged.
 
     Raises:
@@ -73,30 +79,46 @@ def sniper_model(
     """
     train = detector.get('train_cfg') or {}
     exchanged: list[str] = []
-    if 'roi_head' in detector:
+    if is_two_stage(detector):
         exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
-        head = detector.roi_head
-        head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
-        head.pyramid = pyramid
-        exchanged.append(head.type)
-    elif detector.type == 'RPN':
+        for head in as_list(detector.roi_head):
+            head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
+            head.pyramid = pyramid
+            exchanged.append(head.type)
+    elif type_name(detector) == 'RPN':
         exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
     else:
         exchanged += _exchange_dense(detector, 'bbox_head', train)
     if notes is not None:
         notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
-    _shape_batches(detector, pyramid['chip_size'])
+    if not whole_images:
+        _shape_batches(detector, pyramid['chip_size'])
+
+
+def is_two_stage(detector: Mapping[str, Any]) -> bool:
+    """Whether a detector's config has an RPN and heads that look at its proposals."""
+    return detector.get('roi_head') is not None
+
+
+def as_list(parts: Any) -> list[Any]:
+    """One config of a part of a detector, or several, as a list."""
+    return list(parts) if isinstance(parts, Sequence) else [parts]
 
 
 def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict | None) -> list[str]:
-    """Exchange a dense head and its assigners; returns what took their place."""
-    head, exchanged = _part(detector, name), []
-    if head.type not in IGNORING_HEADS:
-        head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
-        exchanged.append(head.type)
-    if head.type != 'SNIPERFCOSHead':  # the others assign by assigners
-        exchanged += _exchange_assigners(train_cfg or {})
-    return exchanged
+    """Exchange dense heads and their assigners; returns what took their place."""
+    if not detector.get(name):
+        raise ValueError(
+            f'{type_name(detector)} has no {name}: there are SNIPER versions of detectors with an '
+            f'RPN and a roi_head, and of those with a dense bbox_head'
+        )
+    exchanged, assigns = [], False
+    for head in as_list(detector[name]):
+        if type_name(head) not in IGNORING_HEADS:
+            head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
+            exchanged.append(head.type)
+        assigns |= type_name(head) != 'SNIPERFCOSHead'  # the others assign by assigners
+    return exchanged + (_exchange_assigners(train_cfg or {}) if assigns else [])
 
 
 def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
@@ -104,7 +126,7 @@ def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
     for key, value in train_cfg.items():
         if key.endswith('assigner'):
             train_cfg[key] = range_aware(value)
-            exchanged.append(train_cfg[key].type)
+            exchanged.append(type_name(train_cfg[key]))
         elif isinstance(value, ConfigDict):  # RepPoints has two stages
             exchanged += _exchange_assigners(value)
     return exchanged
@@ -112,46 +134,39 @@ def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
 
 def range_aware(assigner: ConfigDict) -> ConfigDict:
     """The version of an assigner that ignores what belongs to invalid objects."""
-    if assigner.type in ('ValidRangeAssigner', 'IgnoreInvalidAssigner'):
+    name = type_name(assigner)
+    if name in ('ValidRangeAssigner', 'IgnoreInvalidAssigner'):
         return assigner
-    if assigner.type == 'MaxIoUAssigner':
+    if name == 'MaxIoUAssigner':
         return ConfigDict(assigner, type='ValidRangeAssigner')
-    if assigner.type in ASSIGNERS:
+    if name in ASSIGNERS:
         return ConfigDict(type='IgnoreInvalidAssigner', assigner=assigner)
     raise ValueError(
-        f'there is no SNIPER version of {assigner.type}; there is one of MaxIoUAssigner, '
+        f'there is no SNIPER version of {name}; there is one of MaxIoUAssigner, '
         f'{", ".join(sorted(ASSIGNERS))}. If a result of -1 means "ignored" to the head, write '
-        f"dict(type='IgnoreInvalidAssigner', assigner=dict(type='{assigner.type}', ...)) yourself"
+        f"dict(type='IgnoreInvalidAssigner', assigner=dict(type='{name}', ...)) yourself"
     )
 
 
-def _part(detector: ConfigDict, name: str) -> ConfigDict:
-    if not detector.get(name):
-        raise ValueError(
-            f'{detector.type} has no {name}: there are SNIPER versions of detectors with an RPN '
-            f'and a roi_head, and of those with a dense bbox_head'
-        )
-    return detector[name]
-
-
 def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str:
-    if head.type in versions.values():
-        return head.type
-    if head.type not in versions:
+    name = type_name(head)
+    if name in versions.values():
+        return name
+    if name not in versions:
         ready = sorted([*versions, *(IGNORING_HEADS if versions is DENSE_HEADS else ())])
         raise ValueError(
-            f'there is no SNIPER version of {head.type}; there is one of {", ".join(ready)}. To '
+            f'there is no SNIPER version of {name}; there is one of {", ".join(ready)}. To '
             f'make one, see {mixin} in docs/detectors.md'
         )
-    return versions[head.type]
+    return versions[name]
 
 
 def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
     preprocessor = detector.get('data_preprocessor')
     if preprocessor is None:
         raise ValueError(
-            f'{detector.type} has no data_preprocessor of its own, which pads chips to one shape: '
-            f"write model = dict(data_preprocessor=dict(type='DetDataPreprocessor', ...))"
+            f'{type_name(detector)} has no data_preprocessor of its own, which pads chips to one '
+            f"shape: write model = dict(data_preprocessor=dict(type='DetDataPreprocessor', ...))"
         )
     pad = ConfigDict(type='BatchFixedSizePad', size=(chip_size, chip_size))
     if preprocessor.get('pad_mask'):

@@ -11,6 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
 
 from mmsniper.chips import KINDS
+from mmsniper.datasets.wrappers import inner_datasets
 
 
 class Chip(NamedTuple):
@@ -207,11 +208,3 @@ def _check_no_pipeline(dataset: Any) -> None:
         )
     for inner in inner_datasets(dataset):
         _check_no_pipeline(inner)
-
-
-def inner_datasets(dataset: Any) -> list[Any]:
-    """The data sets directly below a wrapper such as ``ConcatDataset``; none below others."""
-    if getattr(dataset, 'datasets', None):
-        return list(dataset.datasets)
-    inner = getattr(dataset, 'dataset', None)
-    return [] if inner is None else [inner]

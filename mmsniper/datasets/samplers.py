@@ -26,13 +26,8 @@ from mmsniper.chips import (
     draw_negative_chips,
     plan_statistics,
 )
-from mmsniper.datasets.chip_dataset import (
-    Chip,
-    ChipDataset,
-    ChipIndex,
-    ChipIndexTable,
-    inner_datasets,
-)
+from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
+from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
 
 
 @DATA_SAMPLERS.register_module()
@@ -91,6 +86,7 @@ class ChipAwareSampler(Sampler):
         self.round_up = round_up
         self.epoch = 0
         _let_chips_through(dataset)
+        _check_one_pyramid(dataset, self.pyramid)
         table = read_annotations(dataset)
         self.planner = PositiveChipPlanner(
             table, self.pyramid, strategy=strategy, stride=stride, seed=self.seed
@@ -274,6 +270,21 @@ def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, lis
         [instance['bbox'] for instance in instances],
         [bool(instance.get('ignore_flag', 0)) for instance in instances],
     )
+
+
+def _check_one_pyramid(dataset: Any, pyramid: ScalePyramid) -> None:
+    """Refuse transforms that would judge the sampler's chips by another pyramid."""
+    for part in all_datasets(dataset):
+        for transform in all_transforms(getattr(part, 'pipeline', None)):
+            other = getattr(transform, 'pyramid', None)
+            different = pyramid.differences(other) if isinstance(other, ScalePyramid) else []
+            if different:
+                name, mine, theirs = different[0]
+                raise ValueError(
+                    f'there are two pyramids: {name} is {mine} in that of ChipAwareSampler, and '
+                    f'{theirs} in that of {type(transform).__name__}, which is in the pipeline of '
+                    f'{type(part).__name__}. Give both the same: pyramid=pyramid'
+                )
 
 
 def _let_chips_through(dataset: Any) -> None:

@@ -41,8 +41,8 @@ from mmsniper.chips.pyramid import TOLERANCE
 from mmsniper.chips.rectangles import expand
 from mmsniper.chips.windows import LevelWindows
 from mmsniper.datasets import Chip, ChipAwareSampler, ChipDataset, ChipIndex, ChipSampler
-from mmsniper.datasets.chip_dataset import inner_datasets
 from mmsniper.datasets.proposal_files import ImageProposals
+from mmsniper.datasets.wrappers import inner_datasets
 from mmsniper.models.proposals import evaluating, proposal_head, propose
 
 # What is mined is kept part by part, so that an interrupted mining goes on where it was. A part is

@@ -21,7 +21,7 @@ from mmengine.hooks import Hook
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsniper.convert import load_config
-from mmsniper.convert.data import read_datasets
+from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.testing.reduced import reduced
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

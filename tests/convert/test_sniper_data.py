@@ -3,12 +3,7 @@
 import pytest
 from mmengine.config import ConfigDict
 
-from mmsniper.convert.data import (
-    SCALE_TRANSFORMS,
-    read_datasets,
-    sniper_dataloader,
-    sniper_pipeline,
-)
+from mmsniper.convert.data import SCALE_TRANSFORMS, sniper_dataloader, sniper_pipeline
 
 PYRAMID = dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
@@ -163,12 +158,6 @@ def test_images_without_objects_are_kept_if_asked():
     kept = sniper_dataloader(given, PYRAMID, keep_empty=True).dataset.dataset
     assert kept.filter_cfg.filter_empty_gt is False
     assert given['dataset']['filter_cfg']['filter_empty_gt'] is True
-
-
-def test_data_sets_are_found_below_any_wrappers():
-    leaf = dict(type='CocoDataset')
-    tree = dict(type='ConcatDataset', datasets=[leaf, dict(type='RepeatDataset', dataset=leaf)])
-    assert list(read_datasets(tree)) == [leaf, leaf]
 
 
 # Batches of as many pixels -----------------------------------------------------------------------

@@ -33,9 +33,9 @@ from torch import nn
 
 from mmsniper.chips import NegativeChipPool
 from mmsniper.convert import load_config
-from mmsniper.convert.data import type_name
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.mining import NegativeChipMiner
 from mmsniper.mining.miner import stored_pool
 from mmsniper.models.proposals import proposal_head

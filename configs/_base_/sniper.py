@@ -1,14 +1,13 @@
-# Turns a two-stage config into its SNIPER version: _base_ = [theirs, this file, a pyramid]. With
-# COCO's pyramid: configs/mixins/sniper_two_stage.py.
+# Turns a detector's config into its SNIPER version: _base_ = [theirs, this file, a pyramid].
 #
 # Two bases of mmengine's configs cannot share a key, so this one changes none of theirs: it names
-# a Runner that rewrites the config before it builds anything (mmsniper/mixins). The result is
+# a Runner that rewrites the config before it builds anything (mmsniper/convert). The result is
 # shown by tools/misc/print_config.py and dumped into the work folder.
 runner_type = 'mmsniper.engine.SNIPERRunner'
 sniper = dict(
-    detector='two_stage',
     batch_size=None,  # chips of a GPU; None: the pixels of train_dataloader.batch_size images
     sampler=dict(),  # further arguments of ChipAwareSampler
-    negative_chips=dict(warmup_epochs=2),  # arguments of NegativeChipHook; None: no mining
+    negative_chips=dict(warmup_epochs=2),  # of NegativeChipHook, for an RPN; None: no mining
     # autofocus=dict() in your config: tested coarse to fine (configs/autofocus), its arguments.
+    # whole_images=True: SNIP, the same levels and ranges on whole images (configs/snip).
 )

@@ -1,0 +1,105 @@
+"""The only walk through data set wrappers, for built data sets and for their configs alike.
+
+``ConcatDataset`` has ``datasets``; ``RepeatDataset``, ``ClassBalancedDataset``,
+``MultiImageMixDataset`` and ``ChipDataset`` have a ``dataset``. What has neither reads images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+
+def type_name(config: Any) -> str:
+    """The name of what a config builds, or of an object's class, without scope and module.
+
+    Args:
+        config (Any): A config whose ``type`` is a name (``'FCOSHead'``, ``'mmdet.FCOSHead'``) or a
+            class, as in MMDetection's Python configs; such a name or class itself; or a built
+            object.
+
+    Returns:
+        str: The name; '' for None and for a config without ``type``.
+
+    Example:
+        >>> type_name(dict(type='mmdet.FCOSHead')), type_name(int), type_name(None)
+        ('FCOSHead', 'int', '')
+    """
+    if isinstance(config, Mapping):
+        config = config.get('type')
+    if config is None:
+        return ''
+    if not isinstance(config, (str, type)):
+        config = type(config)
+    name = config if isinstance(config, str) else config.__name__
+    return name.rpartition('.')[2]
+
+
+def inner_datasets(dataset: Any) -> list[Any]:
+    """The data sets (or configs) directly below a wrapper; none below what reads images."""
+    several = _part(dataset, 'datasets')
+    if several:
+        return list(several)
+    inner = _part(dataset, 'dataset')
+    return [] if inner is None else [inner]
+
+
+def all_datasets(dataset: Any) -> Iterator[Any]:
+    """A data set (or config) and all below it, wrappers before what they wrap."""
+    yield dataset
+    for inner in inner_datasets(dataset):
+        yield from all_datasets(inner)
+
+
+def read_datasets(dataset: Any) -> Iterator[Any]:
+    """The data sets (or configs) that read images, from below any wrappers."""
+    return (found for found in all_datasets(dataset) if not inner_datasets(found))
+
+
+def replace_datasets(dataset: Any, replacement: Callable[[Any], Any]) -> Any:
+    """A copy with some of the data sets (or configs) replaced, whatever wrappers are around them.
+
+    Args:
+        dataset (Any): A data set or its config. Left as it is.
+        replacement (Callable[[Any], Any]): Called with each data set, wrappers before what they
+            wrap. It returns what takes its place, or None to go on below it.
+
+    Returns:
+        Any: The data set with its replacements; wrappers around them are shallow copies.
+    """
+    new = replacement(dataset)
+    below = inner_datasets(dataset)
+    if new is not None or not below:
+        return dataset if new is None else new
+    below = [replace_datasets(inner, replacement) for inner in below]
+    wrapper = copy(dataset)
+    if _part(dataset, 'datasets'):
+        _set_part(wrapper, 'datasets', below)
+    else:
+        _set_part(wrapper, 'dataset', below[0])
+    return wrapper
+
+
+def all_transforms(pipeline: Any) -> Iterator[Any]:
+    """The transforms of a pipeline, a list of configs or a built ``Compose``.
+
+    Those inside ``RandomChoice`` and the like come after it.
+    """
+    for transform in getattr(pipeline, 'transforms', pipeline) or ():
+        if isinstance(transform, Sequence):  # an alternative of RandomChoice
+            yield from all_transforms(transform)
+        else:
+            yield transform
+            yield from all_transforms(_part(transform, 'transforms'))
+
+
+def _part(node: Any, name: str) -> Any:
+    return node.get(name) if isinstance(node, Mapping) else getattr(node, name, None)
+
+
+def _set_part(node: Any, name: str, value: Any) -> None:
+    if isinstance(node, Mapping):
+        node[name] = value
+    else:
+        setattr(node, name, value)

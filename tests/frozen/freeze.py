@@ -17,7 +17,7 @@ PARTS = ('configs', 'plans', 'detections')
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('parts', nargs='*', metavar='PART', help=f'{", ".join(PARTS)}; default: all')
+    parser.add_argument('parts', nargs='*', metavar='PART', help='of them; default: all of them')
     parts = parser.parse_args().parts or PARTS
     for part in parts:
         if part not in PARTS:

@@ -122,7 +122,7 @@ def made_up_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 # Chosen so that scores, boxes and FocusPixels differ from place to place.
-GAINS = {'rpn_reg': 0.1, 'fc_reg': 0.1, 'fc_cls': 1.0, 'focus_head.cls': 3.0}
+GAINS = {'rpn_reg': 0.2, 'fc_reg': 0.3, 'fc_cls': 1.0, 'focus_head.cls': 3.0}
 FOCUS_BIAS = -4.0
 
 

@@ -13,16 +13,6 @@ from mmengine.config import Config
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets
 
-META_KEYS = (
-    'img_id',
-    'img_path',
-    'ori_shape',
-    'img_shape',
-    'scale_factor',
-    'flip',
-    'flip_direction',
-)
-
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = launch_parser(__doc__)
@@ -71,7 +61,7 @@ def use_tta(cfg: Config) -> None:
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=nms)
     if 'tta_pipeline' not in cfg:
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-        pack = [dict(type='PackDetInputs', meta_keys=META_KEYS)]
+        pack = [dict(type='PackDetInputs')]
         pipeline = deepcopy(next(read_datasets(cfg.test_dataloader.dataset)).pipeline)
         cfg.tta_pipeline = [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, pack])]
     wrap_in_tta(cfg, cfg.model)

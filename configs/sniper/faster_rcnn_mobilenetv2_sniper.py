@@ -1,5 +1,5 @@
 # SNIPER with MobileNetV2 on COCO, the authors' light model, here with FPN.
-_base_ = 'faster_rcnn_r101_sniper.py'
+_base_ = '../_base_/faster_rcnn_r101_paper_coco.py'
 model = dict(
     backbone=dict(
         _delete_=True,

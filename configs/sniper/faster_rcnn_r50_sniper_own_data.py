@@ -2,28 +2,15 @@
 # change what is marked. Step by step: docs/own_data.md.
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',  # any detector
-    '../_base_/sniper.py',  # for a one-stage detector: sniper_one_stage.py
+    '../_base_/sniper.py',
     '../_base_/pyramids/coco_paper.py',  # yours: what suggest_pyramid.py writes
 ]
 data_root = 'data/mine/'  # yours
 classes = ('first', 'second')  # yours: the names in the annotation file
-metainfo = dict(classes=classes)
-train_dataloader = dict(
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='train.json',
-        data_prefix=dict(img='train/'),  # yours
-    )
-)
-val_dataloader = dict(
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file='val.json',
-        data_prefix=dict(img='val/'),  # yours
-    )
-)
+mine = dict(data_root=data_root, metainfo=dict(classes=classes))
+# Yours: the annotation files and the folders of their images.
+train_dataloader = dict(dataset=dict(ann_file='train.json', data_prefix=dict(img='train/'), **mine))
+val_dataloader = dict(dataset=dict(ann_file='val.json', data_prefix=dict(img='val/'), **mine))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'val.json')  # yours
 test_evaluator = val_evaluator

@@ -136,14 +136,15 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     negatives = _negative_chips(cfg, detector, options, notes)
     if cfg.get('train_dataloader') is not None:
         _convert_training(cfg, options, negatives is not None, notes)
-    tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
-    if not (cfg.get('tta_model') or {}).get('type'):  # settings of ours, not a model of theirs
-        tta_model.merge(cfg.get('tta_model') or {})
-    cfg.tta_model = tta_model
+    if type_name(detector) != 'RPN':  # proposals are not merged
+        tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
+        if not (cfg.get('tta_model') or {}).get('type'):  # settings of ours, not a model of theirs
+            tta_model.merge(cfg.get('tta_model') or {})
+        cfg.tta_model = tta_model
     sniper_model(detector, pyramid, options.whole_images, notes)
     model = detector
     if options.autofocus is not None:
-        model = autofocus_model(detector, pyramid, cfg.tta_model, options.autofocus)
+        model = autofocus_model(detector, pyramid, cfg.get('tta_model') or {}, options.autofocus)
         notes.append('AutoFocus: tested coarse to fine')
     cfg.model = model
     if in_tta:  # MMDetection's own tools/test.py --tta has put another around it

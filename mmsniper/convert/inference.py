@@ -11,16 +11,6 @@ from mmengine.logging import print_log
 
 from mmsniper.datasets.wrappers import read_datasets, type_name
 
-META_KEYS = (
-    'img_id',
-    'img_path',
-    'ori_shape',
-    'img_shape',
-    'scale_factor',
-    'flip',
-    'flip_direction',
-)
-
 # Detections of a level, of which those out of its range then go first.
 _VIEW_SCORE, _VIEW_DETECTIONS = 0.001, 1000
 
@@ -65,7 +55,7 @@ def sniper_tta(
             levels,
             [dict(type='RandomFlip', prob=0.0)],
             [dict(type='LoadAnnotations', with_bbox=True)],
-            [dict(type='PackDetInputs', meta_keys=META_KEYS)],
+            [dict(type='PackDetInputs')],
         ],
     )
     return model, [image_loading(cfg), ConfigDict(views)]

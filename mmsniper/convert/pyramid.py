@@ -45,7 +45,7 @@ def config_pyramid(cfg: Config) -> Mapping[str, Any]:
     """
     if not cfg.get('pyramid'):
         raise ValueError(
-            f'{cfg.filename or "the config"} has no pyramid; add a file with one to _base_, such '
+            f'{cfg.filename or "the config"} has no pyramid; add one to _base_, such '
             f'as configs/_base_/pyramids/coco_paper.py or what '
             f'tools/analysis_tools/suggest_pyramid.py writes, or set '
             f'pyramid = dict(chip_size=..., levels=[...])'

@@ -6,18 +6,19 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmsniper.convert import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
 
 
 @pytest.fixture(scope='module')
 def cfg():
-    cfg = Config.fromfile(CONFIG)
+    cfg = load_config(CONFIG)
     cfg.model.backbone.init_cfg = None
     return cfg
 

@@ -25,11 +25,10 @@ from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.testing.reduced import reduced
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-FRAGMENTS = ('_base_', 'mixins')
 PATHS = sorted(
     str(path.relative_to(CONFIGS))
     for path in CONFIGS.rglob('*.py')
-    if path.relative_to(CONFIGS).parts[0] not in FRAGMENTS
+    if path.relative_to(CONFIGS).parts[0] != '_base_'
 )
 
 WIDTH, HEIGHT = 300, 240

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 from mmengine.registry import HOOKS
 
+from mmsniper.convert import load_config
 from mmsniper.engine import NegativeChipHook
 
 SNIPER = Path(__file__).resolve().parents[2] / 'configs' / 'sniper'
@@ -13,8 +13,8 @@ SNIPER = Path(__file__).resolve().parents[2] / 'configs' / 'sniper'
 
 @pytest.mark.parametrize('data', ['toy', 'bccd'])
 def test_they_add_the_hook_and_keep_images_without_objects(data):
-    plain = Config.fromfile(SNIPER / f'faster_rcnn_r18_sniper_{data}.py')
-    cfg = Config.fromfile(SNIPER / f'faster_rcnn_r18_sniper_negatives_{data}.py')
+    plain = load_config(SNIPER / f'faster_rcnn_r18_sniper_{data}.py')
+    cfg = load_config(SNIPER / f'faster_rcnn_r18_sniper_negatives_{data}.py')
     *before, hook = cfg.custom_hooks
     assert before == plain.custom_hooks
     assert isinstance(HOOKS.build(hook), NegativeChipHook)
@@ -25,7 +25,7 @@ def test_they_add_the_hook_and_keep_images_without_objects(data):
 
 
 def test_the_paper_s_config_mines_after_two_epochs():
-    cfg = Config.fromfile(SNIPER / 'faster_rcnn_r101_sniper.py')
+    cfg = load_config(SNIPER / 'faster_rcnn_r101_sniper.py')
     assert [hook.type for hook in cfg.custom_hooks] == [
         'PixelCounterHook',
         'TrainingTimeHook',

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from harness.pixel_budget import pixels_per_epoch
+from mmsniper.convert import load_config
 from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -34,7 +35,7 @@ def moved(node, before, after):
 
 def load(path, toy_root, work_dir):
     """The config on the small data set, without worker processes, one epoch long."""
-    cfg = Config.fromfile(path)
+    cfg = load_config(path)
     assert cfg.data_root == 'work_dirs/toy_data/'
     cfg = Config(moved(cfg.to_dict(), cfg.data_root, f'{toy_root}/'))
     cfg.merge_from_dict(
@@ -53,7 +54,7 @@ def load(path, toy_root, work_dir):
 
 def test_both_configs_train_the_same_detector():
     sniper, single = (
-        deepcopy(Config.fromfile(path).model.to_dict()) for path in (SNIPER, SINGLE_SCALE)
+        deepcopy(load_config(path).model.to_dict()) for path in (SNIPER, SINGLE_SCALE)
     )
     assert sniper['roi_head'].pop('type') == 'SNIPERRoIHead'
     assert single['roi_head'].pop('type') == 'StandardRoIHead'
@@ -65,13 +66,13 @@ def test_both_configs_train_the_same_detector():
 
 
 def test_both_configs_have_the_same_schedule():
-    sniper, single = Config.fromfile(SNIPER), Config.fromfile(SINGLE_SCALE)
+    sniper, single = load_config(SNIPER), load_config(SINGLE_SCALE)
     for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_evaluator', 'randomness'):
         assert sniper[key] == single[key]
 
 
 def test_every_piece_of_the_sniper_config_has_the_same_pyramid():
-    cfg = Config.fromfile(SNIPER)
+    cfg = load_config(SNIPER)
     found = []
 
     def collect(node):

@@ -342,6 +342,19 @@ def test_says_that_a_wrapper_would_lose_the_chip(make_sampler, dataset):
         make_sampler(Subset(dataset, [0, 1]))
 
 
+def test_another_pyramid_in_a_pipeline_below_is_refused_with_both_values(
+    make_sampler, five_images, chips_of, pyramid
+):
+    repeated = dict(type='RepeatDataset', dataset=chips_of(five_images()), times=2)
+    levels = [*pyramid['levels'][:2], dict(pyramid['levels'][2], valid_range=(36, None))]
+    message = (
+        r'levels\[2\].valid_range is \(36.0, inf\) in that of ChipAwareSampler, and '
+        r'\(32.0, inf\) in that of ChipSampler, which is in the pipeline of ChipDataset'
+    )
+    with pytest.raises(ValueError, match=message):
+        make_sampler(repeated, pyramid=dict(pyramid, levels=levels))
+
+
 def test_says_that_num_batch_per_epoch_does_not_go_with_chips(build_loader):
     with pytest.raises(TypeError, match='num_batch_per_epoch counts images'):
         build_loader(num_batch_per_epoch=2)

@@ -1,9 +1,10 @@
 """One walk through wrappers, for data sets that are built and for their configs."""
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmdet.models import FCOSHead
+from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import BaseDataset, RepeatDataset
 
 from mmsniper.datasets.wrappers import (
     all_datasets,
@@ -25,9 +26,9 @@ def wrapped(a=A, b=B):
 
 def built():
     """Two data sets, both of them together, repeated."""
-    part = dict(type='BaseDataset', lazy_init=True)
+    part = dict(type='CocoDataset', lazy_init=True)
     together = dict(type='ConcatDataset', datasets=[part, part], lazy_init=True)
-    both = RepeatDataset(together, 2, lazy_init=True)
+    both = DATASETS.build(dict(type='RepeatDataset', dataset=together, times=2, lazy_init=True))
     return (*both.dataset.datasets, both)
 
 
@@ -48,7 +49,7 @@ class TestTypeName:
         assert type_name(config) == 'FCOSHead'
 
     def test_an_object_is_known_by_its_class(self):
-        assert type_name(BaseDataset(lazy_init=True)) == 'BaseDataset'
+        assert type_name(CocoDataset(lazy_init=True)) == 'CocoDataset'
 
     @pytest.mark.parametrize('nothing', [None, {}, dict(type=None)])
     def test_nothing_has_no_name(self, nothing):

@@ -16,7 +16,8 @@ PARTS = ('configs', 'plans', 'detections')
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('parts', nargs='*', metavar='PART', help='of them; default: all of them')
     parts = parser.parse_args().parts or PARTS
     for part in parts:

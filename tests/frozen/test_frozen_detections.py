@@ -29,7 +29,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 import mmsniper.models  # noqa: F401 (registers)
-from mmsniper.mixins import load_config
+from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).resolve().parent / 'detections.json'
@@ -42,8 +42,11 @@ CLASSES = ('disc', 'ring', 'square', 'cross')
 BOX, SCORE = 0.5, 0.005
 # What is stored, and which runs (tool, config, options) give it; it is stored from the first.
 RUNS = {
-    'single': [('infer', 'autofocus', '--mode', 'single'), ('infer', 'sniper', '--mode', 'single'),
-               ('test', 'sniper')],
+    'single': [
+        ('infer', 'autofocus', '--mode', 'single'),
+        ('infer', 'sniper', '--mode', 'single'),
+        ('test', 'sniper'),
+    ],
     'pyramid': [('infer', 'sniper', '--mode', 'pyramid'), ('test', 'sniper', '--tta')],
     # It takes fewer proposals of a level.
     'pyramid of the AutoFocus config': [('infer', 'autofocus', '--mode', 'pyramid')],
@@ -67,18 +70,25 @@ def make_inputs(folder: Path) -> None:
         cv2.imwrite(str(folder / 'images' / f'{i}.png'), image)
         annotations += [
             dict(image_id=i + 1, category_id=1 + k % 2, bbox=box, area=box[2] * box[3], iscrowd=0)
-            for k, box in enumerate(boxes)]
+            for k, box in enumerate(boxes)
+        ]
     content = dict(
-        images=[dict(id=i + 1, file_name=f'{i}.png', width=width, height=height)
-                for i, (width, height) in enumerate(SIZES)],
+        images=[
+            dict(id=i + 1, file_name=f'{i}.png', width=width, height=height)
+            for i, (width, height) in enumerate(SIZES)
+        ],
         annotations=[dict(id=k + 1, **one) for k, one in enumerate(annotations)],
-        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)])
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
+    )
     (folder / 'val.json').write_text(json.dumps(content))
 
     register_all_modules()
     state = made_up_weights(MODELS.build(load_config(CONFIGS['autofocus']).model).state_dict())
-    detector = {name.removeprefix('detector.'): value for name, value in state.items()
-                if name.startswith('detector.')}
+    detector = {
+        name.removeprefix('detector.'): value
+        for name, value in state.items()
+        if name.startswith('detector.')
+    }
     for name, weights in (('autofocus', state), ('sniper', detector)):
         torch.save(dict(state_dict=weights, meta={}), folder / f'{name}.pth')
 
@@ -89,7 +99,7 @@ def picture(seed: int, width: int, height: int) -> tuple[np.ndarray, list[list[i
     patches = rng.randint(60, 120, (height // 20 + 1, width // 20 + 1, 3))
     image = patches.repeat(20, axis=0).repeat(20, axis=1)[:height, :width]
     image = image + rng.randint(-8, 9, image.shape)
-    image[height // 2:], image[:, width // 2:] = 100, 100
+    image[height // 2 :], image[:, width // 2 :] = 100, 100
     y, x = np.mgrid[:height, :width]
     boxes = []
     for k, radius in enumerate((6, 10, 16, 24, 36)):
@@ -108,12 +118,16 @@ def made_up_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if not value.is_floating_point() or 'running' in name or value.dim() == 0:
             made[name] = value
         elif value.dim() == 1:  # norms, of which a block's last is small, and biases
-            made[name] = torch.full_like(value, 0.5 if 'bn2' in name else 1.0) \
-                if name.endswith('.weight') else torch.zeros_like(value)
+            made[name] = (
+                torch.full_like(value, 0.5 if 'bn2' in name else 1.0)
+                if name.endswith('.weight')
+                else torch.zeros_like(value)
+            )
         else:
             random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
             scale = (2 / value[0].numel()) ** 0.5 * next(
-                (gain for part, gain in GAINS.items() if part in name), 1.0)
+                (gain for part, gain in GAINS.items() if part in name), 1.0
+            )
             weight = torch.randn(value.shape, generator=random) * scale
             # Without a mean: what all places have in common is not to drown their differences.
             made[name] = weight - weight.flatten(1).mean(1).view(-1, *[1] * (weight.dim() - 1))
@@ -137,14 +151,35 @@ def detect(folder: Path, tool: str, config: str, *options: str) -> dict[str, Any
         common = [str(CONFIGS[config]), str(folder / f'{config}.pth')]
         settings = ['--cfg-options', f'{data}ann_file={folder / "val.json"}']
         if tool == 'infer':
-            call('infer', str(folder / 'images'), *common, *options, '--out-dir', str(out),
-                 '--device', 'cpu', '--no-pictures', *settings)
+            call(
+                'infer',
+                str(folder / 'images'),
+                *common,
+                *options,
+                '--out-dir',
+                str(out),
+                '--device',
+                'cpu',
+                '--no-pictures',
+                *settings,
+            )
             return read_json(out)
         # The first run's work folder must outlast the others: its visualizer is theirs, too.
-        call('test', *common, *options, '--out', str(out / 'found.pkl'),
-             '--work-dir', str(folder / 'work'), *settings, f'{data}data_root={folder}/',
-             f'{data}data_prefix.img=images/', f'test_evaluator.ann_file={folder / "val.json"}',
-             'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False')
+        call(
+            'test',
+            *common,
+            *options,
+            '--out',
+            str(out / 'found.pkl'),
+            '--work-dir',
+            str(folder / 'work'),
+            *settings,
+            f'{data}data_root={folder}/',
+            f'{data}data_prefix.img=images/',
+            f'test_evaluator.ann_file={folder / "val.json"}',
+            'test_dataloader.num_workers=0',
+            'test_dataloader.persistent_workers=False',
+        )
         return read_pickle(out / 'found.pkl')
 
 
@@ -163,15 +198,20 @@ def call(tool: str, *arguments: str) -> None:
 
 def read_json(out: Path) -> dict[str, Any]:
     detections, listed = (
-        json.loads((out / f'{name}.json').read_text()) for name in ('detections', 'images'))
+        json.loads((out / f'{name}.json').read_text()) for name in ('detections', 'images')
+    )
     names = {image['id']: image['file_name'] for image in listed['images']}
     found = {name: [] for name in names.values()}
     for one in detections:
         x, y, width, height = one['bbox']
         found[names[one['image_id']]].append(
-            row((x, y, x + width, y + height), one['score'], one['category_id'] - 1))
-    focus = {image['file_name']: dict(chips=image['focus_chips'], pixels=image['focus_pixels'])
-             for image in listed['images'] if 'focus_chips' in image}
+            row((x, y, x + width, y + height), one['score'], one['category_id'] - 1)
+        )
+    focus = {
+        image['file_name']: dict(chips=image['focus_chips'], pixels=image['focus_pixels'])
+        for image in listed['images']
+        if 'focus_chips' in image
+    }
     return dict(found=found, **(dict(focus=focus) if focus else {}))
 
 
@@ -179,8 +219,12 @@ def read_pickle(file: Path) -> dict[str, Any]:
     found = {}
     for sample in pickle.loads(file.read_bytes()):
         boxes = sample['pred_instances']
-        found[Path(sample['img_path']).name] = [row(*one) for one in zip(
-            boxes['bboxes'].tolist(), boxes['scores'].tolist(), boxes['labels'].tolist())]
+        found[Path(sample['img_path']).name] = [
+            row(*one)
+            for one in zip(
+                boxes['bboxes'].tolist(), boxes['scores'].tolist(), boxes['labels'].tolist()
+            )
+        ]
     return dict(found=found)
 
 
@@ -222,8 +266,13 @@ def unmatched(old: list[list[float]], new: list[list[float]]) -> list[str]:
     """Detections of either side that have no partner on the other."""
     left, missing = [np.array(one) for one in new], []
     for one in map(np.array, old):
-        near = [i for i, other in enumerate(left) if other[5] == one[5]
-                and abs(other[4] - one[4]) <= SCORE and abs(other[:4] - one[:4]).max() <= BOX]
+        near = [
+            i
+            for i, other in enumerate(left)
+            if other[5] == one[5]
+            and abs(other[4] - one[4]) <= SCORE
+            and abs(other[:4] - one[:4]).max() <= BOX
+        ]
         if near:
             left.pop(min(near, key=lambda i: abs(left[i][:5] - one[:5]).sum()))
         else:

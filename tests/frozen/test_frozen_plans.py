@@ -30,8 +30,12 @@ SEED, EPOCHS, WORLD_SIZES, STRATEGIES = 7, (0, 1), (1, 3), ('minimum', 'grid')
 TOY = ToyDatasetSpec(seed=3, num_train=12, num_val=1, min_side=400, max_side=900)
 # Data set: annotation file, folder of the images, classes, pyramid.
 DATA = {
-    'coco_tiny': ('coco_tiny/annotations/instances_train2017.json', 'train2017/', None,
-                  'coco_paper'),
+    'coco_tiny': (
+        'coco_tiny/annotations/instances_train2017.json',
+        'train2017/',
+        None,
+        'coco_paper',
+    ),
     'bccd': ('bccd/train.json', 'images/', ('RBC', 'WBC', 'Platelets'), 'bccd'),
     'toy': (None, 'train/', ('disc', 'ring', 'square', 'cross'), 'toy'),
 }
@@ -53,17 +57,26 @@ def plans(name: str, file: Path) -> dict[str, Any]:
     _, folder, classes, pyramid = DATA[name]
     pyramid = Config.fromfile(ROOT / 'configs' / '_base_' / 'pyramids' / f'{pyramid}.py').pyramid
     images = dict(
-        type='CocoDataset', ann_file=str(file), data_prefix=dict(img=folder),
-        metainfo=dict(classes=classes) if classes else {}, data_root='data/',
+        type='CocoDataset',
+        ann_file=str(file),
+        data_prefix=dict(img=folder),
+        metainfo=dict(classes=classes) if classes else {},
+        data_root='data/',
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
     )
     chips = dict(type='ChipDataset', dataset=images, pipeline=[dict(type='LoadImageFromFile')])
     dataset = DATASETS.build(chips)
     found = {}
     for strategy in STRATEGIES:
-        sampler = DATA_SAMPLERS.build(dict(
-            type='ChipAwareSampler', dataset=dataset, pyramid=pyramid, strategy=strategy,
-            seed=SEED))
+        sampler = DATA_SAMPLERS.build(
+            dict(
+                type='ChipAwareSampler',
+                dataset=dataset,
+                pyramid=pyramid,
+                strategy=strategy,
+                seed=SEED,
+            )
+        )
         found[strategy] = dict(positive=shares(sampler))
         pool = made_up_pool(sampler)
         found[strategy]['pool'] = chips_digest(zip(pool.chips.image, *columns(pool.chips)))
@@ -86,7 +99,8 @@ def shares(sampler: Any) -> dict[str, Any]:
                 sampler.rank, sampler.world_size = rank, size
                 found[f'epoch {epoch}, rank {rank} of {size}'] = chips_digest(
                     (int(index), index.chip.level, index.chip.box, index.chip.kind)
-                    for index in sampler)
+                    for index in sampler
+                )
     sampler.set_epoch(0)
     return found
 
@@ -104,14 +118,21 @@ def made_up_pool(sampler: Any) -> NegativeChipPool:
     infos = [sampler.dataset.get_data_info(i) for i in range(len(sampler.dataset))]
     sizes = [(info['width'], info['height']) for info in infos]
     table = AnnotationTable.from_images(
-        (*size, heaps(i, *size), None) for i, size in enumerate(sizes))
+        (*size, heaps(i, *size), None) for i, size in enumerate(sizes)
+    )
     found = plan_negative_chips(table, sampler.positives(), sampler.pyramid, (12, 6))
     nothing = found.uncovered.image[:0]
     return NegativeChipPool(
-        pyramid=sampler.pyramid, img_path=np.array([info['img_path'] for info in infos]),
-        width=table.width, height=table.height, chips=found.chips, held=found.held,
-        statistics=found.statistics, uncovered_image=nothing.astype(np.int32),
-        uncovered_level=nothing.astype(np.int8), uncovered_box=np.zeros((0, 4), np.float32),
+        pyramid=sampler.pyramid,
+        img_path=np.array([info['img_path'] for info in infos]),
+        width=table.width,
+        height=table.height,
+        chips=found.chips,
+        held=found.held,
+        statistics=found.statistics,
+        uncovered_image=nothing.astype(np.int32),
+        uncovered_level=nothing.astype(np.int8),
+        uncovered_box=np.zeros((0, 4), np.float32),
     )
 
 

@@ -166,8 +166,8 @@ def test_impossible_strides_are_refused(chip_stats, folder, stride, capsys):
 
 def test_one_of_several_equal_files_is_enough(chip_stats):
     one = dict(ann_file='a.json', data_root='d')
-    files = list(chip_stats.annotation_files(dict(datasets=[one, dict(dataset=one)])))
-    assert files == ['d/a.json', 'd/a.json']
+    loader = dict(dataset=dict(datasets=[one, dict(dataset=one)]))
+    assert chip_stats.training_file(dict(train_dataloader=loader), 'c.py') == 'd/a.json'
 
 
 def coco_tiny(split):

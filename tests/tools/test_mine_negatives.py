@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from mmsniper.chips import NEGATIVE, NegativeChipPool
-from mmsniper.engine import mining
+from mmsniper.mining import miner as mining
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 STOCK = {

@@ -26,6 +26,7 @@ from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool
 from mmsniper.chips.negative_pool import shown_images
 from mmsniper.convert import load_config
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
+from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView, draw_chips, save_figure
 
@@ -84,11 +85,11 @@ def viewing_pipeline(pipeline: list[dict], augment: bool) -> list[dict]:
         pipeline (list[dict]): Training pipeline with a ``ChipSampler``.
         augment (bool): Keep all but the packing, instead of stopping when the chip is cut.
     """
-    types = [transform['type'] for transform in pipeline]
+    types = [type_name(transform) for transform in pipeline]
     if 'ChipSampler' not in types:
         raise ValueError(f'the pipeline of the ChipDataset has no ChipSampler; it has {types}')
     if augment:
-        return [transform for transform in pipeline if transform['type'] != PACKING]
+        return [transform for transform in pipeline if type_name(transform) != PACKING]
     last = max(i for i, name in enumerate(types) if name in CUTTING)
     return list(pipeline[: last + 1])
 
@@ -107,38 +108,33 @@ def viewing_dataset(config: Any, pyramid: dict, augment: bool) -> tuple[dict, di
     """
     loaders: list[dict] = []
 
-    def change(node: Any) -> Any:
-        if isinstance(node, (list, tuple)):
-            return [change(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        node = {key: change(value) for key, value in node.items()}
-        if node.get('type') == 'ChipDataset':
-            loaders.append(node['pipeline'][0])
-            node['pipeline'] = viewing_pipeline(node['pipeline'], augment)
-        return node
+    def replacement(dataset: dict) -> dict | None:
+        if type_name(dataset) != 'ChipDataset':
+            return None
+        loaders.append(dataset['pipeline'][0])
+        return {**dataset, 'pipeline': viewing_pipeline(dataset['pipeline'], augment)}
 
-    changed = change(config)
-    if loaders:
-        return changed, loaders[0]
-    if 'dataset' in config or 'datasets' in config:
+    if not inner_datasets(config):
+        config = _in_chip_dataset(config, pyramid)
+    changed = replace_datasets(config, replacement)
+    if not loaders:
         raise ValueError(
-            f'there is no ChipDataset in the {config["type"]} of train_dataloader.dataset; wrap '
+            f'there is no ChipDataset in the {type_name(config)} of train_dataloader.dataset; wrap '
             f"the data set inside it: dict(type='ChipDataset', dataset=..., pipeline=...)"
         )
+    return changed, loaders[0]
+
+
+def _in_chip_dataset(config: dict, pyramid: dict) -> dict:
     pipeline = config.get('pipeline') or []
-    if not any(transform['type'] == 'ChipSampler' for transform in pipeline):
+    if 'ChipSampler' not in map(type_name, pipeline):
         pipeline = [
             {'type': 'LoadImageFromFile'},
             {'type': 'LoadAnnotations', 'with_bbox': True},
             {'type': 'ChipSampler', 'pyramid': pyramid},
             {'type': 'ScaleRangeFilter', 'pyramid': pyramid},
         ]
-    return viewing_dataset(
-        {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline},
-        pyramid,
-        augment,
-    )
+    return {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline}
 
 
 def chip_view(results: dict, class_names: tuple[str, ...], pyramid: ScalePyramid) -> ChipView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -22,6 +22,8 @@ from mmsniper.chips import (
     plan_statistics,
     shown_area,
 )
+from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
+from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.utils.files import write_json
 
 
@@ -72,31 +74,19 @@ def read_config(file: str, options: dict[str, Any] | None) -> Config:
         raise ValueError(f'{file} is not a config: {error}') from None
     if options:
         config.merge_from_dict(options)
-    if 'pyramid' not in config:
-        raise ValueError(
-            f'{file} has no pyramid; add one to _base_, such as '
-            f'configs/_base_/pyramids/coco_paper.py, or set pyramid = dict(chip_size=..., '
-            f'levels=[...])'
-        )
+    config_pyramid(config)
+    bind_pyramid(config)  # refuses a pyramid that is not the one of training
     return config
-
-
-def annotation_files(dataset: Any) -> Iterator[str]:
-    """The annotation files of a data set's config, looked for inside wrappers.
-
-    Args:
-        dataset (dict): As in ``train_dataloader.dataset``.
-    """
-    if dataset.get('ann_file'):
-        yield os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
-    for inner in [dataset.get('dataset'), *(dataset.get('datasets') or [])]:
-        if inner is not None:
-            yield from annotation_files(inner)
 
 
 def training_file(config: Config, name: str) -> str:
     """The one annotation file of the training data."""
-    files = list(annotation_files(config.get('train_dataloader', {}).get('dataset', {})))
+    datasets = read_datasets(config.get('train_dataloader', {}).get('dataset', {}))
+    files = [
+        os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+        for dataset in datasets
+        if dataset.get('ann_file')
+    ]
     if len(set(files)) != 1:
         found = f'names several: {sorted(set(files))}' if files else 'names none'
         raise ValueError(f'train_dataloader.dataset of {name} {found}; choose one with --ann-file')

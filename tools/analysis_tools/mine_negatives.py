@@ -33,9 +33,10 @@ from torch import nn
 
 from mmsniper.chips import NegativeChipPool
 from mmsniper.convert import load_config
+from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.mining import NegativeChipMiner
 from mmsniper.mining.miner import stored_pool
 from mmsniper.models.proposals import proposal_head
@@ -179,23 +180,25 @@ def with_chips(config: dict[str, Any], pyramid: Any) -> dict[str, Any]:
             images is wrapped in one.
         pyramid (Any): The pyramid, or its config.
     """
-    if type_name(config) == 'ChipDataset':
-        return config
-    if type_name(config) == 'MultiImageMixDataset':  # shows mixtures of images
-        return with_chips(config['dataset'], pyramid)
-    if 'datasets' in config:
-        return {**config, 'datasets': [with_chips(part, pyramid) for part in config['datasets']]}
-    if 'dataset' in config:
-        return {**config, 'dataset': with_chips(config['dataset'], pyramid)}
-    pipeline = list(config.get('pipeline') or [])
-    if 'ChipSampler' not in map(type_name, pipeline):
-        load = [t for t in pipeline if type_name(t).startswith(('LoadImage', 'LoadMulti'))][:1]
-        pipeline = [
-            *(load or [{'type': 'LoadImageFromFile'}]),
-            {'type': 'ChipSampler', 'pyramid': pyramid},
-            {'type': 'PackDetInputs'},
-        ]
-    return {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline}
+
+    def replacement(dataset: dict[str, Any]) -> dict[str, Any] | None:
+        if type_name(dataset) == 'ChipDataset':
+            return dataset
+        if type_name(dataset) == 'MultiImageMixDataset':  # shows mixtures of images
+            return with_chips(dataset['dataset'], pyramid)
+        if inner_datasets(dataset):
+            return None
+        pipeline = list(dataset.get('pipeline') or [])
+        if 'ChipSampler' not in map(type_name, pipeline):
+            load = [t for t in pipeline if type_name(t).startswith(('LoadImage', 'LoadMulti'))][:1]
+            pipeline = [
+                *(load or [{'type': 'LoadImageFromFile'}]),
+                {'type': 'ChipSampler', 'pyramid': pyramid},
+                {'type': 'PackDetInputs'},
+            ]
+        return {'type': 'ChipDataset', 'dataset': {**dataset, 'pipeline': []}, 'pipeline': pipeline}
+
+    return replace_datasets(config, replacement)
 
 
 def build_sampler(cfg: Config, epoch: int) -> ChipAwareSampler:
@@ -207,13 +210,7 @@ def build_sampler(cfg: Config, epoch: int) -> ChipAwareSampler:
     loader = cfg.train_dataloader
     config = loader.get('sampler')
     if type_name(config) != 'ChipAwareSampler':
-        config = {'type': 'ChipAwareSampler', 'pyramid': cfg.get('pyramid')}
-    if config.get('pyramid') is None:
-        raise ValueError(
-            f'{cfg.filename} has no pyramid; add one to _base_, such as '
-            f'configs/_base_/pyramids/coco_paper.py, or set pyramid = dict(chip_size=..., '
-            f'levels=[...])'
-        )
+        config = {'type': 'ChipAwareSampler', 'pyramid': config_pyramid(cfg)}
     dataset = DATASETS.build(with_chips(loader.dataset.to_dict(), config['pyramid']))
     seed = (cfg.get('randomness') or {}).get('seed') or 0
     try:

@@ -1,8 +1,8 @@
 # VisDrone-DET: photographs from drones, 960x540 to 2000x1500 px, with 50 objects in the mean and
 # hundreds in some, most of them under 50 px. Annotations: tools/dataset_tools/visdrone_to_coco.py.
-# The detector needs num_classes=10;
-# max_per_img=500 in its test_cfg, for the 500 detections that are evaluated; and ignore_iof_thr=0.5
-# in its assigners (stock: -1), without which the ignored regions are background.
+# The detector needs num_classes=10; max_per_img=500 in its test_cfg, for the 500 detections that
+# are evaluated; and ignore_iof_thr=0.5 in its assigners (stock: -1), without which the ignored
+# regions are background.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 data_root = 'data/VisDrone/'
 dataset = dict(

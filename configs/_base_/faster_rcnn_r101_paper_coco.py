@@ -1,5 +1,13 @@
-# The paper's recipe (section 5) on MMDetection's Faster R-CNN R-101 FPN.
-_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+# The paper's recipe (section 5) for 8 GPUs x 20 chips of COCO, on MMDetection's Faster R-CNN R-101
+# FPN: ../sniper/faster_rcnn_r101_sniper.py spells out what comes of it.
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/default_runtime.py',
+    './schedules/sniper_7e.py',
+    './sniper.py',
+    './pyramids/coco_paper.py',
+]
 model = dict(
     # 20 chips a GPU are enough to train BatchNorm, beyond the frozen stem and first stage.
     backbone=dict(
@@ -17,3 +25,5 @@ model = dict(
         rcnn=dict(sampler=dict(num=1024, pos_fraction=0.5)),
     ),
 )
+train_dataloader = dict(num_workers=8)
+sniper = dict(batch_size=20)

@@ -49,7 +49,7 @@ def launch_parser(description: str) -> argparse.ArgumentParser:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config, of mixins the SNIPER version, with the arguments of `launch_parser`."""
+    """Read the config (with our fragment, its SNIPER version) as the command line says."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -10,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmsniper.convert.inference import image_loading, use_test_pipeline
 from mmsniper.convert.model import as_list
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.models import AutoFocus
 
 # Without a scale_factor the image is seen coarse to fine, see AutoFocus.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
@@ -30,23 +33,29 @@ def autofocus_model(
         pyramid (dict): The scale pyramid's config.
         tta_model (dict): The config that tests all levels: levels are merged in the same way.
         options (dict): Arguments of ``AutoFocus``; those of ``focus_head`` are added to the
-            branch's, and ``focus_head=None`` leaves it out.
+            branch's, and ``focus_head=None`` leaves it out. Those that stand in ``detector`` are
+            taken out of it and come last.
 
     Raises:
         ValueError: If the detector predicts no classes, or the channels are unknown.
     """
     if type_name(detector) == 'RPN':
         raise ValueError('AutoFocus is for detectors, an RPN only proposes: leave it out')
+    # --cfg-options model.thresholds=... is for the AutoFocus, whoever wraps the detector in it.
+    arguments = set(signature(AutoFocus).parameters) - {'detector', 'pyramid', 'init_cfg'}
+    given = {key: detector.pop(key) for key in sorted(arguments) if key in detector}
+    options = {**options, **given}
     same = {key: tta_model[key] for key in ('tta_cfg', 'view_test_cfg') if key in tta_model}
-    model = ConfigDict(type='AutoFocus', detector=detector, pyramid=pyramid, **same)
-    head = options.get('focus_head', {})
+    model = ConfigDict(type='AutoFocus', detector=detector, pyramid=pyramid, **deepcopy(same))
+    head = options.pop('focus_head', {})
     if head is not None:
         if 'type' not in head:
             head = dict(head, type='PyramidFocusHead', pyramid=pyramid)
         head = ConfigDict(head)
         if 'in_channels' not in head:
             head.in_channels = _channels(detector)
-    model.update({**options, 'focus_head': head})
+    model.merge(options)
+    model.focus_head = head
     return model
 
 

@@ -1,4 +1,4 @@
-"""The Runner of a config that inherits one of our mixins."""
+"""The Runner that a config names to be made its SNIPER version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class SNIPERRunner(Runner):
     """``Runner`` that makes the SNIPER version of its config first.
 
     A config names it, ``runner_type='mmsniper.engine.SNIPERRunner'``, so that MMDetection's own
-    tools can train and test with our mixins. What it logs and dumps is the SNIPER version.
+    tools can train and test with our fragment. What it logs and dumps is the SNIPER version.
     """
 
     @classmethod

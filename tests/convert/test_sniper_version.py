@@ -8,12 +8,17 @@ from pathlib import Path
 
 import mmdet
 import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import Resize
+from mmdet.models import RPNHead
+from mmdet.models.task_modules import MaxIoUAssigner
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from comparing import without_scope
 from mmsniper.convert import load_config, sniper_version
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.testing import make_toy_dataset
 from mmsniper.testing.toy_dataset import ToyDatasetSpec
 
@@ -234,6 +239,90 @@ def test_views_keep_all_detections_until_the_merge():
     assert cfg.tta_model.tta_cfg.max_per_img == 100
 
 
+def test_settings_of_the_test_change_ours_and_a_model_of_theirs_is_replaced():
+    ours = sniper_version(stock_config(tta_model=dict(tta_cfg=dict(max_per_img=9)))).tta_model
+    assert (ours.type, ours.tta_cfg.max_per_img) == ('SNIPERTTAModel', 9)
+    assert ours.tta_cfg.nms.type == 'soft_nms'
+    theirs = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=9))
+    assert sniper_version(stock_config(tta_model=theirs)).tta_model.tta_cfg.max_per_img == 100
+
+
+def test_scopes_classes_and_lists_of_heads_are_understood():
+    """As in MMDetection's Python configs, and in configs that name their scope."""
+    plain = sniper_version(stock_config())
+    cfg = stock_config()
+    cfg.default_scope = None
+    cfg.model.rpn_head.type = RPNHead
+    cfg.model.roi_head.type = 'mmdet.StandardRoIHead'
+    cfg.model.train_cfg.rpn.assigner.type = MaxIoUAssigner
+    cfg.train_dataloader.dataset.type = CocoDataset
+    cfg.train_dataloader.dataset.pipeline[0].type = 'mmdet.LoadImageFromFile'
+    cfg.train_dataloader.dataset.pipeline[2].type = Resize
+    found = sniper_version(cfg)
+    assert found.model.roi_head == plain.model.roi_head
+    assert found.model.train_cfg == plain.model.train_cfg
+    assert found.train_dataloader.dataset.pipeline == plain.train_dataloader.dataset.pipeline
+    assert found.default_scope == 'mmdet'
+    cfg = stock_config()
+    cfg.model.roi_head = [dict(type='StandardRoIHead'), dict(type='mmdet.CascadeRoIHead')]
+    heads = sniper_version(cfg).model.roi_head
+    assert [head.type for head in heads] == ['SNIPERRoIHead', 'SNIPERCascadeRoIHead']
+
+
+PYTHON_CONFIG = """
+from mmengine.dataset import DefaultSampler
+from mmengine.runner import EpochBasedTrainLoop
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.dense_heads import RetinaHead
+from mmdet.models.detectors import RetinaNet
+from mmdet.models.task_modules import MaxIoUAssigner
+
+model = dict(
+    type=RetinaNet,
+    data_preprocessor=dict(type=DetDataPreprocessor),
+    bbox_head=dict(type=RetinaHead, num_classes=2, in_channels=8),
+    train_cfg=dict(assigner=dict(type=MaxIoUAssigner, pos_iou_thr=0.5, neg_iou_thr=0.4)),
+)
+pipeline = [
+    dict(type=LoadImageFromFile),
+    dict(type=LoadAnnotations, with_bbox=True),
+    dict(type=Resize, scale=(640, 640)),
+    dict(type=PackDetInputs),
+]
+train_dataloader = dict(
+    batch_size=2,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    dataset=dict(type=CocoDataset, ann_file='a.json', pipeline=pipeline),
+)
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=2)
+default_scope = None
+runner_type = 'mmsniper.engine.SNIPERRunner'
+sniper = dict(negative_chips=dict(warmup_epochs=2))
+pyramid = dict(
+    chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))]
+)
+"""
+
+
+def test_a_python_config_becomes_its_sniper_version(tmp_path):
+    """Of MMDetection's new style, whose types are classes that are imported late."""
+    (tmp_path / 'mine.py').write_text(PYTHON_CONFIG)
+    cfg = load_config(tmp_path / 'mine.py')
+    assert cfg.train_dataloader.sampler.type == 'ChipAwareSampler'
+    assert cfg.train_dataloader.dataset.dataset.type is CocoDataset
+    assert [type_name(step) for step in cfg.train_dataloader.dataset.pipeline] == [
+        'LoadLargeImageFromFile',
+        'LoadAnnotations',
+        'ChipSampler',
+        'ScaleRangeFilter',
+        'PackDetInputs',
+    ]
+    assert cfg.model.train_cfg.assigner.type == 'ValidRangeAssigner'
+
+
 def test_images_are_loaded_at_test_time_as_the_test_pipeline_loads_them():
     loading = dict(type='LoadImageFromFile', color_type='unchanged')
     cfg = stock_config()
@@ -271,6 +360,16 @@ def test_with_autofocus_the_sniper_version_of_the_detector_is_tested_coarse_to_f
     assert 'scale_factor' not in pipeline[-1].meta_keys
     assert cfg.test_evaluator.metric == ['bbox']
     assert cfg.train_dataloader == plain.train_dataloader
+
+
+def test_settings_of_an_autofocus_can_be_given_to_the_model():
+    """As --cfg-options model.thresholds=0.1 does, also with a config that is dumped."""
+    cfg = autofocus_config(thresholds=0.5, edge=4)
+    cfg.model.update(thresholds=0.1, tta_cfg=dict(max_per_img=7))
+    model = sniper_version(cfg).model
+    assert (model.thresholds, model.edge) == (0.1, 4)
+    assert (model.tta_cfg.max_per_img, model.tta_cfg.nms.type) == (7, 'soft_nms')
+    assert 'thresholds' not in model.detector
 
 
 def test_the_full_pyramid_of_an_autofocus_is_around_all_of_it():

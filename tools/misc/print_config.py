@@ -1,4 +1,4 @@
-"""Print a config as it is after inheritance and, with a mixin of ours, the SNIPER version of it."""
+"""Print a config as it is after inheritance and, with our fragment, the SNIPER version of it."""
 
 from __future__ import annotations
 

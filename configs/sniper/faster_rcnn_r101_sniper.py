@@ -103,6 +103,7 @@ tta_pipeline = [
                         'scale_factor',
                         'flip',
                         'flip_direction',
+                        'level',
                     ),
                 )
             ],

@@ -9,31 +9,19 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 
-# They change the scale of objects, mix images, or drop the boxes that are small at one scale. A
-# chip has the scale of its level, and its boxes are judged by ScaleRangeFilter.
-SCALE_TRANSFORMS = frozenset(
-    (
-        'Resize',
-        'FixScaleResize',
-        'ResizeShortestEdge',
-        'FixShapeResize',
-        'RandomResize',
-        'RandomChoiceResize',
-        'RandomCrop',
-        'RandomCropYOLO',
-        'MinIoURandomCrop',
-        'RandomCenterCropPad',
-        'Expand',
-        'RandomAffine',
-        'Pad',
-        'Mosaic',
-        'CachedMosaic',
-        'MixUp',
-        'CachedMixUp',
-        'CopyPaste',
-        'FilterAnnotations',
-    )
-)
+from mmsniper.utils.scale_transforms import RESCALING
+
+# Those that only crop or pad, or drop the boxes that are small at one scale, go as well: a chip has
+# its size already, and its boxes are judged by ScaleRangeFilter.
+SCALE_TRANSFORMS = RESCALING | {
+    'RandomCrop',
+    'RandomCropYOLO',
+    'MinIoURandomCrop',
+    'RandomCenterCropPad',
+    'Expand',
+    'Pad',
+    'FilterAnnotations',
+}
 
 # Where the size of what goes into the network is found.
 _SIZES = {

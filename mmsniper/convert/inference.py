@@ -19,6 +19,7 @@ META_KEYS = (
     'scale_factor',
     'flip',
     'flip_direction',
+    'level',
 )
 
 # Detections of a level, of which those out of its range then go first.

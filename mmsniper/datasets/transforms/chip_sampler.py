@@ -213,11 +213,6 @@ class _ScaleKept(dict):
             )
         super().__setitem__(key, value)
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        # dict's own would not ask __setitem__.
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
-
 
 def _check_untouched(results: Mapping[str, Any]) -> None:
     if 'homography_matrix' in results or results['img'].shape[:2] != tuple(results['ori_shape']):

@@ -83,6 +83,11 @@ tta_model = dict(
     # Soft-NMS is to see all of a level's detections, of which those out of its range go first.
     view_test_cfg=dict(rcnn=dict(score_thr=0.001, nms=None, max_per_img=1000)),
 )
+# The default of PackDetInputs, and what tells the level.
+meta_keys = (
+    *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
+    *('level', 'homography_matrix'),
+)
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
     dict(
@@ -94,7 +99,7 @@ tta_pipeline = [
             ],
             [dict(type='RandomFlip', prob=0.0)],
             [dict(type='LoadAnnotations', with_bbox=True)],
-            [dict(type='PackDetInputs')],
+            [dict(type='PackDetInputs', meta_keys=meta_keys)],
         ],
     ),
 ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from inspect import signature
 from math import prod
 from typing import Any
 
+from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import ConfigDict
 
+from mmsniper.datasets.scale_transforms import RESCALING
 from mmsniper.datasets.wrappers import (
     all_transforms,
     inner_datasets,
@@ -17,31 +20,17 @@ from mmsniper.datasets.wrappers import (
     type_name,
 )
 
-# They change the scale of objects, mix images, or drop the boxes that are small at one scale. A
-# chip has the scale of its level, and its boxes are judged by ScaleRangeFilter.
-SCALE_TRANSFORMS = frozenset(
-    (
-        'Resize',
-        'FixScaleResize',
-        'ResizeShortestEdge',
-        'FixShapeResize',
-        'RandomResize',
-        'RandomChoiceResize',
-        'RandomCrop',
-        'RandomCropYOLO',
-        'MinIoURandomCrop',
-        'RandomCenterCropPad',
-        'Expand',
-        'RandomAffine',
-        'Pad',
-        'Mosaic',
-        'CachedMosaic',
-        'MixUp',
-        'CachedMixUp',
-        'CopyPaste',
-        'FilterAnnotations',
-    )
-)
+# Those that only crop or pad, or drop the boxes that are small at one scale, go as well: a chip has
+# its size already, and its boxes are judged by ScaleRangeFilter.
+SCALE_TRANSFORMS = RESCALING | {
+    'RandomCrop',
+    'RandomCropYOLO',
+    'MinIoURandomCrop',
+    'RandomCenterCropPad',
+    'Expand',
+    'Pad',
+    'FilterAnnotations',
+}
 
 # Where the size of what goes into the network is found.
 _SIZES = {
@@ -154,7 +143,15 @@ def snip_pipeline(
     dropped: list[str] | None = None,
 ) -> list[Mapping[str, Any]]:
     """As :func:`sniper_pipeline`, with the whole image resized to a random level."""
-    return _at_one_level(pipeline, 'LevelResize', pyramid, dropped)
+    pipeline = _at_one_level(pipeline, 'LevelResize', pyramid, dropped)
+    return [with_level(step) if type_name(step) == 'PackDetInputs' else step for step in pipeline]
+
+
+def with_level(pack: Mapping[str, Any]) -> ConfigDict:
+    """A ``PackDetInputs`` that keeps the level of its input, and with it the level's check."""
+    keys = pack.get('meta_keys') or signature(PackDetInputs).parameters['meta_keys'].default
+    missing = (key for key in ('level', 'homography_matrix') if key not in keys)
+    return ConfigDict(pack, meta_keys=(*keys, *missing))
 
 
 def _at_one_level(

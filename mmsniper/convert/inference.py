@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from mmsniper.convert.data import with_level
 from mmsniper.datasets.wrappers import read_datasets, type_name
 
 # Detections of a level, of which those out of its range then go first.
@@ -55,7 +56,7 @@ def sniper_tta(
             levels,
             [dict(type='RandomFlip', prob=0.0)],
             [dict(type='LoadAnnotations', with_bbox=True)],
-            [dict(type='PackDetInputs')],
+            [with_level(dict(type='PackDetInputs'))],
         ],
     )
     return model, [image_loading(cfg), ConfigDict(views)]

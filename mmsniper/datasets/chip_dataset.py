@@ -9,9 +9,12 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
+from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
-from mmsniper.datasets.wrappers import inner_datasets
+from mmsniper.chips.input_level import homography_scale
+from mmsniper.datasets.scale_transforms import is_a, rescaling
+from mmsniper.datasets.wrappers import all_transforms, inner_datasets
 
 
 class Chip(NamedTuple):
@@ -90,6 +93,9 @@ class ChipDataset:
     attaches the chip and runs ``pipeline``, in which :class:`ChipSampler` cuts it out. A plain
     integer is an image without a planned chip.
 
+    The pipeline must leave chips at the scale of their level. Samples have their ``level`` and
+    ``homography_matrix`` in the metainfo, whether ``PackDetInputs`` packs them or not.
+
     Args:
         dataset (BaseDataset | dict): The data set to wrap, or its config, without a pipeline of its
             own.
@@ -99,7 +105,8 @@ class ChipDataset:
         lazy_init (bool): Do not load annotations yet. Defaults to False.
 
     Raises:
-        ValueError: If the pipeline is empty, or the wrapped data set has one, too.
+        ValueError: If the pipeline is empty, the wrapped data set has one, too, or a transform
+            after :class:`ChipSampler` changes the scale of chips or mixes images.
         RuntimeError: If a transform fails; the message names the image's file and the chip.
 
     Example:
@@ -126,7 +133,7 @@ class ChipDataset:
             )
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
         _check_no_pipeline(self.dataset)
-        self.pipeline = Compose(pipeline)
+        self.pipeline = _ChipPipeline(pipeline)
         self.max_refetch = max_refetch
         if not lazy_init:
             self.full_init()
@@ -178,6 +185,52 @@ class ChipDataset:
                 f'cannot make a sample of {what} (img_id {img_id}): '
                 f'{type(error).__name__}: {error}{_hint(results, error)}'
             ) from error
+
+
+class _ChipPipeline(Compose):
+    """Transforms that leave an input at the scale of its level; the packed sample knows both.
+
+    Raises:
+        ValueError: If a transform after :class:`ChipSampler` changes the scale: in building it, if
+            it is a known one, else when it has done so.
+    """
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        super().__init__(transforms)
+        cut = [
+            any(is_a(part, 'ChipSampler') for part in all_transforms([step]))
+            for step in self.transforms
+        ]
+        wrong = rescaling(self.transforms[cut.index(True) + 1 :]) if any(cut) else []
+        if wrong:
+            raise ValueError(
+                f'{", ".join(wrong)} after ChipSampler would change the scale of chips, which must '
+                f'be that of their level, or mix chips of different levels: drop it from the '
+                f'pipeline of ChipDataset'
+            )
+
+    def __call__(self, data: dict) -> dict | None:
+        made: tuple[float, ...] = ()
+        kept: dict[str, Any] = {}
+        for transform in self.transforms:
+            data = transform(data)
+            if data is None:
+                return None
+            if not {'level', 'homography_matrix'} <= data.keys():
+                continue
+            kept = {key: data[key] for key in ('level', 'homography_matrix')}
+            now = (*data['scale_factor'], homography_scale(data['homography_matrix']))
+            made = made or now
+            if not np.allclose(now, made, rtol=1e-3, atol=0):  # it is float32
+                raise ValueError(
+                    f'{type(transform).__name__} changed the scale from {made[-1]:.3g} to '
+                    f'{now[-1]:.3g} (scale_factor from {made[:2]} to {now[:2]}), which must be '
+                    f'that of level {data["level"]}: drop it from the pipeline'
+                )
+        sample = data.get('data_samples')
+        if isinstance(sample, BaseDataElement):
+            sample.set_metainfo({k: v for k, v in kept.items() if k not in sample.metainfo_keys()})
+        return data
 
 
 def _hint(results: Mapping[str, Any], error: Exception) -> str:

@@ -27,6 +27,7 @@ from mmsniper.chips import (
     plan_statistics,
 )
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
+from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
 
 
@@ -306,6 +307,13 @@ def _let_chips_through(dataset: Any) -> None:
         raise TypeError(
             f'ChipAwareSampler yields chips, which {type(dataset).__name__} cannot cut out or '
             f"pass on: wrap it, dataset=dict(type='ChipDataset', dataset=..., pipeline=...)"
+        )
+    mixing = rescaling(getattr(dataset, 'pipeline', ()))
+    if mixing:
+        raise ValueError(
+            f'{type(dataset).__name__} around a ChipDataset has {", ".join(mixing)}, which would '
+            f'mix chips of different levels or change their scale: drop it, and put the other '
+            f'transforms into the pipeline of ChipDataset'
         )
     for inner in below:
         _let_chips_through(inner)

@@ -15,9 +15,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsniper.chips.focus import focus_sizes
+from mmsniper.chips.input_level import levels_of_input
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import split_ignored
-from mmsniper.models.level_range import levels_of_input
 
 # Sizes of the paper, for its pyramid: positive, and from there to this don't-care.
 PAPER_SMALL, PAPER_IGNORED = (5.0, 64.0), 90.0
@@ -269,7 +269,7 @@ class PyramidFocusHead(FocusHead):
         """What to look for in an input, and by which output.
 
         Raises:
-            ValueError: If ``metainfo`` does not tell the level.
+            ValueError: If ``metainfo`` does not tell the level, or the input has another scale.
         """
         levels, scale = levels_of_input(metainfo, self.pyramid)
         level = max(levels)  # of levels that coincide the coarsest: it has to find more

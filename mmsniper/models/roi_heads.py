@@ -125,8 +125,9 @@ class SNIPERRoIMixin:
     With ``adopt_orphans`` in the pyramid, proposals on an adopted object are kept whatever their
     size. Here a valid object counts as adopted if its *cropped* box is out of range.
 
-    The level comes from ``scale_factor`` and ``ori_shape`` in the metainfo. The pipeline needs
-    :class:`~mmsniper.datasets.ScaleRangeFilter`: without it crowd boxes pass for invalid objects.
+    The metainfo tells the level (:func:`~mmsniper.chips.input_level.levels_of_input`). The pipeline
+    needs :class:`~mmsniper.datasets.ScaleRangeFilter`: without it crowd boxes pass for invalid
+    objects.
 
     Args:
         *args: As for the head.
@@ -169,7 +170,8 @@ class SNIPERRoIMixin:
             dict[str, Tensor]: The head's losses.
 
         Raises:
-            ValueError: If a sample's metainfo lacks ``scale_factor`` or ``ori_shape``.
+            ValueError: If a sample's metainfo does not tell the level, or the sample has another
+                scale than its level.
         """
         samples = [
             with_invalid_objects(sample, LevelRange.of_input(sample.metainfo, self.pyramid))

@@ -20,8 +20,8 @@ def keep_in_test_range(view: DetDataSample, pyramid: ScalePyramid) -> DetDataSam
 
     Args:
         view (DetDataSample): Predictions on one view (a level of the pyramid, flipped or not) of an
-            image, with ``pred_instances.bboxes`` in original pixels and ``scale_factor`` and
-            ``ori_shape`` in the metainfo. Left as it is.
+            image, with ``pred_instances.bboxes`` in original pixels and ``scale_factor``,
+            ``ori_shape`` and, if it is known, ``level`` in the metainfo. Left as it is.
         pyramid (ScalePyramid): The pyramid that the views were made with.
 
     Returns:

@@ -221,6 +221,14 @@ def test_an_input_teaches_the_output_of_its_level():
         assert [bool(part.any()) for part in head.cls.bias.grad.view(2, 2)] == taught
 
 
+def test_of_levels_that_coincide_an_input_teaches_that_of_its_own():
+    levels = [dict(resize=dict(factor=f), valid_range=(0, None)) for f in (1.0, 0.505, 0.5)]
+    head = PyramidFocusHead(4, dict(chip_size=64, levels=levels), feat_channels=8)
+    made = dict(scale_factor=(0.5, 0.5), ori_shape=(640, 640))
+    assert [head.look_of({**made, 'level': level}).output for level in (1, 2)] == [0, 1]
+    assert head.look_of(made).output == 1
+
+
 def test_a_pyramid_of_one_level_has_nothing_to_look_at():
     one = dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
     with pytest.raises(ValueError, match='no finer level'):

@@ -73,6 +73,19 @@ def test_inverted_and_nan_boxes_are_out_of_range():
     assert fine.contains(boxes).tolist() == [False, False]
 
 
+@pytest.mark.parametrize('shape', [(4, 5), (4,), (2, 2, 4)])
+def test_boxes_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=rf'shape \(n, 4\).*got \({shape[0]},'):
+        LevelRange.of_input(meta((2.0, 2.0)), PYRAMID).contains(torch.zeros(shape))
+
+
+def test_the_level_that_the_input_was_made_for_counts():
+    coinciding = meta((2.0, 2.0), (32, 32))
+    for level, contained in ((0, [True, False, False]), (1, [False, True, True])):
+        one = LevelRange.of_input({**coinciding, 'level': level}, PYRAMID)
+        assert one.contains(squares(10, 36, 200)).tolist() == contained
+
+
 @pytest.mark.parametrize('key', ['scale_factor', 'ori_shape'])
 def test_missing_metainfo_is_named_with_its_fix(key):
     metainfo = meta((2.0, 2.0))

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData
 
+from mmsniper.chips import POSITIVE
+from mmsniper.datasets import Chip, ChipDataset, ChipIndex
 from mmsniper.models import LevelRange, roi_heads
 from mmsniper.models.roi_heads import with_invalid_objects
 
@@ -71,6 +74,34 @@ def proposals(*boxes):
     return InstanceData(bboxes=boxes, scores=torch.ones(len(boxes)))
 
 
+class OneImage:
+    """A data set of one loaded image with one box."""
+
+    def full_init(self):
+        pass
+
+    def __len__(self):
+        return 1
+
+    def get_data_info(self, idx):
+        return {
+            'img': np.zeros((100, 120, 3), np.uint8),
+            'img_shape': (100, 120),
+            'ori_shape': (100, 120),
+            'gt_bboxes': HorizontalBoxes(torch.tensor([[15.0, 50.0, 25.0, 60.0]])),
+            'gt_bboxes_labels': np.array([1]),
+            'gt_ignore_flags': np.zeros(1, bool),
+        }
+
+
+def chip_pipeline(pyramid):
+    return [
+        {'type': 'ChipSampler', 'pyramid': pyramid},
+        {'type': 'ScaleRangeFilter', 'pyramid': pyramid},
+        {'type': 'PackDetInputs'},
+    ]
+
+
 def rows(boxes):
     return sorted(boxes.tolist())
 
@@ -122,6 +153,31 @@ class TestProposalsInRange:
         got = run_one(make_head(), [FOREGROUND_TOO_LARGE, FOREGROUND], sample([VALID], [1]))
         assert rows(got.pos_priors) == [FOREGROUND]
         assert rows(got.neg_priors) == []
+
+    def test_the_level_is_the_chips_own(self, make_head):
+        """Rounded outwards to 64 px, the finer chip has the scale of the coarser level."""
+        close = {
+            'chip_size': SIZE,
+            'levels': [
+                {'resize': {'factor': 1.03}, 'valid_range': (0, 16)},
+                {'resize': {'factor': 1.0}, 'valid_range': (16, None)},
+            ],
+        }
+        small, large = [40.0, 40.0, 48.0, 48.0], [25.0, 5.0, 55.0, 35.0]
+        for level, side, kept in ((0, SIZE / 1.03, small), (1, SIZE, large)):
+            corner = 10.95 if level == 0 else 10.0
+            chip = Chip(level, (corner, corner, corner + side, corner + side), POSITIVE)
+            data = ChipDataset(OneImage(), chip_pipeline(close))[ChipIndex(0, chip)]['data_samples']
+            assert data.scale_factor == (1.0, 1.0)
+            losses, [[got]] = run(make_head(pyramid=close), [proposals(small, large)], [data])
+            assert rows(got.neg_priors) == [kept]
+            losses['loss_cls'].backward()
+
+    def test_a_chip_that_was_resized_is_refused(self, make_head):
+        data = sample([VALID], [1], scale=0.5)
+        data.set_metainfo({'level': 0, 'homography_matrix': np.diag([1.0, 1.0, 1.0])})
+        with pytest.raises(ValueError, match='made for level 0.*drop the transform.*Resize'):
+            run_one(make_head(), [BACKGROUND], data)
 
     def test_a_background_proposal_out_of_range_is_dropped(self, make_head):
         got = run_one(make_head(), [BACKGROUND_TOO_LARGE, BACKGROUND], sample([VALID], [1]))

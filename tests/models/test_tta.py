@@ -100,6 +100,18 @@ class TestTestRanges:
         kept = keep_in_test_range(view(squares(5, 30), [0.9, 0.8], scale=1.0), pyramid)
         assert kept.pred_instances.scores.tolist() == pytest.approx([0.9])
 
+    def test_levels_that_coincide_keep_what_is_their_own(self):
+        levels = [
+            {'resize': {'factor': 1.0}, 'valid_range': (0, 16)},
+            {'resize': {'long_side': 200}, 'valid_range': (16, None)},
+        ]
+        pyramid = ScalePyramid.from_config({'chip_size': 64, 'levels': levels})
+        for level, score in enumerate((0.9, 0.8)):
+            seen = view(squares(5, 30), [0.9, 0.8], scale=1.0)
+            seen.set_metainfo({'level': level})
+            kept = keep_in_test_range(seen, pyramid).pred_instances
+            assert kept.scores.tolist() == pytest.approx([score])
+
     def test_sizes_are_the_square_root_of_the_area(self):
         long_and_thin = [[0.0, 0.0, 100.0, 3.9], [0.0, 50.0, 100.0, 54.1]]
         assert len(merge(view(long_and_thin, [0.9, 0.8]))) == 1

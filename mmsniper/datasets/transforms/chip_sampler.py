@@ -62,7 +62,10 @@ class ChipSampler(BaseTransform):
     ``min_visible_size`` is dropped. A box that lies whole in the chip stays, however small, unless
     it is no object at all: NaN, or less than one original pixel wide or high within the image.
 
-    Comes before every transform that moves pixels (``RandomFlip``, ``Resize``, ...).
+    Comes before every transform that moves pixels (``RandomFlip``, ``RandomCrop``, ...). What
+    changes the scale or mixes images (``Resize``, ``RandomAffine``, ``Mosaic``, ...) must not
+    follow. ``ChipDataset`` refuses it. Where a chip is drawn here, an error is raised when
+    ``scale_factor`` is overwritten; mixing by ``MultiImageMixDataset`` is not noticed.
 
     Required Keys:
 
@@ -89,6 +92,7 @@ class ChipSampler(BaseTransform):
     Added Keys:
 
     - chip (Chip)
+    - level (int): the chip's
     - scale_factor (tuple[float, float]): chip pixels per original pixel, in x and in y
     - keep_ratio (bool)
     - homography_matrix (np.float32): original to chip pixels
@@ -122,15 +126,17 @@ class ChipSampler(BaseTransform):
         height, width = results['img'].shape[:2]
         _check_untouched(results)
         _check_size(results, width, height)
-        if results.get('chip') is None:
+        planned = results.get('chip') is not None
+        if not planned:
             results['chip'] = self._draw(results, width, height)
         _check_chip(results['chip'], self.pyramid, width, height)
         window = pixel_window(results['chip'].box, width, height, _ON_PIXEL)
-        scale = self.pyramid.scales(width, height)[results['chip'].level]
+        results['level'] = results['chip'].level
+        scale = self.pyramid.scales(width, height)[results['level']]
         shape = self._chip_shape(window, scale)
         self._crop_image(results, window, shape)
         self._crop_boxes(results, window)
-        return results
+        return results if planned else _ScaleKept(results)
 
     def _draw(self, results: dict, width: int, height: int) -> Chip:
         if 'gt_bboxes' not in results:
@@ -189,6 +195,23 @@ class ChipSampler(BaseTransform):
             f'{type(self).__name__}(pyramid={self.pyramid}, '
             f'min_visible_size={self.min_visible_size}, interpolation={self.interpolation!r})'
         )
+
+
+class _ScaleKept(dict):
+    """Results in which nothing may overwrite ``scale_factor``, as ``Resize`` would.
+
+    ``ChipDataset`` checks this for itself. With a stock data set nothing else would: by default
+    ``PackDetInputs`` packs only the overwritten ``scale_factor``, which tells a wrong level.
+    """
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == 'scale_factor' and not np.array_equal(value, self.get(key, value)):
+            raise ValueError(
+                f'a transform after ChipSampler changes the scale of the chip (scale_factor from '
+                f'{self[key]} to {value}), which must be that of its level: drop the transform '
+                f'that raised this, such as Resize'
+            )
+        super().__setitem__(key, value)
 
 
 def _check_untouched(results: Mapping[str, Any]) -> None:

@@ -16,9 +16,9 @@ from mmsniper.chips import ScalePyramid
 class LevelResize(Resize):
     """Resize the whole image, with its boxes and masks, to a level of the pyramid.
 
-    The keys are those of ``Resize``. In ``TestTimeAug``, one for each level makes the multi-scale
-    test of SNIPER; with ``level=None`` in a training pipeline, followed by ``ScaleRangeFilter``,
-    it makes SNIP.
+    The keys are those of ``Resize``, and it adds ``level`` (int). In ``TestTimeAug``, one for each
+    level makes the multi-scale test of SNIPER; with ``level=None`` in a training pipeline, followed
+    by ``ScaleRangeFilter``, it makes SNIP.
 
     Args:
         pyramid (dict): The scale pyramid.
@@ -44,13 +44,23 @@ class LevelResize(Resize):
         self.test = test
 
     def transform(self, results: dict) -> dict:
-        """Resize to the level's scale, rounded to whole pixels."""
+        """Resize to the level's scale, rounded to whole pixels.
+
+        Raises:
+            ValueError: If the input is of a level already.
+        """
+        if 'level' in results:
+            raise ValueError(
+                f'the input is of level {results["level"]} already, for which ChipSampler or '
+                f'LevelResize made it: drop the LevelResize after that'
+            )
         level = self.level
         if level is None:
             level = int(np.random.randint(self.pyramid.num_levels))
         height, width = results['img'].shape[:2]
         scale = self.pyramid.scales(width, height, test=self.test)[level]
         self.scale = tuple(max(int(v * scale + 0.5), 1) for v in (width, height))
+        results['level'] = level
         return super().transform(results)
 
     def __repr__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from mmdet.structures.bbox import autocast_box_type
 from numpy.typing import NDArray
 
 from mmsniper.chips import ScalePyramid
+from mmsniper.chips.input_level import levels_of_input
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
 
 # Label of an ignored box that is no object to learn at another scale but a region to leave alone.
@@ -29,10 +29,10 @@ class ScaleRangeFilter(BaseTransform):
     (``ValidRangeAssigner``, ``SNIPERRoIHead``). Boxes that were ignored before, crowd and
     difficult ones, get the label -1, by which they are told from invalid ones.
 
-    After ``ChipSampler`` the level is the chip's. On a whole image it is the level nearest to the
-    image's scale factor, which makes SNIP and plain multi-scale training with ranges; boxes that
-    are no objects (NaN, or less than one original pixel wide or high within the image) are dropped
-    there, as ``ChipSampler`` drops them.
+    The level is that of ``ChipSampler`` or, on whole images, ``LevelResize`` (SNIP). Without either
+    it is the level nearest to the image's scale factor, which makes plain multi-scale training with
+    ranges. Of whole images, boxes that are no objects (NaN, or less than one original pixel wide or
+    high within the image) are dropped, as ``ChipSampler`` drops them.
 
     Required Keys:
 
@@ -41,6 +41,7 @@ class ScaleRangeFilter(BaseTransform):
     - gt_ignore_flags (bool)
     - ori_shape
     - scale_factor (without: 1)
+    - level, homography_matrix (optional)
     - chip, gt_full_bboxes (after ChipSampler)
     - gt_masks (BitmapMasks | PolygonMasks) (optional)
 
@@ -68,8 +69,8 @@ class ScaleRangeFilter(BaseTransform):
 
         Raises:
             KeyError: If boxes, labels or ignore flags have not been loaded.
-            ValueError: If a chip was planned but not cut out, or boxes were added or dropped
-                since.
+            ValueError: If a chip was planned but not cut out, boxes were added or dropped since,
+                or the input's scale was changed since.
         """
         for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
             if key not in results:
@@ -95,11 +96,8 @@ class ScaleRangeFilter(BaseTransform):
     def _valid(self, results: dict) -> NDArray[np.bool_]:
         height, width = results['ori_shape']
         seen = self._seen(results)
-        if results.get('chip') is not None:
-            levels, full = [results['chip'].level], _full_boxes(results)
-        else:
-            scale = math.sqrt(np.prod(_scale(results)))
-            levels, full = self.pyramid.levels_at(scale, (width, height)), seen
+        full = seen if results.get('chip') is None else _full_boxes(results)
+        levels, _ = levels_of_input({'scale_factor': (1.0, 1.0), **results}, self.pyramid)
         valid, _ = self.pyramid.valid_and_fits(full, width, height)
         visible = _area(seen) >= self.min_visible * _area(full)
         return valid[:, list(levels)].any(axis=1) & visible

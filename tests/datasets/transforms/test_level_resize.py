@@ -91,6 +91,23 @@ def test_makes_the_multi_scale_test_in_test_time_aug():
     assert [sample.img_shape for sample in out['data_samples']] == [(100, 200), (64, 128), (26, 51)]
 
 
+@pytest.mark.parametrize('test', [False, True])
+def test_writes_the_level(test):
+    assert LevelResize(PYRAMID, level=2, test=test)(image(100, 50))['level'] == 2
+    for _ in range(9):
+        out = LevelResize(PYRAMID, test=test)(image(100, 50))
+        assert (
+            out['img_shape']
+            == LevelResize(PYRAMID, out['level'], test)(image(100, 50))['img_shape']
+        )
+
+
+def test_an_input_is_resized_to_one_level_only():
+    resize = LevelResize(PYRAMID, level=1)
+    with pytest.raises(ValueError, match='of level 1 already.*drop the LevelResize'):
+        resize(resize(image(100, 50)))
+
+
 @pytest.mark.parametrize('level', [-1, 3])
 def test_says_which_levels_there_are(level):
     with pytest.raises(ValueError, match=r'level must be in 0\.\.2 or None, got'):

@@ -180,6 +180,25 @@ def test_levels_with_the_same_scale_share_their_ranges():
     assert valid(out) == [1, 1, 0, 1, 1]
 
 
+@pytest.mark.parametrize(('level', 'expected'), [(0, [1, 1, 0, 0, 0]), (1, [0, 0, 0, 1, 1])])
+def test_levels_with_the_same_scale_keep_theirs_after_level_resize(level, expected):
+    levels = [
+        dict(resize=dict(factor=1.0), valid_range=(0, 16)),
+        dict(resize=dict(long_side=400), valid_range=(32, None)),
+    ]
+    pyramid = dict(chip_size=64, levels=levels)
+    pipeline = Compose([LevelResize(pyramid, level=level), ScaleRangeFilter(pyramid)])
+    assert valid(pipeline(inputs(SCENE))) == expected
+
+
+@pytest.mark.parametrize('first', [LevelResize(PYRAMID, level=0), ChipSampler(PYRAMID)])
+def test_says_that_a_resize_came_in_between(first):
+    more = dict(chip=chip(0, 0, 0)) if isinstance(first, ChipSampler) else {}
+    resize = Resize(scale_factor=2.0, keep_ratio=True)  # the level's own: 2 times 2
+    with pytest.raises(ValueError, match='level 0.* scale of 2, but it has one of 4.*drop'):
+        Compose([first, resize, ScaleRangeFilter(PYRAMID)])(inputs(SCENE, **more))
+
+
 @pytest.mark.parametrize('resize', [None, 0.5, 2.0])
 def test_boxes_that_are_no_objects_are_dropped_from_whole_images(resize):
     nothing = [[20, 30, 20, 40], [np.nan, 30, 30, 40], [-30, 30, -20, 40], [500, 30, 520, 40]]

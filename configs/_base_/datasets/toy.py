@@ -1,52 +1,25 @@
 # Toy scenes made by tools/dataset_tools/make_toy_dataset.py: about 1000x1000 px, 4 classes.
+_base_ = './small_coco.py'
 data_root = 'work_dirs/toy_data/'
-dataset = dict(
-    type='CocoDataset',
-    data_root=data_root,
-    metainfo=dict(classes=('disc', 'ring', 'square', 'cross')),
-)
-scale = (500, 500)  # of whole images
-
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=scale, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs'),
-]
+data = dict(data_root=data_root, metainfo=dict(classes=('disc', 'ring', 'square', 'cross')))
+train_pipeline = _base_.train_pipeline
+test_pipeline = _base_.test_pipeline
+train_pipeline[2].scale = test_pipeline[1].scale = (500, 500)  # of whole images
 train_dataloader = dict(
     batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        **dataset,
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,
+        **data,
     ),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+val_dataloader = test_dataloader = dict(
     dataset=dict(
-        **dataset,
         ann_file='annotations/val.json',
         data_prefix=dict(img='val/'),
-        test_mode=True,
         pipeline=test_pipeline,
-    ),
+        **data,
+    )
 )
-test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
-test_evaluator = val_evaluator
+val_evaluator = test_evaluator = dict(ann_file=data_root + 'annotations/val.json')

@@ -24,6 +24,16 @@ def run_starts(values: NDArray) -> Ints:
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
 
 
+def run_lengths(values: NDArray) -> Ints:
+    """Length of each run of equal values."""
+    return np.diff(np.append(run_starts(values), len(values)))
+
+
+def spread(n: int, count: int) -> Ints:
+    """At most so many of the numbers 0 to n - 1, evenly."""
+    return np.linspace(0, n - 1, min(n, count)).astype(int)
+
+
 def expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
     """Rows and values of the ranges ``start[i]:stop[i]``, one after the other.
 
@@ -57,6 +67,17 @@ def common(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:
     if not len(starts):
         return lo[:0], hi[:0]
     return (np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts))
+
+
+def first_equal(lo: Floats, hi: Floats, group: Ints) -> Ints:
+    """For each rectangle the first one of its group with the same corners, shape (n,)."""
+    order = np.lexsort((*hi.T, *lo.T, group))
+    rows = np.column_stack([group, lo, hi])[order]
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    first = np.empty(len(rows), np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    return first
 
 
 def stabbed(

@@ -263,16 +263,16 @@ def _grid_points(
     if not len(group):
         return np.zeros((0, 2)), group
     starts = run_starts(group)
-    sizes = np.diff(np.append(starts, len(group)))
-    label = np.repeat(starts, sizes)
+    lengths = run_lengths(group)
+    label = np.repeat(starts, lengths)
     # Where one point pierces a whole group, the greedy choice is one of the points that all share.
-    least = np.maximum.reduceat(first, starts)
-    count = np.minimum.reduceat(last, starts) - least + 1
+    corner = np.maximum.reduceat(first, starts)
+    count = np.minimum.reduceat(last, starts) - corner + 1
     index = (draws[starts] * count.prod(axis=1)).astype(np.int64)
     wide = np.maximum(count[:, 1], 1)
-    point = np.repeat(least + np.stack([index // wide, index % wide], axis=1), sizes, axis=0)
+    point = np.repeat(corner + np.stack([index // wide, index % wide], axis=1), lengths, axis=0)
     for g in np.flatnonzero((count < 1).any(axis=1)):
-        part = slice(starts[g], starts[g] + sizes[g])
+        part = slice(starts[g], starts[g] + lengths[g])
         chosen, points = grid_greedy(first[part], last[part], draws[part])
         label[part] += chosen
         point[part] = points[chosen]
@@ -280,11 +280,11 @@ def _grid_points(
 
 
 def grid_greedy(
-    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None, least: int = 1
+    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None, min_gain: int = 1
 ) -> tuple[Ints, Ints]:
     """Greedy choice for one group; see :func:`grid_cover`.
 
-    Ends when no point pierces ``least`` of what is left.
+    Ends when no point pierces ``min_gain`` of what is left.
 
     Returns:
         tuple[Ints, Ints]: For every rectangle the number of its point or -1, and the points, shape
@@ -297,11 +297,11 @@ def grid_greedy(
     origin = first[exists].min(axis=0)
     gain = _depth(first[exists] - origin, last[exists] - origin)
     open_ = np.flatnonzero(exists)
-    while (most := gain.max()) >= least:
+    while (max_gain := gain.max()) >= min_gain:
         if draws is None:
             best = gain.argmax()
         else:
-            best = np.flatnonzero(gain == most)
+            best = np.flatnonzero(gain == max_gain)
             best = best[int(draws[len(points)] * len(best))]
         point = np.array(np.unravel_index(best, gain.shape)) + origin
         hit = ((first[open_] <= point) & (point <= last[open_])).all(axis=1)
@@ -322,7 +322,7 @@ def _depth(first: Ints, last: Ints) -> Ints:
         first, last (Ints): First and last grid lines, from 0 on, shape (n, 2).
 
     Returns:
-        Ints: int32 array that ends with the greatest of the lines.
+        Ints: int32 array that ends with the last of the lines.
     """
     (a, c), (b, d) = first.T, (last + 1).T
     wide, high = b.max() + 1, d.max() + 1

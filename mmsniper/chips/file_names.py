@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
     """Find files by the end of their paths, so that data may have moved to another folder.
 
-    Compared is the least number of parts, from the file name on, that tells the files of each side
-    apart.
+    The last parts of the paths are compared: as few of them as tell the files of each side apart.
 
     Args:
         paths (Sequence[str]): The files to find; a file may occur several times.

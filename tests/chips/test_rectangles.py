@@ -16,10 +16,10 @@ from mmsniper.chips.rectangles import (
     first_equal,
     maximal_cliques,
     neighbours,
+    numbers_in_intervals,
     piercings,
     run_lengths,
     run_starts,
-    stabbed,
 )
 
 
@@ -72,7 +72,9 @@ def test_blocks_hold_all_ranges_once_and_are_bounded(size, monkeypatch):
 def test_an_interval_holds_its_ends_but_not_those_of_other_groups():
     lo, hi = np.array([1.0, 1.0]), np.array([3.0, 1.0])
     x = np.array([0.5, 1.0, 2.0, 3.0, 3.5, 2.0])
-    order, start, stop = stabbed(lo, hi, np.array([0, 1]), x, np.array([0, 0, 0, 0, 0, 1]))
+    order, start, stop = numbers_in_intervals(
+        lo, hi, np.array([0, 1]), x, np.array([0, 0, 0, 0, 0, 1])
+    )
     assert x[order[start[0] : stop[0]]].tolist() == [1, 2, 3]
     assert order[start[1] : stop[1]].tolist() == []
 

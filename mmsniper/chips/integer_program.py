@@ -87,4 +87,5 @@ def prove(cliques: csr_array, cover: Ints, node_limit: int) -> tuple[Ints, bool]
     covers = np.diff(cliques[chosen].tocsc().indptr).all()
     if not covers or len(chosen) > len(cover):
         return cover, False
-    return chosen, result.status == 0
+    # Of two that are as small, not the one that depends on HiGHS's version.
+    return (chosen if len(chosen) < len(cover) else cover), result.status == 0

@@ -141,7 +141,7 @@ def plan_negative_chips(
         covers.append(_cover(parts[-1], pyramid.num_levels, enough, stride))
     uncovered = Targets.joined(parts)
     chips = ChipPlan.joined([chips for chips, _ in covers])
-    counts = np.concatenate([np.zeros(0, np.int32), *(counts for _, counts in covers)])
+    counts = np.concatenate([counts for _, counts in covers])
     kept = _fullest(chips, counts, max_per_image)
     pool = chips.take(kept)
     return NegativeChips(

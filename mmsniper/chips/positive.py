@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
-from mmsniper.chips.plan import POSITIVE, ChipPlan
+from mmsniper.chips.plan import POSITIVE, Arrays, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.rectangles import Floats, Ints
 from mmsniper.chips.seeding import uniform
-from mmsniper.chips.targets import Ints, Targets, grid_lines, iter_targets
+from mmsniper.chips.targets import Targets, grid_lines, iter_targets
 
 STRATEGIES = ('minimum', 'grid')
 # Chips placed together, in some 50 MB of temporary memory: plans of millions need no more.
@@ -23,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Chips:
+class _Chips(Arrays):
     """Chips and where their origins may lie, in the order of the images: 21 bytes each."""
 
     image: NDArray[np.int32]
@@ -39,17 +40,6 @@ class _Chips:
             level.astype(np.int8),
             cover.lo.astype(np.float32),
             cover.hi.astype(np.float32),
-        )
-
-    @classmethod
-    def joined(cls, parts: list[_Chips]) -> _Chips:
-        if not parts:
-            parts = [cls.from_cover(1, minimum_cover(np.zeros((0, 2)), np.zeros((0, 2))))]
-        return cls(
-            *(
-                np.concatenate([getattr(p, name) for p in parts])
-                for name in ('image', 'level', 'lo', 'hi')
-            )
         )
 
 
@@ -153,27 +143,22 @@ class PositiveChipPlanner:
         return Cover(cover.assignment, origin, origin, cover.group, cover.unproven)
 
     def _place(self, chips: _Chips, epoch: int) -> ChipPlan:
-        box = np.empty((len(chips.image), 4), np.float32)
-        plan = ChipPlan.of_kind(POSITIVE, self.image_ids[chips.image], chips.level, box)
-        for first in range(0, len(plan), _CHIPS):
-            self._place_some(chips, epoch, slice(first, first + _CHIPS), plan.box)
-        return plan
+        box = np.empty((len(chips), 4), np.float32)
+        for first in range(0, len(chips), _CHIPS):
+            part = slice(first, first + _CHIPS)
+            ordinal = np.arange(len(chips))[part] - np.searchsorted(chips.image, chips.image[part])
+            box[part] = self._boxes(chips.take(part), ordinal, epoch)
+        return ChipPlan.of_kind(POSITIVE, self.image_ids[chips.image], chips.level, box)
 
-    def _place_some(self, chips: _Chips, epoch: int, part: slice, box: NDArray[np.float32]) -> None:
-        image, level = chips.image[part], chips.level[part]
-        ordinal = np.arange(part.start, part.start + len(image)) - np.searchsorted(
-            chips.image, image
-        )
-        draw = uniform(
-            self.seed, epoch, self.image_ids[image][:, None], ordinal[:, None], np.arange(2)
-        )
-        lo, hi = chips.lo[part].astype(np.float64), chips.hi[part].astype(np.float64)
-        origin = lo + draw * (hi - lo)
-        width, height = self.table.width[image], self.table.height[image]
-        scales = self.pyramid.scales(width, height)
-        side = self.pyramid.chip_size / scales[np.arange(len(image)), level]
-        box[part, :2] = origin
-        box[part, 2:] = np.minimum(origin + side[:, None], np.stack([width, height], axis=1))
+    def _boxes(self, chips: _Chips, ordinal: Ints, epoch: int) -> Floats:
+        """What chips show, at places that are drawn by their number in their image."""
+        key = self.image_ids[chips.image][:, None], ordinal[:, None], np.arange(2)
+        lo, hi = chips.lo.astype(np.float64), chips.hi.astype(np.float64)
+        origin = lo + uniform(self.seed, epoch, *key) * (hi - lo)
+        width, height = self.table.width[chips.image], self.table.height[chips.image]
+        scales = self.pyramid.scales(width, height)[np.arange(len(chips)), chips.level]
+        end = origin + (self.pyramid.chip_size / scales)[:, None]
+        return np.concatenate([origin, np.minimum(end, np.stack([width, height], axis=1))], axis=1)
 
 
 def plan_positive_chips(

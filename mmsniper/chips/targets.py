@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mmsniper.chips.annotations import AnnotationTable
-from mmsniper.chips.plan import ChipPlan
+from mmsniper.chips.plan import Arrays, ChipPlan
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints, blocks, expand
 
@@ -22,7 +22,7 @@ _RELATIVE, _ABSOLUTE = 2.0**-23, 1e-3
 
 
 @dataclass(frozen=True)
-class Targets:
+class Targets(Arrays):
     """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
 
     Attributes:
@@ -43,21 +43,6 @@ class Targets:
     scale: Floats
     side: Floats
 
-    def take(self, index: ArrayLike) -> Targets:
-        """The targets at the given positions (or of the given mask), in that order."""
-        index = np.asarray(index)
-        return Targets(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Targets]) -> Targets:
-        """The targets of several parts, one after the other."""
-        return cls(
-            *(
-                np.concatenate([getattr(part, field.name) for part in [*parts, _NONE]])
-                for field in fields(cls)
-            )
-        )
-
     def group(self, num_levels: int) -> Ints:
         """A number for each (image, level), shape (n,)."""
         return self.image * num_levels + self.level
@@ -74,19 +59,11 @@ class Targets:
         return np.clip(self.box[:, 2:] - side, 0, hi), hi
 
 
-_NONE = Targets(
-    *(np.zeros(0, np.int64) for _ in range(3)),
-    np.zeros((0, 4)),
-    np.zeros((0, 2)),
-    *(np.zeros((0, 1)) for _ in range(2)),
-)
-
-
 def iter_targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
-    """Chunks of images and what must be enclosed in them, in the order of the images."""
+    """Chunks of images, at least one, and what must be enclosed in them; in the order of images."""
     starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
     cuts = np.unique([0, *starts, len(table)]).tolist()
-    for first, last in zip(cuts[:-1], cuts[1:]):
+    for first, last in list(zip(cuts, cuts[1:])) or [(0, 0)]:
         yield range(first, last), _targets(table, pyramid, first, last)
 
 

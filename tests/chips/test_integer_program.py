@@ -58,6 +58,15 @@ def test_out_of_nodes_the_integer_program_proves_nothing_but_may_help(monkeypatc
     assert not proven
 
 
+def test_of_covers_of_the_same_number_the_one_at_hand_is_kept(monkeypatch):
+    # Which of them HiGHS finds depends on its version.
+    result = SimpleNamespace(status=0, x=np.array([0.0, 1.0]))
+    monkeypatch.setattr(integer_program, 'milp', lambda *args, **kwargs: result)
+    rows, proven = integer_program.prove(csr_array(np.ones((2, 3))), np.array([0]), node_limit=1)
+    assert rows.tolist() == [0]
+    assert proven
+
+
 def test_no_limit_of_the_integer_program_depends_on_the_clock(monkeypatch):
     # Otherwise ranks would plan differently, and a resumed run differently from the first.
     options = {}

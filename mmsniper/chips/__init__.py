@@ -1,5 +1,6 @@
 """Which chips: pyramid, cover, plans of positive and negative chips. Pure NumPy and SciPy."""
 
+from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
 from mmsniper.chips.focus import (
     FocusMap,
@@ -16,22 +17,21 @@ from mmsniper.chips.negative import (
     plan_negative_chips,
 )
 from mmsniper.chips.negative_pool import NegativeChipPool
-from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, AnnotationTable, ChipPlan
+from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
+from mmsniper.chips.pyramid_text import describe_rule, pyramid_config
 from mmsniper.chips.statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
 from mmsniper.chips.suggestion import (
-    GOOD,
+    GOOD_SIZE_RANGE,
     Suggestion,
-    describe_rule,
-    good_sizes,
+    good_size_fraction,
     network_sizes,
-    pyramid_config,
     suggest_pyramid,
 )
 
 __all__ = [
-    'GOOD',
+    'GOOD_SIZE_RANGE',
     'KINDS',
     'MIN_PROPOSALS',
     'NEGATIVE',
@@ -55,7 +55,7 @@ __all__ = [
     'focus_chips',
     'focus_rectangles',
     'focus_sizes',
-    'good_sizes',
+    'good_size_fraction',
     'grid_cover',
     'merge_rectangles',
     'minimum_cover',

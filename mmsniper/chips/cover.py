@@ -9,21 +9,32 @@ chip whose origin is any point of the clique's common rectangle: the chip's *sla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmsniper.chips.cliques import clique_cover, cover_window, spread
-from mmsniper.chips.local_search import improve
-from mmsniper.chips.rectangles import Floats, Ints, common, piercings, run_starts
+from mmsniper.chips import integer_program, local_search
+from mmsniper.chips.cliques import clique_cover
+from mmsniper.chips.rectangles import (
+    Floats,
+    Ints,
+    common,
+    first_equal,
+    piercings,
+    run_lengths,
+    run_starts,
+    spread,
+)
 
-# Where the sum over rectangles of (number of neighbours)^2 exceeds this, the graph is too large to
-# be looked at: thousands of boxes all within a few chips.
+# Pairs of neighbours, of which the rules compare those with a neighbour in common: the sum over
+# rectangles of (number of neighbours)^2. More than this take over a minute and gigabytes.
 _MAX_WORK = 1e8
-# Rectangles whose neighbours are counted to estimate that sum.
+# Rectangles whose neighbours are counted to estimate that sum: to about a tenth, in milliseconds.
 _SAMPLE = 200
-# Candidate coordinates per axis where the graph is too large.
+# Lines per axis of the grid that is tried where the graph is too large: its points are counted
+# anew for every chip, which takes less than a millisecond.
 _COARSE = 256
 
 
@@ -74,11 +85,11 @@ def minimum_cover(
         return Cover(group, lo, hi, group, group)
     order = np.argsort(group, kind='stable')
     lo, hi, group = lo[order], hi[order], group[order]
-    label, open_ = _label(lo, hi, group, node_limit)
-    cover = _as_cover(lo, hi, group, _widen_slack(lo, hi, group, label), group[open_])
+    label, unproven = _label(lo, hi, group, node_limit)
+    cover = _as_cover(lo, hi, group, _widen_slack(lo, hi, group, label), group[unproven])
     assignment = np.empty(len(lo), np.int64)
     assignment[order] = cover.assignment
-    return Cover(assignment, cover.lo, cover.hi, cover.group, cover.unproven)
+    return replace(cover, assignment=assignment)
 
 
 def _check_rectangles(
@@ -102,23 +113,44 @@ def _label(lo: Floats, hi: Floats, group: Ints, node_limit: int) -> tuple[Ints, 
         tuple[Ints, NDArray[np.bool_]]: For every rectangle a label without gaps, and whether its
         group is without proof.
     """
-    starts = run_starts(group)
-    sizes = np.diff(np.append(starts, len(group)))
-    label = np.repeat(np.arange(len(starts)), sizes)
+    starts, lengths = run_starts(group), run_lengths(group)
+    label = np.repeat(np.arange(len(starts)), lengths)
     unproven = np.zeros(len(lo), bool)
     meet = (np.maximum.reduceat(lo, starts) <= np.minimum.reduceat(hi, starts)).all(axis=1)
-    crowded = np.zeros(len(starts), bool)
-    for g in np.flatnonzero(~meet & (sizes > 2 * _SAMPLE)):
-        part = slice(starts[g], starts[g] + sizes[g])
-        crowded[g] = _work(lo[part], hi[part]) > _MAX_WORK
-        if crowded[g]:
-            label[part] = len(lo) * (g + 1) + _crowded_cover(lo[part], hi[part])
-            unproven[part] = True
-    hard = np.flatnonzero(np.repeat(~meet & ~crowded, sizes))
-    if len(hard):
-        clique, unproven[hard] = clique_cover(lo[hard], hi[hard], group[hard], node_limit)
-        label[hard] = len(lo) * (len(starts) + 1) + clique
+    rest = np.flatnonzero(np.repeat(~meet, lengths))
+    if len(rest):
+        # What pierces a rectangle pierces its duplicates.
+        distinct, which = np.unique(
+            first_equal(lo[rest], hi[rest], group[rest]), return_inverse=True
+        )
+        distinct = rest[distinct]
+        clique, open_ = _cover_distinct(lo[distinct], hi[distinct], group[distinct], node_limit)
+        label[rest], unproven[rest] = len(starts) + clique[which], open_[which]
     return np.unique(label, return_inverse=True)[1], unproven
+
+
+def _cover_distinct(
+    lo: Floats, hi: Floats, group: Ints, node_limit: int
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """As :func:`_label`, for groups that are no cliques; labels may have gaps."""
+    label, crowded = np.zeros(len(lo), np.int64), np.zeros(len(lo), bool)
+    for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
+        part = slice(start, start + length)
+        if length > 2 * _SAMPLE and _work(lo[part], hi[part]) > _MAX_WORK:
+            crowded[part] = True
+            found = local_search.improve(lo[part], hi[part], _coarse_cover(lo[part], hi[part]))
+            label[part] = len(lo) + start + found
+    rest = np.flatnonzero(~crowded)
+    solve = partial(_solve, node_limit=node_limit)
+    label[rest], unproven = clique_cover(lo[rest], hi[rest], group[rest], solve)
+    crowded[rest] = unproven
+    return label, crowded
+
+
+def _solve(lo: Floats, hi: Floats, node_limit: int) -> tuple[Ints, bool]:
+    """Cover connected rectangles; without proof, improve what is found by local search."""
+    label, proven = integer_program.solve(lo, hi, node_limit)
+    return (label if proven else local_search.improve(lo, hi, label)), proven
 
 
 def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) -> Cover:
@@ -137,17 +169,17 @@ def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
         Ints: Labels with which no slack is smaller than before, and some are larger.
     """
     slack_lo, slack_hi = common(lo, hi, label)
-    of = np.empty(len(slack_lo), np.int64)
-    of[label] = group
-    _, group_of, count = np.unique(of, return_inverse=True, return_counts=True)
+    point_group = np.empty(len(slack_lo), np.int64)
+    point_group[label] = group
+    _, group_index, points = np.unique(point_group, return_inverse=True, return_counts=True)
     confines = ((lo == slack_lo[label]) | (hi == slack_hi[label])).any(axis=1)
-    some = np.flatnonzero(confines & (count[group_of] > 1)[label])
-    i, k = piercings(lo[some], hi[some], group[some], slack_lo, of)
+    some = np.flatnonzero(confines & (points[group_index] > 1)[label])
+    i, k = piercings(lo[some], hi[some], group[some], slack_lo, point_group)
     i = some[i]
     free = (k != label[i]) & (slack_hi[k] <= hi[i]).all(axis=1)
     # Of several, the point that has the least to lose.
-    by = np.lexsort(((slack_hi - slack_lo).prod(axis=1)[k[free]], i[free]))
-    i, k = i[free][by], k[free][by]
+    order = np.lexsort(((slack_hi - slack_lo).prod(axis=1)[k[free]], i[free]))
+    i, k = i[free][order], k[free][order]
     first = run_starts(i)
     label = label.copy()
     label[i[first]] = k[first]
@@ -162,10 +194,6 @@ def _work(lo: Floats, hi: Floats) -> float:
     some = spread(len(lo), _SAMPLE)
     meets = [((lo <= hi[k]) & (lo[k] <= hi)).all(axis=1).sum() for k in some]
     return len(lo) * float(np.mean(np.square(meets, dtype=float)))
-
-
-def _crowded_cover(lo: Floats, hi: Floats) -> Ints:
-    return improve(lo, hi, _coarse_cover(lo, hi), cover_window)
 
 
 def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
@@ -189,7 +217,7 @@ def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
     return label
 
 
-# --- the paper's cover ----------------------------------------------------------------------------
+# --- the paper's grid -----------------------------------------------------------------------------
 
 
 def grid_cover(
@@ -235,16 +263,16 @@ def _grid_points(
     if not len(group):
         return np.zeros((0, 2)), group
     starts = run_starts(group)
-    sizes = np.diff(np.append(starts, len(group)))
-    label = np.repeat(starts, sizes)
+    lengths = run_lengths(group)
+    label = np.repeat(starts, lengths)
     # Where one point pierces a whole group, the greedy choice is one of the points that all share.
-    least = np.maximum.reduceat(first, starts)
-    count = np.minimum.reduceat(last, starts) - least + 1
+    corner = np.maximum.reduceat(first, starts)
+    count = np.minimum.reduceat(last, starts) - corner + 1
     index = (draws[starts] * count.prod(axis=1)).astype(np.int64)
     wide = np.maximum(count[:, 1], 1)
-    point = np.repeat(least + np.stack([index // wide, index % wide], axis=1), sizes, axis=0)
+    point = np.repeat(corner + np.stack([index // wide, index % wide], axis=1), lengths, axis=0)
     for g in np.flatnonzero((count < 1).any(axis=1)):
-        part = slice(starts[g], starts[g] + sizes[g])
+        part = slice(starts[g], starts[g] + lengths[g])
         chosen, points = grid_greedy(first[part], last[part], draws[part])
         label[part] += chosen
         point[part] = points[chosen]
@@ -252,11 +280,11 @@ def _grid_points(
 
 
 def grid_greedy(
-    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None, least: int = 1
+    first: Ints, last: Ints, draws: NDArray[np.float64] | None = None, min_gain: int = 1
 ) -> tuple[Ints, Ints]:
     """Greedy choice for one group; see :func:`grid_cover`.
 
-    Ends when no point pierces ``least`` of what is left.
+    Ends when no point pierces ``min_gain`` of what is left.
 
     Returns:
         tuple[Ints, Ints]: For every rectangle the number of its point or -1, and the points, shape
@@ -269,11 +297,11 @@ def grid_greedy(
     origin = first[exists].min(axis=0)
     gain = _depth(first[exists] - origin, last[exists] - origin)
     open_ = np.flatnonzero(exists)
-    while (most := gain.max()) >= least:
+    while (max_gain := gain.max()) >= min_gain:
         if draws is None:
             best = gain.argmax()
         else:
-            best = np.flatnonzero(gain == most)
+            best = np.flatnonzero(gain == max_gain)
             best = best[int(draws[len(points)] * len(best))]
         point = np.array(np.unravel_index(best, gain.shape)) + origin
         hit = ((first[open_] <= point) & (point <= last[open_])).all(axis=1)
@@ -294,7 +322,7 @@ def _depth(first: Ints, last: Ints) -> Ints:
         first, last (Ints): First and last grid lines, from 0 on, shape (n, 2).
 
     Returns:
-        Ints: int32 array that ends with the greatest of the lines.
+        Ints: int32 array that ends with the last of the lines.
     """
     (a, c), (b, d) = first.T, (last + 1).T
     wide, high = b.max() + 1, d.max() + 1

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
     """Find files by the end of their paths, so that data may have moved to another folder.
 
-    Compared is the least number of parts, from the file name on, that tells the files of each side
-    apart.
+    The last parts of the paths are compared: as few of them as tell the files of each side apart.
 
     Args:
         paths (Sequence[str]): The files to find; a file may occur several times.
@@ -31,16 +30,11 @@ def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]
     """
     mine, theirs = ({path: PurePath(path).parts[::-1] for path in side} for side in (paths, among))
     deepest = max(map(len, [*mine.values(), *theirs.values()]), default=1)
-    depth = next(
-        (
-            n
-            for n in range(1, deepest)
-            if all(
-                len({parts[:n] for parts in side.values()}) == len(side) for side in (mine, theirs)
-            )
-        ),
-        deepest,
-    )
+    depth = 1
+    while depth < deepest and any(
+        len({parts[:depth] for parts in side.values()}) < len(side) for side in (mine, theirs)
+    ):
+        depth += 1
     position = {path: i for i, path in enumerate(among)}
     index = {parts[:depth]: position[path] for path, parts in theirs.items()}
     return np.array([index.get(mine[path][:depth], -1) for path in paths], np.int64)

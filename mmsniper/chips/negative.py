@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import grid_greedy
-from mmsniper.chips.plan import NEGATIVE, AnnotationTable, ChipPlan
+from mmsniper.chips.plan import NEGATIVE, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.rectangles import Ints, expand, run_starts
+from mmsniper.chips.rectangles import Ints, run_lengths, run_starts
 from mmsniper.chips.seeding import uniform
-from mmsniper.chips.targets import Targets, Windows, grid_lines, targets
+from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, iter_targets
 
 MIN_PROPOSALS = (25, 10)
 """What the authors' release asks of a chip: more than this many, finest level and others."""
@@ -72,14 +73,15 @@ class NegativeChips:
     """What :func:`plan_negative_chips` finds.
 
     Attributes:
-        chips: The chips, by image, level, and the number of proposals that they hold.
-        held: Uncovered proposals that each chip encloses and no chip before it, int32, shape (n,).
+        chips: The chips, by image, level, and the number of proposals that they enclose.
+        proposals_per_chip: Uncovered proposals that each chip encloses and no chip before it,
+            int32, shape (n,).
         uncovered: The proposals that no positive chip encloses, at the levels where they count.
         statistics: Numbers about them.
     """
 
     chips: ChipPlan
-    held: NDArray[np.int32]
+    proposals_per_chip: NDArray[np.int32]
     uncovered: Targets
     statistics: NegativeStatistics
 
@@ -104,11 +106,11 @@ def plan_negative_chips(
             whose boxes are the proposals, best first or in any order.
         positives (ChipPlan): Positive chips of the same images.
         pyramid (ScalePyramid): The scale pyramid.
-        min_proposals (int | Sequence[int]): A chip must hold *more* than this many. One number, or
-            one for each level, fine to coarse, of which the last holds for all further levels.
+        min_proposals (int | Sequence[int]): A chip must enclose *more* than this many. One number,
+            or one for each level, fine to coarse, of which the last is for all further levels.
             Defaults to (25, 10), as in the authors' release.
-        max_per_image (int | None): Keep at most so many chips of an image, those that hold most.
-            Default: None, all.
+        max_per_image (int | None): Keep at most so many chips of an image, those that enclose most.
+            Defaults to None, all.
         stride (int): Stride of the candidates in scaled pixels. Defaults to 32.
 
     Raises:
@@ -119,10 +121,11 @@ def plan_negative_chips(
         >>> table = AnnotationTable.from_images([(200, 100, [[150, 40, 160, 50]] * 3, None)])
         >>> pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[
         ...     dict(resize=dict(factor=1.0), valid_range=(0, None))]))
-        >>> plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2).held
+        >>> found = plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2)
+        >>> found.proposals_per_chip
         array([3], dtype=int32)
     """
-    least = _least(min_proposals, pyramid.num_levels)
+    enough = _enough(min_proposals, pyramid.num_levels)
     if max_per_image is not None and not (_is_count(max_per_image) and max_per_image):
         raise ValueError(
             f'max_per_image must be a whole number from 1 on, or None; got {max_per_image!r}'
@@ -130,19 +133,20 @@ def plan_negative_chips(
     if not (_is_count(stride) and stride):
         raise ValueError(f'stride must be a positive number of scaled pixels, got {stride!r}')
     _check_positives(positives, len(proposals), pyramid.num_levels)
-    windows = Windows.of(positives, pyramid.num_levels)
-    valid, open_, covers = 0, [], []
-    for _, part in targets(proposals, pyramid):
+    positive_chips = ChipLookup.from_plan(positives, pyramid.num_levels)
+    valid, parts, covers = 0, [], []
+    for _, part in iter_targets(proposals, pyramid):
         valid += len(part.image)
-        open_.append(part.take(~windows.enclose(part)))
-        covers.append(_cover(open_[-1], pyramid.num_levels, least, stride))
-    uncovered = Targets.joined(open_)
-    chips, held = _joined(covers)
-    kept = _best(chips, held, max_per_image)
+        parts.append(part.take(~positive_chips.enclose(part)))
+        covers.append(_cover(parts[-1], pyramid.num_levels, enough, stride))
+    uncovered = Targets.joined(parts)
+    chips = ChipPlan.joined([chips for chips, _ in covers])
+    counts = np.concatenate([counts for _, counts in covers])
+    kept = _fullest(chips, counts, max_per_image)
     pool = chips.take(kept)
     return NegativeChips(
         pool,
-        held[kept],
+        counts[kept],
         uncovered,
         NegativeStatistics(
             images=len(proposals),
@@ -172,15 +176,19 @@ def draw_negative_chips(pool: ChipPlan, per_image: int, seed: int, epoch: int) -
     """
     if not _is_count(per_image):
         raise ValueError(f'per_image must be a whole number, not negative; got {per_image!r}')
-    starts = run_starts(pool.image)
-    first = np.repeat(starts, np.diff(np.append(starts, len(pool))))
-    draw = uniform(seed, epoch, pool.image, np.arange(len(pool)) - first, _SALT)
+    ordinal = _ordinal(pool.image)
+    draw = uniform(seed, epoch, pool.image, ordinal, _SALT)
     order = np.lexsort((draw, pool.image))
-    return pool.take(np.sort(order[np.arange(len(pool)) - first < per_image]))
+    return pool.take(np.sort(order[ordinal < per_image]))
 
 
-def _least(min_proposals: int | Sequence[int], levels: int) -> list[int]:
-    """The least number of proposals that makes a chip, at each level."""
+def _ordinal(values: NDArray) -> Ints:
+    """Number of each value in its run of equal values: 0, 1, ..."""
+    return np.arange(len(values)) - np.repeat(run_starts(values), run_lengths(values))
+
+
+def _enough(min_proposals: int | Sequence[int], levels: int) -> list[int]:
+    """The smallest number of proposals that makes a chip, at each level."""
     given = min_proposals if isinstance(min_proposals, Sequence) else [min_proposals]
     if not given or not all(_is_count(value) for value in given):
         raise ValueError(
@@ -207,34 +215,31 @@ def _check_positives(positives: ChipPlan, images: int, levels: int) -> None:
 
 
 def _cover(
-    part: Targets, levels: int, least: Sequence[int], stride: int
+    part: Targets, levels: int, enough: Sequence[int], stride: int
 ) -> tuple[ChipPlan, NDArray[np.int32]]:
     """Greedy chips over the targets, and how many targets each is the first to enclose."""
-    step, edge = stride / part.scale, np.maximum(part.size - part.side, 0)
+    step, edge = stride / part.scale, np.maximum(part.image_wh - part.side, 0)
     first, last = grid_lines(part, step, edge)
     group = part.group(levels)
-    starts = run_starts(group)
-    at, origin, held = [], [np.zeros((0, 2))], []
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(group)]):
-        enough = least[part.level[start]]
-        if stop - start < enough:
+    # First target of the group that each chip belongs to, where the chip begins, what it encloses.
+    target, origin, counts = [], [np.zeros((0, 2))], []
+    for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
+        min_gain = enough[part.level[start]]
+        if length < min_gain:
             continue
-        chosen, points = _greedy(first[start:stop], last[start:stop], enough)
-        at += [start] * len(points)
+        stop = start + length
+        chosen, points = _greedy(first[start:stop], last[start:stop], min_gain)
+        target += [start] * len(points)
         origin.append(np.minimum(points * step[start], edge[start]))
-        held += np.bincount(chosen[chosen >= 0], minlength=len(points)).tolist()
-    at, origin = np.array(at, np.int64), np.concatenate(origin)
-    box = np.concatenate([origin, np.minimum(origin + part.side[at], part.size[at])], axis=1)
-    chips = ChipPlan(
-        part.image[at].astype(np.int32),
-        part.level[at].astype(np.int8),
-        box.astype(np.float32),
-        np.full(len(at), NEGATIVE, np.int8),
-    )
-    return chips, np.array(held, np.int32)
+        counts += np.bincount(chosen[chosen >= 0], minlength=len(points)).tolist()
+    target, origin = np.array(target, np.int64), np.concatenate(origin)
+    end = np.minimum(origin + part.side[target], part.image_wh[target])
+    box = np.concatenate([origin, end], axis=1)
+    chips = ChipPlan.of_kind(NEGATIVE, part.image[target], part.level[target], box)
+    return chips, np.array(counts, np.int32)
 
 
-def _greedy(first: Ints, last: Ints, least: int) -> tuple[Ints, Ints]:
+def _greedy(first: Ints, last: Ints, min_gain: int) -> tuple[Ints, Ints]:
     """As :func:`grid_greedy`, on those grid lines only at which some rectangle begins.
 
     The first of the deepest points lies on such lines, so that nothing is lost; scenes of 20,000 px
@@ -245,20 +250,13 @@ def _greedy(first: Ints, last: Ints, least: int) -> tuple[Ints, Ints]:
     few_last = np.stack(
         [np.searchsorted(x, c, side='right') - 1 for x, c in zip(lines, last.T)], axis=1
     )
-    chosen, points = grid_greedy(few_first, few_last, least=least)
+    chosen, points = grid_greedy(few_first, few_last, min_gain=min_gain)
     return chosen, np.stack([x[c] for x, c in zip(lines, points.T)], axis=1)
 
 
-def _joined(parts: Sequence[tuple[ChipPlan, NDArray]]) -> tuple[ChipPlan, NDArray[np.int32]]:
-    held = [np.zeros(0, np.int32), *(held for _, held in parts)]
-    return ChipPlan.joined([chips for chips, _ in parts]), np.concatenate(held)
-
-
-def _best(chips: ChipPlan, held: NDArray[np.int32], limit: int | None) -> Ints:
-    """Positions of each image's ``limit`` chips that hold most, in the order of the chips."""
+def _fullest(chips: ChipPlan, counts: NDArray[np.int32], limit: int | None) -> Ints:
+    """Positions of each image's ``limit`` chips that enclose most, in the order of the chips."""
     if limit is None:
         return np.arange(len(chips))
-    order = np.lexsort((-held, chips.image))
-    starts = run_starts(chips.image)
-    _, rank = expand(np.zeros_like(starts), np.diff(np.append(starts, len(chips))))
-    return np.sort(order[rank < limit])
+    order = np.lexsort((-counts, chips.image))
+    return np.sort(order[_ordinal(chips.image) < limit])

@@ -19,12 +19,14 @@ from mmsniper.chips.file_names import match_files
 from mmsniper.chips.negative import NegativeStatistics
 from mmsniper.chips.plan import NEGATIVE, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.rectangles import expand, spread
 from mmsniper.utils.files import replacing
 
-FORMAT = 1
-# Images whose uncovered proposals are kept, for pictures; all of them would be gigabytes.
+FORMAT = 1  # a file of another one is refused
+# Images whose uncovered proposals are kept, for pictures; of all of COCO they would be gigabytes.
 _SHOWN = 1000
-# What a file holds: types, and shapes, of which names stand for any number.
+# What a file holds: types, and shapes, of which names stand for any number. ``held`` are the
+# proposals per chip.
 _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'format': (np.int64, ()),
     'pyramid': (np.str_, ()),
@@ -41,7 +43,6 @@ _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'uncovered_level': (np.int8, ('uncovered',)),
     'uncovered_box': (np.float32, ('uncovered', 4)),
 }
-_JOINED = ('img_path', 'width', 'height', 'held', 'uncovered_level', 'uncovered_box')
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +55,9 @@ class NegativeChipPool:
     Attributes:
         pyramid: The pyramid that the chips belong to.
         img_path: Files of the images that were looked at, each once, shape (num_images,).
-        width, height: Their sizes in original pixels, int32, shape (num_images,).
+        width, height: Of the images, in original pixels, int32, shape (num_images,).
         chips: The chips, ascending by image; ``chips.image`` indexes ``img_path``.
-        held: Uncovered proposals that each chip holds, int32, shape (n,).
+        proposals_per_chip: Uncovered proposals that each chip encloses, int32, shape (n,).
         statistics: Numbers about the mining.
         uncovered_image, uncovered_level, uncovered_box: For pictures, the proposals that no
             positive chip encloses, of up to 1000 images: int32 (m,), int8 (m,), float32 (m, 4).
@@ -68,7 +69,7 @@ class NegativeChipPool:
     width: NDArray[np.int32]
     height: NDArray[np.int32]
     chips: ChipPlan
-    held: NDArray[np.int32]
+    proposals_per_chip: NDArray[np.int32]
     statistics: NegativeStatistics
     uncovered_image: NDArray[np.int32]
     uncovered_level: NDArray[np.int8]
@@ -104,26 +105,15 @@ class NegativeChipPool:
     def _from_arrays(cls, arrays: Mapping[str, NDArray]) -> NegativeChipPool:
         statistics = json.loads(str(arrays['statistics']))
         statistics['chips_per_level'] = tuple(statistics['chips_per_level'])
-        image = arrays['image']
+        chips = (arrays[name] for name in ('image', 'level', 'box'))
+        uncovered = ('uncovered_image', 'uncovered_level', 'uncovered_box')
         return cls(
             pyramid=ScalePyramid.from_config(json.loads(str(arrays['pyramid']))),
             origin=str(arrays['origin']),
             statistics=NegativeStatistics(**statistics),
-            chips=ChipPlan(
-                image, arrays['level'], arrays['box'], np.full(len(image), NEGATIVE, np.int8)
-            ),
-            **{
-                name: arrays[name]
-                for name in (
-                    'img_path',
-                    'width',
-                    'height',
-                    'held',
-                    'uncovered_image',
-                    'uncovered_level',
-                    'uncovered_box',
-                )
-            },
+            chips=ChipPlan.of_kind(NEGATIVE, *chips),
+            proposals_per_chip=arrays['held'],
+            **{name: arrays[name] for name in ('img_path', 'width', 'height', *uncovered)},
         )
 
     @classmethod
@@ -134,17 +124,20 @@ class NegativeChipPool:
             pools (Sequence[NegativeChipPool]): At least one; all of the same pyramid and origin.
         """
         first = np.cumsum([0, *(len(pool.img_path) for pool in pools)])[:-1].astype(np.int32)
-        parts = {name: np.concatenate([getattr(pool, name) for pool in pools]) for name in _JOINED}
+        pools = [
+            replace(
+                pool,
+                chips=replace(pool.chips, image=pool.chips.image + at),
+                uncovered_image=pool.uncovered_image + at,
+            )
+            for pool, at in zip(pools, first)
+        ]
+        arrays = [name for name, value in vars(pools[0]).items() if isinstance(value, np.ndarray)]
         return replace(
             pools[0],
-            chips=ChipPlan.joined(
-                [replace(pool.chips, image=pool.chips.image + at) for pool, at in zip(pools, first)]
-            ),
+            chips=ChipPlan.joined([pool.chips for pool in pools]),
             statistics=reduce(add, (pool.statistics for pool in pools)),
-            uncovered_image=np.concatenate(
-                [pool.uncovered_image + at for pool, at in zip(pools, first)]
-            ),
-            **parts,
+            **{name: np.concatenate([getattr(pool, name) for pool in pools]) for name in arrays},
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -152,6 +145,7 @@ class NegativeChipPool:
         content = {
             **vars(self),
             **vars(self.chips),
+            'held': self.proposals_per_chip,
             'format': FORMAT,
             'pyramid': json.dumps(describe(self.pyramid)),
             'statistics': json.dumps(asdict(self.statistics)),
@@ -165,7 +159,7 @@ class NegativeChipPool:
 
         Args:
             pyramid (ScalePyramid): The pyramid to train with.
-            name (str): Name of the pool in the error, such as its file.
+            name (str): Name of the pool in the error, such as its file. Defaults to 'the pool'.
 
         Raises:
             ValueError: If chip sizes, resize rules or valid ranges differ; it says which.
@@ -188,8 +182,8 @@ class NegativeChipPool:
 
         Args:
             img_path (Sequence[str]): File of each image; a file may occur several times.
-            width, height (ArrayLike): Image sizes in original pixels.
-            name (str): Name of the pool in errors, such as its file.
+            width, height (ArrayLike): Of the images, in original pixels.
+            name (str): Name of the pool in errors, such as its file. Defaults to 'the pool'.
 
         Returns:
             ChipPlan: Chips, ascending by image, whose ``image`` indexes ``img_path``.
@@ -198,27 +192,26 @@ class NegativeChipPool:
             ValueError: If an image is not in the pool, or has another size there.
         """
         index = _match(img_path, self.img_path.tolist(), name)
-        size = np.stack([np.asarray(width), np.asarray(height)], axis=1)
-        other = np.stack([self.width, self.height], axis=1)[index]
-        wrong = np.flatnonzero((size != other).any(axis=1))
+        wh = np.stack([np.asarray(width), np.asarray(height)], axis=1)
+        mined_wh = np.stack([self.width, self.height], axis=1)[index]
+        wrong = np.flatnonzero((wh != mined_wh).any(axis=1))
         if len(wrong):
             i = wrong[0]
             raise ValueError(
                 f'{name} belongs to other images: {img_path[i]} is '
-                f'{size[i, 0]}x{size[i, 1]} px here and {other[i, 0]}x{other[i, 1]} px there. '
+                f'{wh[i, 0]}x{wh[i, 1]} px here and {mined_wh[i, 0]}x{mined_wh[i, 1]} px there. '
                 f'Mine the negative chips of this data set'
             )
         start = np.searchsorted(self.chips.image, index)
-        count = np.searchsorted(self.chips.image, index, side='right') - start
-        image = np.repeat(np.arange(len(index), dtype=np.int32), count)
-        ordinal = np.arange(len(image)) - np.repeat(np.cumsum(count) - count, count)
-        return replace(self.chips.take(np.repeat(start, count) + ordinal), image=image)
+        stop = np.searchsorted(self.chips.image, index, side='right')
+        image, chip = expand(start, stop)
+        return replace(self.chips.take(chip), image=image.astype(np.int32))
 
 
 def shown_images(images: int) -> NDArray[np.bool_]:
     """Which of so many images keep their uncovered proposals for pictures: up to 1000, spread."""
     shown = np.zeros(images, bool)
-    shown[np.linspace(0, max(images - 1, 0), min(_SHOWN, images)).astype(int)] = True
+    shown[spread(images, _SHOWN)] = True
     return shown
 
 
@@ -296,14 +289,15 @@ def _check_boxes(
         wrong = index[(index < 0) | (index >= count)]
         if len(wrong):
             raise ValueError(f'it has a {what} of {name} {wrong[0]}, of {count} {name}s')
-    size = np.stack([pool.width, pool.height], axis=1)[image]
-    inside = (box[:, :2] >= 0) & (box[:, :2] < box[:, 2:]) & (box[:, 2:] <= size + 0.01)
+    wh = np.stack([pool.width, pool.height], axis=1)[image]
+    # A hundredth of a pixel more: float32 rounds windows of large images.
+    inside = (box[:, :2] >= 0) & (box[:, :2] < box[:, 2:]) & (box[:, 2:] <= wh + 0.01)
     wrong = np.flatnonzero(~inside.all(axis=1))  # NaN is not inside either
     if len(wrong):
         i = wrong[0]
         raise ValueError(
             f'it has a {what} at {box[i].tolist()}, outside {pool.img_path[image[i]]} of '
-            f'{size[i, 0]}x{size[i, 1]} px'
+            f'{wh[i, 0]}x{wh[i, 1]} px'
         )
 
 

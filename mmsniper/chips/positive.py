@@ -8,21 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
-from mmsniper.chips.plan import POSITIVE, AnnotationTable, ChipPlan
+from mmsniper.chips.plan import POSITIVE, Arrays, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.rectangles import Floats, Ints
 from mmsniper.chips.seeding import uniform
-from mmsniper.chips.targets import Ints, Targets, grid_lines, targets
+from mmsniper.chips.targets import Targets, grid_lines, iter_targets
 
 STRATEGIES = ('minimum', 'grid')
-# Chips placed together: bounds the temporary memory.
+# Chips placed together, in some 50 MB of temporary memory: plans of millions need no more.
 _CHIPS = 1 << 18
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Chips:
+class _Chips(Arrays):
     """Chips and where their origins may lie, in the order of the images: 21 bytes each."""
 
     image: NDArray[np.int32]
@@ -31,24 +33,13 @@ class _Chips:
     hi: NDArray[np.float32]
 
     @classmethod
-    def of(cls, num_levels: int, cover: Cover) -> _Chips:
+    def from_cover(cls, num_levels: int, cover: Cover) -> _Chips:
         image, level = np.divmod(cover.group, num_levels)
         return cls(
             image.astype(np.int32),
             level.astype(np.int8),
             cover.lo.astype(np.float32),
             cover.hi.astype(np.float32),
-        )
-
-    @classmethod
-    def joined(cls, parts: list[_Chips]) -> _Chips:
-        if not parts:
-            parts = [cls.of(1, minimum_cover(np.zeros((0, 2)), np.zeros((0, 2))))]
-        return cls(
-            *(
-                np.concatenate([getattr(p, name) for p in parts])
-                for name in ('image', 'level', 'lo', 'hi')
-            )
         )
 
 
@@ -69,15 +60,15 @@ class PositiveChipPlanner:
         table (AnnotationTable): Image sizes and boxes.
         pyramid (ScalePyramid): The scale pyramid.
         strategy (str): ``'minimum'`` or ``'grid'``. Defaults to 'minimum'.
-        stride (int | tuple[int, int]): Stride of the grid in scaled pixels, or the pair (least,
-            greatest) from which each epoch draws one, as the authors' release does with (56, 59).
-            Defaults to 32.
+        stride (int | tuple[int, int]): Stride of the grid in scaled pixels, or the pair (min, max)
+            from which each epoch draws one, as the authors' release does with (56, 59). Defaults to
+            32.
         seed (int): Seed of all draws. Defaults to 0.
         image_ids (ArrayLike | None): Where the table is a part of a data set, the index of each of
             its images in the whole, shape (num_images,): keys the draws, and is what plans hold.
             Defaults to 0, 1, ...
         progress (Progress | None): Called with the numbers of images done and in all, while covers
-            are computed.
+            are computed. Defaults to None.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -125,13 +116,13 @@ class PositiveChipPlanner:
 
     def _cover(self, epoch: int) -> _Chips:
         chips, unproven = [], 0
-        for images, part in targets(self.table, self.pyramid):
+        for images, part in iter_targets(self.table, self.pyramid):
             group = part.group(self.pyramid.num_levels)
             if self.strategy == 'minimum':
                 cover = minimum_cover(*part.origins(), group)
             else:
                 cover = self._grid_cover(part, group, epoch)
-            chips.append(_Chips.of(self.pyramid.num_levels, cover))
+            chips.append(_Chips.from_cover(self.pyramid.num_levels, cover))
             unproven += len(cover.unproven)
             if self.progress is not None:
                 self.progress(images.stop, len(self.table))
@@ -139,44 +130,35 @@ class PositiveChipPlanner:
         return _Chips.joined(chips)
 
     def _grid_cover(self, part: Targets, group: Ints, epoch: int) -> Cover:
-        least, greatest = self.stride
-        stride = least + int(uniform(self.seed, epoch) * (greatest - least + 1))
+        min_stride, max_stride = self.stride
+        stride = min_stride + int(uniform(self.seed, epoch) * (max_stride - min_stride + 1))
         step = stride / part.scale
-        edge = np.maximum(part.size - part.side, 0)
+        edge = np.maximum(part.image_wh - part.side, 0)
         first, last = grid_lines(part, step, edge)
         ordinal = np.arange(len(group)) - np.searchsorted(group, group)
         draws = uniform(self.seed, epoch, part.level, self.image_ids[part.image], ordinal)
         cover = grid_cover(first, last, group, draws)
-        of = np.searchsorted(group, cover.group)
-        origin = np.minimum(cover.lo * step[of], edge[of])
+        first_target = np.searchsorted(group, cover.group)
+        origin = np.minimum(cover.lo * step[first_target], edge[first_target])
         return Cover(cover.assignment, origin, origin, cover.group, cover.unproven)
 
     def _place(self, chips: _Chips, epoch: int) -> ChipPlan:
-        plan = ChipPlan(
-            self.image_ids[chips.image],
-            chips.level,
-            np.empty((len(chips.image), 4), np.float32),
-            np.full(len(chips.image), POSITIVE, np.int8),
-        )
-        for first in range(0, len(plan), _CHIPS):
-            self._place_some(chips, epoch, slice(first, first + _CHIPS), plan.box)
-        return plan
+        box = np.empty((len(chips), 4), np.float32)
+        for first in range(0, len(chips), _CHIPS):
+            part = slice(first, first + _CHIPS)
+            ordinal = np.arange(len(chips))[part] - np.searchsorted(chips.image, chips.image[part])
+            box[part] = self._boxes(chips.take(part), ordinal, epoch)
+        return ChipPlan.of_kind(POSITIVE, self.image_ids[chips.image], chips.level, box)
 
-    def _place_some(self, chips: _Chips, epoch: int, part: slice, box: NDArray[np.float32]) -> None:
-        image, level = chips.image[part], chips.level[part]
-        ordinal = np.arange(part.start, part.start + len(image)) - np.searchsorted(
-            chips.image, image
-        )
-        draw = uniform(
-            self.seed, epoch, self.image_ids[image][:, None], ordinal[:, None], np.arange(2)
-        )
-        lo, hi = chips.lo[part].astype(np.float64), chips.hi[part].astype(np.float64)
-        origin = lo + draw * (hi - lo)
-        size = np.stack([self.table.width[image], self.table.height[image]], axis=1)
-        scales = self.pyramid.scales(size[:, 0], size[:, 1])
-        side = self.pyramid.chip_size / scales[np.arange(len(image)), level]
-        box[part, :2] = origin
-        box[part, 2:] = np.minimum(origin + side[:, None], size)
+    def _boxes(self, chips: _Chips, ordinal: Ints, epoch: int) -> Floats:
+        """What chips show, at places that are drawn by their number in their image."""
+        key = self.image_ids[chips.image][:, None], ordinal[:, None], np.arange(2)
+        lo, hi = chips.lo.astype(np.float64), chips.hi.astype(np.float64)
+        origin = lo + uniform(self.seed, epoch, *key) * (hi - lo)
+        width, height = self.table.width[chips.image], self.table.height[chips.image]
+        scales = self.pyramid.scales(width, height)[np.arange(len(chips)), chips.level]
+        end = origin + (self.pyramid.chip_size / scales)[:, None]
+        return np.concatenate([origin, np.minimum(end, np.stack([width, height], axis=1))], axis=1)
 
 
 def plan_positive_chips(
@@ -207,16 +189,16 @@ def plan_positive_chips(
 def _check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:
     pair = (stride, stride) if isinstance(stride, (int, np.integer)) else stride
     try:
-        least, greatest = pair
-        good = 1 <= least <= greatest and all(int(v) == v for v in pair)
+        lo, hi = pair
+        good = 1 <= lo <= hi and all(int(v) == v for v in pair)
     except (TypeError, ValueError):
         good = False
     if not good:
         raise ValueError(
-            f'stride must be a positive number of scaled pixels or a pair (least, greatest) of '
-            f'such, got {stride!r}'
+            f'stride must be a positive number of scaled pixels or a pair (min, max) of such, got '
+            f'{stride!r}'
         )
-    return int(least), int(greatest)
+    return int(lo), int(hi)
 
 
 def _check_image_ids(image_ids: ArrayLike | None, images: int) -> NDArray[np.int32]:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# A box may exceed a chip by this, relatively: without it the rounding of chip_size / width * width
-# would keep some boxes as wide as their image from fitting at a level made to hold the image.
 TOLERANCE = 1e-9
+"""A box may exceed a chip by this, relatively: without it the rounding of chip_size / width * width
+would keep some boxes as wide as their image from fitting at a level made to hold the image."""
 # Levels whose scales differ by less than this (relative) show an image at the same resolution.
 # Rounding a chip's window to whole pixels changes its scale by up to 2 * scale / chip_size, 1.2% at
 # the paper's finest level, so that closer levels could not be told apart anyway.
@@ -31,9 +31,10 @@ class ResizeRule:
       longer would exceed ``long_side``, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
 
     Args:
-        factor (float | None): Scaled pixels per original pixel.
-        short_side (float | None): Length of the shorter side in scaled pixels.
-        long_side (float | None): Length, or limit, of the longer side in scaled pixels.
+        factor (float | None): Scaled pixels per original pixel. Defaults to None.
+        short_side (float | None): Length of the shorter side in scaled pixels. Defaults to None.
+        long_side (float | None): Length, or limit, of the longer side in scaled pixels. Defaults to
+            None.
 
     Raises:
         ValueError: If the given fields form none of the three rules or are not positive numbers.
@@ -63,7 +64,7 @@ class ResizeRule:
             )
 
     def scale(self, width: ArrayLike, height: ArrayLike) -> NDArray[np.float64]:
-        """Scale factor (scaled px per original px) of images of the given original sizes.
+        """Scale factor (scaled px per original px) of images of the given widths and heights.
 
         Args:
             width (ArrayLike): Original widths, any shape.
@@ -186,12 +187,7 @@ class ScalePyramid:
         if not isinstance(self.adopt_orphans, bool):
             raise ValueError(f'adopt_orphans must be True or False, got {self.adopt_orphans!r}')
         object.__setattr__(
-            self,
-            'levels',
-            tuple(
-                _named(i, lambda lv=lv: lv if isinstance(lv, Level) else _build(Level, lv, 'level'))
-                for i, lv in enumerate(self.levels)
-            ),
+            self, 'levels', tuple(_as_level(i, level) for i, level in enumerate(self.levels))
         )
         for i, (fine, coarse) in enumerate(zip(self.levels, self.levels[1:])):
             _check_order(i, fine, coarse)
@@ -234,11 +230,11 @@ class ScalePyramid:
     def scales(
         self, width: ArrayLike, height: ArrayLike, *, test: bool = False
     ) -> NDArray[np.float64]:
-        """Scale of every level for images of the given sizes.
+        """Scale of every level for images of the given widths and heights.
 
         Args:
             width, height (ArrayLike): Original pixels, shape (...).
-            test (bool): Use the test rules.
+            test (bool): Use the test rules. Defaults to False.
 
         Returns:
             NDArray[np.float64]: Scale factors, shape (..., num_levels), fine to coarse.
@@ -251,7 +247,7 @@ class ScalePyramid:
         return np.array([lv.test_range if test else lv.valid_range for lv in self.levels])
 
     def levels_at(
-        self, scale: float, image_size: tuple[float, float], *, test: bool = False
+        self, scale: float, image_wh: tuple[float, float], *, test: bool = False
     ) -> tuple[int, ...]:
         """The levels that an input of this scale belongs to.
 
@@ -261,13 +257,13 @@ class ScalePyramid:
 
         Args:
             scale (float): Scaled pixels per original pixel of the network's input.
-            image_size (tuple[float, float]): Original (width, height) of the whole image.
-            test (bool): Use the test rules.
+            image_wh (tuple[float, float]): Width and height of the whole image, original px.
+            test (bool): Use the test rules. Defaults to False.
 
         Returns:
             tuple[int, ...]: Level indices, at least one.
         """
-        scales = np.log(self.scales(*image_size, test=test))
+        scales = np.log(self.scales(*image_wh, test=test))
         nearest = scales[np.argmin(np.abs(scales - math.log(scale)))]
         return tuple(np.flatnonzero(np.abs(scales - nearest) < _SAME_SCALE).tolist())
 
@@ -279,7 +275,7 @@ class ScalePyramid:
         Args:
             sizes (ArrayLike): Shape (n,).
             levels (int | Sequence[int]): A level index, or several.
-            test (bool): Use the test ranges.
+            test (bool): Use the test ranges. Defaults to False.
 
         Returns:
             NDArray[np.bool_]: Shape (n,).
@@ -295,7 +291,7 @@ class ScalePyramid:
 
         Args:
             boxes (NDArray[np.floating]): Shape (n, 4), xyxy, original pixels.
-            width, height (ArrayLike): Original image size, scalars or shape (n,).
+            width, height (ArrayLike): Of the images, original pixels, scalars or shape (n,).
 
         Returns:
             tuple[NDArray[np.bool_], NDArray[np.bool_]]: Two masks of shape (n, num_levels): the
@@ -329,9 +325,9 @@ def _build(cls: type, config: Any, what: str) -> Any:
         raise ValueError(f'{what}: {error}') from None
 
 
-def _named(index: int, build: Any) -> Level:
+def _as_level(index: int, level: Any) -> Level:
     try:
-        return build()
+        return level if isinstance(level, Level) else _build(Level, level, 'level')
     except ValueError as error:
         raise ValueError(f'pyramid level {index}: {error}') from None
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Pairs of rectangles looked at in one go; bounds the temporary memory.
+# Pairs of rectangles looked at in one go, in about 100 MB of temporary memory.
 _BLOCK = 1 << 21
 
 
@@ -22,6 +22,16 @@ def run_starts(values: NDArray) -> Ints:
     if not len(values):
         return np.zeros(0, np.int64)
     return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+
+def run_lengths(values: NDArray) -> Ints:
+    """Length of each run of equal values."""
+    return np.diff(np.append(run_starts(values), len(values)))
+
+
+def spread(n: int, count: int) -> Ints:
+    """At most so many of the numbers 0 to n - 1, evenly."""
+    return np.linspace(0, n - 1, min(n, count)).astype(int)
 
 
 def expand(start: Ints, stop: Ints) -> tuple[Ints, Ints]:
@@ -59,7 +69,18 @@ def common(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:
     return (np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts))
 
 
-def stabbed(
+def first_equal(lo: Floats, hi: Floats, group: Ints) -> Ints:
+    """For each rectangle the first one of its group with the same corners, shape (n,)."""
+    order = np.lexsort((*hi.T, *lo.T, group))
+    rows = np.column_stack([group, lo, hi])[order]
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    first = np.empty(len(rows), np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    return first
+
+
+def numbers_in_intervals(
     lo: Floats, hi: Floats, group: Ints, x: Floats, x_group: Ints
 ) -> tuple[Ints, Ints, Ints]:
     """Which numbers lie in each closed interval of the same group.
@@ -71,23 +92,24 @@ def stabbed(
         x_group (Ints): Groups of the numbers, shape (m,).
 
     Returns:
-        tuple[Ints, Ints, Ints]: ``order, start, stop``: interval i holds the numbers
+        tuple[Ints, Ints, Ints]: ``order, start, stop``: in interval i are the numbers
         ``x[order[start[i]:stop[i]]]``.
     """
     n, m = len(lo), len(x)
     # Among equal coordinates an interval's start comes before the numbers, its end after them.
     kind = np.repeat(np.array([0, 1, 2], np.int8), [n, m, n])
-    by = np.lexsort((kind, np.concatenate([lo, x, hi]), np.concatenate([group, x_group, group])))
-    is_number = kind[by] == 1
-    position = np.empty(len(by), np.int64)
-    position[by] = np.cumsum(is_number)
-    return by[is_number] - n, position[:n], position[n + m :]
+    keys = kind, np.concatenate([lo, x, hi]), np.concatenate([group, x_group, group])
+    order = np.lexsort(keys)
+    is_number = kind[order] == 1
+    position = np.empty(len(order), np.int64)
+    position[order] = np.cumsum(is_number)
+    return order[is_number] - n, position[:n], position[n + m :]
 
 
 def neighbours(lo: Floats, hi: Floats, group: Ints) -> tuple[Ints, Ints]:
     """All ordered pairs (i, j) of rectangles that meet, each with itself included, sorted."""
     n = len(lo)
-    sweeps = [stabbed(lo[:, a], hi[:, a], group, lo[:, a], group) for a in (0, 1)]
+    sweeps = [numbers_in_intervals(lo[:, a], hi[:, a], group, lo[:, a], group) for a in (0, 1)]
     axis = int(np.argmin([(stop - start).sum() for _, start, stop in sweeps]))
     order, start, stop = sweeps[axis]
     other = 1 - axis
@@ -107,14 +129,14 @@ def neighbours(lo: Floats, hi: Floats, group: Ints) -> tuple[Ints, Ints]:
 def piercings(
     lo: Floats, hi: Floats, group: Ints, points: Floats, point_group: Ints
 ) -> tuple[Ints, Ints]:
-    """All pairs (rectangle, point) of one group in which the rectangle holds the point."""
-    order, start, stop = stabbed(lo[:, 0], hi[:, 0], group, points[:, 0], point_group)
+    """All pairs (rectangle, point) of one group in which the point is in the rectangle."""
+    order, start, stop = numbers_in_intervals(lo[:, 0], hi[:, 0], group, points[:, 0], point_group)
     found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     for block in blocks(start, stop):
         i, k = expand(start[block], stop[block])
         i, k = i + block.start, order[k]
-        holds = (lo[i, 1] <= points[k, 1]) & (points[k, 1] <= hi[i, 1])
-        found.append((i[holds], k[holds]))
+        inside = (lo[i, 1] <= points[k, 1]) & (points[k, 1] <= hi[i, 1])
+        found.append((i[inside], k[inside]))
     i, k = zip(*found)
     return np.concatenate(i), np.concatenate(k)
 
@@ -122,8 +144,9 @@ def piercings(
 def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
     """The maximal sets of rectangles (all of one group) that have a point in common.
 
-    Such a set is pierced by the point (least upper end in x, least upper end in y) of its members,
-    so candidates are the points made of the upper ends of two rectangles that hold the point.
+    Such a set is pierced by the point (smallest upper end in x, smallest upper end in y) of its
+    members, so candidates are the points that are made of the upper ends of two rectangles and are
+    in both.
 
     Returns:
         csr_array: Incidence matrix, shape (number of cliques, n), of ones; sorted by the cliques'
@@ -132,12 +155,12 @@ def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
     n = len(lo)
     i, j = neighbours(lo, hi, np.zeros(n, np.int64))
     begin = np.searchsorted(i, np.arange(n + 1))
-    held = (hi[i, 0] <= hi[j, 0]) & (hi[j, 1] <= hi[i, 1])
-    a, b = i[held], j[held]
+    in_both = (hi[i, 0] <= hi[j, 0]) & (hi[j, 1] <= hi[i, 1])
+    a, b = i[in_both], j[in_both]
     points = np.stack([hi[a, 0], hi[b, 1]], axis=1)
     found, start, stop = [], begin[a], begin[a + 1]
     for block in blocks(start, stop):
-        # All that can hold the point, or meet the clique, are neighbours of a.
+        # All that can have the point in them, or meet the clique, are neighbours of a.
         row, k = expand(start[block], stop[block])
         k, point = j[k], points[block][row]
         inside = ((lo[k] <= point) & (point <= hi[k])).all(axis=1)

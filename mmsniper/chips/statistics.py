@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsniper.chips.plan import AnnotationTable, ChipPlan
+from mmsniper.chips.annotations import AnnotationTable
+from mmsniper.chips.plan import ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.chips.rectangles import run_starts
-from mmsniper.chips.targets import Windows, targets
+from mmsniper.chips.targets import ChipLookup, iter_targets
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ def plan_statistics(
         pyramid (ScalePyramid): The scale pyramid.
         plan (ChipPlan): Chips of the table's images, which ``plan.image`` indexes.
     """
-    windows = Windows.of(plan, pyramid.num_levels)
+    chips = ChipLookup.from_plan(plan, pyramid.num_levels)
     boxes, pairs, covered, reached = int((~table.ignore).sum()), 0, 0, 0
-    for _, part in targets(table, pyramid):
+    for _, part in iter_targets(table, pyramid):
         pairs += len(part.image)
-        covered += int(windows.enclose(part).sum())
+        covered += int(chips.enclose(part).sum())
         reached += len(np.unique(part.index))
     return PlanStatistics(
         images=len(table),
@@ -86,7 +87,7 @@ def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[
     Returns:
         list[float]: Area in the chips of each level over that of all images, fine to coarse.
     """
-    group = plan.image.astype(np.int64) * num_levels + plan.level
+    group = plan.group(num_levels)
     order = np.argsort(group, kind='stable')
     level, box = plan.level[order], plan.box[order].astype(np.float64)
     starts = run_starts(group[order])

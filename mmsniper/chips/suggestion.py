@@ -1,4 +1,7 @@
-"""A pyramid for a data set, from the sizes of its boxes and images."""
+"""A pyramid for a data set, from the sizes of its boxes and images.
+
+*Size* is sqrt(box area), in original px where nothing else is said.
+"""
 
 from __future__ import annotations
 
@@ -9,54 +12,59 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsniper.chips.plan import AnnotationTable
+from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.positive import plan_positive_chips
 from mmsniper.chips.pyramid import TOLERANCE, Level, ResizeRule, ScalePyramid
+from mmsniper.chips.rectangles import spread
 
-GOOD = (1 / 8, 1 / 2)
+GOOD_SIZE_RANGE = (1 / 8, 1 / 2)
 """Sizes that are seen well, over the side of a chip. The paper's middle level on COCO shows objects
 of 53 to 250 px in chips of 512. Above a half, a chip hardly shows what is around the object."""
 
-MAX_CHIP = 512  # the paper's
-MIN_CHIP = 128
+# Largest chip: the paper's. Smallest: a dozen of them already have the pixels of a photograph.
+_MIN_CHIP, _MAX_CHIP = 128, 512
 _MULTIPLE = 32  # what networks shrink by
-CHIPS_ALONG = 3
-"""A chip is about this part of an image's longer side at the finest level: chips that show much
-more cost as much as whole images do."""
+# A chip is about this part of an image's longer side at the finest level: chips that show much more
+# cost as much as whole images do.
+_CHIPS_ALONG = 3
 
-MAX_FACTOR = 3.0  # the paper's; beyond it there is little left to see
-VISIBLE = 16.0
-"""Network px that the smallest objects are enlarged to, two cells of a typical finest feature map
-with stride 8. Enlarging is paid for in pixels, and adds no information."""
-AMPLE = 64.0
-"""Network px that the smallest objects are not shrunk below (a quarter of a chip, if that is less).
-Shrinking loses information."""
-_AMPLE_OF_CHIP = 1 / 4
-_SHRUNK = 32.0  # as AMPLE, where it saves all other levels
+_MAX_FACTOR = 3.0  # the paper's; beyond it there is little left to see
+# Network px that the smallest objects are enlarged to, two cells of a typical finest feature map
+# with stride 8. Enlarging is paid for in pixels, and adds no information.
+_VISIBLE = 16.0
+# Network px that the smallest objects are not shrunk below, an eighth of the largest chip, as
+# shrinking loses information. In smaller chips, a quarter of the chip, the middle of good sizes.
+_AMPLE, _AMPLE_OF_CHIP = 64.0, 1 / 4
 
-# Percentiles that the pyramid is made for: a few boxes of any data set are mistakes.
-_SMALLEST, _LARGEST, _THINNEST = 2.0, 99.5, 99.0
-ENOUGH = 0.99
+# Percentiles that the pyramid is made for. A few boxes of any data set are mistakes: most of them
+# are too small; one that is too large, or too thin, costs a coarser level or many chips.
+_SMALLEST, _LARGEST, _THINNEST, _LARGEST_IMAGE = 2.0, 99.5, 99.0, 98.0
+_ENOUGH = 0.99  # fraction of the boxes at a good size; the rest has long thin boxes and mistakes
 
-# Sizes of this ratio count at two neighbouring levels (paper: 2.5 and 1.25).
-OVERLAP = (1.5, 2.0)
-_MIN_RATIO = 1.25  # of the scales of two levels
-_NEAR = 1.2
-"""Objects of up to this times as large as an end of a range, or as small, are near it. A level
-ignores the objects beyond its range in training. Those near its end it reports at test time
-nevertheless, badly, and with an error of this factor (two squares of IoU 0.7) in its range."""
-_MOVE = 0.3
-"""What must be gained, as `_Needs.near` counts, to move an overlap by a factor of 2. So it stays
-where sizes are best, unless there is a clear valley of the distribution of sizes beside it."""
-_FARTHEST = 2.0  # by which an overlap is moved down; upwards, objects must not get too large
-_STEPS = 24  # places that are tried, from one size to its double
-
-# By what pixels are multiplied for each level, as each is run on the whole image at test time, and
-# for less overlap, as fewer objects are learned at two resolutions.
+# Sizes of this ratio count at two neighbouring levels; the paper's have 2.5 and 1.25.
+_OVERLAPS = (1.5, 2.0)
+# What pixels are multiplied by for each further level, as all are run on the whole image at test
+# time, and for the smaller overlap, as fewer objects are learned at two resolutions. The larger one
+# costs coco_tiny 9% more pixels, and is taken; BCCD it would cost 66% and a level, and is not.
 _LEVEL, _LESS_OVERLAP = 1.1, 1.2
+# Two levels whose scales are nearer than this show nearly the same: one of them does.
+_MIN_RATIO = 1.25
 
-# Boxes and images on which pyramids are compared, and boxes of an image.
-_SAMPLE_BOXES, _SAMPLE_IMAGES, _IMAGE_BOXES = 3000, 200, 500
+# Objects of up to this times as large as an end of a range, or as small, are near it. A level
+# ignores the objects beyond its range in training. Those near its end it reports at test time
+# nevertheless, badly, and with an error of this factor (two squares of IoU 0.7) in its range.
+_NEAR = 1.2
+# What must be gained, as `_Needs.near` counts, to move an overlap by a factor of 2. So it stays
+# where sizes are best, unless there is a clear valley of the distribution beside it. 0.3 moves that
+# of BCCD from 60..89 to 52..77 px, below its red cells, which is worth 0.04 AP
+# (docs/benchmarks.md), and leaves those of coco_tiny, which has no valley, where they are.
+_MOVE = 0.3
+# Places that are tried, from one size to its double: 3% apart.
+_STEPS = 24
+
+# Pyramids are compared on so many boxes, 200 to 400 images of COCO, in some 10 ms each; of an image
+# on as many as get a cover that is proven minimal, which takes seconds with thousands.
+_SAMPLE_BOXES, _IMAGE_BOXES = 3000, 500
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Suggestion:
 
     Attributes:
         pyramid: The pyramid.
-        good: Fraction of the boxes that are learned at a good size, see :func:`good_sizes`.
+        good: Fraction of the boxes that are learned at a good size, see
+            :func:`good_size_fraction`.
         smallest, largest: Sizes (2nd and 99.5th percentile, original px) it is made for.
         notes: What a user should know: sentences.
     """
@@ -92,22 +101,24 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
        neighbours' ranges overlap by a factor of at least 1.5 (to less than 1/2 where objects are
        so long and thin that they would not fit). Scales are geometric, an object
        counts at the coarser level as soon as it is large enough there, and a level with no boxes
-       is left out. If 1. and 3. nearly agree, one level is enough; so it is if 3. alone shows the
-       smallest objects at 1/8 of a chip and 32 px.
-    5. *Overlaps* are moved to a valley of the distribution of sizes, where there is one within a
-       factor of 2 and sizes stay good: few objects should be near an end of a range. A level does
-       not learn the objects beyond its range; what it reports of those near its end at test time
-       is bad, and an error in size puts it into the range.
+       is left out. If 1. and 3. nearly agree, one level is enough.
+    5. *Overlaps* are moved to a valley of the distribution of sizes, where there is one nearby and
+       sizes stay good: few objects should be near an end of a range. A level does not learn the
+       objects beyond its range; what it reports of those near its end at test time is bad, and an
+       error in size puts it into the range.
     6. Of the pyramids of both kinds of coarsest level, with overlaps of up to 2 and of 1.5: those
        with at least 99% of the boxes at a good size (or else with the most), and of these the one
-       with the fewest pixels, where a further level counts as a tenth more and less overlap as
-       a fifth more. Pixels are counted by planning a sample of the images.
+       with the fewest pixels, where a further level counts as a tenth more and less overlap as a
+       fifth more. Pixels are counted by planning a sample of the images.
 
     The result depends on the table and on ``chip_size`` only.
 
     Args:
-        table (AnnotationTable): Image sizes and boxes.
-        chip_size (int | None): Side of a chip, network px. Defaults to chosen as above.
+        table (AnnotationTable): Widths and heights of the images, and boxes.
+        chip_size (int | None): Side of a chip, network px. Defaults to None, chosen as above.
+
+    Returns:
+        Suggestion: The pyramid, and what speaks for it.
 
     Raises:
         ValueError: If there are no boxes, or chips of that size are no chips.
@@ -122,20 +133,19 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
             f'chip_size must be at least {_MULTIPLE} px, the stride of common '
             f'networks; got {chip_size}'
         )
-    if not (~table.ignore).any():
+    if table.ignore.all():
         raise ValueError(
             f'there are no boxes to make a pyramid for: {len(table)} images, '
             f'{len(table.boxes)} boxes, all of them crowd or under 1 px'
         )
-    needs = _Needs.of(table, chip_size)
-    sample = _sample(table)
+    needs, sample = _Needs.from_table(table, chip_size), _sample(table)
     rated = [
-        (good_sizes(table, pyramid), pyramid, burden)
-        for pyramid, burden in _candidates(needs, table)
+        (good_size_fraction(table, pyramid), pyramid, weight)
+        for pyramid, weight in _candidates(needs, table)
     ]
-    least = min(ENOUGH, max(good for good, *_ in rated))
+    enough = min(_ENOUGH, max(good for good, *_ in rated))
     good, pyramid, _ = min(
-        (entry for entry in rated if entry[0] >= least),
+        (entry for entry in rated if entry[0] >= enough),
         key=lambda entry: _pixels(sample, entry[1]) * entry[2],
     )
     return Suggestion(
@@ -143,25 +153,28 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
     )
 
 
-def good_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> float:
+def good_size_fraction(table: AnnotationTable, pyramid: ScalePyramid) -> float:
     """Fraction of the boxes that some level where they are valid, and fit, shows at a good size.
 
     Good is 1/8 to 1/2 of a chip in network px. At the finest level no object is too small,
     as it is seen no larger anywhere; where a chip holds the whole image none is too large.
 
     Args:
-        table (AnnotationTable): Image sizes and boxes; those to ignore do not count.
+        table (AnnotationTable): Widths and heights of the images, and boxes; those to ignore do not
+            count.
         pyramid (ScalePyramid): The scale pyramid.
+
+    Returns:
+        float: From 0 to 1.
     """
     boxes, width, height = _boxes(table)
-    size, _ = _sizes(boxes)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
     scales = pyramid.scales(width, height)
-    shown = size[:, None] * scales / pyramid.chip_size
+    shown = _sizes(boxes)[:, None] * scales / pyramid.chip_size
     whole = scales * np.maximum(width, height)[:, None] <= pyramid.chip_size * (1 + TOLERANCE)
-    large = shown >= GOOD[0]
+    large = shown >= GOOD_SIZE_RANGE[0]
     large[:, 0] = True
-    good = valid & fits & large & ((shown <= GOOD[1]) | whole)
+    good = valid & fits & large & ((shown <= GOOD_SIZE_RANGE[1]) | whole)
     return float(good.any(axis=1).mean())
 
 
@@ -174,44 +187,8 @@ def network_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> list[NDArray
     """
     boxes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
-    shown = _sizes(boxes)[0][:, None] * pyramid.scales(width, height)
+    shown = _sizes(boxes)[:, None] * pyramid.scales(width, height)
     return [shown[mask, level] for level, mask in enumerate((valid & fits).T)]
-
-
-def pyramid_config(pyramid: ScalePyramid, comment: str = '') -> str:
-    """A pyramid as a config file that others inherit.
-
-    Test rules and ranges are written where they differ from those of training.
-
-    Args:
-        pyramid (ScalePyramid): The scale pyramid.
-        comment (str): Lines to begin with.
-
-    Returns:
-        str: Python that mmengine's ``Config`` reads.
-    """
-    lines = [f'# {" ".join(line.split())}' for line in comment.splitlines()]
-    lines += ['pyramid = dict(', f'    chip_size={int(pyramid.chip_size)},', '    levels=[']
-    for level in pyramid.levels:
-        entry = f'resize={_as_code(level.resize)}, valid_range={_as_code(level.valid_range)}'
-        if level.test_resize != level.resize:
-            entry += f', test_resize={_as_code(level.test_resize)}'
-        if level.test_range != level.valid_range:
-            entry += f', test_range={_as_code(level.test_range)}'
-        lines.append(f'        dict({entry}),')
-    lines.append('    ],')
-    if pyramid.adopt_orphans:
-        lines.append('    adopt_orphans=True,')
-    return '\n'.join([*lines, ')', ''])
-
-
-def describe_rule(rule: ResizeRule) -> str:
-    """A resize rule in words: 'factor 2.3', 'long side 512'."""
-    if rule.factor is not None:
-        return f'factor {rule.factor:g}'
-    if rule.short_side is None:
-        return f'long side {rule.long_side:g}'
-    return f'short side {rule.short_side:g}, long side up to {rule.long_side:g}'
 
 
 @dataclass(frozen=True)
@@ -219,169 +196,148 @@ class _Needs:
     """What a pyramid must do for a data set.
 
     Attributes:
-        smallest, largest: Sizes, original px.
-        most: Largest size that a level shows, over the side of a chip: a half, or less so that long
-            thin boxes of that size fit, too.
+        smallest, largest: Sizes.
+        max_ratio: Largest size that a level shows, over the side of a chip: a half, or less so that
+            long thin boxes of that size fit, too.
         image: Longer side of the large images, original px.
         fine: Factor of the finest level.
         chip_size: Side of a chip.
-        sizes: Of all boxes, original px, in ascending order.
+        sizes: Of all boxes, in ascending order.
     """
 
     smallest: float
     largest: float
-    most: float
+    max_ratio: float
     image: float
     fine: float
     chip_size: int
     sizes: NDArray[np.float64]
 
     @classmethod
-    def of(cls, table: AnnotationTable, chip_size: int | None) -> _Needs:
-        size, longer = _sizes(_boxes(table)[0])
-        smallest, median, largest = np.percentile(size, [_SMALLEST, 50, _LARGEST]).tolist()
-        most = float(np.clip(1 / np.percentile(longer / size, _THINNEST), 2 * GOOD[0], GOOD[1]))
+    def from_table(cls, table: AnnotationTable, chip_size: int | None) -> _Needs:
+        boxes, _, _ = _boxes(table)
+        sizes, longer = _sizes(boxes), (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        smallest, median, largest = np.percentile(sizes, [_SMALLEST, 50, _LARGEST]).tolist()
+        lo, hi = GOOD_SIZE_RANGE
+        max_ratio = float(np.clip(1 / np.percentile(longer / sizes, _THINNEST), 2 * lo, hi))
         images = np.maximum(table.width, table.height)[np.diff(table.offset) > 0]
-        fine = _rounded(_finest(smallest, chip_size or MAX_CHIP))
+        fine = _rounded(_finest(smallest, chip_size or _MAX_CHIP))
         chip_size = chip_size or _chip_size(fine, float(np.median(images)), median)
-        return cls(
-            smallest,
-            largest,
-            most,
-            float(np.percentile(images, 98)),
-            fine,
-            chip_size,
-            np.sort(size),
-        )
+        image = float(np.percentile(images, _LARGEST_IMAGE))
+        return cls(smallest, largest, max_ratio, image, fine, chip_size, np.sort(sizes))
 
-    @property
-    def whole(self) -> float:
-        """Scale at which a chip shows a large image whole."""
-        return self.chip_size / self.image
+    def scale(self, rule: ResizeRule) -> float:
+        """Scale at which a rule shows large images."""
+        return float(rule.scale(self.image, self.image))
 
-    @property
-    def coarse(self) -> float:
-        """Factor at which the largest objects are no larger than is good."""
-        return _rounded(self.chip_size * self.most / self.largest, down=True)
-
-    def near(self, lo: float | NDArray, hi: float | NDArray) -> NDArray[np.float64]:
-        """How many objects are near the ends of the overlap from ``lo`` to ``hi``, original px.
+    def near(self, lo: NDArray, hi: NDArray) -> NDArray[np.float64]:
+        """How many objects are near the ends of the overlap from ``lo`` to ``hi``.
 
         Of the objects below ``hi`` the fraction near ``lo``, and of those above ``lo`` the
         fraction near ``hi``, added: a small group of objects counts as much as a large one.
         """
-        lo, hi = np.asarray(lo), np.asarray(hi)
         near_lo, near_hi = (
-            self._number(end * _NEAR) - self._number(end / _NEAR) for end in (lo, hi)
+            np.searchsorted(self.sizes, end * _NEAR) - np.searchsorted(self.sizes, end / _NEAR)
+            for end in (lo, hi)
         )
-        below, above = self._number(hi), len(self.sizes) - self._number(lo)
+        below = np.searchsorted(self.sizes, hi)
+        above = len(self.sizes) - np.searchsorted(self.sizes, lo)
         return near_lo / np.maximum(below, 1) + near_hi / np.maximum(above, 1)
-
-    def _number(self, size: float | NDArray) -> NDArray[np.int64]:
-        """Number of objects smaller than that."""
-        return np.searchsorted(self.sizes, size)
 
 
 def _finest(smallest: float, chip_size: int) -> float:
-    if smallest < VISIBLE:
-        return min(VISIBLE / smallest, MAX_FACTOR)
-    return min(min(AMPLE, _AMPLE_OF_CHIP * chip_size) / smallest, 1.0)
+    if smallest < _VISIBLE:
+        return min(_VISIBLE / smallest, _MAX_FACTOR)
+    return min(min(_AMPLE, _AMPLE_OF_CHIP * chip_size) / smallest, 1.0)
 
 
 def _chip_size(fine: float, image: float, median: float) -> int:
-    side = max(image * fine / CHIPS_ALONG, min(2 * median * fine, image * fine))
-    return int(np.clip(math.ceil(side / _MULTIPLE) * _MULTIPLE, MIN_CHIP, MAX_CHIP))
+    side = max(image * fine / _CHIPS_ALONG, min(2 * median * fine, image * fine))
+    return int(np.clip(math.ceil(side / _MULTIPLE) * _MULTIPLE, _MIN_CHIP, _MAX_CHIP))
 
 
 def _candidates(needs: _Needs, table: AnnotationTable) -> Iterator[tuple[ScalePyramid, float]]:
-    """Pyramids, and by what their pixels are multiplied when they are compared."""
-    fine, coarse, whole = needs.fine, needs.coarse, needs.whole
+    """Pyramids, and what their pixels are multiplied by when they are compared."""
+    # The whole image is in a chip, or the largest objects are at most half a chip.
     whole_image = ResizeRule(long_side=needs.chip_size)
-    least = max(_SHRUNK, GOOD[0] * needs.chip_size) / needs.smallest
-    if whole >= fine / _MIN_RATIO:
-        yield _pyramid(needs, [whole_image], [whole]), 1.0
-    if coarse >= min(least, fine / _MIN_RATIO):
-        yield _pyramid(needs, [ResizeRule(factor=min(fine, coarse))], [min(fine, coarse)]), 1.0
-    elif coarse > whole:
-        yield from _ladders(needs, ResizeRule(factor=coarse), coarse, table)
-    if whole < fine / _MIN_RATIO:
-        yield from _ladders(needs, whole_image, whole, table)
+    coarse = _rounded(needs.chip_size * needs.max_ratio / needs.largest, down=True)
+    largest_objects = ResizeRule(factor=min(coarse, needs.fine))
+    coarsest = []
+    if needs.scale(whole_image) >= needs.fine / _MIN_RATIO:
+        yield _pyramid(needs, [whole_image]), 1.0
+    else:
+        coarsest.append(whole_image)
+    if coarse >= needs.fine / _MIN_RATIO:
+        yield _pyramid(needs, [largest_objects]), 1.0
+    elif coarse > needs.scale(whole_image):
+        coarsest.insert(0, largest_objects)
+    for rule in coarsest:
+        for overlap in _OVERLAPS:
+            pyramid = _ladder(needs, rule, overlap, table)
+            weight = _LESS_OVERLAP if overlap < max(_OVERLAPS) else 1.0
+            yield pyramid, weight * _LEVEL ** (pyramid.num_levels - 1)
 
 
-def _ladders(
-    needs: _Needs, last: ResizeRule, scale: float, table: AnnotationTable
-) -> Iterator[tuple[ScalePyramid, float]]:
-    """The fewest levels from the finest to the given coarsest, less those without boxes."""
-    widest = needs.most / GOOD[0] / OVERLAP[0]
-    steps = max(math.ceil(math.log(needs.fine / scale) / math.log(widest) - 0.01), 1)
-    ratio = (needs.fine / scale) ** (1 / steps)
-    scales = [needs.fine, *(_rounded(needs.fine / ratio**i) for i in range(1, steps)), scale]
-    rules = [*(ResizeRule(factor=s) for s in scales[:-1]), last]
-    for overlap in OVERLAP:
-        pyramid = _used(needs, rules, scales, overlap, table)
-        yield (
-            pyramid,
-            (_LEVEL ** (pyramid.num_levels - 1) * (_LESS_OVERLAP if overlap < max(OVERLAP) else 1)),
-        )
-
-
-def _used(
-    needs: _Needs,
-    rules: list[ResizeRule],
-    scales: list[float],
-    overlap: float,
-    table: AnnotationTable,
-    sparse: bool = False,
+def _ladder(
+    needs: _Needs, last: ResizeRule, overlap: float, table: AnnotationTable
 ) -> ScalePyramid:
-    """The pyramid less the levels without boxes, except for the finest.
+    """The fewest levels from the finest to the given coarsest, less those without boxes.
 
-    They are left out before overlaps are moved: a level that is of no use could get a few boxes.
+    Levels are left out before overlaps are moved: one that is of no use could get a few boxes.
     """
-    pyramid = _pyramid(needs, rules, scales, overlap, sparse)
-    used = [i for i, shown in enumerate(network_sizes(table, pyramid)) if i == 0 or len(shown)]
-    if sparse and len(used) == len(rules):
-        return pyramid
-    sparse = len(used) == len(rules)  # else overlaps are elsewhere without those levels
-    return _used(needs, [rules[i] for i in used], [scales[i] for i in used], overlap, table, sparse)
+    widest = needs.max_ratio / GOOD_SIZE_RANGE[0] / _OVERLAPS[0]
+    zoom = needs.fine / needs.scale(last)
+    steps = max(math.ceil(math.log(zoom) / math.log(widest) - 0.01), 1)  # 1% is no reason for one
+    factors = [needs.fine, *(_rounded(needs.fine / zoom ** (i / steps)) for i in range(1, steps))]
+    rules, moved = [*(ResizeRule(factor=factor) for factor in factors), last], False
+    while True:
+        pyramid = _pyramid(needs, rules, overlap, moved)
+        shown = network_sizes(table, pyramid)
+        used = [rule for i, rule in enumerate(rules) if i == 0 or len(shown[i])]
+        if len(used) == len(rules) and moved:
+            return pyramid
+        rules, moved = used, len(used) == len(rules)
 
 
 def _pyramid(
-    needs: _Needs,
-    rules: list[ResizeRule],
-    scales: list[float],
-    overlap: float = OVERLAP[0],
-    sparse: bool = False,
+    needs: _Needs, rules: list[ResizeRule], overlap: float = 0.0, moved: bool = False
 ) -> ScalePyramid:
     """Ranges such that each level shows its objects at a good size."""
-    links = [_link(needs, a, b, overlap) for a, b in zip(scales, scales[1:])]
-    bounds = [_whole(*link) for link in (_sparse(needs, links, scales) if sparse else links)]
+    scales = [needs.scale(rule) for rule in rules]
+    overlaps = [_overlap(needs, *pair, overlap) for pair in zip(scales, scales[1:])]
+    if moved:
+        overlaps = list(_moved(needs, overlaps, scales))
+    bounds = [_rounded_inwards(lo, hi) for lo, hi in overlaps]
     lows, highs = [0, *(lo for lo, _ in bounds)], [*(hi for _, hi in bounds), None]
     return ScalePyramid(
         needs.chip_size, tuple(Level(rule, (lo, hi)) for rule, lo, hi in zip(rules, lows, highs))
     )
 
 
-def _link(needs: _Needs, fine: float, coarse: float, overlap: float) -> tuple[float, float]:
-    """The overlap of two levels where sizes are best."""
-    lo, most = GOOD[0] * needs.chip_size / coarse, needs.most * needs.chip_size / fine
-    if most < OVERLAP[0] * lo:  # scales were rounded, or a level between them had no boxes
-        middle, half = math.sqrt(lo * most), math.sqrt(OVERLAP[0])
-        lo, most = middle / half, middle * half
-    return lo, min(most, overlap * lo)
+def _overlap(needs: _Needs, fine: float, coarse: float, ratio: float) -> tuple[float, float]:
+    """The sizes that two levels have in common, where they are best."""
+    lo = GOOD_SIZE_RANGE[0] * needs.chip_size / coarse
+    hi = needs.max_ratio * needs.chip_size / fine
+    if hi < _OVERLAPS[0] * lo:  # scales were rounded, or a level between them had no boxes
+        middle, half = math.sqrt(lo * hi), math.sqrt(_OVERLAPS[0])
+        lo, hi = middle / half, middle * half
+    return lo, min(hi, ratio * lo)
 
 
-def _sparse(
-    needs: _Needs, links: list[tuple[float, float]], scales: list[float]
+def _moved(
+    needs: _Needs, overlaps: list[tuple[float, float]], scales: list[float]
 ) -> Iterator[tuple[float, float]]:
-    """The overlaps, each moved to where few objects are near its ends, original px.
+    """The overlaps, each moved to where few objects are near its ends.
 
     The smallest objects stay below it, and two overlaps do not change places.
     """
-    gaps = [min(b / a for a, b in zip(*pair)) for pair in zip(links, links[1:])]
-    for (lo, hi), fine, before, after in zip(links, scales, [math.inf, *gaps], [*gaps, math.inf]):
-        most = max(needs.most * needs.chip_size / fine, hi)
-        down = min(_FARTHEST, math.sqrt(before), max(lo / needs.smallest, 1))
-        up = min(most / hi, math.sqrt(after))
+    gaps = [min(b / a for a, b in zip(*pair)) for pair in zip(overlaps, overlaps[1:])]
+    for (lo, hi), fine, before, after in zip(
+        overlaps, scales, [math.inf, *gaps], [*gaps, math.inf]
+    ):
+        max_hi = max(needs.max_ratio * needs.chip_size / fine, hi)
+        down = min(math.sqrt(before), max(lo / needs.smallest, 1))
+        up = min(max_hi / hi, math.sqrt(after))
         first, last = (math.floor(_STEPS * math.log2(by) + 1e-9) for by in (down, up))
         octaves = np.arange(-first, last + 1) / _STEPS
         near = needs.near(lo * 2**octaves, hi * 2**octaves)
@@ -389,10 +345,17 @@ def _sparse(
         yield lo * move, hi * move
 
 
-def _whole(lo: float, hi: float) -> tuple[float, float]:
-    """Rounded inwards, to tenths below 10."""
+def _rounded_inwards(lo: float, hi: float) -> tuple[float, float]:
+    """To whole numbers, below 10 to tenths."""
     step = 1 if lo >= 10 else 0.1
     return round(math.ceil(lo / step) * step, 1), round(math.floor(hi / step) * step, 1)
+
+
+def _rounded(value: float, down: bool = False) -> float:
+    """To two meaningful digits."""
+    digits = 1 - math.floor(math.log10(value))
+    units = value * 10.0**digits
+    return round((math.floor(units + 1e-9) if down else round(units)) / 10.0**digits, digits)
 
 
 def _pixels(sample: AnnotationTable, pyramid: ScalePyramid) -> int:
@@ -405,18 +368,17 @@ def _notes(needs: _Needs, pyramid: ScalePyramid, good: float) -> Iterator[str]:
             'One level is enough: it shows the objects, of all sizes that occur, large enough '
             'and fits them into its chips.'
         )
-    finest = float(pyramid.scales(needs.image, needs.image)[0])
-    if finest * needs.image <= pyramid.chip_size * (1 + TOLERANCE):
+    if needs.scale(pyramid.levels[0].resize) * needs.image <= pyramid.chip_size * (1 + TOLERANCE):
         yield (
             'A chip holds the whole image at every level: this is training on whole images of '
             'that size.'
         )
-    if needs.smallest * MAX_FACTOR < VISIBLE:
+    if needs.smallest * _MAX_FACTOR < _VISIBLE:
         yield (
-            f'The smallest objects ({needs.smallest:.3g} px) stay under {VISIBLE:g} px even '
-            f'enlarged by {MAX_FACTOR:g}, where enlarging stops.'
+            f'The smallest objects ({needs.smallest:.3g} px) stay under {_VISIBLE:g} px even '
+            f'enlarged by {_MAX_FACTOR:g}, where enlarging stops.'
         )
-    if good < ENOUGH:
+    if good < _ENOUGH:
         yield (
             f'Only {good:.1%} of the boxes are learned at a good size; another chip size may do '
             f'better, and adopt_orphans=True where long thin ones fit into no chip.'
@@ -429,22 +391,19 @@ def _boxes(table: AnnotationTable) -> tuple[NDArray[np.float64], NDArray, NDArra
     return table.boxes[~table.ignore].astype(np.float64), table.width[image], table.height[image]
 
 
-def _sizes(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Size and longer side."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return np.sqrt(sides.prod(axis=1)), sides.max(axis=1)
+def _sizes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
 def _sample(table: AnnotationTable) -> AnnotationTable:
     """Images spread over the data set; of crowded ones a strip at the left edge."""
     counts = np.minimum(np.diff(table.offset), _IMAGE_BOXES)
     images = np.flatnonzero(counts)
-    number = int(np.clip(_SAMPLE_BOXES / counts[images].mean(), 1, _SAMPLE_IMAGES))
-    images = images[np.unique(np.linspace(0, len(images) - 1, number).astype(int))]
-    index = []
-    for first, last in zip(table.offset[images], table.offset[images + 1]):
-        order = np.argsort(table.boxes[first:last, 0], kind='stable')
-        index.append(first + order[:_IMAGE_BOXES])
+    images = images[spread(len(images), max(int(_SAMPLE_BOXES / counts[images].mean()), 1))]
+    index = [
+        first + np.argsort(table.boxes[first:last, 0], kind='stable')[:_IMAGE_BOXES]
+        for first, last in zip(table.offset[images], table.offset[images + 1])
+    ]
     index = np.concatenate(index)
     return AnnotationTable.from_arrays(
         table.width[images],
@@ -453,17 +412,3 @@ def _sample(table: AnnotationTable) -> AnnotationTable:
         table.boxes[index],
         table.ignore[index],
     )
-
-
-def _rounded(value: float, down: bool = False) -> float:
-    """To two meaningful digits."""
-    digits = 1 - math.floor(math.log10(value))
-    units = value * 10.0**digits
-    return round((math.floor(units + 1e-9) if down else round(units)) / 10.0**digits, digits)
-
-
-def _as_code(value: ResizeRule | tuple[float, float]) -> str:
-    if isinstance(value, ResizeRule):
-        given = ((name, getattr(value, name)) for name in ('factor', 'short_side', 'long_side'))
-        return f'dict({", ".join(f"{name}={v!r}" for name, v in given if v is not None)})'
-    return f'({", ".join("None" if math.isinf(v) else f"{v:g}" for v in value)})'

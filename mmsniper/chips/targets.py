@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from mmsniper.chips.plan import AnnotationTable, ChipPlan
+from mmsniper.chips.annotations import AnnotationTable
+from mmsniper.chips.plan import Arrays, ChipPlan
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints, blocks, expand
 
-# Boxes looked at together: bounds the temporary memory, and the time between two reports of
-# progress.
+# Boxes looked at together: some MB of temporary memory, and under a second between two reports of
+# progress. Fewer would take longer, each time as long as a hundred boxes.
 _BOXES = 1 << 14
-# A box counts as enclosed if it sticks out by less than this, in original px and relatively:
-# plans are float32.
-_ABSOLUTE = 1e-3
-_RELATIVE = 2.0**-23
+# A box counts as enclosed if it sticks out by less than this: what float32 rounds off the windows
+# of a plan (relative), and a thousandth of an original pixel, which nobody sees (absolute).
+_RELATIVE, _ABSOLUTE = 2.0**-23, 1e-3
 
 
 @dataclass(frozen=True)
-class Targets:
+class Targets(Arrays):
     """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
 
     Attributes:
@@ -30,7 +30,7 @@ class Targets:
         level: Pyramid level, shape (n,), ascending within an image.
         index: Index of the box in the table, shape (n,).
         box: Original pixels, xyxy, shape (n, 4).
-        size: Width and height of the image, shape (n, 2).
+        image_wh: Width and height of the image, original pixels, shape (n, 2).
         scale: Scaled pixels per original pixel, shape (n, 1).
         side: Side of a chip in original pixels, shape (n, 1).
     """
@@ -39,24 +39,9 @@ class Targets:
     level: Ints
     index: Ints
     box: Floats
-    size: Floats
+    image_wh: Floats
     scale: Floats
     side: Floats
-
-    def take(self, index: ArrayLike) -> Targets:
-        """The targets at the given positions (or of the given mask), in that order."""
-        index = np.asarray(index)
-        return Targets(*(getattr(self, field.name)[index] for field in fields(self)))
-
-    @classmethod
-    def joined(cls, parts: Sequence[Targets]) -> Targets:
-        """The targets of several parts, one after the other."""
-        return cls(
-            *(
-                np.concatenate([getattr(part, field.name) for part in [*parts, _NONE]])
-                for field in fields(cls)
-            )
-        )
 
     def group(self, num_levels: int) -> Ints:
         """A number for each (image, level), shape (n,)."""
@@ -66,45 +51,37 @@ class Targets:
         """Corners of the rectangle of the chip origins with which a chip encloses each box.
 
         Returns:
-            tuple[Floats, Floats]: Least and greatest (left, top), original pixels, shape (n, 2)
+            tuple[Floats, Floats]: Smallest and largest (left, top), original pixels, shape (n, 2)
             each.
         """
         side = self.side * (1 + TOLERANCE)
-        hi = np.minimum(self.box[:, :2], np.maximum(self.size - side, 0))
+        hi = np.minimum(self.box[:, :2], np.maximum(self.image_wh - side, 0))
         return np.clip(self.box[:, 2:] - side, 0, hi), hi
 
 
-_NONE = Targets(
-    *(np.zeros(0, np.int64) for _ in range(3)),
-    np.zeros((0, 4)),
-    np.zeros((0, 2)),
-    *(np.zeros((0, 1)) for _ in range(2)),
-)
-
-
-def targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
-    """Chunks of images and what must be enclosed in them, in the order of the images."""
+def iter_targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
+    """Chunks of images, at least one, and what must be enclosed in them; in the order of images."""
     starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
     cuts = np.unique([0, *starts, len(table)]).tolist()
-    for first, last in zip(cuts[:-1], cuts[1:]):
+    for first, last in list(zip(cuts, cuts[1:])) or [(0, 0)]:
         yield range(first, last), _targets(table, pyramid, first, last)
 
 
 def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: int) -> Targets:
     part = slice(table.offset[first], table.offset[last])
     image = np.repeat(np.arange(first, last), np.diff(table.offset[first : last + 1]))
-    size = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
-    valid, fits = pyramid.valid_and_fits(table.boxes[part], size[:, 0], size[:, 1])
+    image_wh = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
+    valid, fits = pyramid.valid_and_fits(table.boxes[part], *image_wh.T)
     i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
-    by = np.lexsort((level, image[i]))
-    i, level = i[by], level[by]
-    scale = pyramid.scales(size[i, 0], size[i, 1])[np.arange(len(i)), level][:, None]
+    order = np.lexsort((level, image[i]))
+    i, level = i[order], level[order]
+    scale = pyramid.scales(*image_wh[i].T)[np.arange(len(i)), level][:, None]
     return Targets(
         image[i],
         level,
         part.start + i,
         table.boxes[part][i].astype(np.float64),
-        size[i],
+        image_wh[i],
         scale,
         pyramid.chip_size / scale,
     )
@@ -126,13 +103,13 @@ def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
 
 
 @dataclass(frozen=True)
-class Windows:
+class ChipLookup:
     """Chips sorted by image and level, to be asked which boxes they enclose.
 
     Attributes:
         num_levels: Levels of the pyramid.
-        group: :meth:`Targets.group` of every chip, ascending, shape (n,).
-        box: Windows in original pixels, shape (n, 4).
+        group: :meth:`ChipPlan.group` of every chip, ascending, shape (n,).
+        box: What the chips show, original pixels, shape (n, 4).
     """
 
     num_levels: int
@@ -140,9 +117,9 @@ class Windows:
     box: NDArray[np.float32]
 
     @classmethod
-    def of(cls, plan: ChipPlan, num_levels: int) -> Windows:
-        """The windows of a plan's chips."""
-        group = plan.image.astype(np.int64) * num_levels + plan.level
+    def from_plan(cls, plan: ChipPlan, num_levels: int) -> ChipLookup:
+        """Sort the chips of a plan."""
+        group = plan.group(num_levels)
         order = np.argsort(group, kind='stable')
         return cls(num_levels, group[order], plan.box[order])
 

@@ -366,7 +366,7 @@ class _PartPlanner:
             width=width,
             height=height,
             chips=chips.chips,
-            held=chips.held,
+            proposals_per_chip=chips.proposals_per_chip,
             statistics=chips.statistics,
             uncovered_image=uncovered.image.astype(np.int32),
             uncovered_level=uncovered.level.astype(np.int8),

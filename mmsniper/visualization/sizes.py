@@ -12,7 +12,13 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from mmsniper.chips import GOOD, AnnotationTable, ScalePyramid, describe_rule, network_sizes
+from mmsniper.chips import (
+    GOOD_SIZE_RANGE,
+    AnnotationTable,
+    ScalePyramid,
+    describe_rule,
+    network_sizes,
+)
 from mmsniper.visualization.figure import level_colour, new_figure
 
 _BINS = 64
@@ -109,8 +115,8 @@ def _draw_ranges(
 
 def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid) -> None:
     chip = pyramid.chip_size
-    limits = _limits(np.concatenate(shown), [chip * GOOD[0], chip])
-    good = tuple(bound * chip for bound in GOOD)
+    limits = _limits(np.concatenate(shown), [chip * GOOD_SIZE_RANGE[0], chip])
+    good = tuple(bound * chip for bound in GOOD_SIZE_RANGE)
     axes.axvspan(*good, color='#eaf6ea', zorder=0)
     axes.text(
         good[0],

@@ -198,7 +198,7 @@ def pool():
         table.width,
         table.height,
         found.chips,
-        found.held,
+        found.proposals_per_chip,
         found.statistics,
         np.zeros(0, np.int32),
         np.zeros(0, np.int8),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsniper.chips import cover as module
-from mmsniper.chips import grid_cover, minimum_cover, search
+from mmsniper.chips import grid_cover, integer_program, minimum_cover
 
 
 @given(rectangles(max_size=6))
@@ -73,6 +73,33 @@ def test_no_rectangles():
     cover = minimum_cover(np.zeros((0, 2)), np.zeros((0, 2)))
     assert len(cover) == 0
     assert cover.assignment.shape == (0,)
+
+
+class TestDuplicates:
+    @given(rectangles(max_size=8, extent=6), st.data())
+    def test_a_duplicate_goes_with_the_first_of_its_kind(self, corners, data):
+        lo, hi = corners
+        again = data.draw(st.lists(st.integers(0, len(lo) - 1), max_size=8))
+        index = np.array([*range(len(lo)), *again])
+        once, cover = minimum_cover(lo, hi), minimum_cover(lo[index], hi[index])
+        check_cover(cover, lo[index], hi[index])
+        assert len(cover) == len(once)
+
+    def test_the_rules_see_it_once(self, monkeypatch):
+        seen = []
+        clique_cover = module.clique_cover
+        monkeypatch.setattr(
+            module,
+            'clique_cover',
+            lambda lo, hi, *args: seen.append(len(lo)) or clique_cover(lo, hi, *args),
+        )
+        lo, hi = np.tile(FRAME[0], (3, 1)), np.tile(FRAME[1], (3, 1))
+        cover = minimum_cover(lo, hi)
+        assert seen == [4]
+        assert cover.assignment.tolist() == minimum_cover(*FRAME).assignment.tolist() * 3
+        # In another group it is another rectangle.
+        minimum_cover(lo, hi, np.repeat([0, 1, 2], 4))
+        assert seen[-1] == 12
 
 
 class TestGroups:
@@ -147,8 +174,7 @@ class TestDenseScenes:
     def test_beyond_proof_the_cover_is_nearly_minimal_and_said_to_be_unproven(self, monkeypatch):
         lo, hi = dense_scene(300, width=1250, side=171)
         fewest = len(minimum_cover(lo, hi))
-        monkeypatch.setattr(search, 'SEARCH_SIZE', 20)
-        monkeypatch.setattr(search, 'PROOF_SIZE', 20)
+        monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 20)
         cover = minimum_cover(lo, hi)
         check_cover(cover, lo, hi)
         assert cover.unproven.tolist() == [0]
@@ -166,8 +192,7 @@ class TestDenseScenes:
         lo, hi = np.concatenate([lo, [[99, 99]]]), np.concatenate([hi, [[100, 100]]])
         group = np.append(np.full(60, 7), 9)
         fewest = len(minimum_cover(lo, hi, group))
-        monkeypatch.setattr(search, 'SEARCH_SIZE', 0)
-        monkeypatch.setattr(search, 'PROOF_SIZE', 0)
+        monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 0)
         cover = minimum_cover(lo, hi, group)
         check_cover(cover, lo, hi, group)
         assert cover.unproven.tolist() == [7]

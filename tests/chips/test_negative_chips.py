@@ -219,7 +219,7 @@ class TestPlan:
         np.testing.assert_allclose(
             found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-4
         )
-        assert found.held.tolist() == [row[3] for row in expected]
+        assert found.proposals_per_chip.tolist() == [row[3] for row in expected]
 
     @settings(max_examples=15)
     @given(problems(max_images=1, longest=400), st.integers(0, 3))
@@ -231,7 +231,7 @@ class TestPlan:
         np.testing.assert_allclose(
             found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-3
         )
-        assert found.held.tolist() == [row[3] for row in expected]
+        assert found.proposals_per_chip.tolist() == [row[3] for row in expected]
 
     @settings(max_examples=80)
     @given(problems())
@@ -290,7 +290,7 @@ class TestPlan:
                 and table.boxes[r, 2] <= right
                 and table.boxes[r, 3] <= bottom
             ]
-            assert len(new) == found.held[k] > more_than
+            assert len(new) == found.proposals_per_chip[k] > more_than
             seen[key] = [r for r in seen[key] if r not in new]
 
     @settings(max_examples=80)
@@ -298,7 +298,11 @@ class TestPlan:
     def test_chips_are_ordered_by_image_level_and_what_they_hold(self, problem, most):
         found = plan_negative_chips(*problem, SMALL, 0, max_per_image=most)
         key = list(
-            zip(found.chips.image.tolist(), found.chips.level.tolist(), (-found.held).tolist())
+            zip(
+                found.chips.image.tolist(),
+                found.chips.level.tolist(),
+                (-found.proposals_per_chip).tolist(),
+            )
         )
         assert key == sorted(key)
 
@@ -315,7 +319,9 @@ class TestPlan:
             mine, theirs = part.chips.image == k, whole.chips.image == i
             np.testing.assert_array_equal(part.chips.box[mine], whole.chips.box[theirs])
             np.testing.assert_array_equal(part.chips.level[mine], whole.chips.level[theirs])
-            np.testing.assert_array_equal(part.held[mine], whole.held[theirs])
+            np.testing.assert_array_equal(
+                part.proposals_per_chip[mine], whole.proposals_per_chip[theirs]
+            )
 
     def test_it_does_not_matter_how_many_images_are_looked_at_together(self, monkeypatch):
         rng = np.random.default_rng(0)
@@ -334,7 +340,7 @@ class TestPlan:
         monkeypatch.setattr(targets_module, '_BOXES', 50)
         parts = plan_negative_chips(table, positives, SMALL, 2)
         assert same(parts.chips, whole.chips)
-        np.testing.assert_array_equal(parts.held, whole.held)
+        np.testing.assert_array_equal(parts.proposals_per_chip, whole.proposals_per_chip)
         np.testing.assert_array_equal(parts.uncovered.index, whole.uncovered.index)
         assert parts.statistics == whole.statistics
 
@@ -350,8 +356,8 @@ class TestByHand:
         boxes[4][2] = 300
         found = plan_negative_chips(one_image(boxes), ChipPlan.empty(), PLAIN, 2)
         assert found.chips.box.tolist() == [[64, 0, 164, 100], [200, 0, 300, 100]]
-        assert found.held.tolist() == [4, 3]
-        assert found.held.dtype == np.int32
+        assert found.proposals_per_chip.tolist() == [4, 3]
+        assert found.proposals_per_chip.dtype == np.int32
         assert found.statistics == NegativeStatistics(
             images=1,
             proposals=9,
@@ -364,23 +370,29 @@ class TestByHand:
 
     def test_more_than_m_means_more(self):
         table = one_image(boxes_at((0, 0), (1, 1), (2, 2)))
-        assert plan_negative_chips(table, ChipPlan.empty(), PLAIN, 2).held.tolist() == [3]
-        assert plan_negative_chips(table, ChipPlan.empty(), PLAIN, 3).held.tolist() == []
+        assert plan_negative_chips(
+            table, ChipPlan.empty(), PLAIN, 2
+        ).proposals_per_chip.tolist() == [3]
+        assert (
+            plan_negative_chips(table, ChipPlan.empty(), PLAIN, 3).proposals_per_chip.tolist() == []
+        )
 
     def test_a_proposal_counts_once_even_if_two_chips_hold_it(self):
         # The chip at 0 holds the first three, that at 64 the last three: the middle one is taken.
         table = one_image(boxes_at((0, 0), (10, 0), (80, 0), (150, 0), (154, 0)))
         found = plan_negative_chips(table, ChipPlan.empty(), PLAIN, 0)
-        assert found.held.tolist() == [3, 2]
+        assert found.proposals_per_chip.tolist() == [3, 2]
         assert found.chips.box[:, 0].tolist() == [0, 64]
-        assert plan_negative_chips(table, ChipPlan.empty(), PLAIN, 2).held.tolist() == [3]
+        assert plan_negative_chips(
+            table, ChipPlan.empty(), PLAIN, 2
+        ).proposals_per_chip.tolist() == [3]
 
     def test_proposals_that_a_positive_chip_encloses_do_not_count(self):
         table = one_image(boxes_at((10, 10), (20, 20), (30, 30), (95, 0)))
         found = plan_negative_chips(table, chip([0, 0, 100, 100]), PLAIN, 0)
         # The last one sticks out of the positive chip by 5 px.
         assert found.uncovered.index.tolist() == [3]
-        assert found.held.tolist() == [1]
+        assert found.proposals_per_chip.tolist() == [1]
         assert found.statistics.enclosed == 3
 
     def test_a_positive_chip_of_another_level_or_image_does_not_count(self):
@@ -395,7 +407,7 @@ class TestByHand:
             (1, 1),
             (1, 2),
         ]
-        assert found.held.tolist() == [2] * 5
+        assert found.proposals_per_chip.tolist() == [2] * 5
         assert found.statistics.enclosed == 2
 
     def test_least_numbers_are_for_each_level_and_the_last_is_for_all_further_ones(self):
@@ -417,7 +429,7 @@ class TestByHand:
             table = one_image(boxes_at(*[(0, 0)] * number), 64, 64)
             found = plan_negative_chips(table, ChipPlan.empty(), SMALL)
             assert found.chips.level.tolist() == levels
-            assert (found.held == number).all()
+            assert (found.proposals_per_chip == number).all()
 
     def test_the_stride_is_in_scaled_pixels(self):
         # At factor 4 a stride of 32 is 8 px: chips of 16 px at 0, 8, 16, ...
@@ -433,25 +445,25 @@ class TestByHand:
         table = one_image(boxes_at((0, 0), (20, 5)), width=40, height=30)
         found = plan_negative_chips(table, ChipPlan.empty(), PLAIN, 1)
         assert found.chips.box.tolist() == [[0, 0, 40, 30]]
-        assert found.held.tolist() == [2]
+        assert found.proposals_per_chip.tolist() == [2]
 
     def test_a_proposal_larger_than_a_chip_does_not_count(self):
         table = one_image([[0, 0, 101, 50], [0, 0, 100, 50]])
         found = plan_negative_chips(table, ChipPlan.empty(), PLAIN, 0)
-        assert found.held.tolist() == [1]
+        assert found.proposals_per_chip.tolist() == [1]
         assert found.statistics.proposals == 2
         assert found.statistics.valid == 1
 
     def test_proposals_without_numbers_do_not_count(self):
         boxes = [[0, 0, np.nan, 10], [np.nan] * 4, [0, 0, np.inf, 9], [0, 0, 10, 10]]
         found = plan_negative_chips(one_image(boxes), ChipPlan.empty(), PLAIN, 0)
-        assert found.held.tolist() == [1]
+        assert found.proposals_per_chip.tolist() == [1]
         assert found.statistics.proposals == found.statistics.valid == 1
 
     def test_a_proposal_is_what_lies_in_the_image(self):
         found = plan_negative_chips(one_image([[250, -20, 400, 50]]), ChipPlan.empty(), PLAIN, 0)
         assert found.uncovered.box.tolist() == [[250, 0, 300, 50]]
-        assert found.held.tolist() == [1]
+        assert found.proposals_per_chip.tolist() == [1]
 
     @pytest.mark.parametrize('images', [[], [(64, 64, [], None)] * 3])
     def test_no_proposals_make_no_chips(self, images):
@@ -459,8 +471,8 @@ class TestByHand:
         positives = chip([0, 0, 16, 16]) if images else ChipPlan.empty()
         found = plan_negative_chips(table, positives, SMALL, 0, max_per_image=1)
         assert same(found.chips, ChipPlan.empty())
-        assert found.held.shape == (0,)
-        assert found.held.dtype == np.int32
+        assert found.proposals_per_chip.shape == (0,)
+        assert found.proposals_per_chip.dtype == np.int32
         assert found.uncovered.box.shape == (0, 4)
         assert found.statistics == NegativeStatistics(len(images), 0, 0, 0, (0, 0, 0), 0, 0)
         assert '0 negative chips for 0 of' in str(found.statistics)
@@ -476,10 +488,13 @@ class TestMaxPerImage:
         for image in range(len(problem[0])):
             all_ = [k for k in range(len(everything.chips)) if everything.chips.image[k] == image]
             # Of chips that hold equally many, those of finer levels.
-            best = sorted(sorted(all_, key=lambda k: -everything.held[k])[:most])
+            best = sorted(sorted(all_, key=lambda k: -everything.proposals_per_chip[k])[:most])
             mine = found.chips.image == image
             assert same(found.chips.take(mine), everything.chips.take(np.array(best, int)))
-            assert found.held[mine].tolist() == everything.held[best].tolist()
+            assert (
+                found.proposals_per_chip[mine].tolist()
+                == everything.proposals_per_chip[best].tolist()
+            )
             kept += len(best)
         assert len(found.chips) == kept
         assert found.statistics.capped == len(everything.chips) - kept
@@ -491,7 +506,7 @@ class TestMaxPerImage:
         table = AnnotationTable.from_images([(600, 100, boxes, None), (600, 100, boxes[:1], None)])
         found = plan_negative_chips(table, ChipPlan.empty(), PLAIN, 0, max_per_image=2)
         assert found.chips.image.tolist() == [0, 0, 1]
-        assert found.held.tolist() == [3, 2, 1]
+        assert found.proposals_per_chip.tolist() == [3, 2, 1]
         assert found.statistics.capped == 1
 
 

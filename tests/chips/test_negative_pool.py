@@ -45,7 +45,7 @@ def planned(paths, pyramid=PYRAMID, origin='a run', seed=0):
         width=table.width,
         height=table.height,
         chips=found.chips,
-        held=found.held,
+        proposals_per_chip=found.proposals_per_chip,
         statistics=found.statistics,
         uncovered_image=found.uncovered.image.astype(np.int32),
         uncovered_level=found.uncovered.level.astype(np.int8),
@@ -68,7 +68,7 @@ def by_hand(paths=('data/a.jpg', 'data/b.jpg', 'data/c.jpg')):
         width=np.full(len(paths), 90, np.int32),
         height=np.full(len(paths), 70, np.int32),
         chips=chips,
-        held=np.full(len(image), 5, np.int32),
+        proposals_per_chip=np.full(len(image), 5, np.int32),
         statistics=NegativeStatistics(len(paths), 30, 30, 5, (len(image), 0), 0, 2),
         uncovered_image=np.array([1], np.int32),
         uncovered_level=np.zeros(1, np.int8),
@@ -147,7 +147,7 @@ class TestFile:
         wide = replace(
             pool,
             width=pool.width.astype(np.int64),
-            held=pool.held.tolist(),
+            proposals_per_chip=pool.proposals_per_chip.tolist(),
             uncovered_box=pool.uncovered_box.astype(np.float64),
         )
         wide.save(tmp_path / 'pool.npz')
@@ -536,7 +536,7 @@ class TestJoined:
             return replace(
                 planned([f'{i}.jpg' for i in range(first, last)]),
                 chips=found.chips,
-                held=found.held,
+                proposals_per_chip=found.proposals_per_chip,
                 statistics=found.statistics,
                 uncovered_image=found.uncovered.image.astype(np.int32),
                 uncovered_level=found.uncovered.level.astype(np.int8),

@@ -13,11 +13,13 @@ from mmsniper.chips.rectangles import (
     blocks,
     common,
     expand,
+    first_equal,
     maximal_cliques,
     neighbours,
+    numbers_in_intervals,
     piercings,
+    run_lengths,
     run_starts,
-    stabbed,
 )
 
 
@@ -28,6 +30,18 @@ def meeting(lo, hi, group):
 def test_run_starts():
     assert run_starts(np.array([3, 3, 5, 3])).tolist() == [0, 2, 3]
     assert run_starts(np.array([])).tolist() == []
+
+
+def test_run_lengths():
+    assert run_lengths(np.array([3, 3, 5, 3])).tolist() == [2, 1, 1]
+    assert run_lengths(np.array([])).tolist() == []
+
+
+def test_the_first_equal_rectangle_has_the_same_corners_and_group():
+    lo = np.array([[1, 0], [0, 0], [1, 0], [1, 0], [0, 0], [1, 0.0]])
+    hi = np.array([[2, 2], [2, 2], [2, 2], [2, 3], [2, 2], [2, 2.0]])
+    group = np.array([0, 0, 0, 0, 0, 1])
+    assert first_equal(lo, hi, group).tolist() == [0, 1, 0, 3, 1, 5]
 
 
 def test_expand():
@@ -58,7 +72,9 @@ def test_blocks_hold_all_ranges_once_and_are_bounded(size, monkeypatch):
 def test_an_interval_holds_its_ends_but_not_those_of_other_groups():
     lo, hi = np.array([1.0, 1.0]), np.array([3.0, 1.0])
     x = np.array([0.5, 1.0, 2.0, 3.0, 3.5, 2.0])
-    order, start, stop = stabbed(lo, hi, np.array([0, 1]), x, np.array([0, 0, 0, 0, 0, 1]))
+    order, start, stop = numbers_in_intervals(
+        lo, hi, np.array([0, 1]), x, np.array([0, 0, 0, 0, 0, 1])
+    )
     assert x[order[start[0] : stop[0]]].tolist() == [1, 2, 3]
     assert order[start[1] : stop[1]].tolist() == []
 

@@ -14,7 +14,7 @@ from mmsniper.chips import (
     AnnotationTable,
     ResizeRule,
     ScalePyramid,
-    good_sizes,
+    good_size_fraction,
     network_sizes,
     pixel_ratio,
     plan_positive_chips,
@@ -22,7 +22,7 @@ from mmsniper.chips import (
     pyramid_config,
     suggest_pyramid,
 )
-from mmsniper.chips.suggestion import describe_rule
+from mmsniper.chips.pyramid_text import describe_rule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -255,14 +255,14 @@ def test_a_cheap_pyramid_that_shows_too_many_objects_badly_is_not_taken(monkeypa
     table = scattered((640, 480), np.geomspace(20, 300, 100))
     first = suggest_pyramid(table).pyramid
     monkeypatch.setattr(
-        suggestion, 'good_sizes', lambda _, pyramid: 0.98 if pyramid == first else 0.99
+        suggestion, 'good_size_fraction', lambda _, pyramid: 0.98 if pyramid == first else 0.99
     )
     second = suggest_pyramid(table)
     assert second.pyramid != first
     assert second.good == 0.99
     # Where none is good enough the best is taken, and the user is told.
     monkeypatch.setattr(
-        suggestion, 'good_sizes', lambda _, pyramid: 0.9 if pyramid == first else 0.8
+        suggestion, 'good_size_fraction', lambda _, pyramid: 0.9 if pyramid == first else 0.8
     )
     best = suggest_pyramid(table)
     assert best.pyramid == first
@@ -392,7 +392,7 @@ def test_a_good_size_by_hand():
             ),
         ]
     )
-    assert good_sizes(table, pyramid) == pytest.approx(5 / 7)
+    assert good_size_fraction(table, pyramid) == pytest.approx(5 / 7)
 
 
 def test_a_small_object_is_not_seen_well_at_a_coarse_level_only():
@@ -405,7 +405,7 @@ def test_a_small_object_is_not_seen_well_at_a_coarse_level_only():
             ],
         )
     )
-    assert good_sizes(squares((1000, 1000), [39, 41]), pyramid) == 0.5  # 20 px is an eighth
+    assert good_size_fraction(squares((1000, 1000), [39, 41]), pyramid) == 0.5  # 20 px is an eighth
 
 
 def test_network_sizes_are_those_of_valid_boxes_that_fit():
@@ -519,5 +519,5 @@ def test_whatever_the_data_a_suggestion_is_sound(images, chip_size):
         largest = found.largest * pyramid.levels[-1].resize.factor
         good = largest <= pyramid.chip_size / 2 * (1 + 1e-9)
         assert good or pyramid.num_levels == 1 or found.good < 0.99
-    assert found.good == good_sizes(table, pyramid)
+    assert found.good == good_size_fraction(table, pyramid)
     json.dumps([found.good, found.smallest, found.largest])  # plain numbers

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, ScalePyramid, rectangles
 from mmsniper.chips import targets as module
-from mmsniper.chips.targets import Targets, Windows, grid_lines, targets
+from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, iter_targets
 
 # Chips of 32 and 64 original pixels.
 TWO = ScalePyramid.from_config(
@@ -39,7 +39,7 @@ def tables(draw):
 
 
 def all_targets(table, pyramid=TWO):
-    return Targets.joined([part for _, part in targets(table, pyramid)])
+    return Targets.joined([part for _, part in iter_targets(table, pyramid)])
 
 
 @settings(max_examples=60)
@@ -56,7 +56,7 @@ def test_targets_are_the_boxes_that_are_valid_and_fit_and_are_not_ignored(table)
     assert list(zip(part.image.tolist(), part.level.tolist(), part.index.tolist())) == expected
     np.testing.assert_array_equal(part.box, table.boxes[part.index])
     np.testing.assert_array_equal(
-        part.size, np.stack([table.width, table.height], axis=1)[part.image]
+        part.image_wh, np.stack([table.width, table.height], axis=1)[part.image]
     )
     assert part.scale[:, 0].tolist() == [[2, 1][level] for level in part.level]
     assert part.side[:, 0].tolist() == [[32, 64][level] for level in part.level]
@@ -67,7 +67,7 @@ def test_chunks_are_of_whole_images_and_together_are_all(monkeypatch):
     table = AnnotationTable.from_images([(90, 90, [box] * n, None) for n in (0, 3, 1, 9, 0, 2, 0)])
     whole = all_targets(table)
     monkeypatch.setattr(module, '_BOXES', 4)
-    chunks = list(targets(table, TWO))
+    chunks = list(iter_targets(table, TWO))
     assert [i for images, _ in chunks for i in images] == list(range(7))
     assert len(chunks) > 2
     for images, part in chunks:
@@ -80,7 +80,7 @@ def test_chunks_are_of_whole_images_and_together_are_all(monkeypatch):
 @pytest.mark.parametrize('images', [[], [(50, 50, [], None)] * 3])
 def test_where_there_is_no_box_there_is_no_target(images):
     table = AnnotationTable.from_images(images)
-    assert [i for images, _ in targets(table, TWO) for i in images] == list(range(len(images)))
+    assert [i for images, _ in iter_targets(table, TWO) for i in images] == list(range(len(images)))
     assert all_targets(table).box.shape == (0, 4)
     assert all_targets(table).side.shape == (0, 1)
 
@@ -89,7 +89,7 @@ def test_where_there_is_no_box_there_is_no_target(images):
 @given(tables(), st.integers(1, 40))
 def test_grid_lines_are_those_with_which_a_chip_encloses_the_box(table, stride):
     part = all_targets(table)
-    step, edge = np.full((len(part.image), 1), stride), np.maximum(part.size - part.side, 0)
+    step, edge = np.full((len(part.image), 1), stride), np.maximum(part.image_wh - part.side, 0)
     first, last = grid_lines(part, step, edge)
     for k in range(len(part.image)):
         for axis in (0, 1):
@@ -135,7 +135,7 @@ def test_windows_enclose_what_lies_whole_in_one_of_the_same_image_and_level(tabl
         )
         for k in range(len(part.image))
     ]
-    assert Windows.of(plan, 2).enclose(part).tolist() == expected
+    assert ChipLookup.from_plan(plan, 2).enclose(part).tolist() == expected
 
 
 def test_the_order_of_the_chips_does_not_matter():
@@ -149,7 +149,7 @@ def test_the_order_of_the_chips_does_not_matter():
     )
     assert part.level.tolist() == [0, 1] * 3
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
-        enclosed = Windows.of(plan.take(order), 2).enclose(part)
+        enclosed = ChipLookup.from_plan(plan.take(order), 2).enclose(part)
         assert enclosed.tolist() == [False, True, True, False, False, True]
 
 
@@ -165,10 +165,10 @@ def test_it_does_not_matter_how_many_pairs_are_looked_at_together(monkeypatch):
         np.concatenate([corner, corner + 32], axis=1).astype(np.float32),
         np.zeros(20, np.int8),
     )
-    whole = Windows.of(plan, 2).enclose(part)
+    whole = ChipLookup.from_plan(plan, 2).enclose(part)
     assert 0 < whole.sum() < len(whole)
     monkeypatch.setattr(rectangles, '_BLOCK', 7)
-    np.testing.assert_array_equal(Windows.of(plan, 2).enclose(part), whole)
+    np.testing.assert_array_equal(ChipLookup.from_plan(plan, 2).enclose(part), whole)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_rounding_of_a_plan_does_not_open_a_chip(box, chip, enclosed):
         np.array([chip], np.float32),
         np.array([NEGATIVE], np.int8),
     )
-    assert Windows.of(plan, 1).enclose(part).tolist() == [enclosed]
+    assert ChipLookup.from_plan(plan, 1).enclose(part).tolist() == [enclosed]
 
 
 def test_rounding_does_not_keep_a_box_as_wide_as_its_image_from_a_chip_as_wide_as_it():
@@ -211,8 +211,8 @@ def test_rounding_does_not_keep_a_box_as_wide_as_its_image_from_a_chip_as_wide_a
         pyramid,
     )
     assert len(part.image) == 1410
-    assert (part.side[:, 0] < part.size[:, 0]).any()
-    edge = np.maximum(part.size - part.side, 0)
+    assert (part.side[:, 0] < part.image_wh[:, 0]).any()
+    edge = np.maximum(part.image_wh - part.side, 0)
     first, last = grid_lines(part, 32 / part.scale, edge)
     assert (first == 0).all()
     assert (last == 0).all()

@@ -128,7 +128,7 @@ def made_up_pool(sampler: Any) -> NegativeChipPool:
         width=table.width,
         height=table.height,
         chips=found.chips,
-        held=found.held,
+        proposals_per_chip=found.proposals_per_chip,
         statistics=found.statistics,
         uncovered_image=nothing.astype(np.int32),
         uncovered_level=nothing.astype(np.int8),

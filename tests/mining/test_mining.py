@@ -33,7 +33,7 @@ ARRAYS = (
     'img_path',
     'width',
     'height',
-    'held',
+    'proposals_per_chip',
     'uncovered_image',
     'uncovered_level',
     'uncovered_box',
@@ -520,7 +520,7 @@ def test_a_pool_s_chips_hold_more_than_min_proposals(model, sampler, propose_box
     propose_boxes(lambda path: grid(4, left=80, top=100))  # 4 boxes far from every object
     few = mine(model, sampler, min_proposals=3)
     assert few.statistics.chips == NUM_IMAGES
-    assert few.held.tolist() == [4] * NUM_IMAGES
+    assert few.proposals_per_chip.tolist() == [4] * NUM_IMAGES
     assert set(few.chips.kind.tolist()) == {NEGATIVE}
     for i, (x1, y1, x2, y2) in zip(few.chips.image, few.chips.box.tolist()):
         assert (x1 <= 80, y1 <= 100, x2 >= 126, y2 >= 110) == (True,) * 4, few.img_path[i]

@@ -86,7 +86,7 @@ def pool(coco):
         table.width,
         table.height,
         found.chips,
-        found.held,
+        found.proposals_per_chip,
         found.statistics,
         # In no order: nothing says that they are in any.
         found.uncovered.image[::-1].astype(np.int32),
@@ -314,7 +314,9 @@ def test_pictures_of_negative_chips_are_written(tool, chip_config, pool, tmp_pat
 def of_one_image(pool, image):
     """The pool without the chips of all but one image, so that it can be told apart."""
     mine = pool.chips.image == image
-    return replace(pool, chips=pool.chips.take(mine), held=pool.held[mine])
+    return replace(
+        pool, chips=pool.chips.take(mine), proposals_per_chip=pool.proposals_per_chip[mine]
+    )
 
 
 def test_the_pool_is_the_given_one_else_the_samplers_else_that_in_the_work_directory(
@@ -438,7 +440,7 @@ def test_an_image_in_which_nothing_was_proposed_has_no_proposals_rather_than_unk
     replace(
         pool,
         chips=pool.chips.take(chips),
-        held=pool.held[chips],
+        proposals_per_chip=pool.proposals_per_chip[chips],
         uncovered_image=pool.uncovered_image[kept],
         uncovered_box=pool.uncovered_box[kept],
         uncovered_level=pool.uncovered_level[kept],

@@ -183,7 +183,14 @@ MINING = ['--min-proposals', '0', '--num-proposals', '30', '--window-size', '100
 
 
 def assert_same(first, second):
-    for name in ('img_path', 'width', 'height', 'held', 'uncovered_image', 'uncovered_box'):
+    for name in (
+        'img_path',
+        'width',
+        'height',
+        'proposals_per_chip',
+        'uncovered_image',
+        'uncovered_box',
+    ):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), name)
     for name in ('image', 'level', 'box'):
         np.testing.assert_array_equal(getattr(first.chips, name), getattr(second.chips, name), name)
@@ -490,7 +497,9 @@ def proposals_file(tmp_path):
 
 def held(pool):
     """(image, level, proposals) of each chip."""
-    return list(zip(pool.chips.image.tolist(), pool.chips.level.tolist(), pool.held.tolist()))
+    return list(
+        zip(pool.chips.image.tolist(), pool.chips.level.tolist(), pool.proposals_per_chip.tolist())
+    )
 
 
 def test_proposals_outside_positive_chips_make_chips_without_any_model(

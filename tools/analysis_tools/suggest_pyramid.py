@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mmsniper.chips import (
-    GOOD,
+    GOOD_SIZE_RANGE,
     AnnotationTable,
     ChipPlan,
     PositiveChipPlanner,
@@ -130,7 +130,7 @@ def show_levels(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console
 def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console) -> None:
     """Print what it costs and covers as a table."""
     table = Table(show_header=False)
-    lo, hi = (round(bound * pyramid.chip_size) for bound in GOOD)
+    lo, hi = (round(bound * pyramid.chip_size) for bound in GOOD_SIZE_RANGE)
     for name, value in (
         ('images', f'{numbers["images"]:,}'),
         ('boxes (crowd and degenerate ones left out)', f'{numbers["boxes"]:,}'),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsniper.chips.plan import MIN_SIDE
+from mmsniper.chips.annotations import MIN_SIDE
 
 # Boxes that were resized and scaled back differ by this much (original px).
 _TOLERANCE = 1e-2

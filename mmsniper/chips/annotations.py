@@ -1,0 +1,242 @@
+"""The boxes of a data set as flat arrays, and how they are read from a COCO file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MIN_SIDE = 1.0
+"""Boxes with a shorter side (original px, after clipping) are not objects: most are mistakes, and
+MMDetection's data sets leave them out, too."""
+_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """The boxes of a data set, as far as planning needs them.
+
+    Boxes are clipped to their image. Those that are then shorter than one pixel on a side, and
+    those with NaN or infinite numbers, stay in the table (so that indices match the annotations)
+    but are marked as ignored.
+
+    Attributes:
+        width, height: Width and height of the images, original px, int32, shape (num_images,).
+        offset: Boxes of image i are ``boxes[offset[i]:offset[i + 1]]``, int64, (num_images + 1,).
+        boxes: float32, shape (num_boxes, 4), xyxy, original px.
+        ignore: True for crowd, difficult and degenerate boxes, shape (num_boxes,).
+    """
+
+    width: NDArray[np.int32]
+    height: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    ignore: NDArray[np.bool_]
+
+    @classmethod
+    def from_images(
+        cls, images: Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]
+    ) -> AnnotationTable:
+        """Collect from an iterable of ``(width, height, boxes, ignore)``, one per image.
+
+        Args:
+            images (Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]): For each image its
+                width and height in original px, its boxes (n, 4) xyxy, and a mask (n,) of the boxes
+                that are crowd or difficult (None: none is).
+
+        Raises:
+            ValueError: If a width or height is not a positive whole number, or boxes or masks do
+                not have those shapes; the message names the image's index.
+        """
+        shapes, boxes, ignores = [], [], []
+        for i, (width, height, box, ignore) in enumerate(images):
+            shapes.append(_as_wh(width, height, f'image {i}'))
+            boxes.append(_as_boxes(box, f'image {i}'))
+            mask = np.zeros(len(boxes[-1]), bool) if ignore is None else np.asarray(ignore, bool)
+            if mask.shape != (len(boxes[-1]),):
+                raise ValueError(
+                    f'image {i}: {len(boxes[-1])} boxes need as many ignore flags, got shape '
+                    f'{mask.shape}'
+                )
+            ignores.append(mask)
+        width, height = np.array(shapes, np.int32).reshape(-1, 2).T
+        return cls.from_arrays(
+            width,
+            height,
+            np.cumsum([0, *map(len, boxes)]),
+            np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+            np.concatenate([np.zeros(0, bool), *ignores]),
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        width: ArrayLike,
+        height: ArrayLike,
+        offset: ArrayLike,
+        boxes: ArrayLike,
+        ignore: ArrayLike,
+    ) -> AnnotationTable:
+        """Build from flat arrays as described above; clips, and marks degenerate boxes.
+
+        Raises:
+            ValueError: If a width or height is not positive or the arrays do not fit together.
+        """
+        width, height = np.asarray(width, np.int32), np.asarray(height, np.int32)
+        offset, boxes = np.asarray(offset, np.int64), np.asarray(boxes, np.float32)
+        ignore = np.asarray(ignore, bool)
+        _check_arrays(width, height, offset, boxes, ignore)
+        image = np.repeat(np.arange(len(width)), np.diff(offset))
+        limit = np.stack([width, height, width, height], axis=1)[image]
+        clipped = np.clip(boxes, 0, limit).astype(np.float32, copy=False)
+        sides = clipped[:, 2:] - clipped[:, :2]
+        good = np.isfinite(boxes).all(axis=1) & (sides >= MIN_SIDE).all(axis=1)
+        return cls(width, height, offset, clipped, ignore | ~good)
+
+    @classmethod
+    def from_coco(cls, coco: str | Path | Mapping[str, Any]) -> AnnotationTable:
+        """Read a data set in COCO's format, whatever its classes; no image is opened.
+
+        Images keep the order of the file. Annotations with ``iscrowd`` or ``ignore`` are ignored
+        boxes.
+
+        Args:
+            coco (str | Path | dict): The JSON file, or what is in it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not JSON, or not COCO's format; the message names the file, the
+                image or annotation, and what is missing.
+        """
+        name, content = 'the COCO dict', coco
+        if not isinstance(coco, Mapping):
+            name = str(coco)
+            try:
+                with open(coco, encoding='utf-8') as file:
+                    content = json.load(file)
+            except ValueError as error:  # JSON or UTF-8
+                raise ValueError(f'{name} is not a JSON file: {error}') from None
+        for key in ('images', 'annotations'):
+            if not isinstance(content, Mapping) or not isinstance(content.get(key), list):
+                raise ValueError(
+                    f'{name} has no list {key!r}: planning needs a COCO detection file with images '
+                    f'(id, width, height) and annotations (image_id, bbox)'
+                )
+        index, shapes = _read_images(content['images'], name)
+        image, boxes, ignore = _read_annotations(content['annotations'], index, name)
+        order = np.argsort(image, kind='stable')
+        offset = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=len(shapes)))])
+        with np.errstate(over='ignore'):  # becomes infinite, and the box degenerate
+            return cls.from_arrays(
+                *shapes.T, offset, boxes[order].astype(np.float32), ignore[order]
+            )
+
+    def __len__(self) -> int:
+        return len(self.width)
+
+    @property
+    def image(self) -> NDArray[np.int64]:
+        """Image index of every box, shape (num_boxes,)."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offset))
+
+    def boxes_of(self, image: int) -> NDArray[np.float32]:
+        """Boxes of one image, shape (n, 4)."""
+        return self.boxes[self.offset[image] : self.offset[image + 1]]
+
+
+def _as_wh(width: Any, height: Any, what: str) -> tuple[int, int]:
+    try:
+        good = width == int(width) > 0 and height == int(height) > 0
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good or max(width, height) > _INT32:
+        raise ValueError(
+            f'{what} has the size {width}x{height}; width and height must be positive whole numbers'
+        )
+    return int(width), int(height)
+
+
+def _as_boxes(boxes: ArrayLike, what: str) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over='ignore'):  # becomes infinite, and the box degenerate
+            array = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{what}: boxes must be numbers of shape (n, 4): {error}') from None
+    if array.size and (array.ndim != 2 or array.shape[1] != 4):
+        raise ValueError(f'{what}: boxes must have shape (n, 4), got {array.shape}')
+    return array.reshape(-1, 4)
+
+
+def _check_arrays(
+    width: NDArray, height: NDArray, offset: NDArray, boxes: NDArray, ignore: NDArray
+) -> None:
+    shapes = dict(
+        height=(height, width.shape),
+        offset=(offset, (len(width) + 1,)),
+        boxes=(boxes, (len(boxes), 4)),
+        ignore=(ignore, (len(boxes),)),
+    )
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise ValueError(f'{name} must have shape {shape}, got {array.shape}')
+    for i in np.flatnonzero((width <= 0) | (height <= 0)):
+        _as_wh(width[i], height[i], f'image {i}')
+    if offset[0] != 0 or offset[-1] != len(boxes) or (np.diff(offset) < 0).any():
+        raise ValueError(f'offset must ascend from 0 to the number of boxes, {len(boxes)}')
+
+
+def _read_images(images: list[Any], file: str) -> tuple[dict[Any, int], NDArray[np.int32]]:
+    """Index of every image id, and the images' widths and heights, shape (n, 2)."""
+    index, shapes = {}, []
+    for image in images:
+        what = f'{file}: image {_get(image, "id", f"{file}: an image")}'
+        wh = (_get(image, key, what, 'the image size in pixels') for key in ('width', 'height'))
+        shapes.append(_as_wh(*wh, what))
+        if image['id'] in index:
+            raise ValueError(f'{what} occurs twice; ids must be unique')
+        index[image['id']] = len(index)
+    return index, np.array(shapes, np.int32).reshape(-1, 2)
+
+
+def _read_annotations(
+    annotations: list[Any], index: Mapping[Any, int], file: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Image index, box (n, 4) xyxy, and whether it is to be ignored, of every annotation."""
+    count = len(annotations)
+    image, boxes, ignore = np.empty(count, np.int64), np.empty((count, 4)), np.empty(count, bool)
+    for k, annotation in enumerate(annotations):
+        what = f'{file}: annotation {_get(annotation, "id", f"{file}: an annotation")}'
+        image_id = _get(annotation, 'image_id', what)
+        if image_id not in index:
+            raise ValueError(
+                f'{what} belongs to image {image_id!r}, which is not among the images; add the '
+                f'image or remove the annotation'
+            )
+        image[k] = index[image_id]
+        boxes[k] = _coco_box(_get(annotation, 'bbox', what, '[x, y, width, height]'), what)
+        ignore[k] = bool(annotation.get('iscrowd')) or bool(annotation.get('ignore'))
+    boxes[:, 2:] += boxes[:, :2]
+    return image, boxes, ignore
+
+
+def _coco_box(box: Any, what: str) -> list[float]:
+    """The four numbers; null, as NaN is written by some tools, makes a degenerate box."""
+    try:
+        numbers = [math.nan if v is None else float(v) for v in box]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4:
+        raise ValueError(f'{what}: bbox must be [x, y, width, height], got {box!r}')
+    return numbers
+
+
+def _get(entry: Any, key: str, what: str, meaning: str = 'required') -> Any:
+    if not isinstance(entry, Mapping) or key not in entry:
+        raise ValueError(f'{what} has no {key!r} ({meaning}); add it to the file')
+    return entry[key]

@@ -10,17 +10,16 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.utils import import_modules_from_strings
 
+import mmsniper
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.convert.data import sniper_dataloader
+from mmsniper.convert.imports import with_imports
 from mmsniper.convert.inference import sniper_tta, wrap_in_tta
 from mmsniper.convert.model import sniper_model
 
 ONE_STAGE, TWO_STAGE = 'one_stage', 'two_stage'
-
-IMPORTS = ('mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine')
 
 # Hooks that exchange the pipeline or the loss after some epochs, to end the mixing of images.
 _MIXING_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
@@ -83,8 +82,10 @@ def load_config(
             gives them. They are applied first, so they are named as in the file.
 
     Returns:
-        Config: The config; one without ``sniper`` as it is.
+        Config: The config; one without ``sniper`` as it is, but for the import of mmsniper
+        (:mod:`mmsniper.convert.imports`).
     """
+    mmsniper.register_all_modules()  # for bases 'mmsniper::...'
     cfg = Config.fromfile(file)
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
@@ -107,7 +108,8 @@ def sniper_version(cfg: Config) -> Config:
 
     Returns:
         Config: The SNIPER version: a plain config without ``sniper``, that any tool can build. A
-        config that has no ``sniper`` is returned as it is.
+        config that has no ``sniper`` is returned as it is, but for the import of mmsniper
+        (:func:`~mmsniper.convert.imports.with_imports`).
 
     Raises:
         ValueError: If there is no pyramid, an option is wrong, or the config has a part for which
@@ -118,6 +120,7 @@ def sniper_version(cfg: Config) -> Config:
         >>> sniper_version(cfg).train_dataloader.sampler.type
         'ChipAwareSampler'
     """
+    cfg = with_imports(cfg)
     if 'sniper' not in cfg:
         return cfg
     cfg = deepcopy(cfg)
@@ -222,12 +225,6 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
         notes.append(f'negative chips: {dict(negatives)}')
     there = {hook['type'] for hook in hooks}
     cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]
-    imports = cfg.get('custom_imports') or dict(imports=[])
-    named = imports['imports']
-    named = [named] if isinstance(named, str) else list(named)
-    cfg.custom_imports = dict(imports, imports=[*named, *(i for i in IMPORTS if i not in named)])
-    # As Config.fromfile would have done, had they been in the file.
-    import_modules_from_strings(list(IMPORTS))
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)

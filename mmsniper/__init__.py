@@ -6,6 +6,7 @@
 """
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -16,23 +17,25 @@ __all__ = ['__version__', 'register_all_modules']
 
 
 def register_all_modules() -> None:
-    """Register all modules of MMDetection and mmsniper, and the configs' scope ``mmsniper::``.
+    """Register all modules of MMDetection and mmsniper in their registries.
 
     Importing mmsniper calls this where mmengine has been loaded before and MMDetection is
-    installed, as is so whenever a config imports it. Call it yourself if mmsniper was imported
-    first and MMDetection's own tools are then to build a config.
+    installed, as is so when a config imports it, and so does reading a config with
+    ``mmsniper.convert``. Call it yourself if mmsniper was imported first and MMDetection's own
+    tools are then to build a config.
     """
-    from mmdet.utils import register_all_modules as register_mmdet
-    from mmengine.config.utils import MODULE2PACKAGE
-
-    # mmengine asks for a distribution's folder first, which of an editable install is not the
-    # package's. Under the name of a module it finds the folder that the module lies in.
-    MODULE2PACKAGE['mmsniper'] = 'mmsniper.version'
-    register_mmdet(init_default_scope=False)
+    import_module('mmdet.utils').register_all_modules(init_default_scope=False)
     for module in ('datasets', 'models', 'engine', 'mining'):
         import_module(f'mmsniper.{module}')
 
 
 check_versions()
-if sys.modules.get('mmengine') and find_spec('mmdet'):
+is_mmengine_loaded = bool(sys.modules.get('mmengine'))
+with suppress(ImportError):  # this part of mmengine loads no torch
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    # For _base_ = 'mmsniper::...'. mmengine asks for the folder of a distribution first, which of
+    # an editable install is not the package's. Of a module it finds the folder that it lies in.
+    MODULE2PACKAGE['mmsniper'] = 'mmsniper.version'
+if is_mmengine_loaded and find_spec('mmdet'):
     register_all_modules()

@@ -12,5 +12,7 @@ import mmsniper
 
 mmsniper.register_all_modules()
 
+# Beside MMDetection's own, its module has those of mmengine.
 for parent in [value for value in vars(registry).values() if isinstance(value, Registry)]:
-    Registry(parent.name, parent=parent, scope='mmsniper', locations=['mmsniper'])
+    if parent.scope == 'mmdet':
+        Registry(parent.name, parent=parent, scope='mmsniper', locations=['mmsniper'])

@@ -11,7 +11,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-import mmsniper
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.convert.data import sniper_dataloader
@@ -85,7 +84,6 @@ def load_config(
         Config: The config; one without ``sniper`` as it is, but for the import of mmsniper
         (:mod:`mmsniper.convert.imports`).
     """
-    mmsniper.register_all_modules()  # for bases 'mmsniper::...'
     cfg = Config.fromfile(file)
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))

@@ -39,7 +39,7 @@ def with_imports(cfg: Config) -> Config:
 
 
 def _our_types() -> set[str]:
-    """Names of the classes that mmsniper has put into MMDetection's registries."""
+    """Names of the classes that mmsniper has registered, in mmengine (hooks) or MMDetection."""
     from mmdet import registry
     from mmengine.registry import Registry
 

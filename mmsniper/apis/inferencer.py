@@ -78,7 +78,8 @@ class SNIPERInferencer(DetInferencer):
         # A visualizer of its own: the config's may log to elsewhere.
         cfg.model, cfg.visualizer = config, ConfigDict(type='DetLocalVisualizer')
         scope = cfg.get('default_scope') or 'mmdet'
-        super().__init__(cfg, self.weights, device, scope, palette, show_progress)
+        super().__init__(cfg, self.weights, device, scope, palette)
+        self.show_progress = show_progress
 
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: Mapping[str, Any], cfg: Config

@@ -1,8 +1,6 @@
-# What every config of ours needs at run time: our modules, counts of the training's pixels and
+# What every config of ours needs at run time: mmsniper itself, counts of the training's pixels and
 # time, and a fixed seed, with which a resumed run plans the chips that the uninterrupted one would
 # have had.
-custom_imports = dict(
-    imports=['mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine'], allow_failed_imports=False
-)
+custom_imports = dict(imports=['mmsniper'])
 custom_hooks = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
 randomness = dict(seed=0)

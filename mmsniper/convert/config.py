@@ -10,16 +10,14 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.utils import import_modules_from_strings
 
 from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.convert.data import snip_dataloader, sniper_dataloader
+from mmsniper.convert.imports import with_imports
 from mmsniper.convert.inference import sniper_tta, wrap_in_tta
 from mmsniper.convert.model import is_two_stage, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
 from mmsniper.datasets.wrappers import type_name
-
-IMPORTS = ('mmsniper.datasets', 'mmsniper.models', 'mmsniper.engine')
 
 # Hooks that exchange the pipeline or the loss after some epochs, to end the mixing of images.
 _MIXING_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
@@ -80,8 +78,8 @@ def load_config(
             gives them. They are applied first, so they are named as in the file.
 
     Returns:
-        Config: The config; one without ``sniper`` as it is, but for the pyramid that its pieces
-        are given.
+        Config: The config; one without ``sniper`` as it is, but for what
+        :func:`sniper_version` does to every config.
 
     Raises:
         ValueError: As :func:`sniper_version`.
@@ -108,8 +106,9 @@ def sniper_version(cfg: Config) -> Config:
             it is.
 
     Returns:
-        Config: The SNIPER version: a plain config without ``sniper``, that any tool can build. Of a
-        config that has no ``sniper`` only the pyramid is looked at.
+        Config: The SNIPER version: a plain config without ``sniper``, that any tool can build. To a
+        config that has no ``sniper`` nothing is done but that it imports mmsniper if it uses it
+        (:func:`~mmsniper.convert.imports.with_imports`) and that its pieces get its pyramid.
 
     Raises:
         ValueError: If there is no pyramid or there are two, an option is wrong, or the config has a
@@ -120,6 +119,7 @@ def sniper_version(cfg: Config) -> Config:
         >>> sniper_version(cfg).train_dataloader.sampler.type
         'ChipAwareSampler'
     """
+    cfg = with_imports(cfg)
     if 'sniper' not in cfg and 'pyramid' not in cfg:
         return cfg
     cfg = deepcopy(cfg)
@@ -221,12 +221,6 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
         notes.append(f'negative chips: {dict(negatives)}')
     there = {type_name(hook) for hook in hooks}
     cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]
-    imports = cfg.get('custom_imports') or dict(imports=[])
-    named = imports['imports']
-    named = [named] if isinstance(named, str) else list(named)
-    cfg.custom_imports = dict(imports, imports=[*named, *(i for i in IMPORTS if i not in named)])
-    # As Config.fromfile would have done, had they been in the file.
-    import_modules_from_strings(list(IMPORTS))
     # Names of ours are in MMDetection's registries; its Python configs have no scope.
     cfg.default_scope = cfg.get('default_scope') or 'mmdet'
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.

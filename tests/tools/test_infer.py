@@ -12,13 +12,18 @@ import pytest
 import torch
 from mmdet.apis import DetInferencer, inference_detector
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
-import mmsniper.models  # noqa: F401
+from mmsniper.apis import SNIPERInferencer, find_images
+from mmsniper.apis.images import pack_as_it_is
+from mmsniper.apis.modes import mode_config
+from mmsniper.apis.pictures import Pictures
+from mmsniper.apis.results import Classes
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
@@ -64,6 +69,11 @@ def images(tmp_path):
 @pytest.fixture
 def tool(load_tool):
     return load_tool('infer')
+
+
+@pytest.fixture
+def progress_of(load_tool):
+    return load_tool('_infer_files').Progress
 
 
 @pytest.fixture
@@ -124,44 +134,44 @@ def files_in(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file())
 
 
-def count_detected(tool, monkeypatch, stop_at=None):
+def count_detected(monkeypatch, stop_at=None):
     """Names of the images that are detected from now on; the run dies at ``stop_at``."""
-    names, call = [], tool.ImageDetector.__call__
+    names, detect = [], SNIPERInferencer.detect
 
-    def counted(self, path):
+    def counted(self, path, picture_side):
         if path.name == stop_at:
             raise KeyboardInterrupt
         names.append(path.name)
-        return call(self, path)
+        return detect(self, path, picture_side)
 
-    monkeypatch.setattr(tool.ImageDetector, '__call__', counted)
+    monkeypatch.setattr(SNIPERInferencer, 'detect', counted)
     return names
 
 
 # Images -------------------------------------------------------------------------------------------
 
 
-def test_images_are_found_in_folders_and_below_and_named_from_the_folder(tool, images, tmp_path):
-    found = tool.find_images([str(images)], tmp_path / 'out')
+def test_images_are_found_in_folders_and_below_and_named_from_the_folder(images, tmp_path):
+    found = find_images([str(images)], tmp_path / 'out')
     assert list(found) == ['a.jpg', 'b.png', 'below/c.png']
     assert found['below/c.png'] == images / 'below' / 'c.png'
 
 
-def test_files_of_any_suffix_and_several_inputs_have_names_of_their_own(tool, images, tmp_path):
+def test_files_of_any_suffix_and_several_inputs_have_names_of_their_own(images, tmp_path):
     other = tmp_path / 'other' / 'a.jpg'
     other.parent.mkdir()
     shutil.copy(images / 'a.jpg', other)
     odd = shutil.copy(images / 'a.jpg', images / 'scan.dat')
-    found = tool.find_images([str(images / 'a.jpg'), str(other), odd, odd], tmp_path / 'out')
+    found = find_images([str(images / 'a.jpg'), str(other), odd, odd], tmp_path / 'out')
     assert list(found) == ['images/a.jpg', 'images/scan.dat', 'other/a.jpg']
-    assert list(tool.find_images([odd], tmp_path)) == ['scan.dat']
+    assert list(find_images([odd], tmp_path)) == ['scan.dat']
 
 
-def test_pictures_that_were_written_are_no_input(tool, images):
+def test_pictures_that_were_written_are_no_input(images):
     for folder in ('vis', 'focus'):
         (images / folder).mkdir()
         shutil.copy(images / 'b.png', images / folder / 'b.png')
-    assert list(tool.find_images([str(images)], images)) == ['a.jpg', 'b.png', 'below/c.png']
+    assert list(find_images([str(images)], images)) == ['a.jpg', 'b.png', 'below/c.png']
 
 
 def test_nothing_to_detect_is_said_before_anything_is_loaded(infer, tmp_path):
@@ -227,12 +237,10 @@ def test_thresholds_can_be_set_and_chips_are_told_fine_to_coarse(infer):
     error_of(infer, 'single', '--thresholds', '0')
 
 
-def test_single_is_mmdetections_inference_by_the_validation_pipeline(
-    tool, infer, images, checkpoint
-):
+def test_single_is_mmdetections_inference_by_the_validation_pipeline(infer, images, checkpoint):
     found, _ = infer('single')
     cfg = Config.fromfile(AUTOFOCUS)
-    model, _ = tool.load_model(cfg.model.detector, str(checkpoint), 'cpu')
+    model = SNIPERInferencer(cfg, checkpoint, 'single', device='cpu').model
     model.cfg = cfg
     from mmcv.transforms import Compose
 
@@ -259,9 +267,9 @@ def test_without_an_annotation_file_category_ids_are_labels_from_1(infer, capsys
     assert 'category ids: label + 1' in capsys.readouterr().out
 
 
-def test_class_names_of_the_checkpoint_come_before_those_of_the_config(tool):
+def test_class_names_of_the_checkpoint_come_before_those_of_the_config():
     meta = dict(dataset_meta=dict(CLASSES=('ring', 'new')))
-    classes = tool.Classes.of(Config.fromfile(SNIPER), dict(meta=meta))
+    classes = Classes.of(Config.fromfile(SNIPER), dict(meta=meta))
     assert (list(classes.names), list(classes.ids)) == (['ring', 'new'], [1, 2])
     assert (classes.name(1), classes.name(5), classes.category(5)) == ('new', 'class 5', 6)
 
@@ -284,11 +292,11 @@ def test_only_pipelines_that_load_files_are_taken(infer):
     assert 'begins with LoadImageFromNDArray; image files need LoadImageFromFile' in message
 
 
-def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus(tool):
-    _, pipeline = tool.mode_config(Config.fromfile(AUTOFOCUS), 'autofocus')
+def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus():
+    _, pipeline = mode_config(Config.fromfile(AUTOFOCUS), 'autofocus')
     assert [transform.type for transform in pipeline] == ['mmdet.LoadLargeImageFromFile']
     image = np.zeros((20, 30, 3), np.uint8)
-    packed = tool._as_it_is(
+    packed = pack_as_it_is(
         dict(img=image, img_id=0, img_path='', ori_shape=(20, 30), img_shape=(20, 30))
     )
     assert packed['inputs'].shape == (3, 20, 30)
@@ -319,7 +327,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(infer, checkpoint, tmp_path)
     assert 'there is no checkpoint' in error_of(infer, weights=tmp_path / 'none.pth')
 
 
-def test_masks_are_not_predicted(tool, tmp_path):
+def test_masks_are_not_predicted(tmp_path):
     cfg = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model
     cfg.backbone.update(depth=18, base_channels=8, init_cfg=None)
     cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
@@ -333,8 +341,10 @@ def test_masks_are_not_predicted(tool, tmp_path):
     torch.save(dict(state_dict=built.state_dict()), tmp_path / 'mask.pth')
     pyramid = dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
     wrapped = ConfigDict(type='AutoFocus', detector=cfg, pyramid=pyramid)
-    for config in (cfg, wrapped):
-        model, _ = tool.load_model(config, str(tmp_path / 'mask.pth'), 'cpu')
+    loader = dict(dataset=dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile')]))
+    for config, mode in ((cfg, 'single'), (wrapped, 'autofocus')):
+        whole = Config(dict(model=config, test_dataloader=loader))
+        model = SNIPERInferencer(whole, tmp_path / 'mask.pth', mode, device='cpu').model
         assert not getattr(model, 'detector', model).with_mask
 
 
@@ -342,7 +352,7 @@ def test_masks_are_not_predicted(tool, tmp_path):
 
 
 def test_bad_files_are_named_and_the_others_done_and_tried_again(
-    tool, infer, images, tmp_path, monkeypatch, capsys
+    infer, images, tmp_path, monkeypatch, capsys
 ):
     good = (images / 'b.png').read_bytes()
     (images / 'b.png').write_text('no image')
@@ -360,22 +370,22 @@ def test_bad_files_are_named_and_the_others_done_and_tried_again(
     assert {item['image_id'] for item in found} == {1, 3}
 
     (images / 'b.png').write_bytes(good)
-    names = count_detected(tool, monkeypatch)
+    names = count_detected(monkeypatch)
     assert error_of(infer).startswith('2 images could not be done')
     assert names == ['b.png', 'cut.jpg', 'empty.jpg']
     _, listed = read(tmp_path / 'out')
     assert [image['file_name'] for image in listed['images']] == ['a.jpg', 'b.png', 'below/c.png']
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tool, infer, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(infer, tmp_path, monkeypatch):
     whole = infer(out=tmp_path / 'whole')
     assert not (tmp_path / 'whole' / 'progress.jsonl').exists()
     with monkeypatch.context() as patch:
-        count_detected(tool, patch, stop_at='c.png')
+        count_detected(patch, stop_at='c.png')
         with pytest.raises(KeyboardInterrupt):
             infer()
     assert not (tmp_path / 'out' / 'detections.json').exists()
-    names = count_detected(tool, monkeypatch)
+    names = count_detected(monkeypatch)
     assert infer() == whole
     assert names == ['c.png']
     assert files_in(tmp_path / 'out') == files_in(tmp_path / 'whole')
@@ -383,12 +393,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tool, infer, tmp_path, monkeypa
 
 @pytest.mark.parametrize('change', ['settings', 'config', 'weights', 'image', 'picture', 'line'])
 def test_what_no_longer_holds_is_done_again(
-    tool, infer, images, checkpoint, tmp_path, monkeypatch, change
+    infer, images, checkpoint, tmp_path, monkeypatch, change
 ):
     weights, pictures = tmp_path / 'weights.pth', change == 'picture'
     shutil.copy(checkpoint, weights)
     with monkeypatch.context() as patch:
-        count_detected(tool, patch, stop_at='c.png')
+        count_detected(patch, stop_at='c.png')
         with pytest.raises(KeyboardInterrupt):
             infer(weights=weights, pictures=pictures)
     options, cfg_options, again = [], [], ['a.jpg', 'b.png', 'c.png']
@@ -408,29 +418,29 @@ def test_what_no_longer_holds_is_done_again(
         file = tmp_path / 'out' / 'progress.jsonl'
         file.write_bytes(file.read_bytes()[:-20])
         again = ['b.png', 'c.png']
-    names = count_detected(tool, monkeypatch)
+    names = count_detected(monkeypatch)
     same = dict(weights=weights, cfg_options=cfg_options)
     results = infer('autofocus', *options, pictures=pictures, **same)
     assert names == again
     assert results == infer('autofocus', *options, out=tmp_path / 'fresh', **same)
 
 
-def test_what_is_added_after_a_line_that_was_cut_short_can_be_read_again(tool, tmp_path):
+def test_what_is_added_after_a_line_that_was_cut_short_can_be_read_again(progress_of, tmp_path):
     path, run, image = tmp_path / 'progress.jsonl', dict(mode='single'), tmp_path / 'image'
     image.write_text('pixels')
-    progress = tool.Progress(path, run)
+    progress = progress_of(path, run)
     for name in 'ab':
         progress.add(name, image, dict(width=1))
     path.write_bytes(path.read_bytes()[:-5])
-    tool.Progress(path, run).add('c', image, dict(width=3))
-    again = tool.Progress(path, run)
+    progress_of(path, run).add('c', image, dict(width=3))
+    again = progress_of(path, run)
     assert [(line['name'], line['width']) for line in again.lines('abc')] == [('a', 1), ('c', 3)]
 
 
-def test_a_file_of_something_else_in_the_place_of_the_progress_is_replaced(tool, tmp_path):
+def test_a_file_of_something_else_in_the_place_of_the_progress_is_replaced(progress_of, tmp_path):
     path = tmp_path / 'progress.jsonl'
     path.write_text('no JSON\nat all\n')
-    tool.Progress(path, dict(mode='single'))
+    progress_of(path, dict(mode='single'))
     assert path.read_text() == '{"mode": "single"}\n'
 
 
@@ -455,16 +465,16 @@ def test_pictures_of_large_images_are_reduced_and_results_are_not(infer, tmp_pat
     assert cv2.imread(str(tmp_path / 'out' / 'vis' / 'below' / 'c.png')).shape == (90, 60, 3)
 
 
-def test_detections_are_drawn_where_they_are_if_their_score_is_enough(tool, tmp_path):
-    classes = tool.Classes(['cat'], [1], [(255, 0, 0)], '')
+def test_detections_are_drawn_where_they_are_if_their_score_is_enough(tmp_path):
+    classes = Classes(['cat'], [1], [(255, 0, 0)], '')
     found = InstanceData(
-        bboxes=np.array([[40.0, 40, 160, 120], [200, 40, 300, 120]]),
-        labels=np.array([0, 0]),
-        scores=np.array([0.9, 0.3]),
+        bboxes=torch.tensor([[40.0, 40, 160, 120], [200, 40, 300, 120]]),
+        labels=torch.tensor([0, 0]),
+        scores=torch.tensor([0.9, 0.3]),
     )
     picture = np.zeros((100, 200, 3), np.uint8)  # the image is twice as large
-    detected = tool.Detected((400, 200), picture, found, {})
-    tool.Pictures(tmp_path, classes, score_thr=0.5).draw('x.tif', detected)
+    sample = DetDataSample(metainfo=dict(ori_shape=(200, 400)), pred_instances=found)
+    Pictures(tmp_path, classes, score_thr=0.5).draw('x.tif', sample, picture)
     drawn = cv2.imread(str(tmp_path / 'vis' / 'x.tif.png')).astype(int)
     assert drawn.shape == (100, 200, 3)
     assert drawn[50, 78:83, 2].max() > 150  # red, at the right edge of the first
@@ -473,13 +483,16 @@ def test_detections_are_drawn_where_they_are_if_their_score_is_enough(tool, tmp_
     assert picture.max() == 0
 
 
-def test_a_label_that_has_no_name_is_drawn(tool, tmp_path):
-    classes = tool.Classes([], range(0), 'random', '')
+def test_a_label_that_has_no_name_is_drawn(tmp_path):
+    classes = Classes([], range(0), 'random', '')
     found = InstanceData(
-        bboxes=np.array([[4.0, 4, 16, 12]]), labels=np.array([2]), scores=np.array([0.9])
+        bboxes=torch.tensor([[4.0, 4, 16, 12]]),
+        labels=torch.tensor([2]),
+        scores=torch.tensor([0.9]),
     )
-    detected = tool.Detected((40, 20), np.zeros((20, 40, 3), np.uint8), found, {})
-    tool.Pictures(tmp_path, classes, score_thr=0.5).draw('x.png', detected)
+    sample = DetDataSample(metainfo=dict(ori_shape=(20, 40)), pred_instances=found)
+    picture = np.zeros((20, 40, 3), np.uint8)
+    Pictures(tmp_path, classes, score_thr=0.5).draw('x.png', sample, picture)
     assert cv2.imread(str(tmp_path / 'vis' / 'x.png')).max() > 0
 
 

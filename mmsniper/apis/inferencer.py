@@ -1,0 +1,190 @@
+"""The detector in one of the modes, for image files and arrays."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.apis import DetInferencer
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from mmsniper.apis.images import ImagePipeline, find_images
+from mmsniper.apis.modes import SINGLE, mode_config
+from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.convert import load_config, sniper_version
+from mmsniper.visualization.figure import shrunk
+
+Image = str | os.PathLike[str] | np.ndarray
+
+
+class SNIPERInferencer(DetInferencer):
+    """``DetInferencer`` that detects at one scale, at all levels of the pyramid, or by AutoFocus.
+
+    Boxes only: masks of the size of a large image would not fit into memory.
+
+    Args:
+        model (str | os.PathLike | Config): Config file, or a config that has been read.
+        weights (str | os.PathLike): Checkpoint of the detector or of AutoFocus. All weights of the
+            config's model must be in it.
+        mode (str): ``'single'``, the test pipeline's one scale (of an AutoFocus config, that of
+            validation); ``'pyramid'``, the config's ``tta_model`` and ``tta_pipeline``, for SNIPER
+            all levels; ``'autofocus'``, coarse to fine, by an AutoFocus config or, without
+            FocusHead, any SNIPER config. Defaults to ``'single'``.
+        thresholds (float | Sequence[float] | None): Of AutoFocus: minimum probability of a
+            FocusPixel, for each step, coarse to fine, or one for all. Defaults to None, those of
+            the config.
+        device (str | None): Such as ``'cuda:0'``. Defaults to None, the GPU if there is one.
+        palette (str): Colours of the classes, ``'none'`` for those of the data set. Defaults to
+            ``'none'``.
+        show_progress (bool): Whether to show a bar. Defaults to True.
+
+    Raises:
+        FileNotFoundError: If there is no such config or checkpoint.
+        ValueError: If the config lacks what the mode needs, or the checkpoint lacks weights of
+            the model.
+
+    Example:
+        >>> detect = SNIPERInferencer('my_config.py', 'epoch_7.pth', mode='autofocus')
+        >>> detect('images/')['detections'][0]  # COCO's results; images are numbered from 1
+        {'image_id': 1, 'category_id': 3, 'bbox': [10.0, 20.0, 30.0, 40.0], 'score': 0.98}
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Config,
+        weights: str | os.PathLike[str],
+        mode: str = SINGLE,
+        thresholds: float | Sequence[float] | None = None,
+        device: str | None = None,
+        palette: str = 'none',
+        show_progress: bool = True,
+    ) -> None:
+        self.weights = os.fspath(weights)
+        cfg = sniper_version(model) if isinstance(model, Config) else load_config(model)
+        config, self._transforms = mode_config(cfg, mode)
+        if thresholds is not None:
+            config.thresholds = thresholds
+        if '://' not in self.weights and not Path(self.weights).is_file():
+            raise FileNotFoundError(f'there is no checkpoint {self.weights}')
+        cfg = copy(cfg)
+        # A visualizer of its own: the config's may log to elsewhere.
+        cfg.model, cfg.visualizer = config, ConfigDict(type='DetLocalVisualizer')
+        scope = cfg.get('default_scope') or 'mmdet'
+        super().__init__(cfg, self.weights, device, scope, palette)
+        self.show_progress = show_progress
+
+    def _load_weights_to_model(
+        self, model: nn.Module, checkpoint: Mapping[str, Any], cfg: Config
+    ) -> None:
+        """Load all weights; what labels mean is known from the config as well."""
+        self.classes = Classes.of(cfg, checkpoint, self.palette)
+        self.palette = self.classes.palette
+        for part in model.modules():
+            if getattr(getattr(part, 'roi_head', None), 'with_mask', False):
+                part.roi_head.mask_head = None
+        state = checkpoint.get('state_dict', checkpoint)
+        state = {re.sub(r'^(module\.)?(detector\.)?', '', key): w for key, w in state.items()}
+        meta = dict(dataset_meta=dict(classes=list(self.classes.names) or None))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.fill_(torch.nan)
+        super()._load_weights_to_model(model, dict(state_dict=state, meta=meta), cfg)
+        check_all_loaded(model, self.weights)
+
+    def _init_pipeline(self, cfg: Config) -> ImagePipeline:
+        return ImagePipeline(self._transforms)
+
+    def _inputs_to_list(self, inputs: Image | Sequence[Image]) -> list[str | np.ndarray]:
+        """Files and arrays, and of folders all images in and below them."""
+        if isinstance(inputs, str | os.PathLike | np.ndarray):
+            inputs = [inputs]
+        listed: list[str | np.ndarray] = []
+        for image in inputs:
+            if isinstance(image, np.ndarray):
+                listed.append(image)
+            else:
+                folder = os.path.isdir(image)
+                listed += map(str, find_images([image]).values()) if folder else [os.fspath(image)]
+        return listed
+
+    def postprocess(self, preds: SampleList, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Note the results for COCO as well."""
+        self._contents += [content_of(sample, self.classes) for sample in preds]
+        return super().postprocess(preds, *args, **kwargs)
+
+    def __call__(self, inputs: Image | Sequence[Image], *args: Any, **kwargs: Any) -> dict:
+        """Detect in images.
+
+        Args:
+            inputs (str | os.PathLike | np.ndarray | Sequence): Image files, folders, and BGR
+                arrays.
+            *args: As for ``DetInferencer``.
+            **kwargs: As for ``DetInferencer``.
+
+        Returns:
+            dict: ``DetInferencer``'s ``predictions`` and ``visualization``; ``detections``, COCO
+            results in original pixels; and ``images``, COCO's annotation format with the images
+            and categories that they are about and, of AutoFocus, the chips of each level. Images
+            are numbered from 1; an array's name is its number.
+        """
+        images = self._inputs_to_list(inputs)
+        self._contents: list[dict[str, Any]] = []
+        results = super().__call__(images, *args, **kwargs)
+        results.update(detections=[], images=self.classes.coco())
+        for number, (image, content) in enumerate(zip(images, self._contents), 1):
+            name = image if isinstance(image, str) else str(number)
+            about, detections = coco_results(number, name, content)
+            results['images']['images'].append(about)
+            results['detections'] += detections
+        return results
+
+    def detect(self, image: Image, picture_side: int) -> tuple[DetDataSample, np.ndarray]:
+        """Detect in one image, which is loaded once and not kept.
+
+        Args:
+            image (str | os.PathLike | np.ndarray): File, or BGR array.
+            picture_side (int): Largest side of the picture.
+
+        Returns:
+            tuple[DetDataSample, np.ndarray]: What the model predicts, and a picture to draw it on,
+            the reduced image, (h, w, 3) uint8 BGR.
+        """
+        results = self.pipeline.load(image)
+        # A copy, which no transform can change.
+        picture = np.clip(shrunk(results['img'], picture_side), 0, 255).astype(np.uint8)
+        data = self.pipeline.prepare(results)
+        # In AutoFocus the input is the image itself. Elsewhere it can go.
+        del results, image
+        [sample] = self.forward(self.collate_fn([data]))
+        return sample, picture
+
+
+def check_all_loaded(model: nn.Module, checkpoint: str) -> None:
+    """Check that no weight is as it was filled in before loading, NaN.
+
+    mmengine only warns of what is missing and of what has another shape.
+
+    Raises:
+        ValueError: If the checkpoint lacks weights; the message names some.
+    """
+    missing = [
+        name for name, weight in model.named_parameters() if weight.numel() and weight.isnan().all()
+    ]
+    if missing:
+        raise ValueError(
+            f'{checkpoint} is of another model: it lacks {len(missing)} of the weights of the '
+            f"config's, or has them in another shape, such as {', '.join(missing[:3])}"
+            + (
+                '. Without a FocusHead use the SNIPER config'
+                if all(name.startswith('focus_head.') for name in missing)
+                else ''
+            )
+        )

@@ -1,0 +1,105 @@
+"""Pictures of detections, and of AutoFocus's way to them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from numpy.typing import NDArray
+
+from mmsniper.apis.images import FOCUS, VIS
+from mmsniper.apis.results import Classes
+from mmsniper.utils.files import replacing
+from mmsniper.visualization import draw_focus, save_figure
+
+WRITTEN_SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+class Pictures:
+    """Draws what was detected.
+
+    Args:
+        out_dir (Path): Folder of ``vis/`` and ``focus/``.
+        classes (Classes): The classes.
+        score_thr (float): Minimum score of what is drawn.
+        thresholds (Sequence[float] | None): Thresholds of AutoFocus. Defaults to None, no
+            AutoFocus.
+    """
+
+    def __init__(
+        self,
+        out_dir: Path,
+        classes: Classes,
+        score_thr: float,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
+        self.out_dir, self.score_thr, self.thresholds = out_dir, score_thr, thresholds
+        self.classes = classes
+        self.visualizer = DetLocalVisualizer()
+
+    def paths(self, name: str) -> list[Path]:
+        """The pictures of an image."""
+        suffix = '' if Path(name).suffix.lower() in WRITTEN_SUFFIXES else '.png'
+        paths = [self.out_dir / VIS / (name + suffix)]
+        if self.thresholds is not None:
+            paths.append(self.out_dir / FOCUS / f'{name}.png')
+        return paths
+
+    def draw(self, name: str, sample: DetDataSample, picture: NDArray[np.uint8]) -> None:
+        """Draw and write the pictures of an image.
+
+        Args:
+            name (str): Its name, a relative path.
+            sample (DetDataSample): What the model predicts.
+            picture (np.ndarray): The image, reduced, (h, w, 3) uint8 BGR.
+        """
+        vis, *focus = self.paths(name)
+        _write_image(vis, self._with_boxes(sample, picture))
+        for path in focus:
+            found = sample.pred_instances.cpu().numpy()
+            figure = draw_focus(
+                picture,
+                sample.focus_chips,
+                sample.focus_maps,
+                found.bboxes,
+                found.levels,
+                found.scores,
+                size=sample.ori_shape[1::-1],
+                thresholds=self.thresholds,
+                score_thr=self.score_thr,
+                title=name,
+            )
+            save_figure(figure, path)
+
+    def _with_boxes(self, sample: DetDataSample, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        found = sample.pred_instances.cpu()
+        (height, width), (h, w) = sample.ori_shape[:2], picture.shape[:2]
+        shrunk = found.new()
+        shrunk.bboxes = found.bboxes * found.bboxes.new_tensor([w / width, h / height] * 2)
+        number = max([len(self.classes.names), *(found.labels + 1).tolist()])
+        self.visualizer.dataset_meta = dict(
+            classes=[self.classes.name(label) for label in range(number)],
+            palette=self.classes.palette,
+        )
+        with warnings.catch_warnings():
+            # Of boxes at the edge, once for each kind of line.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            self.visualizer.add_datasample(
+                'detections',
+                np.ascontiguousarray(picture[..., ::-1]),
+                DetDataSample(pred_instances=shrunk),
+                draw_gt=False,
+                pred_score_thr=self.score_thr,
+            )
+        return self.visualizer.get_image()[..., ::-1]
+
+
+def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    _, encoded = cv2.imencode(path.suffix, image)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())

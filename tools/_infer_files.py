@@ -1,0 +1,173 @@
+"""What infer.py does with image files: one after the other, so that nothing is lost."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from tqdm import tqdm
+
+from mmsniper.apis import AUTOFOCUS, SNIPERInferencer, find_images
+from mmsniper.apis.pictures import Pictures
+from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.utils.files import replacing, write_text
+
+DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
+
+
+def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
+    """Detect in all images; returns what was wrong with those that could not be done, by name."""
+    out_dir = Path(args.out_dir)
+    images = find_images(args.images, out_dir)
+    thresholds = args.thresholds
+    if thresholds and len(thresholds) == 1:
+        thresholds = thresholds[0]
+    inferencer = SNIPERInferencer(
+        cfg, args.checkpoint, args.mode, thresholds, args.device, args.palette
+    )
+    classes, model = inferencer.classes, inferencer.model
+    print(f'{len(images)} images; category ids: {classes.source}')
+    pictures = None
+    if not args.no_pictures:
+        steps = model.thresholds if args.mode == AUTOFOCUS else None
+        pictures = Pictures(out_dir, classes, args.score_thr, steps)
+        model.keep_maps = True
+    progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))
+    failed = detect_all(images, inferencer, progress, pictures, args.picture_side)
+    count = write_results(out_dir, images, progress, classes)
+    if not failed:
+        progress.path.unlink()
+    print(f'detections of {count} images in {out_dir / DETECTIONS}')
+    return failed
+
+
+def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, Any]:
+    """What the results of a run depend on, besides the images."""
+    weights = args.checkpoint if '://' in args.checkpoint else file_stamp(Path(args.checkpoint))
+    settings = json.dumps(cfg.to_dict(), default=str)  # pretty_text takes seconds
+    return dict(
+        config=hashlib.sha256(settings.encode()).hexdigest(),
+        mode=args.mode,
+        thresholds=args.thresholds,
+        checkpoint=str(args.checkpoint),
+        weights=weights,
+        categories=list(classes.ids),
+        pictures=[args.no_pictures, args.score_thr, args.picture_side, args.palette],
+    )
+
+
+class Progress:
+    """What has been detected: a line of JSON for each image, written as it comes.
+
+    Args:
+        path (Path): The file; its folder is made.
+        run (dict): What decides the results. A file of another run is replaced.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        self.path = path
+        self._places: dict[str, int] = {}
+        self._stamps: dict[str, list[int]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = (json.dumps(run) + '\n').encode()
+        if not (path.is_file() and self._take_up(header)):
+            path.write_bytes(header)
+
+    def _take_up(self, header: bytes) -> bool:
+        """Read a file of this run; a last line that was cut short is taken off."""
+        with open(self.path, 'rb+') as file:
+            if file.readline() != header:
+                return False
+            place = file.tell()
+            while (line := file.readline()).endswith(b'\n'):
+                self._note(json.loads(line), place)
+                place = file.tell()
+            file.truncate(place)
+        return True
+
+    def _note(self, line: Mapping[str, Any], place: int) -> None:
+        self._places[line['name']], self._stamps[line['name']] = place, line['stamp']
+
+    def add(self, name: str, path: Path, content: Mapping[str, Any]) -> None:
+        """Keep what was detected in an image."""
+        line = dict(name=name, stamp=file_stamp(path), **content)
+        with open(self.path, 'ab') as file:
+            place = file.tell()
+            file.write((json.dumps(line) + '\n').encode())
+        self._note(line, place)
+
+    def has(self, name: str, path: Path) -> bool:
+        """Whether this image, unchanged, has been detected."""
+        return name in self._stamps and self._stamps[name] == file_stamp(path)
+
+    def lines(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """What was detected in those of the images that are done."""
+        with open(self.path, 'rb') as file:
+            for name in names:
+                if name in self._places:
+                    file.seek(self._places[name])
+                    yield json.loads(file.readline())
+
+
+def file_stamp(path: Path) -> list[int]:
+    """What changes when a file is written: its size and time."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def detect_all(
+    images: Mapping[str, Path],
+    inferencer: SNIPERInferencer,
+    progress: Progress,
+    pictures: Pictures | None,
+    picture_side: int,
+) -> dict[str, str]:
+    """Detect in the images that are not done yet; returns what was wrong, by name of the image."""
+    failed = {}
+    bar = tqdm(images.items(), 'images', unit='image')
+    for name, path in bar:
+        drawn = pictures is None or all(picture.is_file() for picture in pictures.paths(name))
+        try:
+            if drawn and progress.has(name, path):
+                continue
+            sample, picture = inferencer.detect(path, picture_side)
+            # The picture first: what is in the progress file is complete.
+            if pictures is not None:
+                pictures.draw(name, sample, picture)
+            progress.add(name, path, content_of(sample, inferencer.classes))
+        except Exception as error:  # of whatever kind: the other images are to be done
+            failed[name] = _in_words(error)
+            bar.write(f'{path}: {failed[name]}', file=sys.stderr)
+    return failed
+
+
+def _in_words(error: Exception) -> str:
+    first = str(error).strip().partition('\n')[0]
+    return f'{type(error).__name__}: {first}' if first else type(error).__name__
+
+
+def write_results(
+    out_dir: Path, images: Mapping[str, Path], progress: Progress, classes: Classes
+) -> int:
+    """Write detections.json and images.json of the images that are done; returns their number."""
+    ids = {name: number for number, name in enumerate(images, 1)}
+    about = classes.coco()
+    with replacing(out_dir / DETECTIONS) as temporary, open(temporary, 'w') as file:
+        separator = '[\n'
+        for line in progress.lines(images):
+            name = line.pop('name')
+            del line['stamp']
+            image, detections = coco_results(ids[name], name, line)
+            about['images'].append(image)
+            for detection in detections:
+                file.write(separator + json.dumps(detection))
+                separator = ',\n'
+        file.write('[]\n' if separator == '[\n' else '\n]\n')
+    write_text(out_dir / IMAGES, json.dumps(about) + '\n')
+    return len(about['images'])

@@ -36,8 +36,7 @@ from mmsniper.convert import load_config
 from mmsniper.convert.data import type_name
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
-from mmsniper.mining import NegativeChipMiner
-from mmsniper.mining.miner import stored_pool
+from mmsniper.mining import NegativeChipMiner, stored_pool
 from mmsniper.models.proposals import proposal_head
 from mmsniper.utils.compat import use_gloo_without_gpu
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints
@@ -72,14 +72,10 @@ class Window:
 
 
 def check_window_size(window_size: int, pyramid: ScalePyramid) -> None:
-    """Check that windows can overlap by a chip.
-
-    Args:
-        window_size (int): Longest side of a window, pixels of the level.
-        pyramid (ScalePyramid): The scale pyramid.
+    """Check that windows, of up to ``window_size`` pixels a side, can overlap by a chip.
 
     Raises:
-        ValueError: If windows are not larger than a chip.
+        ValueError: If they are not larger than a chip.
     """
     if not window_size > pyramid.chip_size:
         raise ValueError(
@@ -103,8 +99,7 @@ class LevelWindows:
 
     Attributes:
         count (Ints): Number of windows, shape (n, num_levels).
-        shape (Ints): Height and width of the windows, pixels of the level, shape (n, num_levels,
-            2).
+        shape (Ints): Their height and width, pixels of the level, shape (n, num_levels, 2).
 
     Raises:
         ValueError: If the windows are not larger than a chip.
@@ -123,11 +118,10 @@ class LevelWindows:
         self.width, self.height = np.asarray(width, np.int64), np.asarray(height, np.int64)
         self.image = np.arange(len(self.width)) if image is None else np.asarray(image, np.int64)
         scales = pyramid.scales(self.width, self.height)
-        tiling = *(side[:, None] * scales for side in (self.width, self.height)), window_size
-        self.count = window_counts(*tiling, pyramid.chip_size)
-        side = round_up(min_window_side(*tiling, pyramid.chip_size))
-        self._side = np.where(self.count > 1, side, window_size)
-        self.shape = _window_shape(*tiling[:2], self._side)
+        size = self.width[:, None] * scales, self.height[:, None] * scales
+        self.count, side = fewest_windows(*size, window_size, pyramid.chip_size)
+        self._side = np.where(self.count > 1, round_up(side), window_size)
+        self.shape = _window_shape(*size, self._side)
 
     def __len__(self) -> int:
         return len(self.width)
@@ -139,120 +133,79 @@ class LevelWindows:
 
     def of_image(self, i: int) -> Iterator[Window]:
         """The windows of the image at a position, finest level first."""
-        width, height = float(self.width[i]), float(self.height[i])
-        scales = self.pyramid.scales(width, height).tolist()
+        region = (0.0, 0.0, float(self.width[i]), float(self.height[i]))
+        overlap, image = self.pyramid.chip_size, int(self.image[i])
+        scales = self.pyramid.scales(*region[2:]).tolist()
         for level, (scale, side) in enumerate(zip(scales, self._side[i].tolist())):
-            yield from cut_windows(
-                (0.0, 0.0, width, height),
-                scale,
-                side,
-                self.pyramid.chip_size,
-                image=int(self.image[i]),
-                level=level,
-            )
+            yield from cut_windows(region, scale, side, overlap, image=image, level=level)
 
 
 def cut_windows(
-    region: Box, scale: float, window_size: int, overlap: float, *, image: int = 0, level: int = 0
+    region: Box, scale: float, side: float, overlap: float, *, image: int = 0, level: int = 0
 ) -> Iterator[Window]:
-    """Cover an image, or a region of it, with overlapping windows of a level.
+    """Cover an image, or a region of it, with windows of one size, and share it out to them.
 
-    A region that fits into a window is one window.
+    Whatever is at most ``overlap`` wide and high and has its centre in a window's core lies whole
+    in that window, or is cut by the region's edge only. Cores do not overlap and fill the region.
 
     Args:
         region (Box): What to cover (x1, y1, x2, y2), original pixels.
         scale (float): Pixels of the level per original pixel.
-        window_size (int): Side of a window, pixels of the level.
-        overlap (float): Least overlap of neighbours, pixels of the level, less than
-            ``window_size``.
-        image (int): Index of the image. Defaults to 0.
-        level (int): The level. Defaults to 0.
-
-    Raises:
-        ValueError: If the windows are not larger than their overlap.
-    """
-    x1, y1, x2, y2 = region
-    shape = tuple(_window_shape((x2 - x1) * scale, (y2 - y1) * scale, window_size).tolist())
-    boxes, cores = overlapping_windows(region, window_size / scale, overlap / scale)
-    for box, core in zip(boxes.tolist(), cores.tolist()):
-        yield Window(image, level, tuple(box), tuple(core), shape)
-
-
-def overlapping_windows(region: Box, side: float, overlap: float) -> tuple[Floats, Floats]:
-    """Cover a region with windows of one size, and share the region out to them.
-
-    Whatever is at most ``overlap`` wide and high and has its centre in a window's core lies whole
-    in that window, or is cut by the region's edge only.
-
-    Args:
-        region (Box): What to cover (x1, y1, x2, y2), pixels.
-        side (float): Side of a window, pixels; a window ends where the region ends.
-        overlap (float): Least overlap of neighbours, pixels, less than ``side``.
+        side (float): Side of a window, pixels of the level; a window ends where the region ends.
+        overlap (float): Least overlap of neighbours, pixels of the level, less than ``side``.
+        image, level (int): What the windows carry. Default to 0.
 
     Returns:
-        tuple[Floats, Floats]: Windows and their cores, xyxy, shape (n, 4) each, row by row. The
-        cores do not overlap and fill the region.
+        Iterator[Window]: The windows, row by row.
 
     Raises:
         ValueError: If the windows are not larger than their overlap.
 
     Example:
-        >>> windows, cores = overlapping_windows((0, 0, 250, 80), side=100, overlap=20)
-        >>> windows[:, [0, 2]].tolist()
-        [[0.0, 100.0], [75.0, 175.0], [150.0, 250.0]]
-        >>> cores[:, [0, 2]].tolist()
-        [[0.0, 87.5], [87.5, 162.5], [162.5, 250.0]]
+        >>> windows = list(cut_windows((0, 0, 250, 80), 1, side=100, overlap=20))
+        >>> [window.box[0::2] for window in windows]
+        [(0.0, 100.0), (75.0, 175.0), (150.0, 250.0)]
+        >>> [window.core[0::2] for window in windows]
+        [(0.0, 87.5), (87.5, 162.5), (162.5, 250.0)]
     """
     _check_overlap(side, overlap)
     x1, y1, x2, y2 = region
-    (x, core_x), (y, core_y) = _intervals(x1, x2, side, overlap), _intervals(y1, y2, side, overlap)
-    return _grid(x, y), _grid(core_x, core_y)
+    shape = tuple(_window_shape((x2 - x1) * scale, (y2 - y1) * scale, side).tolist())
+    side, overlap = side / scale, overlap / scale
+    columns = list(zip(*_intervals(x1, x2, side, overlap)))
+    for (top, bottom), (core_top, core_bottom) in zip(*_intervals(y1, y2, side, overlap)):
+        for (left, right), (core_left, core_right) in columns:
+            box, core = (left, top, right, bottom), (core_left, core_top, core_right, core_bottom)
+            yield Window(image, level, box, core, shape)
 
 
-def window_counts(
+def fewest_windows(
     width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike
-) -> NDArray[np.int64]:
-    """How many windows :func:`overlapping_windows` makes.
+) -> tuple[Ints, Floats]:
+    """How many windows :func:`cut_windows` makes, and how small as many could be.
+
+    An image just larger than a window is better seen in two halves than in two whole windows.
 
     Args:
-        width, height (ArrayLike): Sizes of regions, pixels.
+        width, height (ArrayLike): Sizes of regions, pixels of the level.
         side, overlap (ArrayLike): As there. All four broadcast.
 
-    Example:
-        >>> window_counts([250, 99], [80, 101], side=100, overlap=20)
-        array([3, 2])
-    """
-    return _count(width, side, overlap) * _count(height, side, overlap)
-
-
-def min_window_side(
-    width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike
-) -> Floats:
-    """The smallest side of windows with which no more of them are needed, along either axis.
-
-    An image just larger than a window is seen in two halves, not in two whole windows.
-
-    Args:
-        width, height (ArrayLike): Image sizes, pixels.
-        side (ArrayLike): Largest side of a window, pixels.
-        overlap (ArrayLike): Least overlap of neighbours, pixels, less than ``side``.
-
     Returns:
-        Floats: Sides in pixels, of the shape to which the arguments broadcast.
+        tuple[Ints, Floats]: Numbers, and the smallest sides with which no more windows are needed
+        along either axis, of the shape to which the arguments broadcast.
 
     Raises:
         ValueError: If the windows are not larger than their overlap.
 
     Example:
-        >>> min_window_side([110, 110, 300], [30, 80, 30], side=100, overlap=20)
-        array([65., 80., 90.])
+        >>> fewest_windows([110, 110, 300], [30, 80, 30], side=100, overlap=20)
+        (array([2, 2, 4]), array([65., 80., 90.]))
     """
     _check_overlap(side, overlap)
-    sides = []
-    for length in (np.asarray(width), np.asarray(height)):
-        count = _count(length, side, overlap)
-        sides.append((length + (count - 1) * overlap) / count)
-    return np.minimum(np.maximum(*sides), side)
+    lengths = np.asarray(width), np.asarray(height)
+    counts = [_count(length, side, overlap) for length in lengths]
+    sides = [(length + (n - 1) * overlap) / n for length, n in zip(lengths, counts)]
+    return counts[0] * counts[1], np.minimum(np.maximum(*sides), side)
 
 
 def window_batches(
@@ -327,25 +280,21 @@ def _check_overlap(side: ArrayLike, overlap: ArrayLike) -> None:
         raise ValueError(f'windows of {side} px cannot overlap by {overlap} px')
 
 
-def _count(length: ArrayLike, side: ArrayLike, overlap: ArrayLike) -> NDArray[np.int64]:
+def _count(length: ArrayLike, side: ArrayLike, overlap: ArrayLike) -> Ints:
     """Windows along one axis."""
     length, side, overlap = (np.asarray(value, np.float64) for value in (length, side, overlap))
     needed = np.ceil((length - overlap) / (side - overlap) - TOLERANCE)
     return np.maximum(needed, 1).astype(np.int64)
 
 
-def _intervals(first: float, last: float, side: float, overlap: float) -> tuple[Floats, Floats]:
-    """Start and end of the windows and of their cores along one axis, shape (n, 2) each."""
+def _intervals(
+    first: float, last: float, side: float, overlap: float
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Start and end of the windows and of their cores along one axis."""
     count = int(_count(last - first, side, overlap))
     start = np.linspace(first, max(last - side, first), count)
     windows = np.stack([start, start + side], axis=1)
     windows[-1, 1] = last
     between = (windows[1:, 0] + windows[:-1, 1]) / 2
     ends = np.concatenate([[first], between, [last]])
-    return windows, np.stack([ends[:-1], ends[1:]], axis=1)
-
-
-def _grid(x: Floats, y: Floats) -> NDArray[np.float64]:
-    """All pairs of the intervals in x and in y as boxes, row by row."""
-    row, column = np.divmod(np.arange(len(x) * len(y)), len(x))
-    return np.stack([x[column, 0], y[row, 0], x[column, 1], y[row, 1]], axis=1)
+    return windows.tolist(), np.stack([ends[:-1], ends[1:]], axis=1).tolist()

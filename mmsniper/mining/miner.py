@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import broadcast, get_dist_info, is_main_process
+from mmengine.dist import all_gather_object, broadcast, get_dist_info, is_main_process
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from numpy.typing import NDArray
@@ -27,14 +27,7 @@ from mmsniper.chips.windows import WINDOW_SIZE, Window, check_window_size
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals
 from mmsniper.mining.origin import origin_digest
-from mmsniper.mining.parts import (
-    Parts,
-    check_ranks_agree,
-    gather_pools,
-    mined_images,
-    part_file,
-    share_parts,
-)
+from mmsniper.mining.parts import Parts, check_ranks_agree, mined_images, part_file, share_parts
 from mmsniper.mining.planning import PoolPlanner, check_limits
 from mmsniper.mining.window_dataset import window_dataset, window_index
 from mmsniper.models.proposals import evaluating, proposal_head, propose
@@ -80,25 +73,18 @@ class NegativeChipMiner:
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ('num_proposals', 1),
-            ('window_size', 1),
-            ('batch_pixels', 1),
-            ('num_workers', 0),
-        ):
+        minima = dict(num_proposals=1, window_size=1, batch_pixels=1, num_workers=0)
+        for name, minimum in minima.items():
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= least):
+            if value is not None and not (whole and value >= minimum):
                 raise ValueError(
-                    f'{name} must be a whole number of at least {least}, got {value!r}'
+                    f'{name} must be a whole number of at least {minimum}, got {value!r}'
                 )
         check_limits(self.min_proposals, self.max_per_image)
 
     def check(self, model: nn.Module, sampler: ChipAwareSampler) -> None:
-        """Check that negative chips can be mined, without mining.
-
-        Args:
-            model, sampler: As for :meth:`mine`.
+        """Check that :meth:`mine` can mine, without mining.
 
         Raises:
             ValueError: If the detector has no RPN, the data set's pipelines have no
@@ -128,9 +114,6 @@ class NegativeChipMiner:
             batch_pixels, num_workers (int): What counts where this miner's own are None.
             parts_dir (Path | None): Where parts are kept until all is done, for a mining that is
                 interrupted to go on. Defaults to None, they are not kept.
-
-        Returns:
-            NegativeChipPool: The pool.
 
         Raises:
             ValueError: If the detector has no RPN, or ``window_size`` is too small.
@@ -180,7 +163,8 @@ class NegativeChipMiner:
                 )
                 if parts_dir is not None:
                     pools[k].save(part_file(parts_dir, k))
-        return planner.joined(gather_pools(pools))
+        everyone = {k: pool for share in all_gather_object(pools) for k, pool in share.items()}
+        return planner.joined([everyone[k] for k in sorted(everyone)])
 
     def plan(
         self, sampler: ChipAwareSampler, proposals: Sequence[ImageProposals]
@@ -196,16 +180,11 @@ class NegativeChipMiner:
             proposals (Sequence[ImageProposals]): Those of every image, in the order of the data
                 set's indices.
 
-        Returns:
-            NegativeChipPool: The pool.
-
         Raises:
             ValueError: If ``score_thr`` leaves none of the proposals.
         """
         images = mined_images(sampler, self.empty_images)
-        boxes = [
-            proposals[i].best(self.num_proposals, self.score_thr).boxes for i in images.tolist()
-        ]
+        boxes = [proposals[i].best(self.num_proposals, self.score_thr).boxes for i in images]
         if not any(map(len, boxes)):
             raise ValueError(
                 f'no proposal of the {len(images)} images has a score of at least score_thr, '
@@ -230,15 +209,11 @@ class NegativeChipMiner:
     def origin(
         self, source: nn.Module | Sequence[ImageProposals], sampler: ChipAwareSampler
     ) -> str:
-        """What a pool would be mined from: equal names mean equal pools.
+        """What :meth:`mine` or :meth:`plan` would make a pool from: equal digests, equal pools.
 
         Args:
-            source (nn.Module | Sequence[ImageProposals]): The detector, or the proposals, whichever
-                there is.
-            sampler (ChipAwareSampler): As for :meth:`mine`.
-
-        Returns:
-            str: A digest, see :func:`~mmsniper.mining.origin.origin_digest`.
+            source (nn.Module | Sequence[ImageProposals]): The detector, or the proposals.
+            sampler (ChipAwareSampler): As for these.
         """
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
         return origin_digest(source, sampler, mined_images(sampler, self.empty_images), options)
@@ -287,9 +262,6 @@ def share_buffers(model: nn.Module) -> None:
     """Give all ranks the buffers of rank 0, those that its checkpoints hold.
 
     In distributed training every rank has BatchNorm statistics of its own.
-
-    Args:
-        model (nn.Module): The detector, on every rank.
     """
     for buffer in model.buffers():
         broadcast(buffer)

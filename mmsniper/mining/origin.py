@@ -40,14 +40,8 @@ def origin_digest(
     positives, table = sampler.positives(), sampler.planner.table
     what = json.dumps([describe(sampler.pyramid), options], default=int)
     digest = hashlib.sha256(what.encode())
-    for array in (
-        images,
-        table.width,
-        table.height,
-        positives.image,
-        positives.level,
-        positives.box,
-    ):
+    chips = positives.image, positives.level, positives.box
+    for array in (images, table.width, table.height, *chips):
         digest.update(np.ascontiguousarray(array))
     digest.update('\n'.join(sampler.img_paths()).encode())
     for content in _contents(source):

@@ -96,13 +96,9 @@ class Parts:
 
 
 def part_starts(window_counts: NDArray[np.int64]) -> list[int]:
-    """Where parts begin. It depends on nothing else, so that any number of ranks has the same.
+    """Position of the first image of each part, given the number of windows of each image.
 
-    Args:
-        window_counts (NDArray[np.int64]): Number of windows of each image.
-
-    Returns:
-        list[int]: Position of the first image of each part.
+    It depends on nothing else, so that any number of ranks has the same parts.
     """
     size = min(max(math.ceil(window_counts.sum() / _PARTS), 1), _PART_WINDOWS)
     starts: list[int] = []
@@ -158,24 +154,11 @@ def share_parts(
     return missing[rank::ranks], {k: pool for k, pool in stored.items() if owner[k] == rank}
 
 
-def gather_pools(pools: dict[int, NegativeChipPool]) -> list[NegativeChipPool]:
-    """The pools of all ranks in the order of the parts; all ranks must call it.
-
-    Args:
-        pools (dict[int, NegativeChipPool]): Part and pool, of this rank.
-    """
-    everyone = {k: pool for share in all_gather_object(pools) for k, pool in share.items()}
-    return [everyone[k] for k in sorted(everyone)]
-
-
 def check_ranks_agree(origin: str) -> None:
-    """Check that all ranks mine from the same; their parts would make a pool of nothing else.
-
-    Args:
-        origin (str): What this rank mines from.
+    """Parts that are mined from different things would make a pool that no one can mine again.
 
     Raises:
-        RuntimeError: If another rank mines from something else.
+        RuntimeError: If another rank's origin is not this rank's.
     """
     origins = all_gather_object(origin)
     if len(set(origins)) > 1:

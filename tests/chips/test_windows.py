@@ -11,10 +11,8 @@ from mmsniper.chips.windows import (
     Window,
     check_window_size,
     cut_windows,
-    min_window_side,
-    overlapping_windows,
+    fewest_windows,
     window_batches,
-    window_counts,
 )
 
 # Of float arithmetic on coordinates of up to 5000 px.
@@ -33,7 +31,16 @@ def tilings(draw, most=12):
 
 def cover(width, height, side, overlap):
     """Windows over a whole image, and their cores."""
-    return overlapping_windows((0, 0, width, height), side, overlap)
+    windows = list(cut_windows((0, 0, width, height), 1, side, overlap))
+    return np.array([w.box for w in windows]), np.array([w.core for w in windows])
+
+
+def window_counts(width, height, side, overlap):
+    return fewest_windows(width, height, side, overlap)[0]
+
+
+def min_window_side(width, height, side, overlap):
+    return fewest_windows(width, height, side, overlap)[1]
 
 
 def sides(boxes):
@@ -417,7 +424,7 @@ def test_batches_do_not_depend_on_the_order_of_the_images(heights, random):
 
 
 @pytest.mark.parametrize(('side', 'overlap'), [(20, 20), (20, 30), (20, -1), (20, float('nan'))])
-@pytest.mark.parametrize('tile', [cover, min_window_side])
+@pytest.mark.parametrize('tile', [cover, fewest_windows])
 def test_says_that_windows_must_be_larger_than_their_overlap(tile, side, overlap):
     with pytest.raises(ValueError, match=f'windows of 20 px cannot overlap by {overlap} px'):
         tile(100, 100, side, overlap)

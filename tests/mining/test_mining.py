@@ -53,12 +53,12 @@ def build_model(cfg):
 
 
 def build_sampler(cfg, dataset=None, **kwargs):
+    settings = dict(pyramid=cfg.pyramid, seed=0) | kwargs
+    for transform in cfg.train_dataloader.dataset.pipeline:
+        if 'pyramid' in transform:
+            transform['pyramid'] = settings['pyramid']
     dataset = DATASETS.build(dataset or cfg.train_dataloader.dataset)
-    return DATA_SAMPLERS.build(
-        dict(
-            type='ChipAwareSampler', dataset=dataset, **(dict(pyramid=cfg.pyramid, seed=0) | kwargs)
-        )
-    )
+    return DATA_SAMPLERS.build(dict(type='ChipAwareSampler', dataset=dataset, **settings))
 
 
 @pytest.fixture(scope='module')

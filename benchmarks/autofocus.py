@@ -64,7 +64,7 @@ HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
 HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 OWN_THRESHOLDS = (0.01, 0.03, 0.1)
 # Settings that differ from the config's, each with all else as it is.
-VARIANTS = (dict(dilation=1), dict(least_proposals=None))
+VARIANTS = (dict(dilation=1), dict(min_rpn_proposals=None))
 VARIED = 0.3  # their threshold
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # What SAHI's command `sahi predict` takes if it is told nothing.

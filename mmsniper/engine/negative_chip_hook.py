@@ -17,7 +17,7 @@ from torch import nn
 from mmsniper.chips import NegativeChipPool
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.engine.schedule import fit_to_epoch_length
-from mmsniper.mining.miner import NegativeChipMiner, check_minable, share_buffers, stored_pool
+from mmsniper.mining import NegativeChipMiner, share_buffers, stored_pool
 
 NEGATIVE_CHIPS = 'negative_chips'
 """Key of the message hub: which pool the run draws from, in every checkpoint."""
@@ -33,7 +33,7 @@ class NegativeChipHook(Hook):
     """After some epochs, mine negative chips and train on them from then on (SNIPER section 3.3).
 
     At the start of epoch ``warmup_epochs``, counted from 0, the RPN as it is runs over the training
-    images, see :class:`~mmsniper.mining.miner.NegativeChipMiner`. The pool is written to
+    images, see :class:`~mmsniper.mining.NegativeChipMiner`. The pool is written to
     ``negative_chips.npz`` in the work folder and handed to the :class:`ChipAwareSampler`, whose
     epochs grow by up to ``chips_per_image`` chips for every image; the end of training, the time
     left and schedules that are converted from epochs are fitted to that
@@ -49,7 +49,7 @@ class NegativeChipHook(Hook):
             after the first are ``negative_chips_epoch_N.npz``. Defaults to None, never.
         chips_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults to
             2.
-        **mining: Arguments of :class:`~mmsniper.mining.miner.NegativeChipMiner`: ``num_proposals``,
+        **mining: Arguments of :class:`~mmsniper.mining.NegativeChipMiner`: ``num_proposals``,
             ``score_thr``, ``min_proposals``, ``max_per_image``, ``empty_images``, ``window_size``,
             ``batch_pixels``, ``num_workers``.
 
@@ -88,7 +88,7 @@ class NegativeChipHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check that mining will work, and load the pool of a resumed run."""
         sampler = _sampler_of(runner)
-        check_minable(_detector_of(runner), sampler, self.miner)
+        self.miner.check(_detector_of(runner), sampler)
         record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
         if record is None or self._is_due(runner):
             return

@@ -1,5 +1,6 @@
 """How negative chips are found: an RPN over the images, rank by rank, part by part."""
 
-from mmsniper.mining.miner import NegativeChipMiner
+from mmsniper.mining.miner import NegativeChipMiner, share_buffers
+from mmsniper.mining.parts import stored_pool
 
-__all__ = ['NegativeChipMiner']
+__all__ = ['NegativeChipMiner', 'share_buffers', 'stored_pool']

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,20 @@ from torch import Tensor, nn
 
 from mmsniper.chips.focus import FocusMap, focus_chips, focus_sizes
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.windows import overlapping_windows
-from mmsniper.models.focus_windows import (
-    FocusWindow,
-    area_share,
-    cut_window,
-    image_size,
-    uncut,
-    whole_pixels,
+from mmsniper.chips.windows import (
+    WINDOW_SIZE,
+    Window,
+    check_window_size,
+    cut_windows,
     window_batches,
 )
+from mmsniper.models.focus_windows import area_share, image_size, load_window, uncut, whole_pixels
 from mmsniper.models.level_range import LevelRange
+from mmsniper.models.temporary_settings import fewer_proposals, view_settings
+
+# Inputs go into a batch with others of the same size, rounded up to this: most backbones want sides
+# that are multiples of 32, and data preprocessors pad to them.
+_PAD_SIZE_DIVISOR = 32
 
 
 @MODELS.register_module()
@@ -41,7 +44,7 @@ class AutoFocus(BaseDetector):
     In testing (AutoFocus section 3) the coarsest level is seen whole. Where the branch finds small
     objects, FocusChips are cut out of the original image and seen at the next finer level, and so
     on. Each level keeps what is in its test range; what an edge of a chip cuts is dropped; all is
-    merged by ``tta_cfg``. Images and chips that are larger than ``max_side`` are seen in
+    merged by ``tta_cfg``. Images and chips that are larger than ``window_size`` are seen in
     overlapping windows, so that memory is bounded.
 
     The image must come unresized, which a pipeline without ``Resize`` does:
@@ -63,22 +66,23 @@ class AutoFocus(BaseDetector):
             step, coarse to fine, or one for all. Defaults to 0.02, and 0.2 for the last of several
             steps, as in the authors' release.
         dilation (int): Side of the square that FocusPixels are dilated by, cells. Defaults to 3.
-        least_side (float | None): Least side of a FocusChip in pixels of the level at which it is
-            seen. Default: None, the pyramid's chip size, which the detector was trained on.
-        edge (float): Detections within so many pixels of an edge of their chip that is none of the
-            image are dropped. Defaults to 10, as in the release.
-        max_side (int): Longest side of an input. Defaults to 2048.
-        batch_pixels (int): Pixels that inputs of a batch have together, at most. Defaults to 2 **
-            22.
+        min_chip_side (float | None): Least side of a FocusChip in pixels of the level at which it
+            is seen. Defaults to None, the pyramid's chip size, which the detector was trained on.
+        edge (float): Detections within so many pixels of an edge of their chip that is not an edge
+            of the image are dropped. Defaults to 10, as in the release.
+        window_size (int): Longest side of what the network sees at once, pixels of the level; more
+            than the chip size. Defaults to 2048.
+        batch_pixels (int): Pixels of a batch, at their level, at most (but at least one window).
+            Defaults to 2 ** 22, one window of the default size.
         small (tuple[float, float] | None): Without a focus head, sizes (sqrt of area, input pixels)
-            to look at again. Default: None, at each level those up to the end of the next finer
+            to look at again. Defaults to None, at each level those up to the end of the next finer
             level's test range.
         tta_cfg (dict | None): ``nms`` and ``max_per_img`` of the merge. Defaults to Gaussian
             Soft-NMS, 100.
         view_test_cfg (dict | None): Merged into the detector's ``test_cfg`` while chips are seen,
             ``rpn`` and ``rcnn`` of a two-stage detector, as in ``SNIPERTTAModel``. Defaults to
             None.
-        least_proposals (int | None): Of two-stage detectors: a chip gets the share of the RPN's
+        min_rpn_proposals (int | None): Of two-stage detectors: a chip gets the share of the RPN's
             proposals (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at
             least so many. What proposals cost does else not fall with the chip's area. Defaults to
             None, each chip gets as many as a whole image.
@@ -86,7 +90,7 @@ class AutoFocus(BaseDetector):
 
     Raises:
         ValueError: If an argument is out of its range, ``detector`` has no preprocessor, or there
-            are ``least_proposals`` and no RPN.
+            are ``min_rpn_proposals`` and no RPN.
     """
 
     def __init__(
@@ -96,14 +100,14 @@ class AutoFocus(BaseDetector):
         focus_head: Mapping[str, Any] | None = None,
         thresholds: float | Sequence[float] | None = None,
         dilation: int = 3,
-        least_side: float | None = None,
+        min_chip_side: float | None = None,
         edge: float = 10,
-        max_side: int = 2048,
+        window_size: int = WINDOW_SIZE,
         batch_pixels: int = 2**22,
         small: tuple[float, float] | None = None,
         tta_cfg: Mapping[str, Any] | None = None,
         view_test_cfg: Mapping[str, Any] | None = None,
-        least_proposals: int | None = None,
+        min_rpn_proposals: int | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -115,26 +119,22 @@ class AutoFocus(BaseDetector):
         self.pyramid = ScalePyramid.from_config(pyramid)
         self.thresholds = step_thresholds(thresholds, self.pyramid.num_levels - 1)
         self.dilation = dilation
-        self.least_side = self.pyramid.chip_size if least_side is None else least_side
+        self.min_chip_side = self.pyramid.chip_size if min_chip_side is None else min_chip_side
         self.edge = edge
-        self.max_side, self.batch_pixels = max_side, batch_pixels
-        if not max_side > self.pyramid.chip_size:
-            raise ValueError(
-                f'max_side {max_side} must exceed the chip size, {self.pyramid.chip_size}: windows '
-                f'overlap by a chip'
-            )
+        check_window_size(window_size, self.pyramid)
+        self.window_size, self.batch_pixels = window_size, batch_pixels
         self.small = None if small is None else tuple(small)
         merge = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
         self.tta_cfg = ConfigDict(tta_cfg or dict(nms=merge, max_per_img=100))
         self.view_test_cfg = view_test_cfg
-        if least_proposals is not None and not getattr(self.detector, 'with_rpn', False):
+        if min_rpn_proposals is not None and not getattr(self.detector, 'with_rpn', False):
             raise ValueError(
-                f'least_proposals is for detectors with an RPN, '
+                f'min_rpn_proposals is for detectors with an RPN, '
                 f'{type(self.detector).__name__} has none: leave it out'
             )
-        if least_proposals is not None and least_proposals < 1:
-            raise ValueError(f'least_proposals must be at least 1, got {least_proposals}')
-        self.least_proposals = least_proposals
+        if min_rpn_proposals is not None and min_rpn_proposals < 1:
+            raise ValueError(f'min_rpn_proposals must be at least 1, got {min_rpn_proposals}')
+        self.min_rpn_proposals = min_rpn_proposals
         self.keep_maps = False  # for pictures: tools/infer.py sets it
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
 
@@ -195,8 +195,8 @@ class AutoFocus(BaseDetector):
         chips = [[np.array([[0.0, 0.0, w, h]])] for w, h in sizes]
         found: list[list[InstanceData]] = [[] for _ in images]
         seen = [0] * len(images)
-        kept: list[list[list[FocusMap]]] = [[] for _ in images]
-        with self._view_settings():
+        all_maps: list[list[list[FocusMap]]] = [[] for _ in images]
+        with view_settings(self.detector, self.view_test_cfg):
             for level in reversed(range(self.pyramid.num_levels)):
                 maps: list[list[FocusMap]] = [[] for _ in images]
                 windows = [
@@ -204,13 +204,14 @@ class AutoFocus(BaseDetector):
                     for i, size in enumerate(sizes)
                     for window in self._windows(i, chips[i][-1], size, level)
                 ]
-                for window, instances, focus, pixels in self._see(images, windows, level):
-                    found[window.image].append(self._keep(instances, window, level, sizes))
+                for window, instances, focus, pixels in self._see(images, windows):
+                    kept = self._keep(instances, window, sizes[window.image])
+                    found[window.image].append(kept)
                     maps[window.image].append(focus)
                     seen[window.image] += pixels
                 if self.keep_maps:
                     for i in range(len(images)):
-                        kept[i].insert(0, maps[i])
+                        all_maps[i].insert(0, maps[i])
                 if level:
                     for i, size in enumerate(sizes):
                         chips[i].append(self._chips(maps[i], size, level))
@@ -219,59 +220,64 @@ class AutoFocus(BaseDetector):
             for sample, instances, levels, pixels in zip(samples, found, chips, seen)
         ]
         if self.keep_maps:
-            for result, levels in zip(results, kept):
+            for result, levels in zip(results, all_maps):
                 result.set_metainfo(dict(focus_maps=levels))
         return results
 
     def _chips(self, maps: list[FocusMap], size: tuple[int, int], level: int) -> np.ndarray:
         """FocusChips for the level below ``level``."""
-        least = self.least_side / self._scale(size, level - 1)
+        min_side = self.min_chip_side / self._scale(size, level - 1)
         step = self.pyramid.num_levels - 1 - level
-        return focus_chips(maps, self.thresholds[step], *size, least, self.dilation)
+        return focus_chips(maps, self.thresholds[step], *size, min_side, self.dilation)
 
     def _scale(self, size: tuple[int, int], level: int) -> float:
         return float(self.pyramid.scales(*size, test=True)[level])
 
     def _windows(
         self, image: int, chips: np.ndarray, size: tuple[int, int], level: int
-    ) -> Iterator[FocusWindow]:
+    ) -> Iterator[Window]:
         """Chips, and windows over those that are too large to be seen at once."""
-        scale = self._scale(size, level)
-        for x1, y1, x2, y2 in chips.tolist():
-            if max(x2 - x1, y2 - y1) * scale <= self.max_side:
-                box = (x1, y1, x2, y2)
-                yield FocusWindow(image, box, box)
-                continue
-            boxes, cores = overlapping_windows(
-                x2 - x1, y2 - y1, self.max_side / scale, self.pyramid.chip_size / scale
+        for chip in chips.tolist():
+            yield from cut_windows(
+                chip,
+                self._scale(size, level),
+                self.window_size,
+                self.pyramid.chip_size,
+                image=image,
+                level=level,
             )
-            corner = np.array([x1, y1, x1, y1])
-            for box, core in zip((boxes + corner).tolist(), (cores + corner).tolist()):
-                yield FocusWindow(image, tuple(box), tuple(core))
 
     def _see(
-        self, images: Sequence[Tensor], windows: Sequence[FocusWindow], level: int
-    ) -> Iterator[tuple[FocusWindow, InstanceData, FocusMap, int]]:
+        self, images: Sequence[Tensor], windows: Sequence[Window]
+    ) -> Iterator[tuple[Window, InstanceData, FocusMap, int]]:
         """Run the detector on windows, those of one size together.
 
         Yields:
-            tuple[FocusWindow, InstanceData, FocusMap, int]: A window, its detections in original
-            pixels, its FocusPixel map, its pixels.
+            tuple[Window, InstanceData, FocusMap, int]: A window, its detections in original pixels,
+            its FocusPixel map, its pixels.
         """
-        scales = {w.image: self._scale(image_size(images[w.image]), level) for w in windows}
-        for batch in window_batches(windows, scales, self.batch_pixels):
-            views = [cut_window(images[w.image], w.box, scales[w.image]) for w in batch]
+        for batch in window_batches(windows, self.batch_pixels, pad_size_divisor=_PAD_SIZE_DIVISOR):
+            sizes = [image_size(images[window.image]) for window in batch]
+            views = [
+                load_window(images[window.image], window.box, self._scale(size, window.level))
+                for window, size in zip(batch, sizes)
+            ]
             data = self.data_preprocessor(
                 dict(inputs=[v for v, _ in views], data_samples=[s for _, s in views]), False
             )
             shape = tuple(data['inputs'].shape[-2:])
-            share = max(area_share(w.box, image_size(images[w.image])) for w in batch)
-            with self._features() as feats, self._proposals(share):
+            share = max(area_share(window.box, size) for window, size in zip(batch, sizes))
+            with (
+                self._features() as feats,
+                fewer_proposals(self.detector, share, self.min_rpn_proposals),
+            ):
                 results = self.detector.predict(data['inputs'], data['data_samples'], rescale=True)
-            maps = self._probabilities(feats, shape, results, level)
-            for window, (view, sample), result, focus in zip(batch, views, results, maps):
+            maps = self._probabilities(feats, shape, results, batch[0].level)
+            for window, size, (view, sample), result, focus in zip(
+                batch, sizes, views, results, maps
+            ):
                 instances = result.pred_instances
-                box = whole_pixels(window.box, image_size(images[window.image]))
+                box = whole_pixels(window.box, size)
                 instances.bboxes = instances.bboxes + instances.bboxes.new_tensor(box[:2] * 2)
                 height, width = view.shape[-2:]
                 scale_w, scale_h = sample.metainfo['scale_factor']
@@ -294,26 +300,14 @@ class AutoFocus(BaseDetector):
             for result in results
         ]
 
-    def _keep(
-        self,
-        instances: InstanceData,
-        window: FocusWindow,
-        level: int,
-        sizes: Sequence[tuple[int, int]],
-    ) -> InstanceData:
-        """Detections in the level's range that no edge of the window cuts."""
-        size = sizes[window.image]
+    def _keep(self, instances: InstanceData, window: Window, size: tuple[int, int]) -> InstanceData:
+        """Detections of the window in its level's range that no edge of the window cuts."""
         boxes = instances.bboxes
-        lo, hi = self.pyramid.ranges(test=True)[level].tolist()
-        keep = LevelRange(((lo, hi),)).contains(boxes)
+        lo, hi = self.pyramid.ranges(test=True)[window.level].tolist()
+        keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *size)
         seen = whole_pixels(window.box, size)
-        keep &= uncut(boxes, seen, size, self.edge / self._scale(size, level))
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        low, high = boxes.new_tensor(window.core).split(2)
-        # The last core ends where the window does, and holds a centre on that edge.
-        last = high >= boxes.new_tensor(window.box[2:])
-        keep &= ((centre >= low) & ((centre < high) | last)).all(dim=1)
-        levels = torch.full_like(instances.labels, level)
+        keep &= uncut(boxes, seen, size, self.edge / self._scale(size, window.level))
+        levels = torch.full_like(instances.labels, window.level)
         return InstanceData(
             bboxes=boxes[keep],
             scores=instances.scores[keep],
@@ -356,59 +350,6 @@ class AutoFocus(BaseDetector):
             yield feats
         finally:
             handle.remove()
-
-    @contextmanager
-    def _view_settings(self) -> Iterator[None]:
-        """Let the detector use ``view_test_cfg``, and no mask head, for a while."""
-        roi_head = getattr(self.detector, 'roi_head', None)
-        changes = self.view_test_cfg or {}
-        with ExitStack() as stack:
-            if roi_head is None:
-                stack.enter_context(_test_cfg(self.detector.bbox_head, changes))
-            else:
-                stack.enter_context(_test_cfg(roi_head, changes.get('rcnn')))
-                stack.enter_context(_mask_head_off(roi_head))
-            if 'rpn' in changes:
-                stack.enter_context(_test_cfg(self.detector.rpn_head, changes['rpn']))
-            yield
-
-    @contextmanager
-    def _proposals(self, share: float) -> Iterator[None]:
-        """Let the RPN give this share of its proposals for a while, or the least number."""
-        if self.least_proposals is None:
-            yield
-            return
-        own = self.detector.rpn_head.test_cfg
-        most = own.max_per_img
-        number = max(int(np.ceil(share * most)), min(self.least_proposals, most))
-        before = int(np.ceil(own.nms_pre * number / most))
-        with _test_cfg(self.detector.rpn_head, dict(max_per_img=number, nms_pre=before)):
-            yield
-
-
-@contextmanager
-def _test_cfg(head: nn.Module, changes: Mapping[str, Any] | None) -> Iterator[None]:
-    """Let a head be tested with other settings for a while."""
-    own = head.test_cfg
-    head.test_cfg = ConfigDict({**(own or {}), **(changes or {})})
-    try:
-        yield
-    finally:
-        head.test_cfg = own
-
-
-@contextmanager
-def _mask_head_off(roi_head: nn.Module) -> Iterator[None]:
-    """Take a mask head off for a while, if there is one."""
-    mask_head = getattr(roi_head, 'mask_head', None)
-    if mask_head is None:
-        yield
-        return
-    roi_head.mask_head = None
-    try:
-        yield
-    finally:
-        roi_head.mask_head = mask_head
 
 
 def step_thresholds(given: float | Sequence[float] | None, steps: int) -> tuple[float, ...]:

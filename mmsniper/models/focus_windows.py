@@ -1,9 +1,6 @@
-"""What the detector sees at once of an image: windows, cut out, in batches of one size."""
+"""Pixels of an image for the detector of AutoFocus, and which detections a cut spares."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import mmcv
 import numpy as np
@@ -11,29 +8,10 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
-from mmsniper.chips.windows import pixel_window
+from mmsniper.chips.windows import Box, pixel_window
 
-Box = tuple[float, float, float, float]
-
-# Inputs are batched with others of the same size, rounded up to this.
-_SIZE_STEP = 32
 # A window's edge this close to a pixel's edge (original px) lies on it: coordinates are float64.
 _ON_PIXEL = 1e-6
-
-
-@dataclass(frozen=True)
-class FocusWindow:
-    """What the detector sees at once at a level.
-
-    Attributes:
-        image: Number of the image in the batch.
-        box: Window (x1, y1, x2, y2) in original pixels.
-        core: The part of it whose detections count, where windows overlap; all of it otherwise.
-    """
-
-    image: int
-    box: Box
-    core: Box
 
 
 def image_size(image: Tensor) -> tuple[int, int]:
@@ -52,7 +30,7 @@ def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return pixel_window(box, *size, _ON_PIXEL)
 
 
-def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
+def load_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
     """A window of an image at a level's scale, as a pipeline would give it."""
     x1, y1, x2, y2 = whole_pixels(box, image_size(image))
     crop = image[:, y1:y2, x1:x2]
@@ -67,24 +45,6 @@ def cut_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSa
         )
     )
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
-
-
-def window_batches(
-    windows: Sequence[FocusWindow], scales: Mapping[int, float], batch_pixels: int
-) -> Iterator[list[FocusWindow]]:
-    """Windows of one padded size together, up to a number of pixels."""
-    sizes: dict[tuple[int, int], list[FocusWindow]] = {}
-    for window in windows:
-        x1, y1, x2, y2 = window.box
-        scale = scales[window.image]
-        size = tuple(
-            int(np.ceil(side * scale / _SIZE_STEP)) * _SIZE_STEP for side in (x2 - x1, y2 - y1)
-        )
-        sizes.setdefault(size, []).append(window)
-    for (width, height), same in sorted(sizes.items(), key=lambda item: item[0]):
-        number = max(batch_pixels // (width * height), 1)
-        for first in range(0, len(same), number):
-            yield same[first : first + number]
 
 
 def uncut(boxes: Tensor, window: Box, size: tuple[int, int], edge: float) -> Tensor:

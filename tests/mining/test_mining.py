@@ -19,9 +19,10 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 
 from mmsniper.chips import NEGATIVE, NegativeChipPool
-from mmsniper.mining import NegativeChipMiner
+from mmsniper.mining import NegativeChipMiner, share_buffers
 from mmsniper.mining import miner as mining
-from mmsniper.mining.miner import check_minable, share_buffers
+from mmsniper.mining import parts as mining_parts
+from mmsniper.mining.parts import Parts, mined_images
 from mmsniper.models.proposals import proposal_head
 
 # Of the small images of conftest.py: how many, and which have no objects.
@@ -52,12 +53,12 @@ def build_model(cfg):
 
 
 def build_sampler(cfg, dataset=None, **kwargs):
+    settings = dict(pyramid=cfg.pyramid, seed=0) | kwargs
+    for transform in cfg.train_dataloader.dataset.pipeline:
+        if 'pyramid' in transform:
+            transform['pyramid'] = settings['pyramid']
     dataset = DATASETS.build(dataset or cfg.train_dataloader.dataset)
-    return DATA_SAMPLERS.build(
-        dict(
-            type='ChipAwareSampler', dataset=dataset, **(dict(pyramid=cfg.pyramid, seed=0) | kwargs)
-        )
-    )
+    return DATA_SAMPLERS.build(dict(type='ChipAwareSampler', dataset=dataset, **settings))
 
 
 @pytest.fixture(scope='module')
@@ -91,6 +92,11 @@ def model(small_run, once):
 @pytest.fixture
 def sampler(cfg):
     return build_sampler(cfg)
+
+
+def windows_of(sampler, window_size):
+    """The windows of all images."""
+    return Parts(sampler, mined_images(sampler), window_size, batch_pixels=1).windows
 
 
 def mine(model, sampler, parts_dir=None, **options):
@@ -187,7 +193,7 @@ def found(seen, image=None, level=None):
             *(
                 boxes
                 for window, boxes in seen
-                if image in (None, window.image) and level in (None, window.chip.level)
+                if image in (None, window.image) and level in (None, window.level)
             ),
         ]
     )
@@ -231,7 +237,7 @@ def test_proposals_are_those_of_the_stock_pipeline_in_original_pixels(cfg, seen,
     assert pool.statistics.chips > 0
     model.eval()
     for window, boxes in seen:
-        level = window.chip.level
+        level = window.level
         stock = Compose(
             [
                 dict(type='LoadImageFromFile'),
@@ -256,7 +262,7 @@ def test_a_detector_without_an_rpn_is_refused_before_any_work(cfg, model, sample
     with pytest.raises(ValueError, match='FasterRCNN has no rpn_head'):
         mine(model, sampler)
     with pytest.raises(ValueError, match='FasterRCNN has no rpn_head'):
-        check_minable(model, sampler)
+        NegativeChipMiner().check(model, sampler)
 
 
 # --- however many processes -----------------------------------------------------------------------
@@ -322,9 +328,7 @@ def test_the_pool_is_the_same_for_one_process_and_for_three(model, sampler, mine
         assert_same(pool, alone)
     assert min(windows) > 0
     # Without their sharing the work, each would see them all.
-    assert (
-        sum(windows) == mining._Parts.of(NegativeChipMiner(**MINER), sampler, 1).windows.count.sum()
-    )
+    assert sum(windows) == windows_of(sampler, MINER['window_size']).count.sum()
 
 
 def test_two_processes_go_on_where_one_was_interrupted(model, sampler, mined_by, seen, tmp_path):
@@ -340,13 +344,13 @@ def test_two_processes_go_on_where_one_was_interrupted(model, sampler, mined_by,
     pools, of_ranks = mined_by(2, parts_dir)
     for pool in pools:
         assert_same(pool, alone)
-    counts = mining._Parts.of(NegativeChipMiner(**MINER), sampler, 1).windows.count.sum(axis=1)
+    counts = windows_of(sampler, MINER['window_size']).count.sum(axis=1)
     assert sum(of_ranks) == windows - counts[:kept].sum()
     assert min(of_ranks) > 0
 
 
 def test_says_that_the_ranks_have_different_weights(model, sampler, monkeypatch):
-    monkeypatch.setattr(mining, 'all_gather_object', lambda mine: [mine, 'another'])
+    monkeypatch.setattr(mining_parts, 'all_gather_object', lambda mine: [mine, 'another'])
     with pytest.raises(RuntimeError, match=r'different things \(\w+, another\).*share_buffers'):
         mine(model, sampler)
 
@@ -363,8 +367,8 @@ def boxes_everywhere(cfg, sampler, level, image=0):
     wh[:50, 0] = side  # as wide as a chip
     wh[:50, 1] = np.maximum(lo**2 / side, 6)
     centre = rng.uniform(0, (150, 200), (400, 2))
-    parts = mining._Parts.of(NegativeChipMiner(window_size=90), sampler, 1)
-    cores = np.array([c for k, _, c in parts.windows.of_image(image) if k == level])
+    windows = windows_of(sampler, 90).of_image(image)
+    cores = np.array([window.core for window in windows if window.level == level])
     centre[:40] = cores[np.arange(40) % len(cores), 2:] + 0.02 * (-1) ** np.arange(40)[:, None]
     boxes = np.clip(np.concatenate([centre - wh / 2, centre + wh / 2], axis=1), 0, [150, 200] * 2)
     size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
@@ -381,7 +385,7 @@ def test_each_proposal_is_reported_once_whole_and_in_original_pixels(
     assert len(boxes) > 100
     propose_boxes(lambda path: boxes if path.endswith('/0.png') else [])
     mine(model, sampler, num_proposals=1000, window_size=90)
-    assert sum(w.image == 0 and w.chip.level == level for w, _ in seen) == (24, 2)[level]
+    assert sum(w.image == 0 and w.level == level for w, _ in seen) == (24, 2)[level]
     ours = found(seen, image=0, level=level)
     assert len(ours) == len(boxes)
     order = (np.lexsort(np.round(b, 1).T) for b in (ours, boxes))
@@ -393,9 +397,30 @@ def test_a_proposal_centred_where_cores_meet_is_reported_once(model, sampler, pr
     box = [[85.0, 63.0, 95.0, 77.0]]
     propose_boxes(lambda path: box)
     mine(model, sampler)
-    cores = {window.core for window, _ in seen if (window.image, window.chip.level) == (1, 0)}
+    cores = {window.core for window, _ in seen if (window.image, window.level) == (1, 0)}
     assert cores == {(0, 0, 90, 70), (90, 0, 180, 70), (0, 70, 90, 140), (90, 70, 180, 140)}
     assert found(seen, image=1, level=0).tolist() == box
+
+
+def test_proposals_centred_on_the_last_row_and_column_are_kept(model, sampler, seen, monkeypatch):
+    """Some heads do not drop boxes that clipping has left without a width."""
+
+    def fake(model, batch):
+        results = []
+        for image in batch['inputs']:
+            height, width = image.shape[1:]
+            boxes = [[width, 20, width, 40], [20, height, 40, height], [width, height] * 2]
+            results.append(InstanceData(bboxes=torch.tensor(boxes).float(), scores=torch.ones(3)))
+        return results
+
+    monkeypatch.setattr(mining, 'propose', fake)
+    mine(model, sampler, window_size=400)
+    width, height = 150, 200
+    assert found(seen, image=0, level=0).tolist() == [
+        [width, 20, width, 40],
+        [20, height, 40, height],
+        [width, height, width, height],
+    ]
 
 
 def test_windows_hold_the_image_in_the_network_pixels_of_their_level(model, sampler, monkeypatch):
@@ -431,7 +456,7 @@ def test_batches_are_no_larger_than_told_and_hardly_padded(
 ):
     propose_boxes(lambda path: [])
     # All windows of eight images in one part: 16 of 122x122, 24 of 110x110, and smaller ones.
-    monkeypatch.setattr(mining, '_cut', lambda windows: [0])
+    monkeypatch.setattr(mining_parts, 'part_starts', lambda windows: [0])
     mine(model, sampler, batch_pixels=60_000)
     for batch in seen.batches:
         height, width = (max(w.shape[i] for w in batch) for i in (0, 1))
@@ -486,7 +511,7 @@ def grid(n, left=0, top=0, side=10, step=12):
 def test_the_best_proposals_of_a_window_are_kept(model, sampler, propose_boxes, seen):
     propose_boxes(lambda path: grid(40))
     mine(model, sampler, num_proposals=7, window_size=400)
-    kept = {len(boxes) for w, boxes in seen if w.chip.level == 0}
+    kept = {len(boxes) for w, boxes in seen if w.level == 0}
     assert kept == {7}
     np.testing.assert_allclose(found(seen, image=0, level=0), grid(7), atol=1e-3)
 
@@ -495,7 +520,7 @@ def test_of_overlapping_windows_each_keeps_its_own_best(model, sampler, propose_
     propose_boxes(lambda path: grid(100))
     mine(model, sampler, num_proposals=5)
     for window, boxes in seen:
-        if window.chip.level == 0 and window.image == 0:
+        if window.level == 0 and window.image == 0:
             centre = grid(100)[:, :2] + 5
             inside = ((centre >= window.core[:2]) & (centre < window.core[2:])).all(axis=1)
             np.testing.assert_allclose(boxes, grid(100)[inside][:5], atol=1e-3)
@@ -718,7 +743,7 @@ def test_parts_that_another_version_has_cut_otherwise_are_not_used(
     model, sampler, interrupted, monkeypatch
 ):
     parts_dir, whole, _ = interrupted
-    monkeypatch.setattr(mining, '_cut', lambda windows: [0, 3, 5])
+    monkeypatch.setattr(mining_parts, 'part_starts', lambda windows: [0, 3, 5])
     assert_same(mine(model, sampler, parts_dir), mine(model, sampler))
     assert len(whole.img_path) == NUM_IMAGES
 
@@ -911,7 +936,7 @@ def test_says_that_an_image_has_another_size_than_its_annotations(broken, small_
 def test_says_that_there_is_no_chip_sampler(cfg, model):
     del cfg.train_dataloader.dataset.pipeline[2:4]
     sampler = build_sampler(cfg)
-    for check in (check_minable, mine):
+    for check in (NegativeChipMiner(**MINER).check, mine):
         with pytest.raises(ValueError, match='no ChipSampler .*LoadImageFromFile'):
             check(model, sampler)
 
@@ -921,4 +946,4 @@ def test_says_that_windows_must_be_larger_than_chips(model, sampler, window_size
     with pytest.raises(ValueError, match=f'window_size {window_size} must exceed the chip size'):
         mine(model, sampler, window_size=window_size)
     with pytest.raises(ValueError, match=f'window_size {window_size} must exceed the chip size'):
-        check_minable(model, sampler, NegativeChipMiner(window_size=window_size))
+        NegativeChipMiner(window_size=window_size).check(model, sampler)

@@ -16,8 +16,10 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 
 import mmsniper.datasets  # noqa: F401
-from mmsniper.models import AutoFocus, SNIPERTTAModel
-from mmsniper.models.focus_windows import FocusWindow, uncut
+from mmsniper.chips.windows import Window
+from mmsniper.models import AutoFocus, SNIPERTTAModel, autofocus
+from mmsniper.models.focus_windows import uncut
+from mmsniper.models.temporary_settings import fewer_proposals, view_settings
 
 PYRAMID = dict(
     chip_size=64,
@@ -176,7 +178,7 @@ def at_cells(model, *cells):
 
 
 def test_it_looks_again_only_where_the_branch_fires(make):
-    model = make(thresholds=0.5, dilation=1, least_side=16)
+    model = make(thresholds=0.5, dilation=1, min_chip_side=16)
     at_cells(model, (0, 0))
     (result,) = model.test_step(unresized(picture(512, 512)))
     # A cell of 16 px at scale 1/4 is 64 original pixels, twice as large as a chip must be.
@@ -238,7 +240,7 @@ def test_an_image_without_detections(make):
 
 
 def test_large_images_are_seen_in_windows(make):
-    model = make(thresholds=0.0, max_side=96)
+    model = make(thresholds=0.0, window_size=96)
     shapes = []
     forward = model.data_preprocessor.forward
     model.data_preprocessor.forward = lambda data, training: (
@@ -261,10 +263,10 @@ def test_a_detection_in_two_windows_counts_in_one(make):
         labels=torch.zeros(1).long(),
     )
     windows = [
-        FocusWindow(0, (0, 0, 80, 40), (0, 0, 50, 40)),
-        FocusWindow(0, (20, 0, 100, 40), (50, 0, 100, 40)),
+        Window(0, 0, (0, 0, 80, 40), (0, 0, 50, 40), (40, 80)),
+        Window(0, 0, (20, 0, 100, 40), (50, 0, 100, 40), (40, 80)),
     ]
-    kept = [len(model._keep(instances, window, 0, [(100, 40)])) for window in windows]
+    kept = [len(model._keep(instances, window, (100, 40))) for window in windows]
     assert kept == [0, 1]
 
 
@@ -325,11 +327,9 @@ def test_levels_keep_what_is_in_their_test_range(make):
     sides = [10, 59, 60, 159, 160]
     boxes = torch.tensor([[0.0, 0, side, side] for side in sides])
     instances = InstanceData(bboxes=boxes, scores=torch.ones(5), labels=torch.zeros(5).long())
-    window = FocusWindow(0, (0, 0, 500, 500), (0, 0, 500, 500))
-    kept = [
-        model._keep(instances, window, level, [(500, 500)]).bboxes[:, 2].tolist()
-        for level in range(3)
-    ]
+    whole = (0, 0, 500, 500)
+    windows = [Window(0, level, whole, whole, (500, 500)) for level in range(3)]
+    kept = [model._keep(instances, w, (500, 500)).bboxes[:, 2].tolist() for w in windows]
     assert kept == [[10, 59], [59, 60, 159], [60, 159, 160]]
 
 
@@ -337,7 +337,7 @@ def test_levels_keep_what_is_in_their_test_range(make):
 
 
 def test_without_a_branch_the_scores_of_small_detections_tell_where_to_look(make):
-    model = make(head=False, thresholds=0.5, dilation=1, least_side=16, edge=0)
+    model = make(head=False, thresholds=0.5, dilation=1, min_chip_side=16, edge=0)
 
     def predict(inputs, samples, rescale):
         for sample in samples:
@@ -480,11 +480,11 @@ def test_the_rpn_and_the_rcnn_have_their_part_of_the_settings_of_views(make):
     model = make(view_test_cfg=dict(rpn=dict(max_per_img=5), rcnn=dict(score_thr=0.9)))
     rpn, rcnn = model.detector.rpn_head, model.detector.roi_head
     before = copy.deepcopy(rpn.test_cfg), copy.deepcopy(rcnn.test_cfg)
-    with model._view_settings():
+    with view_settings(model.detector, model.view_test_cfg):
         assert (rpn.test_cfg.max_per_img, rcnn.test_cfg.score_thr) == (5, 0.9)
         assert rpn.test_cfg.nms_pre == before[0].nms_pre
-        with model._proposals(0.5):
-            assert rpn.test_cfg.max_per_img == 5  # without least_proposals they are not shared
+        with fewer_proposals(model.detector, 0.5, model.min_rpn_proposals):
+            assert rpn.test_cfg.max_per_img == 5  # without min_rpn_proposals they are not shared
     assert (rpn.test_cfg, rcnn.test_cfg) == before
 
 
@@ -520,7 +520,7 @@ def test_there_is_a_threshold_for_each_step(make, thresholds, expected):
     [
         (dict(thresholds=(0.1,)), 'each of the 2 steps'),
         (dict(thresholds=-1), 'at least 0'),
-        (dict(max_side=64), 'max_side 64 must exceed the chip size, 64'),
+        (dict(window_size=64), 'window_size 64 must exceed the chip size, 64'),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, change, message):
@@ -539,38 +539,45 @@ def test_a_detector_without_a_preprocessor_is_refused(small_config):
     ('share', 'number', 'before'), [(1.0, 30, 60), (0.5, 15, 30), (0.01, 7, 14)]
 )
 def test_a_chip_gets_its_share_of_proposals_but_at_least_so_many(make, share, number, before):
-    model = make(least_proposals=7)
+    model = make(min_rpn_proposals=7)
     head = model.detector.rpn_head
     own = head.test_cfg = ConfigDict({**head.test_cfg, 'max_per_img': 30, 'nms_pre': 60})
-    with model._proposals(share):
+    with fewer_proposals(model.detector, share, model.min_rpn_proposals):
         assert (head.test_cfg.max_per_img, head.test_cfg.nms_pre) == (number, before)
     assert head.test_cfg is own
 
 
-def test_the_share_of_proposals_goes_by_the_areas_of_the_chips(make):
-    model, shares = make(thresholds=0.0, least_proposals=1, max_side=100), []
-    given = model._proposals
-    model._proposals = lambda share: (shares.append(share), given(share))[1]
+def test_the_share_of_proposals_goes_by_the_areas_of_the_chips(make, monkeypatch):
+    model, shares = make(thresholds=0.0, min_rpn_proposals=1, window_size=100), []
+    monkeypatch.setattr(
+        autofocus,
+        'fewer_proposals',
+        lambda detector, share, least: (
+            shares.append((share, least)),
+            fewer_proposals(detector, share, least),
+        )[1],
+    )
     model.test_step(unresized(picture(200, 100)))
     # Whole at the coarse and the middle level, at the finest in windows of 100 px, half of it.
-    assert shares == pytest.approx([1.0, 1.0, 0.5])
+    assert [share for share, _ in shares] == pytest.approx([1.0, 1.0, 0.5])
+    assert {least for _, least in shares} == {1}
 
 
-def test_without_least_proposals_each_chip_gets_all(make):
+def test_without_min_rpn_proposals_each_chip_gets_all(make):
     model = make()
     own = model.detector.rpn_head.test_cfg
-    with model._proposals(0.1):
+    with fewer_proposals(model.detector, 0.1, model.min_rpn_proposals):
         assert model.detector.rpn_head.test_cfg is own
 
 
-def test_least_proposals_need_an_rpn(build):
+def test_min_rpn_proposals_need_an_rpn(build):
     detector = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model
     detector.backbone.update(depth=18, base_channels=8, init_cfg=None)
     detector.neck.update(in_channels=[8, 16, 32, 64])
     with pytest.raises(ValueError, match='RetinaNet has none'):
-        build(dict(type='AutoFocus', detector=detector, pyramid=PYRAMID, least_proposals=10))
+        build(dict(type='AutoFocus', detector=detector, pyramid=PYRAMID, min_rpn_proposals=10))
 
 
-def test_least_proposals_are_positive(make):
+def test_min_rpn_proposals_are_positive(make):
     with pytest.raises(ValueError, match='at least 1, got 0'):
-        make(least_proposals=0)
+        make(min_rpn_proposals=0)

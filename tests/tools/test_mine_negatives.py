@@ -22,7 +22,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from mmsniper.chips import NEGATIVE, NegativeChipPool
-from mmsniper.mining import miner as mining
+from mmsniper.mining import NegativeChipMiner
+from mmsniper.mining.planning import PoolPlanner
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 STOCK = {
@@ -331,10 +332,10 @@ def test_the_command_line_goes_before_the_hook(tool, write_config):
     assert (miner.min_proposals, miner.score_thr, miner.max_per_image) == (4, 0, 2)
     assert (miner.empty_images, miner.num_proposals, epoch) == (True, 5, 0)
     cfg.pop('custom_hooks')
-    assert options()[0] == mining.NegativeChipMiner()
+    assert options()[0] == NegativeChipMiner()
     assert options()[1] == 0
     assert options('--min-proposals', '8', '4', '--no-empty-images')[0] == (
-        mining.NegativeChipMiner(min_proposals=[8, 4], empty_images=False)
+        NegativeChipMiner(min_proposals=[8, 4], empty_images=False)
     )
 
 
@@ -358,26 +359,24 @@ def test_an_interrupted_mining_goes_on_where_it_was(
 ):
     config, weights = write_config(), checkpoint()
     whole = tool.main([config, weights, '--out', str(tmp_path / 'whole.npz'), *MINING])
-    plan, seen = mining._PartPlanner.plan_windows, []
+    plan, seen = PoolPlanner.plan, []
 
-    def interrupted(self, proposals):
+    def interrupted(self, images, boxes):
         if len(seen) == 2:
             raise KeyboardInterrupt
-        seen.append({window.image for window, _ in proposals})
-        return plan(self, proposals)
+        seen.append(set(images.tolist()))
+        return plan(self, images, boxes)
 
-    monkeypatch.setattr(mining._PartPlanner, 'plan_windows', interrupted)
+    monkeypatch.setattr(PoolPlanner, 'plan', interrupted)
     with pytest.raises(KeyboardInterrupt):
         tool.main([config, weights, '--out', str(out), *MINING])
     assert not out.exists()
     assert len(list((out.parent / 'F.parts').glob('*/*.npz'))) == 2
 
     monkeypatch.setattr(
-        mining._PartPlanner,
-        'plan_windows',
-        lambda self, proposals: (
-            seen.append({w.image for w, _ in proposals}) or plan(self, proposals)
-        ),
+        PoolPlanner,
+        'plan',
+        lambda self, images, boxes: seen.append(set(images.tolist())) or plan(self, images, boxes),
     )
     assert_same(tool.main([config, weights, '--out', str(out), *MINING]), whole)
     assert sum(map(len, seen)) == len(set.union(*seen)) == 5

@@ -37,8 +37,7 @@ from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
-from mmsniper.mining import NegativeChipMiner
-from mmsniper.mining.miner import stored_pool
+from mmsniper.mining import NegativeChipMiner, stored_pool
 from mmsniper.models.proposals import proposal_head
 from mmsniper.utils.compat import use_gloo_without_gpu
 

@@ -1,0 +1,169 @@
+"""The work of mining in parts: how it is cut, shared among ranks, and kept to go on later."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import all_gather_object, get_dist_info
+from numpy.typing import NDArray
+
+from mmsniper.chips import NegativeChipPool
+from mmsniper.chips.windows import LevelWindows, Window, window_batches
+from mmsniper.datasets import ChipAwareSampler
+
+# An interruption costs a part at most: a 64th of the work, and of a large data set no more than 192
+# windows, while each part still has windows for several batches.
+_PARTS = 64
+_PART_WINDOWS = 192
+# A batch may have this many times the pixels of its windows: images of a data set differ by a few
+# pixels, and would else be seen one by one.
+_MAX_PADDING = 1.1
+
+
+def mined_images(sampler: ChipAwareSampler, empty_images: bool = True) -> NDArray[np.int64]:
+    """The images of a sampler's data set that are mined, each file once.
+
+    Args:
+        sampler (ChipAwareSampler): The sampler.
+        empty_images (bool): Also those without objects. Defaults to True.
+
+    Returns:
+        NDArray[np.int64]: Indices in the data set, ascending.
+    """
+    first: dict[str, int] = {}
+    for image, path in enumerate(sampler.img_paths()):
+        first.setdefault(path, image)
+    images = np.array(list(first.values()), np.int64)
+    offset = sampler.planner.table.offset
+    return images if empty_images else images[offset[images + 1] > offset[images]]
+
+
+class Parts:
+    """The windows of the images that are mined, in parts of whole images.
+
+    Windows are made when they are needed: those of a million images would take gigabytes.
+
+    Args:
+        sampler (ChipAwareSampler): Its data set is mined.
+        images (NDArray[np.int64]): Indices of the images that are mined, ascending.
+        window_size (int): Longest side of a window, pixels of the level.
+        batch_pixels (int): Pixels of a batch, at most.
+
+    Attributes:
+        windows (LevelWindows): The windows of these images.
+
+    Raises:
+        ValueError: If ``window_size`` is too small for the chips.
+    """
+
+    def __init__(
+        self,
+        sampler: ChipAwareSampler,
+        images: NDArray[np.int64],
+        window_size: int,
+        batch_pixels: int,
+    ) -> None:
+        table, paths = sampler.planner.table, sampler.img_paths()
+        self.windows = LevelWindows(
+            sampler.pyramid, table.width[images], table.height[images], window_size, images
+        )
+        self.batch_pixels = batch_pixels
+        self._paths = [paths[i] for i in images.tolist()]
+        self._starts = part_starts(self.windows.count.sum(axis=1))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @property
+    def pixels(self) -> NDArray[np.int64]:
+        """Pixels of the windows of each part, at their levels."""
+        return np.add.reduceat(self.windows.pixels, np.array(self._starts, np.int64))
+
+    def img_paths(self, k: int) -> list[str]:
+        """The files of a part."""
+        return self._paths[self._slice(k)]
+
+    def batches(self, k: int) -> list[list[Window]]:
+        """The windows of a part in batches of about the same shape."""
+        positions = range(len(self.windows))[self._slice(k)]
+        windows = [window for i in positions for window in self.windows.of_image(i)]
+        return list(window_batches(windows, self.batch_pixels, max_padding=_MAX_PADDING))
+
+    def _slice(self, k: int) -> slice:
+        return slice(self._starts[k], [*self._starts, None][k + 1])
+
+
+def part_starts(window_counts: NDArray[np.int64]) -> list[int]:
+    """Position of the first image of each part, given the number of windows of each image.
+
+    It depends on nothing else, so that any number of ranks has the same parts.
+    """
+    size = min(max(math.ceil(window_counts.sum() / _PARTS), 1), _PART_WINDOWS)
+    starts: list[int] = []
+    filled = 0
+    for i, count in enumerate(window_counts.tolist()):
+        if not starts or filled + count > size:
+            starts.append(i)
+            filled = 0
+        filled += count
+    return starts
+
+
+def part_file(folder: Path, k: int) -> Path:
+    """The file that keeps the pool of a part."""
+    return folder / f'{k:05d}.npz'
+
+
+def stored_pool(path: Path, origin: str) -> NegativeChipPool | None:
+    """The pool in a file, None if there is none or it was mined from something else."""
+    try:
+        pool = NegativeChipPool.from_file(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return pool if pool.origin == origin else None
+
+
+def share_parts(
+    parts: Parts, folder: Path | None, origin: str
+) -> tuple[list[int], dict[int, NegativeChipPool]]:
+    """Share the parts that are not mined yet among the ranks; all of them must call it.
+
+    Args:
+        parts (Parts): The parts.
+        folder (Path | None): Where this rank finds the pools of parts that were mined before.
+        origin (str): What pools must have been mined from to be used.
+
+    Returns:
+        tuple[list[int], dict[int, NegativeChipPool]]: Which parts this rank is to mine, and those
+        from before with their pools. A pool that several ranks find is the first one's.
+    """
+    stored: dict[int, NegativeChipPool] = {}
+    for k in range(len(parts) if folder is not None else 0):
+        pool = stored_pool(part_file(folder, k), origin)
+        # Another version may have cut the work into other parts.
+        if pool is not None and pool.img_path.tolist() == parts.img_paths(k):
+            stored[k] = pool
+    rank, ranks = get_dist_info()
+    owner: dict[int, int] = {}
+    for other, known in enumerate(all_gather_object(sorted(stored))):
+        for k in known:
+            owner.setdefault(k, other)
+    missing = [k for k in range(len(parts)) if k not in owner]
+    return missing[rank::ranks], {k: pool for k, pool in stored.items() if owner[k] == rank}
+
+
+def check_ranks_agree(origin: str) -> None:
+    """Parts that are mined from different things would make a pool that no one can mine again.
+
+    Raises:
+        RuntimeError: If another rank's origin is not this rank's.
+    """
+    origins = all_gather_object(origin)
+    if len(set(origins)) > 1:
+        raise RuntimeError(
+            f'the ranks would mine from different things ({", ".join(origins)}): do all of them '
+            f'have the same weights, annotations and options? Buffers such as those of BatchNorm '
+            f'differ in distributed training: call share_buffers(model) before'
+        )

@@ -14,7 +14,7 @@ from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
 
 INHERITING = """
-_base_ = 'mmsniper::sniper/faster_rcnn_r18_sniper_toy.py'
+_base_ = 'mmsniper::sniper/faster_rcnn_r101_sniper.py'
 train_dataloader = dict(dataset=dict(pipeline=[*_base_.train_pipeline]))
 val_evaluator = _base_.val_evaluator
 """
@@ -85,7 +85,7 @@ def test_registering_twice_is_no_error():
 def test_a_config_of_ours_is_a_base_under_its_scope_and_its_variables_can_be_used(inheriting):
     cfg, ours = Config.fromfile(inheriting), load_config(inheriting)
     assert cfg.pyramid == ours.pyramid
-    assert ScalePyramid.from_config(cfg.pyramid).chip_size == 160
+    assert ScalePyramid.from_config(cfg.pyramid).chip_size == 512
     pipeline = cfg.train_dataloader.dataset.pipeline
     assert pipeline[0]._scope_ == 'mmsniper'
     with DefaultScope.overwrite_default_scope('mmdet'):

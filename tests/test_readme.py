@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mmengine.config import Config
+from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_config_for_ones_own_data_reaches_every_place_that_it_must(tmp_path):
     readme = (ROOT / 'README.md').read_text()
     block = next(b for b in re.findall(r'```python\n(.*?)```', readme, re.S) if '_base_' in b)
-    assert len(block.splitlines()) == 1 + 5
+    assert len(block.splitlines()) == 1 + 6
     path = tmp_path / 'my_config.py'
     path.write_text(block.replace("'configs/", f"'{ROOT}/configs/"))
-    cfg = Config.fromfile(path)
+    cfg = load_config(path)
     train = cfg.train_dataloader.dataset.dataset
     assert (train.data_root, train.ann_file) == ('data/mine/', 'train.json')
     assert train.metainfo.classes == ('car', 'bus')

@@ -26,7 +26,7 @@ from typing import Any
 
 import mmdet
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 from harness.results import machine, write_results
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
-from mmsniper.convert.training_chips import build_sampler, negative_chip_hook
+from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import ChipAwareSampler, ChipDataset
 from mmsniper.datasets.wrappers import all_datasets, read_datasets
 from mmsniper.mining import NegativeChipMiner
@@ -79,11 +79,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def sampler_of(cfg: Config, images: int) -> ChipAwareSampler:
+def build_sampler(cfg: Config, images: int) -> ChipAwareSampler:
     """The config's sampler, of the first so many images."""
     for config in read_datasets(cfg.train_dataloader.dataset):
         config.indices = images
-    return build_sampler(cfg, DATASETS.build(cfg.train_dataloader.dataset))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    return DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
 
 
 def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
@@ -97,8 +98,9 @@ def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
 
 def miner_of(cfg: Config) -> NegativeChipMiner:
     """The miner as the config's NegativeChipHook has it, if there is one."""
-    options = negative_chip_hook(cfg) or {}
-    return NegativeChipMiner(**{k: v for k, v in options.items() if k not in NOT_THE_MINERS})
+    return NegativeChipMiner(
+        **{k: v for k, v in negative_chip_hook(cfg).items() if k not in NOT_THE_MINERS}
+    )
 
 
 class WholeImages:
@@ -260,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args, measured_on = parse_args(argv), facts()
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    sampler, model = sampler_of(cfg, args.images), build_model(cfg, args.checkpoint)
+    sampler, model = build_sampler(cfg, args.images), build_model(cfg, args.checkpoint)
     miner = miner_of(cfg)
     pool = miner.mine(model, sampler, batch_pixels=1)
     seconds = measure(passes(cfg, args, model, sampler), args.repeats)

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
@@ -196,9 +196,9 @@ def _train_loader(cfg: Config) -> DataLoader:
         return Runner.build_dataloader(cfg.train_dataloader, seed=0)
 
 
-def _hook(cfg: Config) -> ConfigDict:
+def _hook(cfg: Config) -> Mapping[str, Any]:
     hook = negative_chip_hook(cfg)
-    if hook is None:
+    if not hook:
         raise ValueError(
             f'{cfg.filename} mines no negative chips: it needs custom_hooks=[..., dict(type='
             f"'NegativeChipHook')]"

@@ -116,9 +116,10 @@ def checkpoint_seed(checkpoint: str) -> int | None:
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition('\n')[0].rstrip('.')
         raise ValueError(
-            f'cannot resume from {checkpoint}: {error}\n'
-            'If the file was cut short, name an earlier one: --resume PATH'
+            f'cannot resume from {checkpoint}: {reason}. If the file was cut short, name an '
+            f'earlier one: --resume PATH'
         ) from error
     if 'meta' not in content or 'message_hub' not in content:
         raise ValueError(

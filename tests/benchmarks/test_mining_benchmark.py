@@ -97,7 +97,7 @@ def test_all_passes_show_the_network_the_same_images(benchmark, config, monkeypa
     args = benchmark.parse_args(['--config', str(config), '--images', '2'])
     cfg = Config.fromfile(config)
     model = benchmark.build_model(cfg, None)
-    sampler = benchmark.sampler_of(cfg, 2)
+    sampler = benchmark.build_sampler(cfg, 2)
     inputs = []
     extract = model.extract_feat
 

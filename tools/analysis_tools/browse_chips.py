@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmdet.registry import DATASETS, TRANSFORMS
+from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool
 from mmsniper.chips.negative_pool import shown_images
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
-from mmsniper.convert.training_chips import build_sampler, config_seed, negative_chip_hook
+from mmsniper.convert.training_chips import config_seed, negative_chip_hook, positive_sampler
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.engine.negative_chip_hook import POOL_FILE
@@ -321,13 +321,13 @@ def plan_chips(cfg: Config, dataset: Any, args: argparse.Namespace) -> EpochChip
         raise ValueError(
             'there is no pool whose chips --all-negatives could draw: name one with --negatives'
         )
-    sampler = build_sampler(cfg, dataset, args.epoch)
+    sampler = DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
+    sampler.set_epoch(args.epoch)
     table, pyramid = sampler.planner.table, sampler.pyramid
     if pool is None:
         return EpochChips(table, pyramid, sampler.plan)
     content = NegativeChipPool.from_file(pool)
-    hook = negative_chip_hook(cfg) or {}
-    sampler.set_negatives(content, hook.get('chips_per_image'), name=pool)
+    sampler.set_negatives(content, negative_chip_hook(cfg).get('chips_per_image'), name=pool)
     negatives = match_pool(content, sampler, pool)
     plan = sampler.plan
     if args.all_negatives:

@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
@@ -33,7 +33,7 @@ from torch import nn
 
 from mmsniper.chips import NegativeChipPool
 from mmsniper.convert import load_config
-from mmsniper.convert.training_chips import build_sampler, negative_chip_hook, training_pyramid
+from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
@@ -121,7 +121,7 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def training_config(args: argparse.Namespace) -> Config:
     """Read the config and check that there is something to mine in it."""
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -152,7 +152,7 @@ def mining_options(cfg: Config, args: argparse.Namespace) -> tuple[NegativeChipM
     What the command line leaves open is that of the config's ``NegativeChipHook``, so that the file
     is the one that the hook would have written.
     """
-    hook = negative_chip_hook(cfg) or {}
+    hook = negative_chip_hook(cfg)
     names = [field.name for field in fields(NegativeChipMiner)]
     options = {name: hook[name] for name in names if name in hook}
     given = {name: getattr(args, name, None) for name in names}
@@ -190,6 +190,22 @@ def with_chips(config: dict[str, Any], pyramid: Any) -> dict[str, Any]:
         return {'type': 'ChipDataset', 'dataset': {**dataset, 'pipeline': []}, 'pipeline': pipeline}
 
     return replace_datasets(config, replacement)
+
+
+def build_sampler(cfg: Config, epoch: int) -> ChipAwareSampler:
+    """The sampler of the training data, at an epoch, without negative chips.
+
+    Raises:
+        ValueError: If the config has no pyramid, or chips cannot be planned for its data.
+    """
+    config = positive_sampler(cfg)
+    dataset = with_chips(cfg.train_dataloader.dataset.to_dict(), config['pyramid'])
+    try:
+        sampler = DATA_SAMPLERS.build(dict(config, dataset=DATASETS.build(dataset)))
+    except TypeError as error:
+        raise ValueError(error) from None
+    sampler.set_epoch(epoch)
+    return sampler
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
@@ -318,13 +334,12 @@ def show(pool: NegativeChipPool, miner: NegativeChipMiner, out: Path, console: C
 
 def mine(args: argparse.Namespace) -> NegativeChipPool:
     """What the command does, with errors as they are."""
-    cfg = read_config(args)
+    cfg = training_config(args)
     start_processes(cfg, args.local_rank)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     miner, epoch = mining_options(cfg, args)
     source = load_model(cfg, args.checkpoint) if args.checkpoint else None
-    dataset = with_chips(cfg.train_dataloader.dataset.to_dict(), training_pyramid(cfg))
-    sampler = build_sampler(cfg, DATASETS.build(dataset), epoch)
+    sampler = build_sampler(cfg, epoch)
     if source is None:
         source = read_proposals(args.proposals, sampler.dataset)
     out = Path(args.out)

@@ -46,12 +46,12 @@ from mmengine.runner import load_checkpoint
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
-from tqdm import tqdm
 
+from harness.results import write_results
 from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
 from mmsniper.models.autofocus import step_thresholds
-from mmsniper.utils.files import write_json, write_text
+from mmsniper.utils.command_line import at_least, command_parser, exit_on_error, progress
 from mmsniper.visualization.figure import new_figure, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,13 +140,13 @@ class Bench:
         images (int | None): Number of validation images to take; None: all.
 
     Raises:
-        SystemExit: If the config is of another model.
+        ValueError: If the config is of another model.
     """
 
     def __init__(self, config: Path, checkpoint: Path, images: int | None = None) -> None:
         self.cfg = load_config(config)
         if self.cfg.model.type != 'AutoFocus':
-            raise SystemExit(f'{config} has a model of type {self.cfg.model.type}, not AutoFocus')
+            raise ValueError(f'{config} has a model of type {self.cfg.model.type}, not AutoFocus')
         data = self.cfg.test_dataloader.dataset
         data.data_root = str(ROOT / data.data_root)
         self.model: AutoFocus = MODELS.build(self.cfg.model).eval()
@@ -364,7 +364,7 @@ def measure(bench: Bench, ways: Sequence[Way], rounds: int) -> dict[str, Measure
         now = [way for way in ways if round_ < way.rounds]
         for way in now:
             measured[way.name].seconds.append(0.0)
-        for number in tqdm(range(len(bench.infos)), f'round {round_ + 1}', disable=None):
+        for number in progress(range(len(bench.infos)), f'round {round_ + 1}'):
             # Another order for each image: who comes first finds cold caches.
             for way in np.roll(np.array(now, object), number).tolist():
                 once(bench, way, number, measured[way.name], keep=round_ == 0)
@@ -513,29 +513,26 @@ def all_ways(bench: Bench, sahi: bool) -> Iterator[list[Way]]:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('data', choices=sorted(CONFIGS))
+    parser = command_parser(__doc__)
+    parser.add_argument('data', choices=sorted(CONFIGS), help='which data set')
     parser.add_argument('checkpoint', type=Path, help='of an AutoFocus training')
     parser.add_argument('--config', type=Path, help="[the data set's in configs/autofocus]")
-    parser.add_argument('--images', type=int, help='only so many validation images [all]')
+    parser.add_argument('--images', type=at_least(1), help='only so many validation images [all]')
     parser.add_argument(
         '--rounds',
-        type=int,
+        type=at_least(1),
         default=3,
-        help='rounds to measure time in; SAHI is in the first [%(default)s]',
+        help='rounds to measure time in; SAHI is in the first',
     )
     parser.add_argument('--without-sahi', action='store_true', help='leave its rows out')
     parser.add_argument('--out', type=Path, help='path of the results, without suffix')
     args = parser.parse_args(argv)
-    if args.rounds < 1 or (args.images is not None and args.images < 1):
-        parser.error('--rounds and --images must be at least 1')
     args.config = args.config or CONFIGS[args.data]
     args.out = args.out or ROOT / 'benchmarks' / 'results' / f'autofocus_{args.data}'
     return args
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
     args = parse_args(argv)
@@ -568,8 +565,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         rows=rows,
     )
     table = as_table(result)
-    write_json(args.out.with_suffix('.json'), result)
-    write_text(args.out.with_suffix('.md'), table)
+    write_results(args.out, result, table)
     draw(result, args.out.with_suffix('.png'))
     sys.stdout.write(table)
     return result

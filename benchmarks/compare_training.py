@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,9 @@ from harness.comparison import (
 )
 from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.demo import make_toy_data
-from harness.training_run import RunError
-from mmsniper.utils.files import write_json, write_text
+from harness.results import write_results
+from harness.training_run import RunError, exit_on_sigterm
+from mmsniper.utils.command_line import command_parser, exit_on_error
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,9 +69,7 @@ PRESETS = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         'name', help=f'{" or ".join(PRESETS)}, or a name of your own together with --configs'
     )
@@ -105,6 +103,7 @@ def command_line(argv: list[str]) -> str:
     return noted_command('benchmarks/compare_training.py', argv)
 
 
+@exit_on_error(RunError)
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
@@ -112,22 +111,18 @@ def main(argv: list[str] | None = None) -> None:
     work_dir = (args.work_dir or ROOT / 'work_dirs' / 'compare' / args.name).resolve()
     out = args.out_dir.resolve() / args.name
     os.chdir(ROOT)  # the configs' paths start here
-    try:
-        preset = preset_of(args)
-        preset.prepare(console)
-        with console.status('counting the pixels of an epoch'):
-            contestants = plan_runs(preset.comparison, ROOT, work_dir)
-        for item in contestants:
-            console.print(
-                f'{item.name}: {item.runs[0].max_epochs} epochs of '
-                f'{item.pixels_per_epoch / 1e6:.1f} Mpx'
-            )
-        execute_all(contestants, args.jobs, console)
-    except (ValueError, FileNotFoundError, RunError) as error:
-        sys.exit(f'error: {error}')
+    preset = preset_of(args)
+    preset.prepare()
+    with console.status('counting the pixels of an epoch'):
+        contestants = plan_runs(preset.comparison, ROOT, work_dir)
+    for item in contestants:
+        console.print(
+            f'{item.name}: {item.runs[0].max_epochs} epochs of '
+            f'{item.pixels_per_epoch / 1e6:.1f} Mpx'
+        )
+    execute_all(contestants, args.jobs, console)
     summary = summarise(preset.comparison, contestants, preset.description)
-    write_json(out.with_suffix('.json'), summary)
-    write_text(out.with_suffix('.md'), markdown(summary, preset.title, command_line(argv)))
+    write_results(out, summary, markdown(summary, preset.title, command_line(argv)))
     table = Table(*COLUMNS, title=preset.title)
     for row in table_rows(summary):
         table.add_row(*row)
@@ -136,6 +131,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     main()

@@ -38,9 +38,9 @@ from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
-from tqdm import tqdm
 
 import mmsniper
+from mmsniper.utils.command_line import command_parser, progress
 from mmsniper.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,10 +54,8 @@ HARMLESS_LR = 1e-6
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
+    parser = command_parser(__doc__)
+    parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda', help='what it runs on')
     parser.add_argument('--tiny', action='store_true', help='a tiny model and few steps')
     parser.add_argument('--steps', type=int, help='timed steps of each training [20, tiny 2]')
     parser.add_argument('--warmup', type=int, help='steps before those [8, tiny 1]')
@@ -66,7 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--chips-per-image',
         type=float,
         default=4.3,
-        help='chips of an epoch per COCO image, as chip_stats.py plans them [%(default)s]',
+        help='chips of an epoch per COCO image, as chip_stats.py plans them',
     )
     parser.add_argument(
         '--out',
@@ -98,7 +96,7 @@ def write_coco_like(folder: Path, num_images: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     (folder / 'images').mkdir()
     images, annotations = [], []
-    for i in tqdm(range(num_images), desc='making images', disable=None):
+    for i in progress(range(num_images), 'making images'):
         width, height = (640, 480) if rng.random() < 0.75 else (480, 640)
         coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
         image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -181,7 +179,7 @@ def load_batches(cfg: Config, count: int) -> tuple[list[dict], float, int]:
     size, epoch = cfg.train_dataloader.batch_size, len(loader.sampler)
     batches: list[dict] = []
     start = 0.0
-    for batch in tqdm(loader, total=min(count, len(loader)), desc='loading', disable=None):
+    for batch in progress(loader, 'loading', min(count, len(loader)), unit=' batches'):
         if not batches:
             start = time.perf_counter()
         if len(batch['inputs']) == size:
@@ -214,7 +212,7 @@ def time_training(
 
     seconds: list[float] = []
     losses: dict[str, torch.Tensor] = {}
-    for step in tqdm(range(args.warmup + args.steps), desc='training', disable=None):
+    for step in progress(range(args.warmup + args.steps), 'training', unit=' steps'):
         batch = batches[step % len(batches)]
         start = _now(args.device)
         losses = model.train_step(batch, optim_wrapper)

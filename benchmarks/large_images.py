@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import sys
 import time
@@ -37,12 +36,13 @@ from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 from mmdet.utils import register_all_modules
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 import mmsniper.datasets
 import mmsniper.datasets.transforms.load_large_image  # noqa: F401 (registers)
+from harness.results import machine, write_results
 from mmsniper.datasets import ChipIndex
-from mmsniper.utils.files import replacing, write_json, write_text
+from mmsniper.utils.command_line import at_least, command_parser, progress
+from mmsniper.utils.files import replacing, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/large_images.json'
@@ -71,35 +71,26 @@ class MapImage(BaseTransform):
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
-        '--side', type=int, default=20_000, help='width and height of the image, px [%(default)s]'
+        '--side', type=at_least(2000), default=20_000, help='width and height of the image, px'
     )
     parser.add_argument(
         '--formats',
         nargs='+',
         default=['jpg', 'png', 'npy'],
-        help='npy, and suffixes of what OpenCV writes %(default)s',
+        help='npy, and suffixes of what OpenCV writes',
     )
     parser.add_argument(
-        '--workers', type=int, nargs='+', default=[1, 2], help='numbers of workers %(default)s'
+        '--workers', type=at_least(1), nargs='+', default=[1, 2], help='numbers of workers'
     )
+    parser.add_argument('--batch', type=at_least(1), default=8, help='chips that each worker loads')
+    parser.add_argument('--objects', type=at_least(1), default=2000, help='objects in the image')
     parser.add_argument(
-        '--batch', type=int, default=8, help='chips that each worker loads [%(default)s]'
+        '--folder', type=Path, default=FOLDER, help='where images are made, and found again'
     )
-    parser.add_argument('--objects', type=int, default=2000, help='[%(default)s]')
-    parser.add_argument(
-        '--folder',
-        type=Path,
-        default=FOLDER,
-        help='where images are made, and found again [%(default)s]',
-    )
-    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
+    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
     args = parser.parse_args(argv)
-    if args.side < 2000 or min([*args.workers, args.batch, args.objects]) < 1:
-        parser.error('--side must be at least 2000, --workers, --batch and --objects positive')
     if not sys.platform.startswith('linux'):
         parser.error('the most memory that a process has had is read from /proc, as Linux has it')
     return args
@@ -266,19 +257,6 @@ def work(args: argparse.Namespace) -> list[tuple[str, str, int]]:
     return runs + [('MapImage', 'npy', n) for n in args.workers if 'npy' in args.formats]
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return dict(
-        machine=platform.machine(),
-        cpus=os.cpu_count(),
-        load_before=round(os.getloadavg()[0], 1),
-        python=platform.python_version(),
-        opencv=cv2.__version__,
-        numpy=np.__version__,
-        threads=os.environ.get('OMP_NUM_THREADS'),
-    )
-
-
 def as_table(result: dict[str, Any]) -> str:
     """The result as a page."""
     side, run, facts = result['side'], result['runs'][0], result['machine']
@@ -321,16 +299,17 @@ def command(args: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
-    args, facts = parse_args(argv), machine()
+    args = parse_args(argv)
+    facts = machine(opencv=cv2.__version__, numpy=np.__version__)
     register_all_modules(init_default_scope=True)
     args.folder.mkdir(parents=True, exist_ok=True)
     images = {
         suffix: make_image(args.folder, args.side, suffix)
-        for suffix in tqdm(args.formats, 'making images', disable=None)
+        for suffix in progress(args.formats, 'making images')
     }
     runs = [
         measure(images[suffix], args, loader, workers)
-        for loader, suffix, workers in tqdm(work(args), 'loading chips', disable=None)
+        for loader, suffix, workers in progress(work(args), 'loading chips', unit=' runs')
     ]
     result = dict(
         command=command(args),
@@ -343,8 +322,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         goal=GOAL,
     )
     table = as_table(result)
-    write_json(args.out, result)
-    write_text(args.out.with_suffix('.md'), table)
+    write_results(args.out, result, table)
     sys.stdout.write(table)
     return result
 

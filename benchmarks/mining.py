@@ -16,7 +16,6 @@ Writes benchmarks/results/mining.json and .md.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
 import time
@@ -34,15 +33,16 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from harness.results import machine, write_results
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
+from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import ChipAwareSampler, ChipDataset
-from mmsniper.datasets.wrappers import inner_datasets
+from mmsniper.datasets.wrappers import all_datasets, read_datasets
 from mmsniper.mining import NegativeChipMiner
 from mmsniper.models.proposals import evaluating, propose
-from mmsniper.utils.files import write_json, write_text
+from mmsniper.utils.command_line import at_least, command_parser, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/sniper/faster_rcnn_r18_sniper_negatives_toy.py'
@@ -58,47 +58,33 @@ NOT_THE_MINERS = ('type', 'priority', 'warmup_epochs', 'interval', 'chips_per_im
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
-        '--config',
-        type=Path,
-        default=CONFIG,
-        help='config with a ChipAwareSampler [the toy scenes]',
+        '--config', type=Path, default=CONFIG, help='config with a ChipAwareSampler'
     )
     parser.add_argument('--checkpoint', type=Path, help='weights of the detector [random ones]')
     parser.add_argument(
-        '--images', type=int, default=24, help='the first so many training images [%(default)s]'
+        '--images', type=at_least(1), default=24, help='the first so many training images'
     )
     parser.add_argument(
-        '--repeats',
-        type=int,
-        default=3,
-        help='runs of each, of which the median counts [%(default)s]',
+        '--repeats', type=at_least(1), default=3, help='runs of each, of which the median counts'
     )
     parser.add_argument(
         '--num-workers',
-        type=int,
+        type=at_least(0),
         default=0,
-        help='processes that load images, for all passes [%(default)s]',
+        help='processes that load images, for all passes',
     )
-    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
-    args = parser.parse_args(argv)
-    if min(args.images, args.repeats) < 1:
-        parser.error('--images and --repeats must be positive')
-    return args
+    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
+    return parser.parse_args(argv)
 
 
 def build_sampler(cfg: Config, images: int) -> ChipAwareSampler:
     """The config's sampler, of the first so many images."""
-    config = cfg.train_dataloader.dataset.copy()
-    inner = config
-    while 'dataset' in inner:
-        inner = inner.dataset
-    inner.indices = images
-    sampler = dict(cfg.train_dataloader.sampler, seed=0)
-    return DATA_SAMPLERS.build(dict(sampler, dataset=DATASETS.build(config)))
+    for config in read_datasets(cfg.train_dataloader.dataset):
+        config.indices = images
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    return DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
 
 
 def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
@@ -112,9 +98,9 @@ def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
 
 def miner_of(cfg: Config) -> NegativeChipMiner:
     """The miner as the config's NegativeChipHook has it, if there is one."""
-    hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] == 'NegativeChipHook']
-    options = hooks[0] if hooks else {}
-    return NegativeChipMiner(**{k: v for k, v in options.items() if k not in NOT_THE_MINERS})
+    return NegativeChipMiner(
+        **{k: v for k, v in negative_chip_hook(cfg).items() if k not in NOT_THE_MINERS}
+    )
 
 
 class WholeImages:
@@ -122,7 +108,8 @@ class WholeImages:
 
     def __init__(self, sampler: ChipAwareSampler, level: int) -> None:
         self.dataset = sampler.dataset
-        load = chip_dataset(self.dataset).pipeline.transforms[0]
+        chips = next(d for d in all_datasets(self.dataset) if isinstance(d, ChipDataset))
+        load = chips.pipeline.transforms[0]
         self.pipeline = Compose(
             [
                 load,
@@ -136,13 +123,6 @@ class WholeImages:
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         return self.pipeline(self.dataset.get_data_info(i))
-
-
-def chip_dataset(dataset: Any) -> ChipDataset:
-    """The first ChipDataset in a data set."""
-    while not isinstance(dataset, ChipDataset):
-        dataset = inner_datasets(dataset)[0]
-    return dataset
 
 
 def whole_images(
@@ -191,7 +171,7 @@ def measure(work: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
     The two differ where other programs keep the machine busy. The first turn is not counted.
     """
     seconds = {name: {'clock': [], 'cpu': []} for name in work}
-    with tqdm(total=(repeats + 1) * len(work), desc='passes', disable=None) as bar:
+    with progress(what='passes', total=(repeats + 1) * len(work), unit=' passes') as bar:
         for turn in range(repeats + 1):
             for name, run in work.items():
                 start, start_cpu = time.perf_counter(), time.process_time()
@@ -223,15 +203,11 @@ def pixels(sampler: ChipAwareSampler, miner: NegativeChipMiner) -> dict[str, int
     return {'mining': miner.pixels(sampler), 'images': round(whole)}
 
 
-def machine() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """What the numbers depend on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return dict(
-        device=device,
-        cpus=os.cpu_count(),
-        load_before=round(os.getloadavg()[0], 1),
+    return machine(
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         threads=torch.get_num_threads(),
-        python=platform.python_version(),
         torch=torch.__version__,
         mmdet=mmdet.__version__,
     )
@@ -283,7 +259,7 @@ def shown(path: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
-    args, facts = parse_args(argv), machine()
+    args, measured_on = parse_args(argv), facts()
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     sampler, model = build_sampler(cfg, args.images), build_model(cfg, args.checkpoint)
@@ -299,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         repeats=args.repeats,
         pixels=pixels(sampler, miner),
         chips=pool.statistics.chips,
-        machine=facts,
+        machine=measured_on,
         seconds={
             name: {kind: [round(v, 3) for v in values] for kind, values in kinds.items()}
             for name, kinds in seconds.items()
@@ -308,8 +284,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         goal=GOAL,
     )
     table = as_table(result)
-    write_json(args.out, result)
-    write_text(args.out.with_suffix('.md'), table)
+    write_results(args.out, result, table)
     sys.stdout.write(table)
     return result
 

@@ -21,7 +21,6 @@ import json
 import math
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -29,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
@@ -48,10 +47,14 @@ from harness.comparison_options import Preset, add_comparison_options, noted_com
 from harness.demo import make_toy_data
 from harness.false_positives import detection_curve
 from harness.proposal_recall import proposal_recall
-from harness.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun
+from harness.results import markdown_table, write_results
+from harness.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun, exit_on_sigterm
 from mmsniper.chips import NegativeChipPool
-from mmsniper.engine.negative_chip_hook import POOL_FILE, NegativeChipHook
-from mmsniper.utils.files import write_json, write_text
+from mmsniper.convert import load_config, read_config
+from mmsniper.convert.training_chips import negative_chip_hook
+from mmsniper.engine.negative_chip_hook import POOL_FILE
+from mmsniper.utils.command_line import at_least, command_parser, exit_on_error
+from mmsniper.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
@@ -122,14 +125,12 @@ PRESETS = {
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('name', choices=PRESETS, help='which data set')
     add_comparison_options(parser, 'work_dirs/negatives/NAME', ROOT / 'benchmarks' / 'results')
     parser.add_argument(
         '--chips-per-image',
-        type=int,
+        type=at_least(1),
         metavar='N',
         help="negative chips that an epoch takes of an image [the config's]; N becomes part of "
         'the names of the files',
@@ -195,14 +196,14 @@ def _train_loader(cfg: Config) -> DataLoader:
         return Runner.build_dataloader(cfg.train_dataloader, seed=0)
 
 
-def _hook(cfg: Config) -> ConfigDict:
-    for hook in cfg.get('custom_hooks', []):
-        if hook.type == NegativeChipHook.__name__:
-            return hook
-    raise ValueError(
-        f'{cfg.filename} mines no negative chips: it needs custom_hooks=[..., dict(type='
-        f"'{NegativeChipHook.__name__}')]"
-    )
+def _hook(cfg: Config) -> Mapping[str, Any]:
+    hook = negative_chip_hook(cfg)
+    if not hook:
+        raise ValueError(
+            f'{cfg.filename} mines no negative chips: it needs custom_hooks=[..., dict(type='
+            f"'NegativeChipHook')]"
+        )
+    return hook
 
 
 def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparison:
@@ -214,9 +215,7 @@ def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparis
     """
     if number is None:
         return comparison
-    cfg = Config.fromfile(ROOT / comparison.configs[WITH])
-    at = cfg.custom_hooks.index(_hook(cfg))
-    option = {f'custom_hooks.{at}.chips_per_image': number}
+    option = {'sniper.negative_chips.chips_per_image': number}
     return replace(comparison, options={**comparison.options, **option})
 
 
@@ -308,16 +307,14 @@ def proposals_of(run: TrainingRun) -> dict[str, float]:
     """
     file = run.work_dir / 'proposals.json'
     if not file.exists():
-        cfg = Config.fromfile(ROOT / run.config)
-        cfg.merge_from_dict(dict(run.options))
+        cfg = load_config(ROOT / run.config, run.options)
         write_text(file, json.dumps(proposal_recall(cfg, run.checkpoint)) + '\n')
     return json.loads(file.read_text())
 
 
 def annotation_file(comparison: Comparison) -> Path:
     """The annotations that both sides are tested with."""
-    cfg = Config.fromfile(ROOT / comparison.configs[WITH])
-    cfg.merge_from_dict(dict(comparison.options))
+    cfg = read_config(ROOT / comparison.configs[WITH], comparison.options)
     return ROOT / cfg.test_evaluator.ann_file
 
 
@@ -493,13 +490,13 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         '',
         f'Made by `{command}`.',
         '',
-        *_table(['negative chips', *COLUMNS], measure_rows(summary, COLUMNS)),
+        *markdown_table(['negative chips', *COLUMNS], measure_rows(summary, COLUMNS)),
     ]
     if has_lookalikes(summary):
         lines += [
             'Of the false positives per image, those that lie on a look-alike:',
             '',
-            *_table(
+            *markdown_table(
                 ['negative chips', *LOOKALIKE_COLUMNS], measure_rows(summary, LOOKALIKE_COLUMNS)
             ),
         ]
@@ -509,21 +506,11 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         f'minutes are of the training iterations, and how fast the clock ran depends on what else '
         f'the machine did.',
         '',
-        *_table(COST_COLUMNS, cost_rows(summary)),
+        *markdown_table(COST_COLUMNS, cost_rows(summary)),
     ]
     for remark in summary['remarks']:
         lines += [f'**{remark}**', '']
     return '\n'.join(lines)
-
-
-def _table(columns: Iterable[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    columns = list(columns)
-    return [
-        f'| {" | ".join(columns)} |',
-        f'|{" --- |" * len(columns)}',
-        *(f'| {" | ".join(row)} |' for row in rows),
-        '',
-    ]
 
 
 def print_summary(summary: Mapping[str, Any], title: str, console: Console) -> None:
@@ -540,6 +527,7 @@ def print_summary(summary: Mapping[str, Any], title: str, console: Console) -> N
         console.print(remark, style='yellow')
 
 
+@exit_on_error(RunError)
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
@@ -549,22 +537,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     suffix = f'_{args.chips_per_image}_per_image' if args.chips_per_image else ''
     out = args.out_dir.resolve() / f'negatives_{args.name}{suffix}'
     os.chdir(ROOT)  # the configs' paths start here
-    try:
-        comparison = with_options(preset.comparison, args)
-        preset.prepare(console)
-        contestants = run_all(comparison, work_dir, args.jobs, console, args.chips_per_image)
-        with console.status('measuring false positives, and the recall of proposals'):
-            summary = summary_of(comparison, contestants, preset.description)
-    except (ValueError, FileNotFoundError, RunError) as error:
-        sys.exit(f'error: {error}')
+    comparison = with_options(preset.comparison, args)
+    preset.prepare()
+    contestants = run_all(comparison, work_dir, args.jobs, console, args.chips_per_image)
+    with console.status('measuring false positives, and the recall of proposals'):
+        summary = summary_of(comparison, contestants, preset.description)
     command = noted_command('benchmarks/negatives.py', argv)
-    write_json(out.with_suffix('.json'), summary)
-    write_text(out.with_suffix('.md'), page(summary, preset.title, command))
+    write_results(out, summary, page(summary, preset.title, command))
     print_summary(summary, preset.title, console)
     console.print(f'{out}.json, {out}.md')
 
 
 if __name__ == '__main__':
-    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     main()

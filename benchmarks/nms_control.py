@@ -10,7 +10,6 @@ benchmarks/results/bccd_nms.json and .md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from rich.progress import track
 
-from mmsniper.utils.files import write_json, write_text
+from harness.results import write_results
+from harness.training_run import RunError
+from mmsniper.utils.command_line import at_least, command_parser, exit_on_error, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 SOFT = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
@@ -62,7 +62,7 @@ def test(run_dir: Path, change: Any, tta: bool) -> dict[str, float]:
         dict[str, float]: COCO's metrics.
 
     Raises:
-        SystemExit: If the test fails; the message has the end of its output.
+        RunError: If the test fails; the message has the end of its output.
     """
     (config,) = run_dir.glob('*.py')
     checkpoint = max(run_dir.glob('epoch_*.pth'), key=lambda p: int(p.stem.split('_')[1]))
@@ -85,23 +85,27 @@ def test(run_dir: Path, change: Any, tta: bool) -> dict[str, float]:
             text=True,
         )
         if done.returncode:
-            raise SystemExit(f'the test of {checkpoint} failed:\n{done.stderr[-3000:]}')
+            raise RunError(f'the test of {checkpoint} failed:\n{done.stderr[-3000:]}')
         (metrics,) = Path(folder).glob('*/*.json')
         return json.loads(metrics.read_text().splitlines()[-1])
 
 
+@exit_on_error(RunError)
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--runs',
         type=Path,
         default=ROOT / 'work_dirs' / 'compare' / 'bccd',
-        help='work folder of the comparison [work_dirs/compare/bccd]',
+        help='work folder of the comparison',
     )
-    parser.add_argument('--jobs', type=int, default=2, help='tests at a time [%(default)s]')
-    parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'bccd_nms')
+    parser.add_argument('--jobs', type=at_least(1), default=2, help='tests at a time')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=ROOT / 'benchmarks' / 'results' / 'bccd_nms',
+        help='path of the results, without suffix',
+    )
     args = parser.parse_args()
     jobs = [
         (control, run_dir)
@@ -109,10 +113,12 @@ def main() -> None:
         for run_dir in sorted(args.runs.glob(f'{control[0]}_seed*'))
     ]
     if not jobs:
-        raise SystemExit(f'no runs in {args.runs}: run benchmarks/compare_training.py bccd first')
+        raise FileNotFoundError(
+            f'no runs in {args.runs}: run benchmarks/compare_training.py bccd first'
+        )
     with ThreadPoolExecutor(args.jobs) as pool:
         tested = pool.map(lambda job: test(job[1], *job[0][2:]), jobs)
-        found = list(track(tested, 'tests', total=len(jobs)))
+        found = list(progress(tested, 'tests', len(jobs), unit=' tests'))
     rows = []
     for control in CONTROLS:
         name, how, _, _ = control
@@ -131,8 +137,7 @@ def main() -> None:
         f'{r["mean"]:.3f} | {r["std"]} |\n'
         for r in rows
     )
-    write_json(args.out.with_suffix('.json'), rows)
-    write_text(args.out.with_suffix('.md'), '# BCCD, the other NMS\n\n' + table)
+    write_results(args.out, rows, '# BCCD, the other NMS\n\n' + table)
     sys.stdout.write(table)
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,12 +31,14 @@ from rich.table import Table
 
 from harness.comparison import Comparison, Contestant, execute_all, plan_contestant
 from harness.comparison_options import noted_command
-from harness.training_run import TEST, TRAIN, TTA, RunError, TrainingRun
+from harness.results import markdown_table, write_results
+from harness.training_run import TEST, TRAIN, TTA, RunError, TrainingRun, exit_on_sigterm
 from mmsniper.convert import load_config
 from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.testing.reduced import ReducedSize, reduced
+from mmsniper.utils.command_line import at_least, command_parser, exit_on_error
 from mmsniper.utils.compat import allow_checkpoint_globals
-from mmsniper.utils.files import write_json, write_text
+from mmsniper.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -302,10 +303,7 @@ def markdown(families: Sequence[Mapping[str, Any]], description: str, command: s
         '',
         f'Made by `{command}`.',
         '',
-        f'| {" | ".join(COLUMNS)} |',
-        f'|{" --- |" * len(COLUMNS)}',
-        *(f'| {" | ".join(row)} |' for row in table_rows(families)),
-        '',
+        *markdown_table(COLUMNS, table_rows(families)),
     ]
     return '\n'.join(lines)
 
@@ -330,39 +328,28 @@ def describe(args: argparse.Namespace) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    data = Path('data', 'coco_tiny')
-    ann_file = data / 'annotations' / 'instances_train2017.json'
+    parser = command_parser(__doc__)
+    data = ROOT / 'data' / 'coco_tiny'
     parser.add_argument(
         'families', nargs='*', metavar='FAMILY', help=f'{", ".join(FAMILIES)} [all of them]'
     )
-    for name, default, what in (
-        ('images', 8, 'number of images'),
-        ('epochs', EPOCHS, 'length of the trainings'),
-        ('seed', 0, 'random seed'),
-        ('jobs', 1, 'families at a time'),
+    for name, least, default, what in (
+        ('images', 1, 8, 'number of images'),
+        ('epochs', 1, EPOCHS, 'length of the trainings'),
+        ('seed', 0, 0, 'random seed'),
+        ('jobs', 1, 1, 'families at a time'),
     ):
-        parser.add_argument(f'--{name}', type=int, default=default, help=f'{what} [%(default)s]')
-    parser.add_argument(
-        '--ann-file',
-        type=Path,
-        default=ROOT / ann_file,
-        help=f'COCO annotations to choose the images from [{ann_file}]',
-    )
-    parser.add_argument(
-        '--img-dir',
-        type=Path,
-        default=ROOT / data / 'train2017',
-        help=f'folder of the images [{data / "train2017"}]',
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        default=ROOT / 'work_dirs' / 'overfit',
-        help='folder of the runs [work_dirs/overfit]',
-    )
+        parser.add_argument(f'--{name}', type=at_least(least), default=default, help=what)
+    for name, default, what in (
+        (
+            'ann-file',
+            data / 'annotations' / 'instances_train2017.json',
+            'COCO annotations to choose the images from',
+        ),
+        ('img-dir', data / 'train2017', 'folder of the images'),
+        ('work-dir', ROOT / 'work_dirs' / 'overfit', 'folder of the runs'),
+    ):
+        parser.add_argument(f'--{name}', type=Path, default=default, help=what)
     parser.add_argument(
         '--out-dir',
         type=Path,
@@ -372,15 +359,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     unknown = sorted(set(args.families) - set(FAMILIES))
     if unknown:
         parser.error(f'there is no family {", ".join(unknown)}; there are {", ".join(FAMILIES)}')
-    for name in ('images', 'epochs', 'jobs'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be at least 1')
     if not args.families and args.out_dir is None:
         args.out_dir = ROOT / 'benchmarks' / 'results'
     args.families = args.families or list(FAMILIES)
     return args
 
 
+@exit_on_error(RunError)
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
@@ -392,8 +377,6 @@ def main(argv: list[str] | None = None) -> None:
         with console.status('planning the chips'):
             contestants = plan_families(args, work_dir)
         execute_all(contestants, args.jobs, console)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
     except RunError as error:
         failure = error  # of one family; the others are told of
     runs = {item.name: item.runs[0] for item in contestants}
@@ -403,17 +386,15 @@ def main(argv: list[str] | None = None) -> None:
         table.add_row(*row)
     console.print(table)
     if failure:
-        sys.exit(f'error: {failure}')
+        raise failure
     if args.out_dir:
         out = args.out_dir.resolve() / 'overfit'
         summary = {'description': describe(args), 'families': families}
         command = noted_command('benchmarks/overfit.py', argv)
-        write_json(out.with_suffix('.json'), summary)
-        write_text(out.with_suffix('.md'), markdown(families, summary['description'], command))
+        write_results(out, summary, markdown(families, summary['description'], command))
         console.print(f'{out}.json, {out}.md')
 
 
 if __name__ == '__main__':
-    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     main()

@@ -12,8 +12,6 @@ like COCO's.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from harness.results import machine
 from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
@@ -37,6 +36,7 @@ from mmsniper.chips import (
     plan_positive_chips,
     plan_statistics,
 )
+from mmsniper.utils.command_line import at_least, command_parser, progress
 from mmsniper.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,43 +55,32 @@ GOAL_NEGATIVES_MS = 5.0  # for an image of COCO's size, the first of them
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--images',
-        type=int,
+        type=at_least(1),
         nargs='+',
         default=[1000, 10_000, 118_287, 1_000_000],
-        help='sizes of the data sets %(default)s',
+        help='sizes of the data sets',
     )
     parser.add_argument(
         '--repeats',
-        type=int,
+        type=at_least(1),
         default=5,
-        help='runs of each, of which the median counts; one of those of over a '
-        'minute [%(default)s]',
+        help='runs of each, of which the median counts; one of those of over a minute',
     )
     parser.add_argument(
         '--grid-images',
         type=int,
         default=10_000,
-        help='largest data set to plan by the grid strategy too [%(default)s]',
+        help='largest data set to plan by the grid strategy too',
     )
+    parser.add_argument('--scenes', type=int, default=len(SCENES), help='number of dense scenes')
     parser.add_argument(
-        '--scenes', type=int, default=len(SCENES), help='number of dense scenes [%(default)s]'
+        '--negatives', type=int, default=100, help='images of each size to plan negative chips for'
     )
-    parser.add_argument(
-        '--negatives',
-        type=int,
-        default=100,
-        help='images of each size to plan negative chips for [%(default)s]',
-    )
-    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file [%(default)s]')
-    args = parser.parse_args(argv)
-    if min([*args.images, args.repeats]) < 1:
-        parser.error('--images and --repeats must be positive')
-    return args
+    parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
+    return parser.parse_args(argv)
 
 
 def seed_images() -> tuple[AnnotationTable, str]:
@@ -315,19 +304,6 @@ def summary(runs: list[dict[str, Any]], negatives: Sequence[dict[str, Any]] = ()
     )
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return dict(
-        machine=platform.machine(),
-        cpus=os.cpu_count(),
-        load_before=round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None,
-        python=platform.python_version(),
-        numpy=np.__version__,
-        scipy=scipy.__version__,
-        threads=os.environ.get('OMP_NUM_THREADS'),
-    )
-
-
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the numbers as tables, one column for each data set, scene or image size."""
     for name, title in (
@@ -346,7 +322,8 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
-    args, facts = parse_args(argv), machine()
+    args = parse_args(argv)
+    facts = machine(numpy=np.__version__, scipy=scipy.__version__)
     pyramid = ScalePyramid.from_config(Config.fromfile(PYRAMID).pyramid)
     seeds, source = seed_images()
     PositiveChipPlanner(seeds, pyramid).plan(0)  # what is loaded on first use
@@ -355,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     images = NEGATIVES if args.negatives else []
     total = (2 * len(sizes) + grids) * args.repeats + len(scenes)
     total += len(images) * args.negatives * args.repeats
-    with tqdm(total=total, desc='planning', unit='run', disable=None) as bar:
+    with progress(what='planning', total=total, unit=' runs') as bar:
         runs = [measure(images_like(seeds, size), pyramid, args, bar) for size in sizes]
         dense = [measure_scene(scene(*s), pyramid, bar) for s in scenes]
         negatives = [measure_negatives(size, pyramid, args, bar) for size in images]

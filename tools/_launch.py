@@ -10,12 +10,18 @@ from pathlib import Path
 # one another; seen to slow training down fifty times. It is read when torch is loaded.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmsniper.convert import load_config as read_config
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    add_launcher_arguments,
+    command_parser,
+    exit_on_error,
+)
 from mmsniper.utils.compat import allow_checkpoint_globals, use_gloo_without_gpu
 
 # Whether or not the config imports mmsniper: a stock detector is trained and resumed as well.
@@ -24,27 +30,12 @@ allow_checkpoint_globals()
 
 def launch_parser(description: str) -> argparse.ArgumentParser:
     """Make a parser of the arguments that training and testing have in common."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
+    parser = command_parser(description)
+    add_config_arguments(parser)
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints [work_dirs/<name of the config>]'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change settings of the config, such as train_cfg.max_epochs=3; a list is written '
-        'key="[a,b]" or key=a,b',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes [none]',
-    )
-    # Old launchers pass the rank as an argument instead of in the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_launcher_arguments(parser)
     return parser
 
 
@@ -64,13 +55,15 @@ def build_runner(cfg: Config) -> Runner:
     """Build the config's Runner, with gloo between processes that have no GPU.
 
     Raises:
-        SystemExit: If the config asks for mixed precision and there is no GPU.
+        SystemExit: If there is no GPU, and the config asks for mixed precision or the launcher
+            needs one.
     """
-    if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
-        raise SystemExit(
-            'Mixed precision (--amp, or optim_wrapper.type AmpOptimWrapper in the config) needs a '
-            'GPU, and torch sees none. Leave --amp out, or train in full precision: '
-            '--cfg-options optim_wrapper.type=OptimWrapper'
-        )
-    use_gloo_without_gpu(cfg)
+    with exit_on_error(RuntimeError):
+        if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+            raise ValueError(
+                'mixed precision (--amp, or optim_wrapper.type AmpOptimWrapper in the config) '
+                'needs a GPU, and torch sees none. Leave --amp out, or train in full precision: '
+                '--cfg-options optim_wrapper.type=OptimWrapper'
+            )
+        use_gloo_without_gpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

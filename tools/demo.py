@@ -9,41 +9,36 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
+
+from harness.training_run import RunError, exit_on_sigterm
+from mmsniper.utils.command_line import at_least, command_parser, exit_on_error
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser(__doc__)
     parser.add_argument(
-        '--pixels',
-        type=float,
-        default=146e6,
-        help='training pixels of each of the two detectors [%(default).0f]',
+        '--pixels', type=float, default=146e6, help='training pixels of each of the two detectors'
     )
-    parser.add_argument('--seed', type=int, default=0, help='random seed [%(default)s]')
+    parser.add_argument('--seed', type=int, default=0, help='random seed')
     parser.add_argument(
         '--jobs',
-        type=int,
+        type=at_least(1),
         default=min(2, available_cores()),
-        help='trainings at a time, one thread each [%(default)s]',
+        help='trainings at a time, one thread each',
     )
     parser.add_argument(
-        '--out-dir',
-        type=Path,
-        default=ROOT / 'work_dirs' / 'demo',
-        help='folder of the results [work_dirs/demo]',
+        '--out-dir', type=Path, default=ROOT / 'work_dirs' / 'demo', help='folder of the results'
     )
-    args = parser.parse_args(argv)
-    if args.jobs < 1:
-        parser.error(f'--jobs must be at least 1, got {args.jobs}')
-    return args
+    return parser.parse_args(argv)
 
 
 def available_cores() -> int:
@@ -53,15 +48,14 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+@exit_on_error(RunError, subprocess.CalledProcessError)
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     # mmengine asks setuptools for something deprecated, again and again.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
-    sys.path.insert(0, str(ROOT / 'benchmarks'))
     from rich.console import Console
 
     from harness.demo import Demo, run_demo
-    from harness.training_run import RunError
 
     console = Console(highlight=False)
     start = time.perf_counter()
@@ -70,8 +64,6 @@ def main(argv: list[str] | None = None) -> None:
         run_demo(Demo(ROOT, out_dir, args.pixels, args.seed, args.jobs), console)
     except KeyboardInterrupt:
         sys.exit('interrupted; start it again to go on')
-    except (ValueError, FileExistsError, RunError, subprocess.CalledProcessError) as error:
-        sys.exit(f'error: {error}')
     shown = out_dir.relative_to(ROOT) if out_dir.is_relative_to(ROOT) else out_dir
     console.print(
         f'Chips of training images: {shown}/chips\nDetections: {shown}/detections\n'
@@ -81,6 +73,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    # Ended, it ends what it has started. (Not where main() is called: the process is another's.)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_sigterm()
     main()

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets
+from mmsniper.utils.command_line import exit_on_error
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,7 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of the predictions to this folder')
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds that --show shows an image [2]'
+        '--wait-time', type=float, default=2, help='seconds that --show shows an image'
     )
     parser.add_argument(
         '--tta',
@@ -37,13 +38,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
-    if args.show or args.show_dir:
-        cfg = trigger_visualization_hook(cfg, args)
-    if args.tta:
-        use_tta(cfg)
+    with exit_on_error():
+        cfg = load_config(args)
+        cfg.load_from = args.checkpoint
+        cfg.resume = False
+        if args.show or args.show_dir:
+            cfg = trigger_visualization_hook(cfg, args)
+        if args.tta:
+            use_tta(cfg)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

@@ -10,6 +10,8 @@ from _launch import build_runner, launch_parser, load_config
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
+from mmsniper.utils.command_line import exit_on_error
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = launch_parser(__doc__)
@@ -30,7 +32,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
+    cfg = training_config(parse_args())
+    build_runner(cfg).train()
+
+
+@exit_on_error()
+def training_config(args: argparse.Namespace) -> Config:
+    """The config, with what the command line says."""
     cfg = load_config(args)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper')
@@ -42,12 +50,17 @@ def main() -> None:
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('resume'):
         prepare_resume(cfg)
-    build_runner(cfg).train()
+    return cfg
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
+    """Let mmengine scale the learning rate by the batch size.
+
+    Raises:
+        ValueError: If the config does not say which batch size its learning rate is for.
+    """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-        raise SystemExit(
+        raise ValueError(
             '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config: the batch size, '
             'over all GPUs, that its learning rate was chosen for'
         )
@@ -75,7 +88,11 @@ def prepare_resume(cfg: Config) -> None:
 
 
 def last_checkpoint(work_dir: Path) -> str | None:
-    """Path of the checkpoint that was saved last in ``work_dir``, None if there is none."""
+    """Path of the checkpoint that was saved last in ``work_dir``, None if there is none.
+
+    Raises:
+        FileNotFoundError: If there was one, and it is gone.
+    """
     noted = find_latest_checkpoint(str(work_dir))
     if noted is None:
         return None
@@ -84,24 +101,29 @@ def last_checkpoint(work_dir: Path) -> str | None:
         if path.is_file():
             return str(path)
     there = ', '.join(sorted(path.name for path in work_dir.glob('*.pth'))) or 'none'
-    raise SystemExit(
+    raise FileNotFoundError(
         f'{work_dir / "last_checkpoint"} names {noted!r}, which is gone. Name another checkpoint: '
         f'--resume PATH (in {work_dir}: {there}), or leave --resume out to start anew'
     )
 
 
 def checkpoint_seed(checkpoint: str) -> int | None:
-    """The random seed of the run that saved ``checkpoint``, None if it noted none."""
+    """The random seed of the run that saved ``checkpoint``, None if it noted none.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds weights only.
+    """
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise SystemExit(
-            f'Cannot resume from {checkpoint}: {error}\n'
-            'If the file was cut short, name an earlier one: --resume PATH'
+        reason = str(error).partition('\n')[0].rstrip('.')
+        raise ValueError(
+            f'cannot resume from {checkpoint}: {reason}. If the file was cut short, name an '
+            f'earlier one: --resume PATH'
         ) from error
     if 'meta' not in content or 'message_hub' not in content:
-        raise SystemExit(
-            f'Cannot resume from {checkpoint}: it holds weights and not the state of a training '
+        raise ValueError(
+            f'cannot resume from {checkpoint}: it holds weights and not the state of a training '
             f'run. To start from its weights: --cfg-options load_from={checkpoint}'
         )
     return content['meta'].get('seed')

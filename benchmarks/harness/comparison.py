@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from harness.pixel_budget import epochs_for, pixels_per_epoch
+from harness.results import markdown_table
 from harness.training_run import COSTS, METRICS, TRAIN, TTA, RunError, TrainingRun, execute
 from mmsniper.convert import load_config
 from mmsniper.utils.compat import SUPPORTED
@@ -375,10 +376,7 @@ def markdown(summary: Mapping[str, Any], title: str, command: str) -> str:
         '',
         f'Made by `{command}`.',
         '',
-        f'| {" | ".join(COLUMNS)} |',
-        f'|{" --- |" * len(COLUMNS)}',
-        *(f'| {" | ".join(row)} |' for row in table_rows(summary)),
-        '',
+        *markdown_table(COLUMNS, table_rows(summary)),
     ]
     return '\n'.join(lines)
 

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmengine.config import DictAction
-from rich.console import Console
-
 from harness.comparison import Comparison
+from mmsniper.utils.command_line import add_config_arguments, at_least
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Preset:
     title: str
     description: str
     comparison: Comparison
-    prepare: Callable[[Console], None] = lambda console: None
+    prepare: Callable[[], None] = lambda: None
 
 
 def add_comparison_options(parser: argparse.ArgumentParser, work_dir: str, out_dir: Path) -> None:
@@ -35,34 +33,11 @@ def add_comparison_options(parser: argparse.ArgumentParser, work_dir: str, out_d
     """
     parser.add_argument('--pixels', type=float, help="training pixels of each run [the preset's]")
     parser.add_argument('--seeds', type=int, nargs='+', help='random seeds [0 1 2]')
-    parser.add_argument(
-        '--jobs', type=_at_least_one, default=1, help='runs at a time [%(default)s]'
-    )
-    parser.add_argument(
-        '--threads', type=_at_least_one, default=1, help='threads of a run [%(default)s]'
-    )
+    parser.add_argument('--jobs', type=at_least(1), default=1, help='runs at a time')
+    parser.add_argument('--threads', type=at_least(1), default=1, help='threads of a run')
     parser.add_argument('--work-dir', type=Path, help=f'folder of the runs [{work_dir}]')
-    parser.add_argument(
-        '--out-dir',
-        type=Path,
-        default=out_dir,
-        help=f'folder of the two files [{"/".join(out_dir.parts[-2:])}]',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings that override every config',
-    )
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'must be at least 1, got {value}')
-    return value
+    parser.add_argument('--out-dir', type=Path, default=out_dir, help='folder of the two files')
+    add_config_arguments(parser, None)
 
 
 def with_options(comparison: Comparison, args: argparse.Namespace) -> Comparison:

@@ -17,13 +17,13 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from harness.comparison import COLUMNS, Comparison, execute_all, plan_runs, summarise, table_rows
 from harness.training_run import TrainingRun
 from mmsniper.convert import load_config
 from mmsniper.testing import make_toy_dataset
+from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import write_json
 from mmsniper.visualization import draw_detections, save_figure
 
@@ -66,7 +66,7 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
         RunError: If a training or a test fails.
     """
     os.chdir(demo.root)  # the configs' paths start here
-    make_toy_data(console)
+    make_toy_data()
     comparison = Comparison(
         {'SNIPER': SNIPER, 'single-scale': SINGLE_SCALE}, demo.pixels, seeds=(demo.seed,)
     )
@@ -74,18 +74,18 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
         contestants = plan_runs(comparison, demo.root, demo.out_dir / 'runs')
     execute_all(contestants, demo.jobs, console)
     draw_chips(demo.root, demo.out_dir / 'chips')
-    draw_predictions(contestants[0].runs[0], demo.out_dir / 'detections', console)
+    draw_predictions(contestants[0].runs[0], demo.out_dir / 'detections')
     summary = summarise(comparison, contestants, 'Toy scenes, one seed.')
     write_json(demo.out_dir / 'summary.json', summary)
     console.print(demo_table(summary))
     return summary
 
 
-def make_toy_data(console: Console) -> None:
+def make_toy_data() -> None:
     """Make the toy data set where the configs look for it, or what is missing of it."""
     make_toy_dataset(
         Config.fromfile(SNIPER).data_root,
-        progress=lambda images, total: track(images, 'toy images', total, console=console),
+        progress=lambda images, total: progress(images, 'toy images', total),
     )
 
 
@@ -110,7 +110,7 @@ def draw_chips(root: Path, out_dir: Path) -> None:
     )
 
 
-def draw_predictions(run: TrainingRun, out_dir: Path, console: Console) -> None:
+def draw_predictions(run: TrainingRun, out_dir: Path) -> None:
     """Draw what the last test of a run found on the test images with the most objects."""
     with open(run.predictions(run.stages[-1]), 'rb') as file:
         by_id = {sample['img_id']: sample['pred_instances'] for sample in pickle.load(file)}
@@ -118,7 +118,7 @@ def draw_predictions(run: TrainingRun, out_dir: Path, console: Console) -> None:
     init_default_scope(cfg.default_scope)
     with redirect_stdout(io.StringIO()):  # pycocotools talks
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    for index in track(busiest(dataset, PICTURES), 'pictures of detections', console=console):
+    for index in progress(busiest(dataset, PICTURES), 'pictures of detections'):
         info = dataset.get_data_info(index)
         found, objects = by_id[info['img_id']], info['instances']
         path = Path(info['img_path'])

@@ -270,6 +270,14 @@ def _run_stage(
         )
 
 
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end a script as an error does, so that it ends the processes it has started.
+
+    Not for a ``main()`` that somebody else calls: the process is theirs.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 _LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 _PR_SET_PDEATHSIG = 1
 

@@ -82,12 +82,34 @@ def load_config(
         :func:`sniper_version` does to every config.
 
     Raises:
-        ValueError: As :func:`sniper_version`.
+        ValueError: As :func:`sniper_version`, or if the file is not a config.
     """
-    cfg = Config.fromfile(file)
+    return sniper_version(read_config(file, cfg_options))
+
+
+def read_config(
+    file: str | os.PathLike[str],
+    cfg_options: Mapping[str, Any] | None = None,
+    import_custom_modules: bool = True,
+) -> Config:
+    """Read a config file as it is; :func:`load_config` for its SNIPER version.
+
+    Args:
+        file (str | os.PathLike[str]): Config file.
+        cfg_options (dict | None): Settings that override those of the file. Defaults to None.
+        import_custom_modules (bool): Import what it asks for, which building needs. Defaults to
+            True.
+
+    Raises:
+        ValueError: If the file, or one of its bases, is not Python.
+    """
+    try:
+        cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
+    except SyntaxError as error:
+        raise ValueError(f'{file} is not a config: {error}') from None
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
-    return sniper_version(cfg)
+    return cfg
 
 
 def sniper_version(cfg: Config) -> Config:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from mmdet.registry import DATA_SAMPLERS
 from mmengine.dataset import ClassBalancedDataset
-from mmengine.dist import all_gather_object, get_dist_info, is_main_process, sync_random_seed
+from mmengine.dist import all_gather_object, get_dist_info, sync_random_seed
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
-from tqdm import tqdm
 
 from mmsniper.chips import (
     NEGATIVE,
@@ -29,6 +28,7 @@ from mmsniper.chips import (
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
+from mmsniper.utils.command_line import progress
 
 
 @DATA_SAMPLERS.register_module()
@@ -92,7 +92,7 @@ class ChipAwareSampler(Sampler):
         self.planner = PositiveChipPlanner(
             table, self.pyramid, strategy=strategy, stride=stride, seed=self.seed
         )
-        with _bar(total=len(table), desc='planning chips') as bar:
+        with progress(what='planning chips', total=len(table)) as bar:
             self.planner.progress = lambda done, total: bar.update(done - bar.n)
             self._plan: ChipPlan | None = self.planner.plan(self.epoch)
         self.planner.progress = None
@@ -123,7 +123,7 @@ class ChipAwareSampler(Sampler):
     def img_paths(self) -> list[str]:
         """File of every image, in the order of the data set's indices."""
         if self._img_paths is None:
-            images = _bar(range(len(self.dataset)), desc='reading file names')
+            images = progress(range(len(self.dataset)), 'reading file names')
             self._img_paths = [self.dataset.get_data_info(i)['img_path'] for i in images]
         return self._img_paths
 
@@ -234,15 +234,8 @@ def read_annotations(dataset: Any) -> AnnotationTable:
     Raises:
         ValueError: If an image has no ``width`` and ``height``.
     """
-    images = _bar(range(len(dataset)), desc='reading annotations')
+    images = progress(range(len(dataset)), 'reading annotations')
     return AnnotationTable.from_images(_image_annotations(dataset.get_data_info(i)) for i in images)
-
-
-def _bar(*args: Any, **kwargs: Any) -> tqdm:
-    """Progress of what takes longer than a few seconds, on one rank."""
-    return tqdm(
-        *args, unit=' images', delay=3, mininterval=1, disable=not is_main_process(), **kwargs
-    )
 
 
 def _check_ranks_agree(plan: ChipPlan) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmsniper.convert import load_config
 from mmsniper.mining import NegativeChipMiner
 from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
 
@@ -33,7 +34,7 @@ def config(benchmark, tmp_path_factory):
     folder = tmp_path_factory.mktemp('toy')
     spec = ToyDatasetSpec(num_train=3, num_val=1, min_side=300, max_side=400)
     make_toy_dataset(folder, spec, processes=1)
-    cfg = Config.fromfile(benchmark.CONFIG)
+    cfg = load_config(benchmark.CONFIG)
     cfg.train_dataloader.dataset.dataset.data_root = str(folder)
     cfg.custom_hooks = [
         dict(
@@ -131,4 +132,4 @@ def test_weights_come_from_a_checkpoint(benchmark, config, tmp_path):
 def test_says_that_numbers_must_be_positive(benchmark, option, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_args([option, '0'])
-    assert 'must be positive' in capsys.readouterr().err
+    assert f'argument {option}: must be at least 1, got 0' in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from harness import comparison
 from harness.training_run import COSTS, METRICS, TRAIN, train_result
 from mmsniper.chips import (
     AnnotationTable,
@@ -21,7 +22,7 @@ from mmsniper.chips import (
     ScalePyramid,
     plan_negative_chips,
 )
-from mmsniper.testing import comparison
+from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def script():
 @pytest.mark.parametrize('name', ['toy', 'bccd'])
 def test_only_the_hook_and_the_images_without_objects_tell_the_sides_apart(script, name):
     configs = script.PRESETS[name].comparison.configs
-    plain, mined = (Config.fromfile(ROOT / configs[side]).to_dict() for side in ('without', 'with'))
+    plain, mined = (load_config(ROOT / configs[side]).to_dict() for side in ('without', 'with'))
     assert mined['custom_hooks'][:-1] == plain['custom_hooks']
     assert mined['custom_hooks'][-1]['type'] == 'NegativeChipHook'
     for cfg in (plain, mined):
@@ -91,8 +92,7 @@ def test_the_number_of_chips_of_an_image_changes_the_side_with_them_only(script)
     changed = script.with_chips_per_image(plain, 2)
     assert dict(plain.options) == {}
     assert script.with_chips_per_image(plain, None) is plain
-    cfg = Config.fromfile(ROOT / plain.configs['with'])
-    cfg.merge_from_dict(changed.options)
+    cfg = load_config(ROOT / plain.configs['with'], changed.options)
     assert cfg.custom_hooks[-1].chips_per_image == 2
     assert cfg.custom_hooks[-1].type == 'NegativeChipHook'
 
@@ -165,8 +165,8 @@ def write_data(folder):
     distractors = [dict(id=1, image_id=1, category_id=2, bbox=LOOKALIKE)]
     val.write_text(json.dumps(annotations(2, [(1, OBJECT), (2, OTHER)], distractors=distractors)))
     return [
-        f'train_dataloader.dataset.dataset.ann_file={train}',
-        'train_dataloader.dataset.dataset.data_root=',
+        f'train_dataloader.dataset.ann_file={train}',
+        'train_dataloader.dataset.data_root=',
         f'test_evaluator.ann_file={val}',
     ]
 
@@ -242,11 +242,10 @@ def fake_execute(order):
 def result(script, tmp_path_factory):
     """JSON and page of two seeds, and in which order the runs were executed."""
     folder, order = tmp_path_factory.mktemp('negatives'), []
-    toy = replace(script.PRESETS['toy'], prepare=lambda console: None)
+    toy = replace(script.PRESETS['toy'], prepare=lambda: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(script.PRESETS, 'toy', toy)
         patch.setattr(comparison, 'execute', fake_execute(order))
-        patch.setattr(script.signal, 'signal', lambda *args: None)
         patch.chdir(folder)  # the script goes to the project's folder
         script.main(
             [

@@ -4,7 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+
+from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {
@@ -26,7 +27,7 @@ def controls():
 @pytest.mark.parametrize('control', controls(), ids=lambda c: f'{c[0]}, {c[1]}')
 def test_it_changes_the_nms_that_decides_and_nothing_else(control):
     name, how, change, tta = control
-    cfg = Config.fromfile(ROOT / 'configs' / CONFIGS[name])
+    cfg = load_config(ROOT / 'configs' / CONFIGS[name])
     before = cfg.to_dict()
     change(cfg)
     after = cfg.to_dict()

@@ -133,7 +133,7 @@ def test_the_work_dir_comes_from_the_arguments_then_the_config_then_its_name(loa
 
 def test_scaling_the_lr_needs_the_batch_size_it_was_chosen_for(load_tool):
     enable = load_tool('train').enable_auto_scale_lr
-    with pytest.raises(SystemExit, match='needs auto_scale_lr.base_batch_size'):
+    with pytest.raises(ValueError, match='needs auto_scale_lr.base_batch_size'):
         enable(Config(dict(auto_scale_lr=dict(enable=False))))
     cfg = Config(dict(auto_scale_lr=dict(base_batch_size=160)))
     enable(cfg)
@@ -143,7 +143,7 @@ def test_scaling_the_lr_needs_the_batch_size_it_was_chosen_for(load_tool):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')
 def test_mixed_precision_without_a_gpu_is_refused_with_the_way_out(load_tool):
     cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper'), launcher='none'))
-    with pytest.raises(SystemExit, match='--cfg-options optim_wrapper.type=OptimWrapper'):
+    with pytest.raises(SystemExit, match='^error: .*--cfg-options optim_wrapper.type=OptimWrapper'):
         load_tool('_launch').build_runner(cfg)
 
 
@@ -208,7 +208,9 @@ def test_resume_takes_over_the_seed_of_the_checkpoint(load_tool, tmp_path):
 def test_resume_from_a_checkpoint_that_is_gone_lists_the_others(load_tool, tmp_path):
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
     torch.save({}, tmp_path / 'epoch_1.pth')
-    with pytest.raises(SystemExit, match=r'epoch_2.pth.*is gone.*--resume PATH.*: epoch_1.pth'):
+    with pytest.raises(
+        FileNotFoundError, match=r'epoch_2.pth.*is gone.*--resume PATH.*: epoch_1.pth'
+    ):
         load_tool('train').last_checkpoint(tmp_path)
 
 
@@ -216,13 +218,23 @@ def test_resume_from_a_broken_or_unfit_file_says_so(load_tool, tmp_path):
     seed_of = load_tool('train').checkpoint_seed
     path = tmp_path / 'epoch_1.pth'
     torch.save(dict(state_dict={}), path)
-    with pytest.raises(SystemExit, match=f'load_from={path}'):
+    with pytest.raises(ValueError, match=f'load_from={path}'):
         seed_of(str(path))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(SystemExit, match=r'Cannot resume from .*epoch_1.pth'):
+    with pytest.raises(ValueError, match=r'cannot resume from .*epoch_1.pth'):
         seed_of(str(path))
-    with pytest.raises(SystemExit, match='can not be found'):
+    with pytest.raises(ValueError, match='can not be found'):
         seed_of(str(tmp_path / 'none.pth'))
+
+
+def test_what_a_user_gets_wrong_is_told_in_one_line(load_tool, tiny, monkeypatch):
+    train, missing = load_tool('train'), tiny / 'none.pth'
+    monkeypatch.syspath_prepend(str(tiny))
+    given = [str(tiny / 'tiny.py'), '--resume', str(missing)]
+    with pytest.raises(SystemExit, match=f'^error: cannot resume from {missing}: '):
+        train.training_config(train.parse_args(given))
+    with pytest.raises(SystemExit, match=r'^error: .*no.py'):
+        train.training_config(train.parse_args(['no.py']))
 
 
 def test_a_resumed_run_goes_on_with_the_seed_and_the_state_of_the_first(tiny):

@@ -212,7 +212,7 @@ def error_of(tool, *args):
         tool.main([str(arg) for arg in args])
     message = caught.value.code
     assert isinstance(message, str)
-    assert message.startswith('mine_negatives: ')
+    assert message.startswith('error: ')
     assert '\n' not in message
     return message
 

@@ -88,10 +88,7 @@ def test_a_figure_is_drawn(suggest_pyramid, file, tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (
-            coco([]),
-            r'^suggest_pyramid: there are no boxes to make a pyramid for: 2 images, 0 boxes',
-        ),
+        (coco([]), r'^error: there are no boxes to make a pyramid for: 2 images, 0 boxes'),
         (coco([[5, 5, 0, 0]]), r'no boxes to make a pyramid for: 2 images, 1 boxes, all of them'),
         ('{', r'some\.json is not a JSON file'),
         ('{"images": [{"id": 3}], "annotations": []}', r"some\.json: image 3 has no 'width'"),
@@ -112,7 +109,7 @@ def test_a_file_that_is_not_there_and_impossible_chips(suggest_pyramid, file):
 
 
 def test_what_cannot_be_written_is_told_in_one_line(suggest_pyramid, file):
-    with pytest.raises(SystemExit, match=r'^suggest_pyramid: '):
+    with pytest.raises(SystemExit, match=r'^error: '):
         suggest_pyramid.main(['--ann-file', str(file), '--out', str(file / 'below.py')])
 
 

@@ -9,7 +9,6 @@ positive chips of this one.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +16,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
 from mmsniper.chips.negative_pool import shown_images
 from mmsniper.convert import load_config
+from mmsniper.convert.pyramid import config_pyramid
+from mmsniper.convert.training_chips import config_seed, negative_chip_hook, positive_sampler
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.engine.negative_chip_hook import POOL_FILE
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    at_least,
+    command_parser,
+    exit_on_error,
+    progress,
+)
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView, draw_chips, save_figure
 
 CUTTING = ('ChipSampler', 'ScaleRangeFilter')
@@ -35,47 +42,36 @@ PACKING = 'PackDetInputs'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config with a pyramid and a train_dataloader')
-    parser.add_argument('--out-dir', required=True, help='directory of the pictures (PNG)')
+    parser = command_parser(__doc__)
+    add_config_arguments(parser, 'config with a pyramid and a train_dataloader')
+    parser.add_argument('--out-dir', required=True, type=Path, help='folder of the pictures (PNG)')
     parser.add_argument(
         '--num',
-        type=int,
+        type=at_least(1),
         default=10,
-        help='number of images, spread evenly over those that have chips, or, '
-        'with a pool, negative chips and proposals; default: 10',
+        help='number of images, spread evenly over those that have chips or, with a pool, negative '
+        'chips and proposals',
     )
     parser.add_argument(
-        '--epoch', type=int, default=0, help='epoch whose chips are drawn, from 0; default: 0'
+        '--epoch', type=at_least(0), default=0, help='epoch whose chips are drawn, from 0'
     )
     parser.add_argument(
         '--negatives',
         metavar='POOL.npz',
-        help="pool of negative chips, or none; default: that of the config's "
-        f'sampler, else {POOL_FILE} in its work directory, if there is one',
+        help="pool of negative chips, or none [that of the config's sampler, else "
+        f'{POOL_FILE} in its work folder, if there is one]',
     )
     parser.add_argument(
         '--all-negatives',
         action='store_true',
-        help='draw all negative chips of the pool; default: those of the epoch',
+        help='draw all negative chips of the pool instead of those of the epoch',
     )
     parser.add_argument(
         '--augment',
         action='store_true',
-        help='show the chips after all augmentations, such as flips; default: as they are cut out',
+        help='show the chips after all augmentations, such as flips',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that override the config, KEY=VALUE',
-    )
-    args = parser.parse_args(argv)
-    if args.num < 1:
-        parser.error(f'--num must be at least 1, got {args.num}')
-    if args.epoch < 0:
-        parser.error(f'--epoch must not be negative, got {args.epoch}')
-    return args
+    return parser.parse_args(argv)
 
 
 def viewing_pipeline(pipeline: list[dict], augment: bool) -> list[dict]:
@@ -266,28 +262,27 @@ def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.i
     return np.sort(chosen)
 
 
-def draw_image(
-    dataset: Any,
-    loader: Any,
-    image: int,
-    plan: ChipPlan,
-    negatives: Negatives | None,
-    pyramid: ScalePyramid,
-    out_dir: Path,
-) -> Path:
+class EpochChips(NamedTuple):
+    """The chips of all images in an epoch.
+
+    Attributes:
+        table (AnnotationTable): The images' sizes and boxes.
+        pyramid (ScalePyramid): The pyramid.
+        plan (ChipPlan): The chips.
+        negatives (Negatives | None): What a pool says of the images, None without one.
+    """
+
+    table: AnnotationTable
+    pyramid: ScalePyramid
+    plan: ChipPlan
+    negatives: Negatives | None = None
+
+
+def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir: Path) -> Path:
     """Draw one image and its chips to a PNG file in ``out_dir``, and return its path."""
     info = dataset.get_data_info(image)
-    instances = info.get('instances', [])
-    annotations = AnnotationTable.from_images(
-        [
-            (
-                info['width'],
-                info['height'],
-                [instance['bbox'] for instance in instances],
-                [bool(instance.get('ignore_flag', 0)) for instance in instances],
-            )
-        ]
-    )
+    boxes = slice(*chips.table.offset[image : image + 2])
+    plan, negatives = chips.plan.take(chips.plan.image == image), chips.negatives
     source = Path(info['img_path'])
     title = f'{source.name}, {info["width"]}×{info["height"]} px'
     layers = {}
@@ -300,12 +295,12 @@ def draw_image(
             title += '; the pool has not kept its proposals'
     figure = draw_chips(
         loader(info)['img'],
-        annotations.boxes,
+        chips.table.boxes[boxes],
         plan.box,
         plan.level,
-        pyramid,
-        ignored=annotations.ignore,
-        views=list(chip_views(dataset, image, plan, pyramid)),
+        chips.pyramid,
+        ignored=chips.table.ignore[boxes],
+        views=list(chip_views(dataset, image, plan, chips.pyramid)),
         title=title,
         **layers,
     )
@@ -314,80 +309,54 @@ def draw_image(
     return path
 
 
-def chips_per_image(cfg: Config) -> int | None:
-    """Negative chips of an image in an epoch by the config's hook; None: as the sampler says."""
-    for hook in cfg.get('custom_hooks') or []:
-        if hook.get('type') == 'NegativeChipHook':
-            return hook.get('chips_per_image')
-    return None
+def plan_chips(cfg: Config, dataset: Any, args: argparse.Namespace) -> EpochChips:
+    """The chips of all images in the epoch to draw, and what there is to say of negative ones.
 
-
-def plan_chips(
-    cfg: Config, dataset: Any, seed: int, args: argparse.Namespace
-) -> tuple[ChipPlan, Negatives | None]:
-    """The chips of all images in the epoch to draw, and what there is to say of negative ones."""
+    Raises:
+        ValueError: If ``--all-negatives`` is asked for without a pool, or the pool is of other
+            images or another pyramid.
+    """
     pool = find_pool(cfg, args.negatives)
     if args.all_negatives and pool is None:
         raise ValueError(
             'there is no pool whose chips --all-negatives could draw: name one with --negatives'
         )
-    config = cfg.train_dataloader.get('sampler', {})
-    if config.get('type') != 'ChipAwareSampler':
-        config = {'type': 'ChipAwareSampler', 'pyramid': cfg.pyramid}
-    sampler = DATA_SAMPLERS.build(
-        {**config, 'negatives': None}, default_args={'dataset': dataset, 'seed': seed}
-    )
+    sampler = DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
     sampler.set_epoch(args.epoch)
+    table, pyramid = sampler.planner.table, sampler.pyramid
     if pool is None:
-        return sampler.plan, None
+        return EpochChips(table, pyramid, sampler.plan)
     content = NegativeChipPool.from_file(pool)
-    sampler.set_negatives(content, chips_per_image(cfg), name=pool)
+    sampler.set_negatives(content, negative_chip_hook(cfg).get('chips_per_image'), name=pool)
     negatives = match_pool(content, sampler, pool)
+    plan = sampler.plan
     if args.all_negatives:
-        return ChipPlan.joined([sampler.positives(), negatives.chips]), negatives
-    return sampler.plan, negatives
+        plan = ChipPlan.joined([sampler.positives(), negatives.chips])
+    return EpochChips(table, pyramid, plan, negatives)
 
 
 def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     """Draw training images of a config with the chips of an epoch."""
-    if 'pyramid' not in cfg:
-        raise ValueError(
-            f'{cfg.filename} has no pyramid: define pyramid=dict(chip_size=..., '
-            f'levels=[...]) in it or in one of its bases'
-        )
+    pyramid = config_pyramid(cfg).to_dict()
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    config, loader = viewing_dataset(
-        cfg.train_dataloader.dataset.to_dict(), cfg.pyramid.to_dict(), args.augment
-    )
-    dataset = DATASETS.build(config)
-    seed = (cfg.get('randomness') or {}).get('seed') or 0
-    plan, negatives = plan_chips(cfg, dataset, seed, args)
-    np.random.seed(seed)  # of the augmentations
+    dataset = cfg.train_dataloader.dataset.to_dict()
+    config, loader = viewing_dataset(dataset, pyramid, args.augment)
+    dataset, loader = DATASETS.build(config), TRANSFORMS.build(loader)
+    chips = plan_chips(cfg, dataset, args)
+    np.random.seed(config_seed(cfg))  # of the augmentations
 
-    proposals = negatives.proposals if negatives else ChipPlan.empty()
-    images = choose_images(plan, proposals, args.num)
-    loader, pyramid = TRANSFORMS.build(loader), ScalePyramid.from_config(cfg.pyramid)
+    proposals = chips.negatives.proposals if chips.negatives else ChipPlan.empty()
+    images = choose_images(chips.plan, proposals, args.num)
     return [
-        draw_image(
-            dataset,
-            loader,
-            image,
-            plan.take(plan.image == image),
-            negatives,
-            pyramid,
-            Path(args.out_dir),
-        )
-        for image in tqdm(images.tolist(), 'pictures', unit='image')
+        draw_image(dataset, loader, image, chips, args.out_dir)
+        for image in progress(images.tolist(), 'pictures')
     ]
 
 
+@exit_on_error()
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        cfg = load_config(args.config, args.cfg_options)
-        paths = browse(cfg, args)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
+    paths = browse(load_config(args.config, args.cfg_options), args)
     print(f'{len(paths)} pictures in {args.out_dir}')
 
 

@@ -8,9 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from mmsniper.chips import (
@@ -22,22 +21,29 @@ from mmsniper.chips import (
     plan_statistics,
     shown_area,
 )
+from mmsniper.convert import read_config
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
 from mmsniper.datasets.wrappers import read_datasets
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    command_parser,
+    exit_on_error,
+    progress,
+)
 from mmsniper.utils.files import write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config with a pyramid')
+    parser = command_parser(__doc__)
+    add_config_arguments(parser, 'config with a pyramid')
     parser.add_argument(
-        '--ann-file', help="COCO annotation file; default: that of the config's training data"
+        '--ann-file', help="COCO annotation file [that of the config's training data]"
     )
     parser.add_argument(
         '--strategy',
         choices=STRATEGIES,
         default='minimum',
-        help="the fewest chips, or the paper's choice from a grid; default: minimum",
+        help="the fewest chips, or the paper's choice from a grid",
     )
     parser.add_argument(
         '--stride',
@@ -45,18 +51,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         default=[32],
         metavar='S',
-        help='stride of the grid in scaled pixels, or the least and the greatest '
-        'one to draw it from; default: 32',
+        help='stride of the grid in scaled pixels, or the smallest and the largest to draw it from',
     )
-    parser.add_argument('--seed', type=int, default=0, help='seed of all draws; default: 0')
-    parser.add_argument('--epoch', type=int, default=0, help='epoch to plan; default: 0')
+    parser.add_argument('--seed', type=int, default=0, help='random seed')
+    parser.add_argument('--epoch', type=int, default=0, help='epoch to plan, from 0')
     parser.add_argument('--out', help='write the numbers to this JSON file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='settings that override the config, KEY=VALUE',
-    )
     args = parser.parse_args(argv)
     if len(args.stride) > 2 or min(args.stride) < 1 or args.stride != sorted(args.stride):
         parser.error(
@@ -64,19 +63,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     args.stride = (args.stride[0], args.stride[-1])
     return args
-
-
-def read_config(file: str, options: dict[str, Any] | None) -> Config:
-    """Read a config without importing what it asks for: nothing of it is built here."""
-    try:
-        config = Config.fromfile(file, import_custom_modules=False)
-    except SyntaxError as error:
-        raise ValueError(f'{file} is not a config: {error}') from None
-    if options:
-        config.merge_from_dict(options)
-    config_pyramid(config)
-    bind_pyramid(config)  # refuses a pyramid that is not the one of training
-    return config
 
 
 def training_file(config: Config, name: str) -> str:
@@ -93,8 +79,23 @@ def training_file(config: Config, name: str) -> str:
     return files[0]
 
 
+def read_annotations(
+    args: argparse.Namespace, console: Console
+) -> tuple[str, AnnotationTable, ScalePyramid]:
+    """The annotation file, what is in it, and the pyramid."""
+    # Nothing of the config is built here: what it imports, which may take seconds, is not needed.
+    config = read_config(args.config, args.cfg_options, import_custom_modules=False)
+    pyramid = ScalePyramid.from_config(config_pyramid(config))
+    bind_pyramid(config)  # refuses a pyramid that is not the one of training
+    file = args.ann_file or training_file(config, args.config)
+    if not os.path.isfile(file):
+        raise ValueError(f'there is no annotation file {file}; --ann-file names another')
+    with console.status(f'reading {file}'):
+        return file, AnnotationTable.from_coco(file), pyramid
+
+
 def plan_chips(
-    table: AnnotationTable, pyramid: ScalePyramid, args: argparse.Namespace, console: Console
+    table: AnnotationTable, pyramid: ScalePyramid, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Plan an epoch and count.
 
@@ -104,15 +105,9 @@ def plan_chips(
     seconds = []
     # A small data set is planned in no time: the fastest of several says what planning takes.
     while sum(seconds) < 1.0 and len(seconds) < 5:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task('planning', total=len(table))
-
-            def show(done: int, _: int, bar: Progress = bar, task: TaskID = task) -> None:
-                bar.update(task, completed=done)
-
-            planner = PositiveChipPlanner(
-                table, pyramid, args.strategy, args.stride, args.seed, progress=show
-            )
+        planner = PositiveChipPlanner(table, pyramid, args.strategy, args.stride, args.seed)
+        with progress(what='planning chips', total=len(table)) as bar:
+            planner.progress = lambda done, _, bar=bar: bar.update(done - bar.n)
             start = time.perf_counter()
             plan = planner.plan(args.epoch)
             seconds.append(time.perf_counter() - start)
@@ -156,20 +151,12 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     console.print(table)
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command; returns the numbers."""
     args, console = parse_args(argv), Console()
-    try:
-        config = read_config(args.config, args.cfg_options)
-        pyramid = ScalePyramid.from_config(config.pyramid)
-        file = args.ann_file or training_file(config, args.config)
-        if not os.path.isfile(file):
-            raise ValueError(f'there is no annotation file {file}; --ann-file names another')
-        with console.status(f'reading {file}'):
-            table = AnnotationTable.from_coco(file)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'chip_stats: {error}') from None
-    numbers = plan_chips(table, pyramid, args, console)
+    file, table, pyramid = read_annotations(args, console)
+    numbers = plan_chips(table, pyramid, args)
     show(numbers, pyramid, f'{args.strategy} chips of {file}', console)
     if args.out:
         write_json(args.out, numbers)

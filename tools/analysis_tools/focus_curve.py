@@ -22,15 +22,21 @@ from typing import Any
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from mmdet.structures import SampleList
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
+from tqdm import tqdm
 
 from mmsniper.convert import load_config
 from mmsniper.models.autofocus import step_thresholds
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    command_parser,
+    exit_on_error,
+    progress,
+)
 from mmsniper.utils.compat import allow_checkpoint_globals
 from mmsniper.utils.files import write_json
 from mmsniper.visualization import draw_focus_curve, save_figure
@@ -73,40 +79,28 @@ class SeenHook(Hook):
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='config of an AutoFocus')
+    parser = command_parser(__doc__)
+    add_config_arguments(parser, 'config of an AutoFocus')
     parser.add_argument('checkpoint', help='its weights')
     parser.add_argument(
         '--thresholds',
         nargs='+',
         default=THRESHOLDS,
         metavar='T',
-        help='thresholds to test, each one number or, as 0.02,0.2, one for each '
-        f'step from coarse to fine; default: {" ".join(THRESHOLDS)}',
+        help='thresholds to test, each one number or, as 0.02,0.2, one for each step from coarse '
+        'to fine',
     )
     parser.add_argument(
-        '--metric', help='metric to choose by; default: the first of the evaluator that ends in mAP'
+        '--metric', help='metric to choose by [the first of the evaluator that ends in mAP]'
     )
     parser.add_argument(
         '--drop',
         type=float,
         default=0.005,
-        help='how much of it the chosen threshold may lose; default: 0.005',
+        help='how much of the metric the chosen threshold may lose',
     )
     parser.add_argument(
-        '--out-dir',
-        type=Path,
-        default=Path('work_dirs/focus_curve'),
-        help='folder of the results; default: work_dirs/focus_curve',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change settings of the config',
+        '--out-dir', type=Path, default=Path('work_dirs/focus_curve'), help='folder of the results'
     )
     args = parser.parse_args(argv)
     try:
@@ -122,21 +116,17 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     # Evaluators print pages; the console keeps the stdout that they lose in test().
     args, console = parse_args(argv), Console(file=sys.stdout)
     allow_checkpoint_globals()
-    try:
+    with exit_on_error():
         runner = build_runner(args)
         steps = len(runner.model.thresholds)
         settings = [step_thresholds(t, steps) for t in args.thresholds]
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'focus_curve: {error}') from None
     rows: list[Row] = []
-    with Progress(console=console, transient=True) as progress:
-        for number, thresholds in enumerate(settings, 1):
-            rows.append(test(runner, thresholds, progress, f'{number} of {len(settings)}'))
+    with progress(total=len(settings) * len(runner.test_dataloader.dataset)) as bar:
+        for thresholds in settings:
+            rows.append(test(runner, thresholds, bar))
             write_json(args.out_dir / 'focus_curve.json', rows)
-    try:
+    with exit_on_error():
         metric = chosen_metric(rows[0]['metrics'], args.metric)
-    except ValueError as error:
-        raise SystemExit(f'focus_curve: {error}') from None
     show(rows, metric, console)
     console.print(advice(rows, metric, args.drop), highlight=False)
     figure = draw_focus_curve(
@@ -167,18 +157,15 @@ def build_runner(args: argparse.Namespace) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def test(runner: Runner, thresholds: tuple[float, ...], progress: Progress, name: str) -> Row:
+def test(runner: Runner, thresholds: tuple[float, ...], bar: tqdm) -> Row:
     """Test at one setting."""
-    task = progress.add_task(
-        f'{name}: t = {written(thresholds)}', total=len(runner.test_dataloader.dataset)
-    )
-    hook = SeenHook(lambda number: progress.advance(task, number))
+    bar.set_description(f't = {written(thresholds)}', refresh=False)
+    hook = SeenHook(bar.update)
     runner.register_hook(hook, priority='VERY_LOW')
     runner.model.thresholds = thresholds
     with contextlib.redirect_stdout(io.StringIO()):
         metrics = runner.test()
     runner.hooks.remove(hook)
-    progress.remove_task(task)
     return dict(
         thresholds=thresholds,
         metrics={key: float(value) for key, value in metrics.items()},

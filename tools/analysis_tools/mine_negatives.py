@@ -21,7 +21,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import torch
 from mmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.registry import init_default_scope
@@ -33,20 +33,24 @@ from torch import nn
 
 from mmsniper.chips import NegativeChipPool
 from mmsniper.convert import load_config
-from mmsniper.convert.pyramid import config_pyramid
+from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.mining import NegativeChipMiner, stored_pool
 from mmsniper.models.proposals import proposal_head
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    add_launcher_arguments,
+    command_parser,
+    exit_on_error,
+)
 from mmsniper.utils.compat import use_gloo_without_gpu
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='config with the training data, the detector and a pyramid')
+    parser = command_parser(__doc__)
+    add_config_arguments(parser, 'config with the training data, the detector and a pyramid')
     parser.add_argument('checkpoint', nargs='?', help="weights of the config's detector")
     parser.add_argument('--out', required=True, metavar='F.npz', help='the file to write')
     parser.add_argument(
@@ -60,59 +64,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--epoch',
         type=int,
-        help='mine around the positive chips of this epoch, from 0; default: that '
-        "in which the config's NegativeChipHook mines, else 0",
+        help='mine around the positive chips of this epoch, from 0 [that in which the '
+        "config's NegativeChipHook mines, else 0]",
     )
-    mining = parser.add_argument_group(
-        'mining', "default: what the config's NegativeChipHook says, if it has one"
-    )
-    mining.add_argument(
-        '--num-proposals',
-        type=int,
-        metavar='N',
-        help='proposals of an image at a level (with --proposals: of an image) '
-        'that count, the best ones; else 300',
-    )
-    mining.add_argument(
-        '--score-thr', type=float, metavar='S', help='least score of a proposal; else 0'
-    )
-    mining.add_argument(
-        '--min-proposals',
-        type=int,
-        nargs='+',
-        metavar='M',
-        help='a chip holds more proposals than this; one number, or one for each '
-        'level, fine to coarse, the last for all further ones; else 25 10',
-    )
-    mining.add_argument(
-        '--max-per-image', type=int, metavar='K', help='chips of an image at most; else all'
-    )
-    mining.add_argument(
-        '--empty-images',
-        action=argparse.BooleanOptionalAction,
-        help='mine in images without objects, too; else yes',
-    )
-    mining.add_argument(
-        '--window-size',
-        type=int,
-        metavar='W',
-        help='largest side of what the network sees at once, scaled pixels; else 2048',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes; default: none',
-    )
-    # Old launchers pass the rank as an argument instead of in the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that override the config',
-    )
+    add_mining_arguments(parser)
+    add_launcher_arguments(parser)
     args = parser.parse_args(argv)
     if bool(args.checkpoint) == bool(args.proposals):
         parser.error('give either a CHECKPOINT, whose RPN is run, or --proposals')
@@ -125,12 +81,48 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the miner."""
+    mining = parser.add_argument_group(
+        'mining', "Without them, what the config's NegativeChipHook says counts, if it has one."
+    )
+    mining.add_argument(
+        '--num-proposals',
+        type=int,
+        metavar='N',
+        help='proposals of an image at a level (with --proposals: of an image) that count, the '
+        'best ones [300]',
+    )
+    mining.add_argument(
+        '--score-thr', type=float, metavar='S', help='lowest score of a proposal that counts [0]'
+    )
+    mining.add_argument(
+        '--min-proposals',
+        type=int,
+        nargs='+',
+        metavar='M',
+        help='a chip holds more proposals than this; one number, or one for each level, fine to '
+        'coarse, the last for all further ones [25 10]',
+    )
+    mining.add_argument(
+        '--max-per-image', type=int, metavar='K', help='chips of an image at most [all]'
+    )
+    mining.add_argument(
+        '--empty-images',
+        action=argparse.BooleanOptionalAction,
+        help='mine in images without objects, too [yes]',
+    )
+    mining.add_argument(
+        '--window-size',
+        type=int,
+        metavar='W',
+        help='largest side of what the network sees at once, scaled pixels [2048]',
+    )
+
+
+def training_config(args: argparse.Namespace) -> Config:
     """Read the config and check that there is something to mine in it."""
-    try:
-        cfg = load_config(args.config, args.cfg_options)
-    except SyntaxError as error:
-        raise ValueError(f'{args.config} is not a config: {error}') from None
+    cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     needed = ['train_dataloader', *(['model'] if args.checkpoint else [])]
     for key in needed:
@@ -159,8 +151,7 @@ def mining_options(cfg: Config, args: argparse.Namespace) -> tuple[NegativeChipM
     What the command line leaves open is that of the config's ``NegativeChipHook``, so that the file
     is the one that the hook would have written.
     """
-    hooks = cfg.get('custom_hooks') or []
-    hook = next((h for h in hooks if type_name(h) == 'NegativeChipHook'), {})
+    hook = negative_chip_hook(cfg)
     names = [field.name for field in fields(NegativeChipMiner)]
     options = {name: hook[name] for name in names if name in hook}
     given = {name: getattr(args, name, None) for name in names}
@@ -206,16 +197,10 @@ def build_sampler(cfg: Config, epoch: int) -> ChipAwareSampler:
     Raises:
         ValueError: If the config has no pyramid, or chips cannot be planned for its data.
     """
-    loader = cfg.train_dataloader
-    config = loader.get('sampler')
-    if type_name(config) != 'ChipAwareSampler':
-        config = {'type': 'ChipAwareSampler', 'pyramid': config_pyramid(cfg)}
-    dataset = DATASETS.build(with_chips(loader.dataset.to_dict(), config['pyramid']))
-    seed = (cfg.get('randomness') or {}).get('seed') or 0
+    config = positive_sampler(cfg)
+    dataset = with_chips(cfg.train_dataloader.dataset.to_dict(), config['pyramid'])
     try:
-        sampler = DATA_SAMPLERS.build(
-            {**config, 'negatives': None}, default_args={'dataset': dataset, 'seed': seed}
-        )
+        sampler = DATA_SAMPLERS.build(dict(config, dataset=DATASETS.build(dataset)))
     except TypeError as error:
         raise ValueError(error) from None
     sampler.set_epoch(epoch)
@@ -348,7 +333,7 @@ def show(pool: NegativeChipPool, miner: NegativeChipMiner, out: Path, console: C
 
 def mine(args: argparse.Namespace) -> NegativeChipPool:
     """What the command does, with errors as they are."""
-    cfg = read_config(args)
+    cfg = training_config(args)
     start_processes(cfg, args.local_rank)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     miner, epoch = mining_options(cfg, args)
@@ -365,19 +350,18 @@ def mine(args: argparse.Namespace) -> NegativeChipPool:
     return pool
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> NegativeChipPool:
     """Run the command; returns the pool."""
     args = parse_args(argv)
     try:
         return mine(args)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'mine_negatives: {error}') from None
     except RuntimeError as error:
         # Of an image that cannot be read; the data loader adds the traceback of its process.
         line = str(error).strip().rpartition('\n')[2].removeprefix('RuntimeError: ')
         if not line.startswith('cannot make a sample'):
             raise
-        raise SystemExit(f'mine_negatives: {line}') from None
+        raise ValueError(line) from None
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from mmsniper.chips import (
@@ -28,19 +27,20 @@ from mmsniper.chips import (
     shown_area,
     suggest_pyramid,
 )
+from mmsniper.utils.command_line import command_parser, exit_on_error, progress
 from mmsniper.utils.files import write_text
 
 USUAL = (1333, 800)  # MMDetection's scale for whole images
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_parser(__doc__)
     parser.add_argument('--ann-file', required=True, help='COCO annotation file')
     parser.add_argument(
         '--chip-size',
         type=int,
         metavar='C',
-        help='side of a chip in network px; default: chosen from the sizes of images and boxes',
+        help='side of a chip in network px [chosen from the sizes of images and boxes]',
     )
     parser.add_argument(
         '--out', metavar='P.py', help='write the pyramid to this config file, to be named in _base_'
@@ -68,12 +68,11 @@ def read_and_suggest(
         return table, suggest_pyramid(table, args.chip_size)
 
 
-def plan_chips(table: AnnotationTable, pyramid: ScalePyramid, console: Console) -> ChipPlan:
+def plan_chips(table: AnnotationTable, pyramid: ScalePyramid) -> ChipPlan:
     """The fewest chips, with a bar of progress."""
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task('planning the chips of all images', total=len(table))
+    with progress(what='planning chips', total=len(table)) as bar:
         planner = PositiveChipPlanner(
-            table, pyramid, progress=lambda done, _: bar.update(task, completed=done)
+            table, pyramid, progress=lambda done, _: bar.update(done - bar.n)
         )
         return planner.plan()
 
@@ -175,31 +174,26 @@ def comment_of(args: argparse.Namespace, suggestion: Suggestion, numbers: dict[s
     )
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command; returns the numbers."""
     args, console = parse_args(argv), Console()
-    try:
-        table, suggestion = read_and_suggest(args, console)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'suggest_pyramid: {error}') from None
+    table, suggestion = read_and_suggest(args, console)
     pyramid = suggestion.pyramid
-    numbers = count(table, suggestion, plan_chips(table, pyramid, console))
+    numbers = count(table, suggestion, plan_chips(table, pyramid))
     show_levels(numbers, pyramid, console)
     show_costs(numbers, pyramid, console)
     for note in suggestion.notes:
         console.print(note, highlight=False)
-    try:
-        if args.out:
-            write_text(args.out, pyramid_config(pyramid, comment_of(args, suggestion, numbers)))
-            console.print(f'pyramid: {args.out}', highlight=False, soft_wrap=True)
-        if args.figure:
-            # Matplotlib takes a second to import.
-            from mmsniper.visualization import draw_sizes, save_figure
+    if args.out:
+        write_text(args.out, pyramid_config(pyramid, comment_of(args, suggestion, numbers)))
+        console.print(f'pyramid: {args.out}', highlight=False, soft_wrap=True)
+    if args.figure:
+        # Matplotlib takes a second to import.
+        from mmsniper.visualization import draw_sizes, save_figure
 
-            save_figure(draw_sizes(table, pyramid, Path(args.ann_file).name), args.figure)
-            console.print(f'figure: {args.figure}', highlight=False, soft_wrap=True)
-    except OSError as error:
-        raise SystemExit(f'suggest_pyramid: {error}') from None
+        save_figure(draw_sizes(table, pyramid, Path(args.ann_file).name), args.figure)
+        console.print(f'figure: {args.figure}', highlight=False, soft_wrap=True)
     return numbers
 
 

@@ -7,38 +7,28 @@ from them. Running it again does nothing, or finishes what was interrupted.
 from __future__ import annotations
 
 import argparse
-import sys
-
-from tqdm import tqdm
 
 from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
+from mmsniper.utils.command_line import command_parser, exit_on_error, progress
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = command_parser(__doc__)
+    parser.add_argument('--out-dir', default='work_dirs/toy_data', help='folder of the data set')
     default = ToyDatasetSpec()
-    parser.add_argument('--out-dir', default='work_dirs/toy_data', help='directory of the data set')
-    parser.add_argument('--seed', type=int, default=default.seed)
-    parser.add_argument('--num-train', type=int, default=default.num_train, help='training images')
-    parser.add_argument('--num-val', type=int, default=default.num_val, help='validation images')
-    parser.add_argument(
-        '--min-side',
-        type=int,
-        default=default.min_side,
-        help='least width and height of an image, px',
-    )
-    parser.add_argument(
-        '--max-side',
-        type=int,
-        default=default.max_side,
-        help='largest width and height of an image, px',
-    )
+    for name, what in (
+        ('seed', 'random seed'),
+        ('num_train', 'training images'),
+        ('num_val', 'validation images'),
+        ('min_side', 'smallest width and height of an image, px'),
+        ('max_side', 'largest width and height of an image, px'),
+    ):
+        option = f'--{name.replace("_", "-")}'
+        parser.add_argument(option, type=int, default=getattr(default, name), help=what)
     parser.add_argument(
         '--processes',
         type=int,
-        help='worker processes (None: one for each core); the files do not depend on it',
+        help='worker processes, on which the files do not depend [one for each core]',
     )
     parser.add_argument(
         '--overwrite',
@@ -48,19 +38,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@exit_on_error()
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        spec = ToyDatasetSpec(args.seed, args.num_train, args.num_val, args.min_side, args.max_side)
-        files = make_toy_dataset(
-            args.out_dir,
-            spec,
-            args.processes,
-            args.overwrite,
-            lambda images, total: tqdm(images, 'toy images', total, unit='image'),
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    spec = ToyDatasetSpec(args.seed, args.num_train, args.num_val, args.min_side, args.max_side)
+    files = make_toy_dataset(
+        args.out_dir,
+        spec,
+        args.processes,
+        args.overwrite,
+        lambda images, total: progress(images, 'toy images', total, delay=0),
+    )
     for split, path in files.items():
         print(f'{split}: {spec.count(split)} images, {path}')
 

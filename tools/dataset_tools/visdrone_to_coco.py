@@ -21,15 +21,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from tqdm import tqdm
 
+from mmsniper.utils.command_line import command_parser, exit_on_error, progress
 from mmsniper.utils.files import write_text
 
 SPLITS = {
@@ -161,7 +160,7 @@ def convert(folder: Path) -> tuple[dict[str, Any], Counter]:
     """
     files = image_files(folder)
     images, annotations, counts = [], [], Counter()
-    for image_id, path in enumerate(tqdm(files, folder.name, unit='image'), 1):
+    for image_id, path in enumerate(progress(files, folder.name, delay=0), 1):
         width, height = image_size(path)
         images.append(dict(id=image_id, file_name=path.name, width=width, height=height))
         for row in read_rows(folder / 'annotations' / f'{path.stem}.txt'):
@@ -199,20 +198,20 @@ def convert_all(data_root: Path) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
-        'data_root', type=Path, nargs='?', default=Path('data/VisDrone'), help='[%(default)s]'
+        'data_root',
+        type=Path,
+        nargs='?',
+        default=Path('data/VisDrone'),
+        help='folder of the unpacked archives',
     )
     return parser.parse_args(argv)
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
-    try:
-        convert_all(parse_args(argv).data_root)
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    convert_all(parse_args(argv).data_root)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import math
 import pytest
 from rich.console import Console
 
+from harness import comparison as module
 from harness.comparison import (
     COLUMNS,
     Comparison,
@@ -20,7 +21,6 @@ from harness.comparison import (
     table_rows,
 )
 from harness.training_run import METRICS, RunError
-from mmsniper.testing import comparison as module
 
 CONFIG = """
 train_dataloader = dict(pixels={pixels})

@@ -8,9 +8,10 @@ import torch
 from mmengine.config import Config
 from rich.console import Console
 
+from harness import demo
 from harness.comparison import Comparison, Contestant, summarise
 from harness.training_run import COSTS, METRICS, TrainingRun
-from mmsniper.testing import ToyDatasetSpec, demo, make_toy_dataset
+from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def toy_run(tmp_path, monkeypatch):
         metainfo=dict(classes=('disc', 'ring', 'square', 'cross')),
     )
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=val)))
-    monkeypatch.setattr(demo.Config, 'fromfile', lambda path: cfg)
+    monkeypatch.setattr(demo.Config, 'fromfile', lambda path, **options: cfg)
     run = TrainingRun('toy.py', 1, 0, tmp_path, tmp_path, tta=True)
     found = dict(
         bboxes=torch.tensor([[10.0, 10, 50, 50]]),
@@ -40,7 +41,7 @@ def toy_run(tmp_path, monkeypatch):
 
 
 def test_five_pictures_of_the_busiest_test_images(toy_run, tmp_path):
-    demo.draw_predictions(toy_run, tmp_path / 'out', Console(file=io.StringIO()))
+    demo.draw_predictions(toy_run, tmp_path / 'out')
     pictures = sorted((tmp_path / 'out').iterdir())
     assert len(pictures) == 5
     assert all(picture.read_bytes().startswith(b'\x89PNG') for picture in pictures)

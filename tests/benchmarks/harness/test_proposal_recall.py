@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 import mmsniper.datasets  # noqa: F401 (registers)
-from mmsniper.testing import proposal_recall as module
+from harness import proposal_recall as module
 
 SMALL, LARGE, MISSED = [10, 10, 30, 30], [40, 20, 100, 80], [60, 90, 80, 110]
 PYRAMID = dict(

@@ -2,14 +2,15 @@
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from harness import training_run
 from harness.training_run import COSTS, METRICS, RunError, TrainingRun, execute, progress_of
-from mmsniper.testing import training_run
 
 TRAIN_TOOL = """
     import pathlib, sys
@@ -210,7 +211,10 @@ def test_a_stage_ends_with_a_killed_parent(run):
         'execute(TrainingRun("a.py", 1, 0, root / "runs", root), say)\n'
     )
     with subprocess.Popen(
-        [sys.executable, '-c', parent], stdout=subprocess.PIPE, text=True
+        [sys.executable, '-c', parent],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
     ) as process:
         assert process.stdout.readline() == '0.0\n'
         assert process.stdout.readline() == '1.0\n'  # the stage has started and waits

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from tqdm import tqdm
 
 from mmsniper.apis import AUTOFOCUS, SNIPERInferencer, find_images
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.utils.command_line import progress as progress_bar
 from mmsniper.utils.files import replacing, write_text
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
@@ -130,7 +130,7 @@ def detect_all(
 ) -> dict[str, str]:
     """Detect in the images that are not done yet; returns what was wrong, by name of the image."""
     failed = {}
-    bar = tqdm(images.items(), 'images', unit='image')
+    bar = progress_bar(images.items(), 'images', delay=0)
     for name, path in bar:
         drawn = pictures is None or all(picture.is_file() for picture in pictures.paths(name))
         try:

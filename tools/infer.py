@@ -17,7 +17,8 @@ only: masks are not predicted.
 What has been detected is kept in OUT_DIR/progress.jsonl until all images are done: the same command
 goes on where it was interrupted, one with other settings begins anew. An image that cannot be read
 does not end the run. It is named at once and at the end, the exit status is 1, and the same command
-tries it again.
+tries it again. For many objects in large images: --cfg-options
+tta_model.tta_cfg.max_per_img=5000.
 """
 
 from __future__ import annotations
@@ -31,17 +32,22 @@ from collections.abc import Sequence
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from _infer_files import infer
-from mmengine.config import DictAction
 
 from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID, SINGLE
 from mmsniper.convert import load_config
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    at_least,
+    command_parser,
+    exit_on_error,
+)
 from mmsniper.visualization.figure import MAX_SIDE
+
+PALETTES = ('none', 'coco', 'voc', 'citys', 'random')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         'images',
         nargs='+',
@@ -54,67 +60,46 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--mode',
         choices=MODES,
         required=True,
-        help=f"{SINGLE}: the test pipeline's one scale (of an AutoFocus config, "
-        f"that of validation); {PYRAMID}: the config's tta_model and "
-        f'tta_pipeline, for SNIPER all levels; {AUTOFOCUS}: coarse to fine, by an '
-        'AutoFocus config or, without FocusHead, any SNIPER config. For images of '
-        'any size',
+        help=f"{SINGLE}: the test pipeline's one scale (of an AutoFocus config, that of "
+        f"validation); {PYRAMID}: the config's tta_model and tta_pipeline, for SNIPER all levels; "
+        f'{AUTOFOCUS}: coarse to fine, by an AutoFocus config or, without FocusHead, any SNIPER '
+        f'config. For images of any size',
     )
     parser.add_argument(
         '--thresholds',
         type=float,
         nargs='+',
         metavar='T',
-        help=f'for {AUTOFOCUS}: least probability of a FocusPixel for each step, '
-        'coarse to fine, or one for all; higher is faster; default: those of the '
-        'config',
+        help=f'for {AUTOFOCUS}: least probability of a FocusPixel for each step, coarse to fine, '
+        f"or one for all; higher is faster [the config's]",
     )
     parser.add_argument('--out-dir', required=True, help='folder of the results')
-    parser.add_argument('--device', help='such as cuda:0 or cpu; default: the GPU if there is one')
+    parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
     parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        metavar='S',
-        help='least score of what is drawn; default: 0.3',
+        '--score-thr', type=float, default=0.3, metavar='S', help='least score of what is drawn'
     )
     parser.add_argument(
         '--picture-side',
-        type=int,
+        type=at_least(1),
         default=MAX_SIDE,
         metavar='PX',
-        help=f'pictures of larger images are reduced to this side; default: {MAX_SIDE}',
+        help='pictures of larger images are reduced to this side',
     )
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON files only')
     parser.add_argument(
-        '--palette',
-        default='none',
-        choices=['none', 'coco', 'voc', 'citys', 'random'],
-        help='colours of the classes; default: those of the data set',
+        '--palette', default='none', choices=PALETTES, help="colours of the classes, or the data's"
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='settings that override the config; for many objects in large images '
-        'model.tta_cfg.max_per_img=5000 (SNIPER configs: '
-        'tta_model.tta_cfg.max_per_img)',
-    )
+    add_config_arguments(parser, None)
     args = parser.parse_intermixed_args(argv)
     if args.thresholds and args.mode != AUTOFOCUS:
         parser.error(f'--thresholds are for --mode {AUTOFOCUS}, not for {args.mode}')
-    if args.picture_side < 1:
-        parser.error(f'--picture-side must be at least 1, got {args.picture_side}')
     return args
 
 
+@exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        failed = infer(load_config(args.config, args.cfg_options), args)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'error: {error}')
+    failed = infer(load_config(args.config, args.cfg_options), args)
     if failed:
         lines = '\n'.join(f'  {name}: {error}' for name, error in failed.items())
         sys.exit(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -181,7 +182,8 @@ def test_tta_without_settings_flips_the_image(load_tool):
     assert before == load
     flips, pack = augment.transforms
     assert [flip.prob for flip in flips] == [1.0, 0.0]
-    assert {'flip', 'flip_direction'} <= set(pack[0].meta_keys)
+    packed = TRANSFORMS.build(pack[0]).meta_keys
+    assert {'flip', 'flip_direction'} <= set(packed)
 
 
 # Resume ------------------------------------------------------------------------------------------

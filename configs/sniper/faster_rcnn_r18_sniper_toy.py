@@ -5,7 +5,4 @@ _base_ = [
     '../_base_/pyramids/toy.py',
 ]
 sniper = dict(batch_size=8, negative_chips=None)
-# Without --tta: one pass over the whole image at the middle level.
-test_pipeline = _base_.test_pipeline
-test_pipeline[1] = dict(type='LevelResize', level=1, test=True)
-val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+# Without --tta: one pass over the whole image at the baseline's scale.

@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
+
+from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
@@ -26,7 +27,7 @@ def run(tool, tmp_path):
     """Run the tool on two images with a random detector; returns its rows."""
     register_all_modules()
     torch.manual_seed(0)
-    weights = MODELS.build(Config.fromfile(AUTOFOCUS).model).state_dict()
+    weights = MODELS.build(load_config(AUTOFOCUS).model).state_dict()
     torch.save(dict(state_dict=weights, meta={}), tmp_path / 'model.pth')
     noise = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
     for i, image in enumerate(noise):

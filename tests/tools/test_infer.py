@@ -507,11 +507,13 @@ def test_images_come_first_and_options_anywhere(tool):
 
 
 def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, checkpoint, tmp_path):
-    """From the file, and from an array as applications have it."""
+    """From a file, and from an array as applications have it; by the config of the work folder."""
+    dumped = tmp_path / 'config.py'
+    load_config(AUTOFOCUS).dump(dumped)
     detections, known = infer()
     (number,) = (image['id'] for image in known['images'] if image['file_name'].endswith('a.jpg'))
     ours = [one for one in detections if one['image_id'] == number]
-    inferencer = DetInferencer(str(AUTOFOCUS), str(checkpoint), device='cpu', show_progress=False)
+    inferencer = DetInferencer(str(dumped), str(checkpoint), device='cpu', show_progress=False)
     path = str(images / 'a.jpg')
     for image, folder in ((path, tmp_path / 'drawn'), (cv2.imread(path), None)):
         (theirs,) = inferencer(image, out_dir=str(folder or ''))['predictions']

@@ -32,10 +32,10 @@ from rich.table import Table
 
 from harness.comparison import Comparison, Contestant, execute_all, plan_contestant
 from harness.comparison_options import noted_command
+from harness.reduced import ReducedSize, reduced
 from harness.training_run import TEST, TRAIN, TTA, RunError, TrainingRun
 from mmsniper.convert import load_config
 from mmsniper.datasets.wrappers import read_datasets
-from mmsniper.testing.reduced import ReducedSize, reduced
 from mmsniper.utils.compat import allow_checkpoint_globals
 from mmsniper.utils.files import write_json, write_text
 

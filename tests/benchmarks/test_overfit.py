@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
+from harness.reduced import reduced
 from harness.training_run import METRICS, RunError
 from mmsniper.convert import load_config
 from mmsniper.testing import comparison
-from mmsniper.testing.reduced import reduced
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,11 +15,13 @@ from mmsniper.chips.focus import FocusMap
 from mmsniper.visualization.figure import (
     as_boxes,
     check_image,
+    check_levels,
     draw_boxes,
     draw_legend,
     legend_entry,
     level_colour,
     new_figure,
+    place_axes,
     show_image,
     shrunk,
 )
@@ -32,7 +34,7 @@ _HEAT = matplotlib.colormaps['inferno']
 _DIMMED = 0.3  # brightness of what a level has not seen
 
 _LONG, _MARGIN, _TITLE, _BOTTOM = 3.4, 0.1, 0.25, 0.45  # inches: longer side of a panel, margins
-_LEAST = 1.6  # inches, of a panel's shorter side: room for the titles
+_SHORT = 1.6  # inches, of a panel's shorter side: room for the titles
 
 
 def draw_focus(
@@ -66,7 +68,7 @@ def draw_focus(
         scores (np.ndarray): (n,).
         size (tuple[int, int], optional): Original (width, height). Defaults to None, that of
             ``image``.
-        thresholds (Sequence[float], optional): Least probability of a FocusPixel for each step,
+        thresholds (Sequence[float], optional): Minimum probability of a FocusPixel for each step,
             coarse to fine; cells below are drawn fainter. Defaults to None: 0.5 for all.
         score_thr (float): Detections below are not drawn. Defaults to 0.3.
         title (str): Above the picture. Defaults to ''.
@@ -107,14 +109,10 @@ def draw_focus(
         _show(panel.below, seen, f'level {level}: {_count(len(mine), "detection")}')
         for axes in (panels[0].below, panel.below):
             draw_boxes(axes, mine, level_colour(level), width=1.2)
-    entries = [
-        legend_entry(
-            level_colour(level),
-            f'level {level}: its detections'
-            + (' and FocusChips' if level < len(chips) - 1 else ''),
-        )
-        for level in reversed(range(len(chips)))
-    ]
+    entries = []
+    for level in reversed(range(len(chips))):
+        more = ' and FocusChips' if level < len(chips) - 1 else ''
+        entries.append(legend_entry(level_colour(level), f'level {level}: its detections{more}'))
     if len(chips) > 1:
         bright = matplotlib.colors.to_hex(_HEAT(0.95))
         entries.append(legend_entry(bright, 'FocusPixels, the brighter the likelier', fill=1))
@@ -180,8 +178,7 @@ def _kept(
             f'{len(boxes)} boxes need as many levels and scores, got {len(levels)} '
             f'and {len(scores)}'
         )
-    if not np.isin(levels, range(num_levels)).all():
-        raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
+    check_levels(levels, num_levels)
     return boxes[scores >= score_thr], levels[scores >= score_thr]
 
 
@@ -222,30 +219,18 @@ class _Panel(NamedTuple):
 
 def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Panel]]:
     """A figure with two rows of panels for images of the given aspect."""
-    wide = max(_LONG * min(aspect, 1), _LEAST)
-    tall = max(_LONG / max(aspect, 1), _LEAST)
-    top = _TITLE if title else 0
-    total = columns * (wide + _MARGIN) + _MARGIN
-    high = _BOTTOM + 2 * (tall + _TITLE) + top
-    figure = new_figure(total, high)
+    wide = max(_LONG * min(aspect, 1), _SHORT)
+    tall = max(_LONG / max(aspect, 1), _SHORT)
+    step, high = wide + _MARGIN, _BOTTOM + 2 * (tall + _TITLE) + (_TITLE if title else 0)
+    figure = new_figure(columns * step + _MARGIN, high)
     if title:
-        figure.text(_MARGIN / total, 1 - 0.05 / high, title, fontsize=10, va='top')
-    return figure, [
-        _Panel(
-            *(
-                figure.add_axes(
-                    (
-                        (_MARGIN + column * (wide + _MARGIN)) / total,
-                        (_BOTTOM + row * (tall + _TITLE)) / high,
-                        wide / total,
-                        tall / high,
-                    )
-                )
-                for row in (1, 0)
-            )
-        )
-        for column in range(columns)
-    ]
+        left = _MARGIN / figure.get_figwidth()
+        figure.text(left, 1 - 0.05 / high, title, fontsize=10, va='top')
+    above, below = (
+        [place_axes(figure, _MARGIN + i * step, bottom, wide, tall) for i in range(columns)]
+        for bottom in (_BOTTOM + tall + _TITLE, _BOTTOM)
+    )
+    return figure, list(map(_Panel, above, below))
 
 
 def draw_focus_curve(
@@ -260,7 +245,7 @@ def draw_focus_curve(
         metric (str): Name of the metric.
 
     Returns:
-        Figure: Settings as dots, joined by their pixels.
+        Figure: Settings as dots, joined in the order of their pixels.
     """
     figure = new_figure(6, 4.2)
     axes = figure.add_subplot()
@@ -268,12 +253,11 @@ def draw_focus_curve(
     million = np.asarray(pixels, np.float64)[order] / 1e6
     axes.plot(million, np.asarray(scores)[order], 'o-', color=level_colour(1))
     for x, i in zip(million, order):
-        axes.annotate(
-            names[i], (x, scores[i]), textcoords='offset points', xytext=(5, -11), fontsize=8
-        )
+        shift = {'textcoords': 'offset points', 'xytext': (5, -11)}
+        axes.annotate(names[i], (x, scores[i]), fontsize=8, **shift)
     axes.set_xscale('log')
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter('{x:g}')
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('{x:g}')
     axes.set_xlabel('million pixels seen of an image; at the dots: thresholds')
     axes.set_ylabel(metric)
     axes.grid(True, which='both', color='#eeeeee')

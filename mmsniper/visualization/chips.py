@@ -158,7 +158,7 @@ def draw_chips(
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, [width, height, width, height])
     learned = boxes_in_chips(boxes, chips, levels, pyramid, (width, height)) & ~ignored
-    negative = _check_kinds(kinds, len(chips)) == NEGATIVE
+    negative = _are_negative(kinds, len(chips))
 
     shown = _choose(views, max_views)
     figure, main, cells = _layout(width / height, len(shown), pyramid.num_levels)
@@ -198,14 +198,14 @@ def _check_levels(
     return levels
 
 
-def _check_kinds(kinds: ArrayLike | None, count: int) -> NDArray[np.int64]:
+def _are_negative(kinds: ArrayLike | None, count: int) -> NDArray[np.bool_]:
     kinds = np.full(count, POSITIVE) if kinds is None else np.asarray(kinds, int).reshape(-1)
     if len(kinds) != count or not np.isin(kinds, (POSITIVE, NEGATIVE)).all():
         raise ValueError(
             f'kinds must be POSITIVE ({POSITIVE}) or NEGATIVE ({NEGATIVE}) for each '
             f'of {count} chips, got {kinds.tolist()}'
         )
-    return kinds
+    return kinds == NEGATIVE
 
 
 def _choose(views: Sequence[ChipView], limit: int) -> list[ChipView]:

@@ -135,7 +135,7 @@ def draw_detections(
     excused = ~correct & (_common_areas(boxes, regions) >= half).any(axis=1)
 
     figure, axes = _layout(image)
-    show_image(axes, image)
+    show_image(axes, image, title, fontsize=10)
     names = np.array([f'{class_names[c]} {s:.2f}' for c, s in zip(labels, scores, strict=True)])
     missed = [class_names[c] for c in gt_labels[~found]]
     layers = [
@@ -151,8 +151,6 @@ def draw_detections(
         if len(layer) or colour != IGNORED:
             entries.append(legend_entry(colour, f'{label}: {len(layer)}', dashed))
     draw_legend(figure, entries, width=1.2)
-    if title:
-        axes.set_title(title, fontsize=10, loc='left', pad=3)
     return figure
 
 

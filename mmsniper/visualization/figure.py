@@ -109,7 +109,7 @@ def shrunk(image: NDArray, max_side: int) -> NDArray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
+def show_image(axes: Axes, image: NDArray[np.uint8], title: str = '', fontsize: int = 8) -> None:
     """Show a BGR image, shrunk to ``MAX_SIDE``; data coordinates are its own pixels nonetheless."""
     height, width = image.shape[:2]
     axes.imshow(
@@ -119,6 +119,8 @@ def show_image(axes: Axes, image: NDArray[np.uint8]) -> None:
         interpolation_stage='rgba',
     )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    if title:
+        axes.set_title(title, fontsize=fontsize, loc='left', pad=3)
     axes.apply_aspect()  # now, not when it is saved: what is drawn later asks how large it is
 
 

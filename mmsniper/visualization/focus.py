@@ -91,22 +91,23 @@ def draw_focus(
     size = (width, height) if size is None else size
     image = shrunk(image, _MAX_SIDE)  # once, instead of in each of the panels
     chips = [as_boxes(some, 'chips') for some in chips]
-    thresholds = _check_levels(chips, maps, thresholds)
+    thresholds = [0.5] * (len(chips) - 1) if thresholds is None else thresholds
+    _check_levels(chips, maps, thresholds)
     boxes, levels = _kept(boxes, levels, scores, score_thr, len(chips))
 
     figure, panels = _layout(size[0] / size[1], len(chips) + 1, title)
     to_panel = np.tile(np.array(image.shape[1::-1]) / size, 2)
-    _show(panels[0].above, image, 'image')
-    _show(panels[0].below, image, f'all levels: {_count(len(boxes), "detection")}')
+    show_image(panels[0].above, image, 'image')
+    show_image(panels[0].below, image, f'all levels: {_count(len(boxes), "detection")}')
     for level, panel in zip(reversed(range(len(chips))), panels[1:]):
         seen = _seen(image, chips[level] * to_panel)
-        _show(panel.above, seen, f'level {level} sees {_share(chips[level], size)}')
+        show_image(panel.above, seen, f'level {level} sees {_share(chips[level], size)}')
         if level:
             heat = focus_heat(maps[level], image.shape[:2], size)
             _overlay(panel.above, heat, thresholds[len(chips) - 1 - level])
             draw_boxes(panel.above, chips[level - 1] * to_panel, level_colour(level - 1))
         mine = boxes[levels == level] * to_panel
-        _show(panel.below, seen, f'level {level}: {_count(len(mine), "detection")}')
+        show_image(panel.below, seen, f'level {level}: {_count(len(mine), "detection")}')
         for axes in (panels[0].below, panel.below):
             draw_boxes(axes, mine, level_colour(level), width=1.2)
     entries = []
@@ -139,8 +140,9 @@ def focus_heat(
     for focus in maps:
         x1, y1, x2, y2 = focus.box
         cell_w, cell_h = np.broadcast_to(focus.cell, 2)
-        columns, column = _cells(xs, x1, x2, cell_w, focus.probability.shape[1])
-        rows, row = _cells(ys, y1, y2, cell_h, focus.probability.shape[0])
+        num_rows, num_columns = focus.probability.shape
+        columns, column = _cells(xs, x1, x2, cell_w, num_columns)
+        rows, row = _cells(ys, y1, y2, cell_h, num_rows)
         part = heat[rows, columns]
         np.maximum(part, focus.probability[np.ix_(row, column)], out=part)
     return heat
@@ -155,17 +157,14 @@ def _cells(
 
 
 def _check_levels(
-    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]], thresholds: Sequence[float] | None
-) -> Sequence[float]:
-    steps = len(chips) - 1
-    thresholds = [0.5] * steps if thresholds is None else thresholds
+    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]], thresholds: Sequence[float]
+) -> None:
     if not len(chips) == len(maps) == len(thresholds) + 1:
         raise ValueError(
             f'chips and maps are given for each level, and a threshold for each step from one '
             f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
             f'{len(thresholds)} thresholds'
         )
-    return thresholds
 
 
 def _kept(
@@ -198,11 +197,6 @@ def _overlay(axes: Axes, heat: NDArray[np.float64], threshold: float) -> None:
     axes.imshow(colours, extent=(0, width, height, 0), interpolation='nearest')
 
 
-def _show(axes: Axes, image: NDArray[np.uint8], title: str) -> None:
-    show_image(axes, image)
-    axes.set_title(title, fontsize=8, loc='left', pad=3)
-
-
 def _share(chips: NDArray, size: tuple[int, int]) -> str:
     share = (chips[:, 2:] - chips[:, :2]).prod(axis=1).sum() / np.prod(size, dtype=float)
     return f'{_count(len(chips), "chip")}, {share:.0%} of the image'
@@ -226,11 +220,11 @@ def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Pane
     if title:
         left = _MARGIN / figure.get_figwidth()
         figure.text(left, 1 - 0.05 / high, title, fontsize=10, va='top')
-    above, below = (
-        [place_axes(figure, _MARGIN + i * step, bottom, wide, tall) for i in range(columns)]
-        for bottom in (_BOTTOM + tall + _TITLE, _BOTTOM)
-    )
-    return figure, list(map(_Panel, above, below))
+    bottoms = (_BOTTOM + tall + _TITLE, _BOTTOM)  # above, below
+    return figure, [
+        _Panel(*(place_axes(figure, _MARGIN + i * step, at, wide, tall) for at in bottoms))
+        for i in range(columns)
+    ]
 
 
 def draw_focus_curve(

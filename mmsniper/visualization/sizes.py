@@ -76,8 +76,8 @@ def _draw_ranges(
     axes: Axes, pyramid: ScalePyramid, sizes: NDArray, limits: tuple[float, float]
 ) -> None:
     for level, (lo, hi) in enumerate(pyramid.ranges()):
-        left, right = max(lo, limits[0]), min(hi, limits[1])
-        axes.barh(level, max(right - left, 0), left=left, height=0.8, color=level_colour(level))
+        left, right = np.clip((lo, hi), *limits)
+        axes.barh(level, right - left, left=left, height=0.8, color=level_colour(level))
         share = np.mean((sizes >= lo) & (sizes < hi)) if len(sizes) else 0
         span = f'{lo:g} to {hi:g} px' if math.isfinite(hi) else f'{lo:g} px and more'
         label = f'{describe_rule(pyramid.levels[level].resize)}: {span}, {share:.0%} of boxes'

@@ -77,12 +77,12 @@ def test_a_folder_gives_coco_results_of_all_images_below_it(checkpoint, images, 
 
 def test_single_is_mmdetections_inferencer(checkpoint, images):
     path = str(images / 'a.jpg')
-    cfg = Config.fromfile(SNIPER)
+    cfg = load_config(SNIPER)
     state = torch.load(checkpoint)['state_dict']
     plain = images.parent / 'plain.pth'
     prefix = 'detector.'
     weights = {k.removeprefix(prefix): w for k, w in state.items() if k.startswith(prefix)}
-    meta = dict(dataset_meta=cfg.metainfo.to_dict())
+    meta = dict(dataset_meta=cfg.test_dataloader.dataset.metainfo.to_dict())
     torch.save(dict(state_dict=weights, meta=meta), plain)
     [theirs] = DetInferencer(cfg, str(plain), 'cpu', show_progress=False)(path)['predictions']
     [ours] = inferencer(SNIPER, plain, 'single')(path)['predictions']

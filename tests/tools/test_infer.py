@@ -24,6 +24,8 @@ from mmsniper.apis.images import pack_as_it_is
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes
+from mmsniper.convert import load_config
+from mmsniper.testing import CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
@@ -45,7 +47,7 @@ def checkpoint(tmp_path_factory):
     """Weights of the AutoFocus config, at random, but the same every time."""
     register_all_modules()
     torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(AUTOFOCUS).model)
+    model = MODELS.build(load_config(AUTOFOCUS).model)
     with torch.no_grad():  # scores and FocusPixels that differ from place to place
         model.detector.roi_head.bbox_head.fc_cls.weight.mul_(30)
         model.focus_head.cls.weight.mul_(30)
@@ -239,7 +241,7 @@ def test_thresholds_can_be_set_and_chips_are_told_fine_to_coarse(infer):
 
 def test_single_is_mmdetections_inference_by_the_validation_pipeline(infer, images, checkpoint):
     found, _ = infer('single')
-    cfg = Config.fromfile(AUTOFOCUS)
+    cfg = load_config(AUTOFOCUS)
     model = SNIPERInferencer(cfg, checkpoint, 'single', device='cpu').model
     model.cfg = cfg
     from mmcv.transforms import Compose
@@ -269,7 +271,7 @@ def test_without_an_annotation_file_category_ids_are_labels_from_1(infer, capsys
 
 def test_class_names_of_the_checkpoint_come_before_those_of_the_config():
     meta = dict(dataset_meta=dict(CLASSES=('ring', 'new')))
-    classes = Classes.of(Config.fromfile(SNIPER), dict(meta=meta))
+    classes = Classes.of(load_config(SNIPER), dict(meta=meta))
     assert (list(classes.names), list(classes.ids)) == (['ring', 'new'], [1, 2])
     assert (classes.name(1), classes.name(5), classes.category(5)) == ('new', 'class 5', 6)
 
@@ -293,7 +295,7 @@ def test_only_pipelines_that_load_files_are_taken(infer):
 
 
 def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus():
-    _, pipeline = mode_config(Config.fromfile(AUTOFOCUS), 'autofocus')
+    _, pipeline = mode_config(load_config(AUTOFOCUS), 'autofocus')
     assert [transform.type for transform in pipeline] == ['mmdet.LoadLargeImageFromFile']
     image = np.zeros((20, 30, 3), np.uint8)
     packed = pack_as_it_is(
@@ -510,7 +512,9 @@ def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, ch
     detections, known = infer()
     (number,) = (image['id'] for image in known['images'] if image['file_name'].endswith('a.jpg'))
     ours = [one for one in detections if one['image_id'] == number]
-    inferencer = DetInferencer(str(AUTOFOCUS), str(checkpoint), device='cpu', show_progress=False)
+    inferencer = DetInferencer(
+        load_config(AUTOFOCUS), str(checkpoint), device='cpu', show_progress=False
+    )
     path = str(images / 'a.jpg')
     for image, folder in ((path, tmp_path / 'drawn'), (cv2.imread(path), None)):
         (theirs,) = inferencer(image, out_dir=str(folder or ''))['predictions']
@@ -529,10 +533,7 @@ def test_the_test_tool_draws_what_an_autofocus_finds(images, checkpoint, tmp_pat
         annotations=[
             dict(id=1, image_id=1, category_id=3, bbox=[9, 9, 50, 40], area=2000, iscrowd=0)
         ],
-        categories=[
-            dict(id=i, name=name)
-            for i, name in enumerate(Config.fromfile(AUTOFOCUS).metainfo['classes'])
-        ],
+        categories=[dict(id=i, name=name) for i, name in enumerate(CLASSES)],
     )
     path = tmp_path / 'val.json'
     path.write_text(json.dumps(annotations))

@@ -65,12 +65,7 @@ def _is_image(path: Path) -> bool:
 
 
 class ImagePipeline:
-    """A test pipeline for image files and arrays.
-
-    Args:
-        transforms (Sequence[dict]): Configs of the transforms, see
-            :func:`~mmsniper.apis.modes.mode_config`.
-    """
+    """A test pipeline for image files and arrays, from the configs of its transforms."""
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
         loading, *others = transforms

@@ -97,7 +97,7 @@ class SNIPERInferencer(DetInferencer):
             for weight in model.parameters():
                 weight.fill_(torch.nan)
         super()._load_weights_to_model(model, dict(state_dict=state, meta=meta), cfg)
-        check_all_loaded(model, self.weights)
+        _check_all_loaded(model, self.weights)
 
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:
         return ImagePipeline(self._transforms)
@@ -167,14 +167,10 @@ class SNIPERInferencer(DetInferencer):
         return sample, picture
 
 
-def check_all_loaded(model: nn.Module, checkpoint: str) -> None:
-    """Raise ValueError if a weight still is NaN, which it was filled with before loading.
-
-    mmengine only warns of what is missing and of what has another shape.
-    """
-    missing = [
-        name for name, weight in model.named_parameters() if weight.numel() and weight.isnan().all()
-    ]
+def _check_all_loaded(model: nn.Module, checkpoint: str) -> None:
+    """Raise ValueError if a weight still is NaN, as before loading. mmengine would only warn."""
+    weights = model.named_parameters()
+    missing = [name for name, weight in weights if weight.numel() and weight.isnan().all()]
     if missing:
         only_head = all(name.startswith('focus_head.') for name in missing)
         raise ValueError(

@@ -38,8 +38,8 @@ class Pictures:
         score_thr: float,
         thresholds: Sequence[float] | None = None,
     ) -> None:
-        self.out_dir, self.score_thr, self.thresholds = out_dir, score_thr, thresholds
-        self.classes = classes
+        self.out_dir, self.classes = out_dir, classes
+        self.score_thr, self.thresholds = score_thr, thresholds
         self.visualizer = DetLocalVisualizer()
 
     def paths(self, name: str) -> list[Path]:

@@ -60,7 +60,7 @@ class ToyScene:
         width (int): Image width, px.
         height (int): Image height, px.
         objects (tuple[ToyObject, ...]): Labelled shapes and look-alikes. Boxes are disjoint.
-        entropy (tuple[int, ...]): What the scene's randomness comes from.
+        entropy (tuple[int, ...]): Seed of the scene's random numbers.
     """
 
     width: int
@@ -148,9 +148,7 @@ def shape_outline(
 
 
 def box_gaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Distances (n,) between one box (4,) and others (n, 4), xyxy, along the axis where it is
-    larger; negative where boxes overlap.
-    """
+    """Distances of boxes (n, 4) from a box (4,), along the wider axis; negative if they overlap."""
     return np.maximum(boxes[:, :2] - box[2:], box[:2] - boxes[:, 2:]).max(axis=1)
 
 
@@ -163,7 +161,7 @@ class _Planner:
         self.objects: list[ToyObject] = []
 
     def boxes(self, lookalike: bool | None = None, below: float = np.inf) -> np.ndarray:
-        """(n, 4) boxes so far, of look-alikes or labelled ones only, of ``size`` under a bound."""
+        """(n, 4) boxes so far of objects smaller than ``below``: all, labelled or look-alikes."""
         objects = (o for o in self.objects if lookalike in (None, o.lookalike))
         chosen = [o.box for o in objects if o.size < below]
         return np.array(chosen, dtype=float).reshape(-1, 4)
@@ -231,17 +229,12 @@ class _Planner:
         small = self.boxes(lookalike=False, below=SMALL_SIZES[1])
         medium = self.boxes(lookalike=False, below=MEDIUM_SIZES[1])
         lookalikes = self.boxes(lookalike=True)
-        best, best_gap = None, -np.inf
-        for centre in self.rng.uniform(0, 1, (_TRIES, 2)) * self.bounds:
-            area = self.square_at(centre, CLUSTER_SIDE)
-            if (box_gaps(area, small) < CLEARANCE).any() or (box_gaps(area, lookalikes) < 50).any():
-                continue
-            gap = box_gaps(area, medium).min(initial=np.inf)
-            if gap >= CLEARANCE:
-                return area
-            if gap > best_gap:
-                best, best_gap = area, gap
-        return best
+        centres = self.rng.uniform(0, 1, (_TRIES, 2)) * self.bounds
+        areas = [self.square_at(centre, CLUSTER_SIDE) for centre in centres]
+        areas = [area for area in areas if (box_gaps(area, small) >= CLEARANCE).all()]
+        areas = [area for area in areas if (box_gaps(area, lookalikes) >= 50).all()]
+        gaps = [box_gaps(area, medium).min(initial=CLEARANCE) for area in areas]
+        return areas[np.argmax(gaps)] if areas else None
 
 
 def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800, 1200)) -> ToyScene:
@@ -335,8 +328,7 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
 
 def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
     """Soft blotches, winding lines and specks: detail that belongs to no class."""
-    height, width = image.shape[:2]
-    bounds = np.array([width, height])
+    bounds = np.array(image.shape[1::-1])
     for _ in range(rng.integers(3, 8)):
         _draw_blotch(rng, image)
     mean = np.array(cv2.mean(image)[:3])

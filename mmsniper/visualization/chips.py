@@ -262,8 +262,7 @@ def _draw_positives(
 
 def _draw_negatives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid) -> Artist:
     draw_boxes(axes, chips, BAD, dashed=True, width=2.2, fill=0.06)
-    tags, colours = [f'level {level}' for level in levels], list(map(level_colour, levels))
-    draw_tags(axes, chips, tags, colours)
+    draw_tags(axes, chips, [f'level {i}' for i in levels], list(map(level_colour, levels)))
     return legend_entry(BAD, f'negative chips: {_per_level(levels, pyramid)}', True, fill=0.06)
 
 

@@ -181,13 +181,9 @@ def _write_on_plate(
 
 
 def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayLike) -> None:
-    """Draw dots with a dark rim above all else, later ones above earlier ones.
+    """Draw dots at (n, 2) data coordinates, above all else and later ones above earlier ones.
 
-    Args:
-        axes (Axes): Where to draw.
-        points (np.ndarray): (n, 2) xy in data coordinates.
-        colours (Sequence[str]): Colour of each dot.
-        sizes (np.ndarray): (n,) diameters, points; reduced where so many would hide the picture.
+    ``sizes`` (n,) are diameters in points; where so many would hide the picture, all are smaller.
     """
     sizes = np.asarray(sizes, np.float64)
     picture = np.prod(_points(axes, axes.bbox.size))
@@ -208,15 +204,10 @@ def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayL
 
 
 def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Write on small plates above the top left corners of boxes, below them at the image's top.
+    """Write on plates above the top left corners of boxes (n, 4), below them at the image's top.
 
-    A plate that would lie on an earlier one is moved to the right of it.
-
-    Args:
-        axes (Axes): Where to draw.
-        boxes (np.ndarray): (n, 4) xyxy in data coordinates.
-        texts (Sequence[str]): (n,) the texts; of a narrow box the last word.
-        colours (Sequence[str]): (n,) colours of the plates.
+    A plate that would lie on an earlier one is moved to the right of it. On a narrow box stands the
+    last word of its text only.
     """
     corners, ends = (_points(axes, axes.transData.transform(boxes[:, i : i + 2])) for i in (0, 2))
     inside = _points(axes, axes.bbox.y1) - corners[:, 1] < 12

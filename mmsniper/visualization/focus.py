@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -92,23 +91,28 @@ def draw_focus(
     image = shrunk(image, _MAX_SIDE)  # once, instead of in each of the panels
     chips = [as_boxes(some, 'chips') for some in chips]
     thresholds = [0.5] * (len(chips) - 1) if thresholds is None else thresholds
-    _check_levels(chips, maps, thresholds)
+    if not len(chips) == len(maps) == len(thresholds) + 1:
+        raise ValueError(
+            f'chips and maps are given for each level, and a threshold for each step from one '
+            f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
+            f'{len(thresholds)} thresholds'
+        )
     boxes, levels = _kept(boxes, levels, scores, score_thr, len(chips))
 
     figure, panels = _layout(size[0] / size[1], len(chips) + 1, title)
     to_panel = np.tile(np.array(image.shape[1::-1]) / size, 2)
-    show_image(panels[0].above, image, 'image')
-    show_image(panels[0].below, image, f'all levels: {_count(len(boxes), "detection")}')
-    for level, panel in zip(reversed(range(len(chips))), panels[1:]):
+    show_image(panels[0][0], image, 'image')
+    show_image(panels[0][1], image, f'all levels: {_count(len(boxes), "detection")}')
+    for level, (above, below) in zip(reversed(range(len(chips))), panels[1:]):
         seen = _seen(image, chips[level] * to_panel)
-        show_image(panel.above, seen, f'level {level} sees {_share(chips[level], size)}')
+        show_image(above, seen, f'level {level} sees {_share(chips[level], size)}')
         if level:
             heat = focus_heat(maps[level], image.shape[:2], size)
-            _overlay(panel.above, heat, thresholds[len(chips) - 1 - level])
-            draw_boxes(panel.above, chips[level - 1] * to_panel, level_colour(level - 1))
+            _overlay(above, heat, thresholds[len(chips) - 1 - level])
+            draw_boxes(above, chips[level - 1] * to_panel, level_colour(level - 1))
         mine = boxes[levels == level] * to_panel
-        show_image(panel.below, seen, f'level {level}: {_count(len(mine), "detection")}')
-        for axes in (panels[0].below, panel.below):
+        show_image(below, seen, f'level {level}: {_count(len(mine), "detection")}')
+        for axes in (panels[0][1], below):
             draw_boxes(axes, mine, level_colour(level), width=1.2)
     entries = []
     for level in reversed(range(len(chips))):
@@ -156,17 +160,6 @@ def _cells(
     return inside, np.minimum((centres[inside] - low) // cell, count - 1).astype(int)
 
 
-def _check_levels(
-    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]], thresholds: Sequence[float]
-) -> None:
-    if not len(chips) == len(maps) == len(thresholds) + 1:
-        raise ValueError(
-            f'chips and maps are given for each level, and a threshold for each step from one '
-            f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
-            f'{len(thresholds)} thresholds'
-        )
-
-
 def _kept(
     boxes: ArrayLike, levels: ArrayLike, scores: ArrayLike, score_thr: float, num_levels: int
 ) -> tuple[NDArray, NDArray]:
@@ -206,13 +199,8 @@ def _count(number: int, what: str) -> str:
     return f'{number} {what}' if number == 1 else f'{number} {what}s'
 
 
-class _Panel(NamedTuple):
-    above: Axes
-    below: Axes
-
-
-def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Panel]]:
-    """A figure with two rows of panels for images of the given aspect."""
+def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[list[Axes]]]:
+    """A figure, and for each column its upper and its lower panel for images of an aspect."""
     wide = max(_LONG * min(aspect, 1), _SHORT)
     tall = max(_LONG / max(aspect, 1), _SHORT)
     step, high = wide + _MARGIN, _BOTTOM + 2 * (tall + _TITLE) + (_TITLE if title else 0)
@@ -220,9 +208,9 @@ def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Pane
     if title:
         left = _MARGIN / figure.get_figwidth()
         figure.text(left, 1 - 0.05 / high, title, fontsize=10, va='top')
-    bottoms = (_BOTTOM + tall + _TITLE, _BOTTOM)  # above, below
+    bottoms = (_BOTTOM + tall + _TITLE, _BOTTOM)
     return figure, [
-        _Panel(*(place_axes(figure, _MARGIN + i * step, at, wide, tall) for at in bottoms))
+        [place_axes(figure, _MARGIN + i * step, bottom, wide, tall) for bottom in bottoms]
         for i in range(columns)
     ]
 

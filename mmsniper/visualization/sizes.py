@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def _draw_distribution(
     for level, (lo, hi) in enumerate(pyramid.ranges()):
         left, right = np.clip((lo, hi), *limits)
         axes.axvspan(left, right, color=level_colour(level), alpha=0.12, linewidth=0)
-    axes.hist(sizes, _bins(limits), weights=_shares(sizes), color=_GREY, zorder=2)
+    _draw_histogram(axes, sizes, limits, color=_GREY, zorder=2)
     _prepare(axes, limits)
     axes.tick_params(axis='x', labelbottom=False)
     axes.set_ylabel(f'of {len(sizes):,} boxes', fontsize=8)
@@ -111,9 +112,9 @@ def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid)
     axes.axvline(chip, color='#666666', linewidth=1, linestyle='--')
     axes.text(chip, 0.98, f'a chip: {chip} px ', ha='right', color='#666666', **style)
     for level, sizes in enumerate(shown):
-        style = {'weights': _shares(sizes), 'color': level_colour(level)}
-        axes.hist(sizes, _bins(limits), histtype='stepfilled', alpha=0.25, **style)
-        axes.hist(sizes, _bins(limits), histtype='step', linewidth=1.6, **style)
+        colour = level_colour(level)
+        for style in ({'histtype': 'stepfilled', 'alpha': 0.25}, {'histtype': 'step', 'lw': 1.6}):
+            _draw_histogram(axes, sizes, limits, color=colour, **style)
     _prepare(axes, limits)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # room for the texts
     axes.set_xlabel('size that the network sees, network px', fontsize=9)
@@ -128,13 +129,10 @@ def _limits(sizes: NDArray, bounds: list[float]) -> tuple[float, float]:
     return lo / margin, hi * margin
 
 
-def _shares(sizes: NDArray) -> NDArray[np.float64]:
-    """Weights of a histogram whose bars add up to 1."""
-    return np.full(len(sizes), 1 / max(len(sizes), 1))
-
-
-def _bins(limits: tuple[float, float]) -> NDArray[np.float64]:
-    return np.geomspace(*limits, _BINS + 1)
+def _draw_histogram(axes: Axes, sizes: NDArray, limits: tuple[float, float], **style: Any) -> None:
+    """Draw bars that add up to 1."""
+    weights = np.full(len(sizes), 1 / max(len(sizes), 1))
+    axes.hist(sizes, np.geomspace(*limits, _BINS + 1), weights=weights, **style)
 
 
 def _prepare(axes: Axes, limits: tuple[float, float]) -> None:

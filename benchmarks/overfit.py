@@ -31,11 +31,11 @@ from rich.table import Table
 
 from harness.comparison import Comparison, Contestant, execute_all, plan_contestant
 from harness.comparison_options import noted_command
+from harness.reduced import ReducedSize, reduced
 from harness.results import markdown_table, write_results
 from harness.training_run import TEST, TRAIN, TTA, RunError, TrainingRun, exit_on_sigterm
 from mmsniper.convert import load_config
 from mmsniper.datasets.wrappers import read_datasets
-from mmsniper.testing.reduced import ReducedSize, reduced
 from mmsniper.utils.command_line import at_least, command_parser, exit_on_error
 from mmsniper.utils.compat import allow_checkpoint_globals
 from mmsniper.utils.files import write_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ def find_images(
     Args:
         inputs (Sequence[str | os.PathLike]): Files and folders. A file is taken whatever its
             suffix.
-        out_dir (str | os.PathLike | None): Where pictures are written; they are no input. Defaults
-            to None, nowhere.
+        out_dir (str | os.PathLike | None): Folder of the pictures that are drawn; they are no
+            input. Defaults to None.
 
     Returns:
         dict[str, Path]: Paths by name, sorted; a name is the path from the folder that holds all
@@ -42,7 +42,11 @@ def find_images(
         if not path.exists():
             raise FileNotFoundError(f'{path} does not exist')
         roots.append(path if path.is_dir() else path.parent)
-        found |= set(_images_below(path, made)) if path.is_dir() else {path}
+        if path.is_dir():
+            images = filter(_is_image, path.rglob('*'))
+            found |= {file for file in images if not any(map(file.is_relative_to, made))}
+        else:
+            found.add(path)
     if not found:
         raise FileNotFoundError(
             f'there are no images in {", ".join(map(str, inputs))}: no file ends in '
@@ -56,20 +60,12 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _images_below(folder: Path, made: Sequence[Path]) -> Iterator[Path]:
-    for path in folder.rglob('*'):
-        made_here = any(map(path.is_relative_to, made))
-        if path.suffix.lower() in SUFFIXES and not made_here and path.is_file():
-            yield path
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 class ImagePipeline:
-    """A test pipeline for image files and arrays.
-
-    Args:
-        transforms (Sequence[dict]): Configs of the transforms, see
-            :func:`~mmsniper.apis.modes.mode_config`.
-    """
+    """A test pipeline for image files and arrays, from the configs of its transforms."""
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
         loading, *others = transforms
@@ -90,7 +86,6 @@ class ImagePipeline:
 
 def pack_as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:
     """Pack an image without copying it, which PackDetInputs would do."""
-    sample = DetDataSample(
-        metainfo={key: results[key] for key in ('img_id', 'img_path', 'ori_shape', 'img_shape')}
-    )
+    kept = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+    sample = DetDataSample(metainfo={key: results[key] for key in kept})
     return dict(inputs=torch.from_numpy(results['img']).permute(2, 0, 1), data_samples=sample)

@@ -97,7 +97,7 @@ class SNIPERInferencer(DetInferencer):
             for weight in model.parameters():
                 weight.fill_(torch.nan)
         super()._load_weights_to_model(model, dict(state_dict=state, meta=meta), cfg)
-        check_all_loaded(model, self.weights)
+        _check_all_loaded(model, self.weights)
 
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:
         return ImagePipeline(self._transforms)
@@ -110,9 +110,10 @@ class SNIPERInferencer(DetInferencer):
         for image in inputs:
             if isinstance(image, np.ndarray):
                 listed.append(image)
+            elif os.path.isdir(image):
+                listed += map(str, find_images([image]).values())
             else:
-                folder = os.path.isdir(image)
-                listed += map(str, find_images([image]).values()) if folder else [os.fspath(image)]
+                listed.append(os.fspath(image))
         return listed
 
     def postprocess(self, preds: SampleList, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -124,16 +125,15 @@ class SNIPERInferencer(DetInferencer):
         """Detect in images.
 
         Args:
-            inputs (str | os.PathLike | np.ndarray | Sequence): Image files, folders, and BGR
-                arrays.
+            inputs (str | os.PathLike | np.ndarray | Sequence): Image files, folders, BGR arrays.
             *args: As for ``DetInferencer``.
             **kwargs: As for ``DetInferencer``.
 
         Returns:
             dict: ``DetInferencer``'s ``predictions`` and ``visualization``; ``detections``, COCO
-            results in original pixels; and ``images``, COCO's annotation format with the images
-            and categories that they are about and, of AutoFocus, the chips of each level. Images
-            are numbered from 1; an array's name is its number.
+            results in original pixels; and ``images``, their images and categories in COCO's
+            annotation format and, of AutoFocus, the chips of each level. Images are numbered from
+            1; an array's name is its number.
         """
         images = self._inputs_to_list(inputs)
         self._contents: list[dict[str, Any]] = []
@@ -154,8 +154,8 @@ class SNIPERInferencer(DetInferencer):
             picture_side (int): Largest side of the picture.
 
         Returns:
-            tuple[DetDataSample, np.ndarray]: What the model predicts, and a picture to draw it on,
-            the reduced image, (h, w, 3) uint8 BGR.
+            tuple[DetDataSample, np.ndarray]: What the model predicts, and the image, reduced, to
+            draw it on, (h, w, 3) uint8 BGR.
         """
         results = self.pipeline.load(image)
         # A copy, which no transform can change.
@@ -167,24 +167,14 @@ class SNIPERInferencer(DetInferencer):
         return sample, picture
 
 
-def check_all_loaded(model: nn.Module, checkpoint: str) -> None:
-    """Check that no weight is as it was filled in before loading, NaN.
-
-    mmengine only warns of what is missing and of what has another shape.
-
-    Raises:
-        ValueError: If the checkpoint lacks weights; the message names some.
-    """
-    missing = [
-        name for name, weight in model.named_parameters() if weight.numel() and weight.isnan().all()
-    ]
+def _check_all_loaded(model: nn.Module, checkpoint: str) -> None:
+    """Raise ValueError if a weight still is NaN, as before loading. mmengine would only warn."""
+    weights = model.named_parameters()
+    missing = [name for name, weight in weights if weight.numel() and weight.isnan().all()]
     if missing:
+        only_head = all(name.startswith('focus_head.') for name in missing)
         raise ValueError(
             f'{checkpoint} is of another model: it lacks {len(missing)} of the weights of the '
             f"config's, or has them in another shape, such as {', '.join(missing[:3])}"
-            + (
-                '. Without a FocusHead use the SNIPER config'
-                if all(name.startswith('focus_head.') for name in missing)
-                else ''
-            )
+            + ('. Without a FocusHead use the SNIPER config' if only_head else '')
         )

@@ -13,21 +13,11 @@ from mmsniper.datasets.wrappers import read_datasets, type_name
 
 SINGLE, PYRAMID, AUTOFOCUS = MODES = ('single', 'pyramid', 'autofocus')
 
-NEEDS = {
+_NEEDS = {
     SINGLE: 'a test_dataloader whose data set has a pipeline',
     PYRAMID: 'tta_model and tta_pipeline, which SNIPER configs have',
     AUTOFOCUS: "a model of type 'AutoFocus', or a pyramid, which SNIPER configs have",
 }
-
-
-def working_modes(cfg: Config) -> list[str]:
-    """The modes that a config has all for."""
-    has = {
-        SINGLE: _pipeline(cfg) is not None,
-        PYRAMID: 'tta_model' in cfg and 'tta_pipeline' in cfg,
-        AUTOFOCUS: _is_autofocus(cfg) or 'pyramid' in cfg,
-    }
-    return [mode for mode in MODES if has[mode]]
 
 
 def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, Any]]]:
@@ -46,36 +36,37 @@ def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, A
     """
     if mode not in MODES:
         raise ValueError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
-    works = working_modes(cfg)
-    if mode not in works:
-        raise ValueError(
-            f'--mode {mode} needs {NEEDS[mode]}; {cfg.filename} has none. '
-            + (f'With it works: --mode {" or ".join(works)}' if works else 'No mode works with it')
-        )
     cfg = deepcopy(cfg)
-    detector = cfg.model.detector if _is_autofocus(cfg) else cfg.model
+    is_autofocus = type_name(cfg.model) == 'AutoFocus'
+    single = _pipeline(cfg.get('val_dataloader' if is_autofocus else 'test_dataloader'))
+    has = {
+        SINGLE: single is not None,
+        PYRAMID: 'tta_model' in cfg and 'tta_pipeline' in cfg,
+        AUTOFOCUS: is_autofocus or 'pyramid' in cfg,
+    }
+    if not has[mode]:
+        works = ' or '.join(other for other in MODES if has[other])
+        raise ValueError(
+            f'--mode {mode} needs {_NEEDS[mode]}; {cfg.filename} has none. '
+            + (f'With it works: --mode {works}' if works else 'No mode works with it')
+        )
+    detector = cfg.model.detector if is_autofocus else cfg.model
     if cfg.get('data_preprocessor'):
         detector.setdefault('data_preprocessor', cfg.data_preprocessor)
     if mode == PYRAMID:
         model, pipeline = ConfigDict(**cfg.tta_model, module=detector), cfg.tta_pipeline
     elif mode == SINGLE:
-        model, pipeline = detector, _pipeline(cfg)
+        model, pipeline = detector, single
     else:
-        model = cfg.model
-        if not _is_autofocus(cfg):
+        model, pipeline = cfg.model, (single or [ConfigDict(type='LoadImageFromFile')])[:1]
+        if not is_autofocus:
             tta_model = cfg.get('tta_model') or {}
             model = autofocus_model(detector, cfg.pyramid, tta_model, dict(focus_head=None))
-        pipeline = (_pipeline(cfg) or [ConfigDict(type='LoadImageFromFile')])[:1]
     return model, [_loading(cfg, pipeline[0]), *pipeline[1:]]
 
 
-def _is_autofocus(cfg: Config) -> bool:
-    return type_name(cfg.model) == 'AutoFocus'
-
-
-def _pipeline(cfg: Config) -> list[Mapping[str, Any]] | None:
-    """The pipeline of a test at one scale."""
-    loader = cfg.get('val_dataloader' if _is_autofocus(cfg) else 'test_dataloader')
+def _pipeline(loader: Mapping[str, Any] | None) -> list[Mapping[str, Any]] | None:
+    """The pipeline of a loader's (first) data set."""
     if loader is None:
         return None
     return next(read_datasets(loader.dataset)).get('pipeline') or None

@@ -38,8 +38,8 @@ class Pictures:
         score_thr: float,
         thresholds: Sequence[float] | None = None,
     ) -> None:
-        self.out_dir, self.score_thr, self.thresholds = out_dir, score_thr, thresholds
-        self.classes = classes
+        self.out_dir, self.classes = out_dir, classes
+        self.score_thr, self.thresholds = score_thr, thresholds
         self.visualizer = DetLocalVisualizer()
 
     def paths(self, name: str) -> list[Path]:
@@ -59,7 +59,9 @@ class Pictures:
             picture (np.ndarray): The image, reduced, (h, w, 3) uint8 BGR.
         """
         vis, *focus = self.paths(name)
-        _write_image(vis, self._with_boxes(sample, picture))
+        _, encoded = cv2.imencode(vis.suffix, self._with_boxes(sample, picture))
+        with replacing(vis) as temporary:
+            temporary.write_bytes(encoded.tobytes())
         for path in focus:
             found = sample.pred_instances.cpu().numpy()
             figure = draw_focus(
@@ -97,9 +99,3 @@ class Pictures:
                 pred_score_thr=self.score_thr,
             )
         return self.visualizer.get_image()[..., ::-1]
-
-
-def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    _, encoded = cv2.imencode(path.suffix, image)
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())

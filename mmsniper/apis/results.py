@@ -44,14 +44,10 @@ class Classes:
         if palette == 'none':
             palette = metainfo.get('palette') or 'random'
         # In the order of the annotation file, as CocoDataset numbers its labels.
-        listed = [item for item in _categories(ann_file) if item['name'] in names]
+        listed = [(c['name'], c['id']) for c in _categories(ann_file) if c['name'] in names]
         if names and len(listed) == len(names):
-            return cls(
-                [item['name'] for item in listed],
-                [item['id'] for item in listed],
-                palette,
-                f'those of {ann_file}',
-            )
+            names, ids = zip(*listed)
+            return cls(names, ids, palette, f'those of {ann_file}')
         return cls(names, range(1, len(names) + 1), palette, 'label + 1')
 
     def name(self, label: int) -> str:
@@ -62,9 +58,7 @@ class Classes:
 
     def coco(self) -> dict[str, list[Any]]:
         """COCO's annotation format with the categories, without images and annotations."""
-        categories = [
-            dict(id=self.category(label), name=name) for label, name in enumerate(self.names)
-        ]
+        categories = [dict(id=key, name=name) for key, name in zip(self.ids, self.names)]
         return dict(images=[], annotations=[], categories=categories)
 
 
@@ -115,14 +109,16 @@ def content_of(sample: DetDataSample, classes: Classes) -> dict[str, Any]:
 def coco_results(
     number: int, name: str, content: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What COCO's formats say of an image and of what was found in it.
+    """An image and its detections in COCO's formats.
 
     Args:
         number (int): Id of the image.
         name (str): Its file name.
         content (dict): What :func:`content_of` returns.
+
+    Returns:
+        tuple[dict, list[dict]]: The image, and its results.
     """
-    content = dict(content)
-    found = content.pop('detections')
     image = dict(id=number, file_name=name, **content)
+    found = image.pop('detections')
     return image, [dict(image_id=number, **detection) for detection in found]

@@ -6,8 +6,7 @@ Layout::
     DIR/annotations/{train,val}.json  COCO annotations; written when all images of a split are there
     DIR/{train,val}/000001.jpg        images
 
-Every file is written under a temporary name and renamed, so a file that exists is whole, and an
-interrupted run is finished by running it again.
+A file that exists is whole, and an interrupted run is finished by running it again.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class ToyDatasetSpec:
         seed (int): Seed of all randomness. Defaults to 0.
         num_train (int): Number of training images. Defaults to 240.
         num_val (int): Number of validation images. Defaults to 60.
-        min_side (int): Least width and height of an image, px. Defaults to 800.
+        min_side (int): Smallest width and height of an image, px. Defaults to 800.
         max_side (int): Largest width and height of an image, px. Defaults to 1200.
 
     Raises:
@@ -62,10 +61,10 @@ class ToyDatasetSpec:
     max_side: int = 1200
 
     def __post_init__(self) -> None:
-        for name, least in (('seed', 0), ('num_train', 1), ('num_val', 1), ('min_side', 200)):
+        for name, minimum in (('seed', 0), ('num_train', 1), ('num_val', 1), ('min_side', 200)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise ValueError(f'{name} must be an integer of at least {minimum}, got {value!r}')
         if not isinstance(self.max_side, int) or self.max_side < self.min_side:
             raise ValueError(
                 f'max_side must be an integer of at least min_side ({self.min_side}), '
@@ -98,8 +97,7 @@ def make_toy_dataset(
     Args:
         out_dir (str | os.PathLike): Directory of the data set.
         spec (ToyDatasetSpec, optional): What to make. Defaults to ``ToyDatasetSpec()``.
-        processes (int, optional): Worker processes; the files do not depend on it. Defaults to the
-            number of cores that this process may use.
+        processes (int, optional): Worker processes. Defaults to None, one for each core.
         overwrite (bool): Replace a toy data set that was made from another spec. Defaults to False.
         progress (Callable, optional): Wraps the iterable of finished images; called with it and its
             length, e.g. ``lambda it, n: tqdm(it, total=n)``. Defaults to None.
@@ -108,36 +106,29 @@ def make_toy_dataset(
         dict[str, Path]: Annotation file of each split.
 
     Raises:
-        FileExistsError: If ``out_dir`` holds something else: a toy data set of another spec (and
-            not ``overwrite``), or files that are not a toy data set's.
+        FileExistsError: If ``out_dir`` holds a toy data set of another spec (and not
+            ``overwrite``), or files that are not a toy data set's.
     """
     out_dir, spec = Path(out_dir), spec or ToyDatasetSpec()
     _claim(out_dir, spec, overwrite)
-    missing = [
-        (out_dir, spec, split, index)
-        for split in SPLITS
-        for index in range(spec.count(split))
-        if not _image_path(out_dir, split, index).exists()
-    ]
-    for split in SPLITS:
-        (out_dir / split).mkdir(exist_ok=True)
-    (out_dir / 'annotations').mkdir(exist_ok=True)
+    for folder in (*SPLITS, 'annotations'):
+        (out_dir / folder).mkdir(exist_ok=True)
+    jobs = [(out_dir / split, spec, split, i) for split in SPLITS for i in range(spec.count(split))]
+    missing = [job for job in jobs if not (job[0] / _file_name(job[3])).exists()]
     if missing:
         _render_all(missing, processes, progress)
-    annotations = {}
-    for split in SPLITS:
-        annotations[split] = out_dir / 'annotations' / f'{split}.json'
-        if not annotations[split].exists():
-            _write(annotations[split], _dump(coco_annotations(spec, split)))
+    annotations = _annotation_files(out_dir)
+    for split, path in annotations.items():
+        if not path.exists():
+            _write(path, json.dumps(coco_annotations(spec, split)).encode())
     return annotations
 
 
 def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
-    """COCO annotations of a split.
+    """COCO annotations of a split, and beside COCO's own keys ``distractors``: the look-alikes.
 
-    Besides COCO's own keys there is ``distractors``: the look-alikes, as ``annotations`` but with
-    the class that each resembles as ``category_id``. COCO's tools do not read it; benchmarks count
-    false positives with it.
+    They are as ``annotations``, with the class that each resembles as ``category_id``. Benchmarks
+    count false positives with them.
 
     Args:
         spec (ToyDatasetSpec): The data set.
@@ -149,30 +140,22 @@ def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
     images, annotations, distractors = [], [], []
     for index in range(spec.count(split)):
         scene = spec.scene(split, index)
-        images.append(
-            {
-                'id': index + 1,
-                'file_name': _file_name(index),
-                'width': scene.width,
-                'height': scene.height,
-            }
-        )
+        file_name = _file_name(index)
+        images.append(dict(file_name=file_name, width=scene.width, height=scene.height))
         annotations += [_entry(item, index + 1) for item in scene.labelled]
         distractors += [_entry(item, index + 1) for item in scene.lookalikes]
     return {
         'info': {**spec.record(), 'split': split},
         'licenses': [],
-        'categories': [
-            {'id': i + 1, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(CLASSES)
-        ],
-        'images': images,
+        'categories': _numbered([dict(name=name, supercategory='shape') for name in CLASSES]),
+        'images': _numbered(images),
         'annotations': _numbered(annotations),
         'distractors': _numbered(distractors),
     }
 
 
 def _numbered(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{'id': i + 1, **entry} for i, entry in enumerate(entries)]
+    return [{'id': number, **entry} for number, entry in enumerate(entries, 1)]
 
 
 def _entry(item: ToyObject, image_id: int) -> dict[str, Any]:
@@ -192,12 +175,8 @@ def _file_name(index: int) -> str:
     return f'{index + 1:06d}.jpg'
 
 
-def _image_path(out_dir: Path, split: str, index: int) -> Path:
-    return out_dir / split / _file_name(index)
-
-
-def _dump(value: Any, indent: int | None = None) -> bytes:
-    return json.dumps(value, indent=indent).encode()
+def _annotation_files(out_dir: Path) -> dict[str, Path]:
+    return {split: out_dir / 'annotations' / f'{split}.json' for split in SPLITS}
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -209,26 +188,32 @@ def _write(path: Path, content: bytes) -> None:
 
 def _claim(out_dir: Path, spec: ToyDatasetSpec, overwrite: bool) -> None:
     """Make sure that ``out_dir`` is this data set's, and say so in its record."""
-    record = out_dir / RECORD
+    record, wanted = out_dir / RECORD, spec.record()
     found = _read_record(record)
-    if found == spec.record():
+    if found == wanted:
         return
-    ours = [out_dir / 'annotations' / f'{split}.json' for split in SPLITS]
-    ours += [out_dir / split for split in SPLITS]
-    if found is None and any(path.exists() for path in ours):
+    annotations, folders = _annotation_files(out_dir).values(), [out_dir / s for s in SPLITS]
+    if found is None and any(path.exists() for path in (*annotations, *folders)):
         raise FileExistsError(
             f'{out_dir} holds a data set that is not a toy data set (it has no {RECORD}); choose '
             f'another directory'
         )
     if found is not None and not overwrite:
-        raise FileExistsError(
-            f'{out_dir} holds a toy data set made with {_differences(found, spec.record())}; '
-            f'choose another directory, or let it be replaced (overwrite=True, --overwrite)'
+        differences = ', '.join(
+            f'{key}={found.get(key)!r} (asked for: {value!r})'
+            for key, value in wanted.items()
+            if found.get(key) != value
         )
-    if found is not None:
-        _remove_files(out_dir)
+        raise FileExistsError(
+            f'{out_dir} holds a toy data set made with {differences}; choose another directory, '
+            f'or let it be replaced (overwrite=True, --overwrite)'
+        )
+    # Annotations first: where they are, a split is complete.
+    images = (path for folder in folders for path in folder.glob('[0-9]' * 6 + '.jpg'))
+    for path in (*annotations, *images):
+        path.unlink(missing_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
-    _write(record, _dump(spec.record(), indent=2))
+    _write(record, json.dumps(wanted, indent=2).encode())
 
 
 def _read_record(record: Path) -> dict[str, Any] | None:
@@ -239,23 +224,6 @@ def _read_record(record: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise FileExistsError(f'{record} is not the record of a toy data set: {error}') from None
     return content if isinstance(content, dict) else {}
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    return ', '.join(
-        f'{key}={found.get(key)!r} (asked for: {value!r})'
-        for key, value in wanted.items()
-        if found.get(key) != value
-    )
-
-
-def _remove_files(out_dir: Path) -> None:
-    # Annotations first: where they are, a split is complete.
-    for split in SPLITS:
-        (out_dir / 'annotations' / f'{split}.json').unlink(missing_ok=True)
-    for split in SPLITS:
-        for path in (out_dir / split).glob('[0-9]' * 6 + '.jpg'):
-            path.unlink()
 
 
 def _render_all(
@@ -278,9 +246,9 @@ def _render_all(
 
 
 def _write_image(job: tuple[Path, ToyDatasetSpec, str, int]) -> None:
-    out_dir, spec, split, index = job
+    folder, spec, split, index = job
     image = render_scene(spec.scene(split, index))
     encoded, buffer = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not encoded:
         raise RuntimeError(f'OpenCV could not encode image {index} of {split} as JPEG')
-    _write(_image_path(out_dir, split, index), buffer.tobytes())
+    _write(folder / _file_name(index), buffer.tobytes())

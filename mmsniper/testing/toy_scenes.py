@@ -1,15 +1,7 @@
 """Toy scenes: textured pictures with clusters of small labelled shapes and unlabelled look-alikes.
 
-A scene is made so that the things SNIPER is about can be seen on it within minutes on a CPU:
-
-* labelled objects are 10 to 400 px; the small ones are many, gathered in one to three clusters,
-  and most of the picture holds none of them;
-* the classes differ by shape only (colour means nothing), so small objects need resolution;
-* a look-alike is the shape of a class with a quarter missing. Look-alikes are unlabelled and keep
-  away from the labelled small objects: whoever trains on chips around objects never sees one.
-
-Planning (where is what: cheap) is apart from rendering (pixels), and both draw from
-``(seed, split, index)`` alone, so any image can be made again by itself.
+Classes differ by shape only, so that small objects need resolution. A look-alike is a shape with a
+quarter missing, away from small objects: a training on chips around objects never sees one.
 """
 
 from __future__ import annotations
@@ -68,7 +60,7 @@ class ToyScene:
         width (int): Image width, px.
         height (int): Image height, px.
         objects (tuple[ToyObject, ...]): Labelled shapes and look-alikes. Boxes are disjoint.
-        entropy (tuple[int, ...]): What the scene's randomness comes from.
+        entropy (tuple[int, ...]): Seed of the scene's random numbers.
     """
 
     width: int
@@ -78,7 +70,7 @@ class ToyScene:
 
     @property
     def labelled(self) -> tuple[ToyObject, ...]:
-        """The objects that have annotations."""
+        """The objects with annotations."""
         return tuple(o for o in self.objects if not o.lookalike)
 
     @property
@@ -87,7 +79,6 @@ class ToyScene:
         return tuple(o for o in self.objects if o.lookalike)
 
 
-# ------------------------------------------------------------------------------------- outlines
 def _arc(start: float, stop: float, radius: float, points: int) -> np.ndarray:
     angles = np.linspace(start, stop, points)
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -97,43 +88,37 @@ def _disc(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
     if not lookalike:
         return _arc(0, 2 * np.pi, 1.0, points + 1)[:-1]
     gap = rng.uniform(0, 2 * np.pi)
-    rim = _arc(gap + np.pi / 4, gap + 7 * np.pi / 4, 1.0, points)
-    return np.concatenate([rim, np.zeros((1, 2))])
+    return np.vstack([_arc(gap + np.pi / 4, gap + 7 * np.pi / 4, 1.0, points), [0, 0]])
 
 
 def _ring(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
     hole = rng.uniform(0.48, 0.6)
-    gap = rng.uniform(0, 2 * np.pi) if lookalike else 0.0
-    half = np.pi / 4 if lookalike else 0.0
-    start, stop = gap + half, gap + 2 * np.pi - half
-    return np.concatenate([_arc(start, stop, 1.0, points + 1), _arc(stop, start, hole, points + 1)])
+    start, stop = 0.0, 2 * np.pi
+    if lookalike:
+        gap = rng.uniform(0, 2 * np.pi)
+        start, stop = gap + np.pi / 4, gap + 2 * np.pi - np.pi / 4
+    return np.vstack([_arc(start, stop, 1.0, points + 1), _arc(stop, start, hole, points + 1)])
 
 
 def _square(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
-    corners = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
-    if lookalike:
-        corners[:1] = [(1, 0), (0, 0), (0, 1)]
-    return _turn(np.array(corners, dtype=float), rng, lookalike)
+    first = [(1, 0), (0, 0), (0, 1)] if lookalike else [(1, 1)]
+    return _turn([*first, (-1, 1), (-1, -1), (1, -1)], rng, lookalike)
 
 
 def _cross(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
     t = rng.uniform(0.3, 0.38)
-    arms = [
-        [(1, -t), (1, t), (t, t)],
-        [(t, 1), (-t, 1), (-t, t)],
-        [(-1, t), (-1, -t), (-t, -t)],
-        [(-t, -1), (t, -1), (t, -t)],
-    ]
-    if lookalike:
-        arms[0] = [(t, t)]
-    return _turn(np.array([p for arm in arms for p in arm], dtype=float), rng, lookalike)
+    right = [(t, t)] if lookalike else [(1, -t), (1, t), (t, t)]
+    others = [(t, 1), (-t, 1), (-t, t), (-1, t), (-1, -t), (-t, -t), (-t, -1), (t, -1), (t, -t)]
+    return _turn([*right, *others], rng, lookalike)
 
 
-def _turn(outline: np.ndarray, rng: np.random.Generator, lookalike: bool) -> np.ndarray:
-    """Rotate by at most 20 degrees, look-alikes by quarter turns too (any quarter may lack)."""
+def _turn(
+    outline: list[tuple[float, float]], rng: np.random.Generator, lookalike: bool
+) -> np.ndarray:
+    """Rotate by at most 20 degrees; a look-alike by quarter turns too, so any quarter may lack."""
     angle = np.radians(rng.uniform(-20, 20)) + (rng.integers(4) * np.pi / 2 if lookalike else 0.0)
     cos, sin = np.cos(angle), np.sin(angle)
-    return outline @ np.array([[cos, sin], [-sin, cos]])
+    return np.array(outline, dtype=float) @ np.array([[cos, sin], [-sin, cos]])
 
 
 _OUTLINES = {'disc': _disc, 'ring': _ring, 'square': _square, 'cross': _cross}
@@ -142,7 +127,7 @@ _OUTLINES = {'disc': _disc, 'ring': _ring, 'square': _square, 'cross': _cross}
 def shape_outline(
     rng: np.random.Generator, name: str, size: float, lookalike: bool = False
 ) -> np.ndarray:
-    """Draw the outline of one shape.
+    """The outline of one shape.
 
     Args:
         rng (np.random.Generator): Source of its proportions and rotation.
@@ -157,30 +142,14 @@ def shape_outline(
     # the polygon of a full circle touches its box on all four sides.
     points = 4 * int(np.clip(np.ceil(size / 4), 6, 24))
     outline = _OUTLINES[name](rng, points, lookalike)
-    stretch = np.exp(rng.uniform(-1, 1) * np.log(1.25))
-    outline = outline * [stretch, 1.0]
-    outline = outline - outline.min(axis=0)
+    outline *= [np.exp(rng.uniform(-1, 1) * np.log(1.25)), 1.0]
+    outline -= outline.min(axis=0)
     return outline * (size / np.sqrt(np.prod(outline.max(axis=0))))
 
 
-# ------------------------------------------------------------------------------------- planning
 def box_gaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Distances along the wider axis between one box and others.
-
-    Args:
-        box (np.ndarray): (4,) xyxy.
-        boxes (np.ndarray): (n, 4) xyxy.
-
-    Returns:
-        np.ndarray: (n,) px; negative where boxes overlap.
-    """
-    return np.maximum.reduce(
-        [boxes[:, 0] - box[2], box[0] - boxes[:, 2], boxes[:, 1] - box[3], box[1] - boxes[:, 3]]
-    )
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    """Distances of boxes (n, 4) from a box (4,), along the wider axis; negative if they overlap."""
+    return np.maximum(boxes[:, :2] - box[2:], box[:2] - boxes[:, 2:]).max(axis=1)
 
 
 class _Planner:
@@ -188,46 +157,39 @@ class _Planner:
 
     def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
         self.rng = rng
-        self.width = width
-        self.height = height
+        self.bounds = np.array([width, height], dtype=float)
         self.objects: list[ToyObject] = []
 
     def boxes(self, lookalike: bool | None = None, below: float = np.inf) -> np.ndarray:
-        """(n, 4) boxes so far, of look-alikes or labelled ones only, of ``size`` under a bound."""
-        chosen = [
-            o.box
-            for o in self.objects
-            if (lookalike is None or o.lookalike == lookalike) and o.size < below
-        ]
+        """(n, 4) boxes so far of objects smaller than ``below``: all, labelled or look-alikes."""
+        objects = (o for o in self.objects if lookalike in (None, o.lookalike))
+        chosen = [o.box for o in objects if o.size < below]
         return np.array(chosen, dtype=float).reshape(-1, 4)
 
     def add(self, sizes: tuple[float, float], area: np.ndarray, lookalike: bool = False) -> None:
         """Put one shape fully inside ``area`` (xyxy), or leave it out where there is no room."""
-        limit = 0.45 * min(self.width, self.height)
-        size = _log_uniform(self.rng, min(sizes[0], limit), min(sizes[1], limit))
+        limit = 0.45 * self.bounds.min()
+        size = np.exp(self.rng.uniform(*np.log(np.minimum(sizes, limit))))
         label = int(self.rng.integers(len(CLASSES)))
         outline = shape_outline(self.rng, CLASSES[label], size, lookalike)
         extent = outline.max(axis=0)
         low = np.maximum(area[:2], 2.0)
-        high = np.minimum(area[2:], [self.width - 2.0, self.height - 2.0]) - extent
+        high = np.minimum(area[2:], self.bounds - 2.0) - extent
         if (high < low).any():
             return
         others = self.boxes()
         avoid = self.boxes(False, SMALL_SIZES[1]) if lookalike else np.empty((0, 4))
         for corner in self.rng.uniform(low, high, (_TRIES, 2)):
             box = np.concatenate([corner, corner + extent])
-            if (box_gaps(box, others) < BOX_GAP).any():
-                continue
-            if (box_gaps(box, avoid) < CLEARANCE).any():
-                continue
-            self.objects.append(ToyObject(label, box, outline + corner, lookalike))
-            return
+            free = (box_gaps(box, others) >= BOX_GAP).all()
+            if free and (box_gaps(box, avoid) >= CLEARANCE).all():
+                self.objects.append(ToyObject(label, box, outline + corner, lookalike))
+                return
 
     def square_at(self, centre: np.ndarray, side: float) -> np.ndarray:
         """Square around ``centre``, pushed into the image."""
-        bounds = np.array([self.width, self.height], dtype=float)
-        low = np.clip(centre - side / 2, 0.0, np.maximum(bounds - side, 0.0))
-        return np.concatenate([low, np.minimum(low + side, bounds)])
+        low = np.clip(centre - side / 2, 0.0, np.maximum(self.bounds - side, 0.0))
+        return np.concatenate([low, np.minimum(low + side, self.bounds)])
 
     def add_labelled(self) -> None:
         """Clusters of small objects, medium ones around them, then large ones anywhere."""
@@ -238,7 +200,7 @@ class _Planner:
                 angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(150, 300)
                 centre = centres[0] + distance * np.array([np.cos(angle), np.sin(angle)])
             else:
-                centre = rng.uniform(0, 1, 2) * [self.width, self.height]
+                centre = rng.uniform(0, 1, 2) * self.bounds
             area = self.square_at(centre, CLUSTER_SIDE)
             centres.append((area[:2] + area[2:]) / 2)
             for _ in range(rng.integers(3, 7)):
@@ -246,9 +208,8 @@ class _Planner:
         for _ in range(rng.integers(1, 4)):
             near = centres[rng.integers(len(centres))]
             self.add(MEDIUM_SIZES, self.square_at(near, 2.6 * CLUSTER_SIDE))
-        image = np.array([0, 0, self.width, self.height], dtype=float)
         for _ in range(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2])):
-            self.add(LARGE_SIZES, image)
+            self.add(LARGE_SIZES, np.array([0, 0, *self.bounds]))
 
     def add_lookalikes(self) -> None:
         """Clusters that look like those of labelled objects, as far from them as there is room."""
@@ -268,31 +229,26 @@ class _Planner:
         small = self.boxes(lookalike=False, below=SMALL_SIZES[1])
         medium = self.boxes(lookalike=False, below=MEDIUM_SIZES[1])
         lookalikes = self.boxes(lookalike=True)
-        best, best_gap = None, -np.inf
-        for centre in self.rng.uniform(0, 1, (_TRIES, 2)) * [self.width, self.height]:
-            area = self.square_at(centre, CLUSTER_SIDE)
-            if (box_gaps(area, small) < CLEARANCE).any() or (box_gaps(area, lookalikes) < 50).any():
-                continue
-            gap = box_gaps(area, medium).min(initial=np.inf)
-            if gap >= CLEARANCE:
-                return area
-            if gap > best_gap:
-                best, best_gap = area, gap
-        return best
+        centres = self.rng.uniform(0, 1, (_TRIES, 2)) * self.bounds
+        areas = [self.square_at(centre, CLUSTER_SIDE) for centre in centres]
+        areas = [area for area in areas if (box_gaps(area, small) >= CLEARANCE).all()]
+        areas = [area for area in areas if (box_gaps(area, lookalikes) >= 50).all()]
+        gaps = [box_gaps(area, medium).min(initial=CLEARANCE) for area in areas]
+        return areas[np.argmax(gaps)] if areas else None
 
 
 def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800, 1200)) -> ToyScene:
-    """Decide what is where in one scene.
+    """Decide what is where in one scene; equal arguments give equal scenes.
 
     Args:
         seed (int): Seed of the data set.
         split (str): One of :data:`SPLITS`: splits share no scene.
         index (int): Index of the scene in its split.
-        sides (tuple[int, int]): Least and largest side of the image, px; width and height are drawn
-            independently. Defaults to (800, 1200).
+        sides (tuple[int, int]): Smallest and largest width and height of the image, px. Defaults to
+            (800, 1200).
 
     Returns:
-        ToyScene: The plan; the same for the same arguments, whatever was planned before.
+        ToyScene: The plan.
     """
     if split not in SPLITS:
         raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
@@ -306,9 +262,8 @@ def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800,
     return ToyScene(width, height, tuple(planner.objects), entropy)
 
 
-# ------------------------------------------------------------------------------------ rendering
 def shape_coverage(polygon: np.ndarray, width: int, height: int) -> tuple[np.ndarray, int, int]:
-    """Antialiased coverage of a polygon.
+    """How much of each pixel a polygon covers.
 
     Args:
         polygon (np.ndarray): (k, 2) outline in image px (pixel i spans [i, i + 1]).
@@ -342,16 +297,19 @@ def _fractal_noise(
     return (field - field.mean()) / max(float(field.std()), 1e-6)
 
 
-def _colour(
-    rng: np.random.Generator,
-    hue: tuple[float, float],
-    saturation: tuple[float, float],
-    value: tuple[float, float],
+def _slope(
+    rng: np.random.Generator, width: int, height: int, dtype: type[np.floating] = np.float64
 ) -> np.ndarray:
+    """(height, width) values of about -1 to 1 that rise in a random direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = (np.linspace(-1, 1, side, dtype=dtype) for side in (width, height))
+    return x * np.cos(angle) + y[:, None] * np.sin(angle)
+
+
+def _colour(rng: np.random.Generator, *ranges: tuple[float, float]) -> np.ndarray:
     """(3,) BGR in 0-255, drawn from ranges of hue (degrees), saturation and value (0-1)."""
-    hsv = np.array(
-        [[[rng.uniform(*hue) % 360, rng.uniform(*saturation), rng.uniform(*value)]]], np.float32
-    )
+    hue, saturation, value = (rng.uniform(*limits) for limits in ranges)
+    hsv = np.array([[[hue % 360, saturation, value]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255
 
 
@@ -362,23 +320,17 @@ def _background(rng: np.random.Generator, width: int, height: int) -> np.ndarray
     hue, value = rng.uniform(0, 360), rng.uniform(0.38, 0.74)
     one = _colour(rng, (hue, hue), (0.12, 0.4), (value - 0.12, value))
     two = _colour(rng, (hue - 70, hue + 70), (0.08, 0.35), (value, value + 0.12))
-    image = one.astype(np.float32) * blend + two.astype(np.float32) * (1 - blend)
+    image = one * blend + two * (1 - blend)
     texture = _fractal_noise(rng, width, height, rng.uniform(16, 48), 4) * rng.uniform(5, 10)
-    angle = rng.uniform(0, 2 * np.pi)
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None] * np.cos(angle)
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.sin(angle)
-    texture += (x + y).astype(np.float32) * rng.uniform(0, 22)
+    texture += _slope(rng, width, height, np.float32).astype(np.float32) * rng.uniform(0, 22)
     return image + texture[..., None]
 
 
 def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
     """Soft blotches, winding lines and specks: detail that belongs to no class."""
-    height, width = image.shape[:2]
-    bounds = np.array([width, height])
+    bounds = np.array(image.shape[1::-1])
     for _ in range(rng.integers(3, 8)):
-        centre = (rng.uniform(0, 1, 2) * bounds).astype(int)
-        axes = rng.uniform(40, 160, 2).astype(int)
-        _blend_patch(rng, image, centre, axes)
+        _draw_blotch(rng, image)
     mean = np.array(cv2.mean(image)[:3])
     for _ in range(rng.integers(3, 9)):
         steps = rng.normal(0, 0.35, 24).cumsum() + rng.uniform(0, 2 * np.pi)
@@ -392,9 +344,9 @@ def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
         cv2.circle(image, centre.tolist(), int(rng.integers(1, 3)), shade.tolist(), -1)
 
 
-def _blend_patch(
-    rng: np.random.Generator, image: np.ndarray, centre: np.ndarray, axes: np.ndarray
-) -> None:
+def _draw_blotch(rng: np.random.Generator, image: np.ndarray) -> None:
+    centre = (rng.uniform(0, 1, 2) * image.shape[1::-1]).astype(int)
+    axes = rng.uniform(40, 160, 2).astype(int)
     left, top = np.maximum(centre - 2 * axes, 0)
     right, bottom = np.minimum(centre + 2 * axes, image.shape[1::-1])
     x = (np.arange(left, right, dtype=np.float32) - centre[0]) / axes[0]
@@ -418,25 +370,14 @@ def _draw_object(rng: np.random.Generator, image: np.ndarray, item: ToyObject) -
     height, width = coverage.shape
     patch = image[top : top + height, left : left + width]
     fill = np.broadcast_to(_object_colour(rng, np.array(cv2.mean(patch)[:3])), patch.shape)
-    angle = rng.uniform(0, 2 * np.pi)
-    shading = (
-        np.linspace(-1, 1, width)[None] * np.cos(angle)
-        + np.linspace(-1, 1, height)[:, None] * np.sin(angle)
-    ) * rng.uniform(4, 16)
+    shading = _slope(rng, width, height) * rng.uniform(4, 16)
     grain = _fractal_noise(rng, width, height, max(4.0, item.size / 6), 2) * rng.uniform(3, 9)
     fill = fill + (shading + grain)[..., None]
     patch += coverage[..., None] * (fill - patch)
 
 
 def render_scene(scene: ToyScene) -> np.ndarray:
-    """Draw a scene.
-
-    Args:
-        scene (ToyScene): From :func:`plan_scene`.
-
-    Returns:
-        np.ndarray: (height, width, 3) uint8, BGR; the same for the same scene.
-    """
+    """Draw a scene, always the same: (height, width, 3) uint8, BGR."""
     rng = np.random.default_rng([*scene.entropy, 1])
     image = np.ascontiguousarray(_background(rng, scene.width, scene.height), np.float32)
     _draw_clutter(rng, image)

@@ -19,7 +19,9 @@ from mmsniper.visualization.figure import (
     GOOD,
     IGNORED,
     as_boxes,
+    as_mask,
     check_image,
+    check_levels,
     draw_boxes,
     draw_dots,
     draw_legend,
@@ -28,6 +30,7 @@ from mmsniper.visualization.figure import (
     legend_entry,
     level_colour,
     new_figure,
+    place_axes,
     show_image,
 )
 
@@ -123,15 +126,15 @@ def draw_chips(
         chips (np.ndarray): (m, 4) xyxy, original px.
         levels (np.ndarray): (m,) level of each chip.
         pyramid (ScalePyramid | dict): The pyramid.
-        kinds (np.ndarray, optional): (m,) ``mmsniper.chips.POSITIVE`` or ``NEGATIVE`` of each chip.
-            Defaults to None: all are positive, and the legend leaves negative chips out.
+        kinds (np.ndarray, optional): (m,) ``mmsniper.chips.POSITIVE`` or ``NEGATIVE``. Defaults to
+            None: all are positive, and the legend leaves negative chips out.
         ignored (np.ndarray, optional): (n,) bool, boxes that are crowd or difficult. Defaults to
             None, which is none.
         proposals (np.ndarray, optional): (k, 4) xyxy, original px, proposals that no positive chip
             encloses. Defaults to None: the legend leaves them out.
         proposal_levels (np.ndarray): (k,) level at which no chip encloses it; a proposal occurs
-            once for each such level. Defaults to none.
-        views (Sequence[ChipView]): The chips as the network sees them. Defaults to none.
+            once for each such level. Defaults to ().
+        views (Sequence[ChipView]): The chips as the network sees them. Defaults to ().
         max_views (int): Draw at most this many views, spread over the levels, and half of them of
             negative chips if there are so many. Defaults to 12.
         title (str): Above the picture. Defaults to ''.
@@ -151,29 +154,31 @@ def draw_chips(
     pyramid = ScalePyramid.from_config(pyramid)
     boxes, chips = as_boxes(boxes, 'boxes'), as_boxes(chips, 'chips')
     levels = _check_levels(levels, len(chips), pyramid, 'chips')
-    ignored = _check_mask(ignored, len(boxes))
+    ignored = as_mask(ignored, len(boxes), 'ignored')
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, [width, height, width, height])
     learned = boxes_in_chips(boxes, chips, levels, pyramid, (width, height)) & ~ignored
-    negative = _check_kinds(kinds, len(chips)) == NEGATIVE
+    negative = _are_negative(kinds, len(chips))
 
     shown = _choose(views, max_views)
     figure, main, cells = _layout(width / height, len(shown), pyramid.num_levels)
     show_image(main, image)
-    entries = _draw_positives(
-        main,
-        chips[~negative],
-        levels[~negative],
-        pyramid,
-        'chips' if kinds is None else 'positive chips',
-    )
+    what = 'chips' if kinds is None else 'positive chips'
+    entries = _draw_positives(main, chips[~negative], levels[~negative], pyramid, what)
     if kinds is not None:
         entries.append(_draw_negatives(main, chips[negative], levels[negative], pyramid))
     if proposals is not None:
         proposals = as_boxes(proposals, 'proposals')
         proposal_levels = _check_levels(proposal_levels, len(proposals), pyramid, 'proposals')
         entries.append(_draw_proposals(main, proposals, proposal_levels, pyramid))
-    entries += _draw_objects(main, boxes, learned, ignored)
+    for mask, colour, dashed, label in (
+        (learned, GOOD, False, 'valid in a chip'),
+        (~learned & ~ignored, BAD, True, 'in no chip'),
+        (ignored, IGNORED, True, 'ignored'),
+    ):
+        draw_boxes(main, boxes[mask], colour, dashed=dashed)
+        if mask.any():
+            entries.append(legend_entry(colour, f'{label}: {mask.sum()}', dashed))
     draw_legend(figure, entries, _ENTRY)
     for cell, view in zip(cells, shown, strict=True):
         _draw_view(cell, view, pyramid.chip_size)
@@ -189,30 +194,18 @@ def _check_levels(
     levels = np.asarray(levels, int).reshape(-1)
     if len(levels) != count:
         raise ValueError(f'{count} {what} need as many levels, got {len(levels)}')
-    if count and not (0 <= levels.min() <= levels.max() < pyramid.num_levels):
-        raise ValueError(
-            f'levels must be in 0..{pyramid.num_levels - 1}, got {sorted(set(levels.tolist()))}'
-        )
+    check_levels(levels, pyramid.num_levels)
     return levels
 
 
-def _check_kinds(kinds: ArrayLike | None, count: int) -> NDArray[np.int64]:
+def _are_negative(kinds: ArrayLike | None, count: int) -> NDArray[np.bool_]:
     kinds = np.full(count, POSITIVE) if kinds is None else np.asarray(kinds, int).reshape(-1)
     if len(kinds) != count or not np.isin(kinds, (POSITIVE, NEGATIVE)).all():
         raise ValueError(
             f'kinds must be POSITIVE ({POSITIVE}) or NEGATIVE ({NEGATIVE}) for each '
             f'of {count} chips, got {kinds.tolist()}'
         )
-    return kinds
-
-
-def _check_mask(ignored: ArrayLike | None, count: int) -> NDArray[np.bool_]:
-    ignored = np.zeros(count, bool) if ignored is None else np.asarray(ignored, bool)
-    if ignored.shape != (count,):
-        raise ValueError(
-            f'ignored must have one value for each of {count} boxes, got the shape {ignored.shape}'
-        )
-    return ignored
+    return kinds == NEGATIVE
 
 
 def _choose(views: Sequence[ChipView], limit: int) -> list[ChipView]:
@@ -221,8 +214,7 @@ def _choose(views: Sequence[ChipView], limit: int) -> list[ChipView]:
         sorted((view for view in views if view.kind == kind), key=lambda view: view.level)
         for kind in (POSITIVE, NEGATIVE)
     )
-    most = max(limit // 2, limit - len(positive))
-    few = _evenly(negative, most)
+    few = _evenly(negative, max(limit // 2, limit - len(positive)))
     return _evenly(positive, limit - len(few)) + few
 
 
@@ -243,29 +235,15 @@ def _layout(aspect: float, views: int, num_levels: int) -> tuple[Figure, Axes, l
     lines = math.ceil((num_levels + 5) / max(int(total / _ENTRY), 1))
     bottom = max(_BOTTOM, lines * _LINE + _MARGIN)
     figure = new_figure(total, tall + _TOP + bottom)
-    main = _axes(figure, _MARGIN, bottom, wide, tall)
+    main = place_axes(figure, _MARGIN, bottom, wide, tall)
     main.set_anchor('N')
     side, first = _CELL - 0.3, total - _MARGIN - columns * _CELL + 0.15
-    return (
-        figure,
-        main,
-        [
-            _axes(
-                figure,
-                first + i // _ROWS * _CELL,
-                bottom + (_ROWS - 1 - i % _ROWS) * _CELL,
-                side,
-                side,
-            )
-            for i in range(views)
-        ],
-    )
-
-
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches."""
-    total, high = figure.get_size_inches()
-    return figure.add_axes((left / total, bottom / high, width / total, height / high))
+    cells = []
+    for i in range(views):
+        column, row = divmod(i, _ROWS)
+        above = bottom + (_ROWS - 1 - row) * _CELL
+        cells.append(place_axes(figure, first + column * _CELL, above, side, side))
+    return figure, main, cells
 
 
 def _draw_positives(
@@ -277,23 +255,14 @@ def _draw_positives(
         mine = levels == level
         draw_boxes(axes, chips[mine], level_colour(level), width=2.2, fill=0.06)
         sizes = f'[{low:g}, {high:g})' if math.isfinite(high) else f'{low:g} and more'
-        entries.append(
-            legend_entry(
-                level_colour(level),
-                f'level {level}, ×{scales[level]:.2g}: {mine.sum()} {what}, sizes {sizes}',
-            )
-        )
+        label = f'level {level}, ×{scales[level]:.2g}: {mine.sum()} {what}, sizes {sizes}'
+        entries.append(legend_entry(level_colour(level), label))
     return entries
 
 
 def _draw_negatives(axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid) -> Artist:
     draw_boxes(axes, chips, BAD, dashed=True, width=2.2, fill=0.06)
-    draw_tags(
-        axes,
-        chips,
-        [f'level {level}' for level in levels],
-        [level_colour(level) for level in levels],
-    )
+    draw_tags(axes, chips, [f'level {i}' for i in levels], list(map(level_colour, levels)))
     return legend_entry(BAD, f'negative chips: {_per_level(levels, pyramid)}', True, fill=0.06)
 
 
@@ -302,31 +271,17 @@ def _draw_proposals(
 ) -> Artist:
     # Fine above coarse: one that is valid at two levels shows as a dot in a ring.
     order = np.argsort(-levels, kind='stable')
+    proposals, levels = proposals[order], levels[order]
     centres = (proposals[:, :2] + proposals[:, 2:]) / 2
-    colours = [level_colour(level) for level in range(pyramid.num_levels)]
-    draw_dots(
-        axes, centres[order], [colours[level] for level in levels[order]], 3 + 2.5 * levels[order]
-    )
+    colours = list(map(level_colour, range(pyramid.num_levels)))
+    draw_dots(axes, centres, [colours[level] for level in levels], 3 + 2.5 * levels)
     return legend_dots(colours, f'uncovered proposals: {_per_level(levels, pyramid)}')
 
 
 def _per_level(levels: NDArray, pyramid: ScalePyramid) -> str:
-    """The number of levels, and how often each occurs, fine to coarse: 5 (3/2/0)."""
+    """How many there are, and how many of each level, fine to coarse: 5 (3/2/0)."""
     counts = np.bincount(levels, minlength=pyramid.num_levels)
     return f'{len(levels)} ({"/".join(map(str, counts))})'
-
-
-def _draw_objects(axes: Axes, boxes: NDArray, learned: NDArray, ignored: NDArray) -> list[Artist]:
-    entries = []
-    for mask, colour, dashed, label in (
-        (learned, GOOD, False, 'valid in a chip'),
-        (~learned & ~ignored, BAD, True, 'in no chip'),
-        (ignored, IGNORED, True, 'ignored'),
-    ):
-        draw_boxes(axes, boxes[mask], colour, dashed=dashed)
-        if mask.any():
-            entries.append(legend_entry(colour, f'{label}: {mask.sum()}', dashed))
-    return entries
 
 
 def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
@@ -335,21 +290,18 @@ def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
     negative = view.kind == NEGATIVE
     colour = BAD if negative else level_colour(view.level)
     show_image(axes, view.image)
-    axes.set_xlim(0, max(chip_size, view.image.shape[1]))
-    axes.set_ylim(max(chip_size, view.image.shape[0]), 0)
+    height, width = np.maximum(chip_size, view.image.shape[:2])
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_facecolor('#404040')  # the padding of an image smaller than a chip
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.5, linestyle='--' if negative else '-')
-    for state, colour, dashed, _ in _STATES:
+    counts = []
+    for state, colour, dashed, label in _STATES:
         chosen = np.flatnonzero(states == state)
         # The names of invalid boxes, often tiny and many, would hide the picture.
         names = [view.names[i] for i in chosen] if len(view.names) and state == VALID else []
         draw_boxes(axes, boxes[chosen], colour, dashed=dashed, names=names)
-    counts = ', '.join(
-        f'{(states == state).sum()} {label}'
-        for state, _, _, label in _STATES
-        if (states == state).any()
-    )
-    title = f'level {view.level}, ×{view.scale:.2g}: {counts or "no boxes"}'
+        counts += [f'{len(chosen)} {label}'] if len(chosen) else []
+    title = f'level {view.level}, ×{view.scale:.2g}: {", ".join(counts) or "no boxes"}'
     title = f'negative, {title}' if negative else title
     axes.set_title(title, fontsize=min(7.5, 335 / len(title)), pad=3)  # not wider than its cell

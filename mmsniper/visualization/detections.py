@@ -15,11 +15,14 @@ from mmsniper.visualization.figure import (
     IGNORED,
     MISSED,
     as_boxes,
+    as_mask,
     check_image,
     draw_boxes,
     draw_legend,
     legend_entry,
     new_figure,
+    one_per_box,
+    place_axes,
     show_image,
 )
 
@@ -43,25 +46,21 @@ def match_detections(
         boxes (np.ndarray): (m, 4) xyxy.
         labels (np.ndarray): (m,).
         scores (np.ndarray): (m,).
-        iou_thr (float): Least IoU. Defaults to 0.5.
+        iou_thr (float): Minimum IoU. Defaults to 0.5.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: (m,) bool, the detection has found an object; (n,) bool, the
         object has been found.
+
+    Raises:
+        ValueError: If arrays of the same boxes differ in length.
     """
-    gt_boxes, boxes = as_boxes(gt_boxes, 'gt_boxes'), as_boxes(boxes, 'boxes')
-    gt_labels, labels, scores = (np.asarray(a).reshape(-1) for a in (gt_labels, labels, scores))
-    for name, array, count in (
-        ('gt_labels', gt_labels, len(gt_boxes)),
-        ('labels', labels, len(boxes)),
-        ('scores', scores, len(boxes)),
-    ):
-        if len(array) != count:
-            raise ValueError(
-                f'{name} must have one value for each of {count} boxes, got {len(array)}'
-            )
+    gt_boxes, gt_labels = _labelled(gt_boxes, gt_labels, 'gt_')
+    boxes, labels = _labelled(boxes, labels)
+    scores = one_per_box(scores, len(boxes), 'scores')
     correct, found = np.zeros(len(boxes), bool), np.zeros(len(gt_boxes), bool)
-    overlaps = _ious(boxes, gt_boxes)
+    common = _common_areas(boxes, gt_boxes)
+    overlaps = common / np.maximum(_areas(boxes)[:, None] + _areas(gt_boxes) - common, 1e-9)
     for i in np.argsort(-scores, kind='stable'):
         free = np.where((gt_labels == labels[i]) & ~found, overlaps[i], -1.0)
         if len(free) and free.max() >= iou_thr:
@@ -69,11 +68,19 @@ def match_detections(
     return correct, found
 
 
-def _ious(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+def _labelled(boxes: ArrayLike, labels: ArrayLike, what: str = '') -> tuple[NDArray, NDArray]:
+    boxes = as_boxes(boxes, f'{what}boxes')
+    return boxes, one_per_box(labels, len(boxes), f'{what}labels')
+
+
+def _common_areas(a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """(n, m) areas that boxes (n, 4) and boxes (m, 4) have in common."""
     sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
-    common = np.clip(sides, 0, None).prod(axis=2)
-    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(axis=1) for x in (a, b))
-    return common / np.maximum(area_a[:, None] + area_b - common, 1e-9)
+    return np.clip(sides, 0, None).prod(axis=2)
+
+
+def _areas(boxes: NDArray) -> NDArray[np.float64]:
+    return np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1)
 
 
 def draw_detections(
@@ -92,9 +99,8 @@ def draw_detections(
 ) -> Figure:
     """Draw detections and what they should have been.
 
-    Correct detections are green, false ones red, missed objects dashed yellow, ignore regions
-    grey. A detection that matches no object and lies with at least half its area in an ignore
-    region is drawn grey too.
+    Correct detections are green, false ones red, missed objects dashed yellow. Ignored regions are
+    grey, and so are false detections that lie with at least half their area in one.
 
     Args:
         image (np.ndarray): (h, w, 3) uint8 BGR.
@@ -117,17 +123,19 @@ def draw_detections(
         ValueError: If an array has another shape than it should.
     """
     check_image(image)
-    gt_boxes, boxes = as_boxes(gt_boxes, 'gt_boxes'), as_boxes(boxes, 'boxes')
-    gt_labels, labels, scores = (np.asarray(a).reshape(-1) for a in (gt_labels, labels, scores))
-    ignored = np.zeros(len(gt_boxes), bool) if gt_ignored is None else np.asarray(gt_ignored, bool)
+    gt_boxes, gt_labels = _labelled(gt_boxes, gt_labels, 'gt_')
+    boxes, labels = _labelled(boxes, labels)
+    scores = one_per_box(scores, len(boxes), 'scores')
+    ignored = as_mask(gt_ignored, len(gt_boxes), 'gt_ignored')
     regions, gt_boxes, gt_labels = gt_boxes[ignored], gt_boxes[~ignored], gt_labels[~ignored]
     kept = scores >= score_thr
     boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
     correct, found = match_detections(gt_boxes, gt_labels, boxes, labels, scores, iou_thr)
-    excused = ~correct & _mostly_in(boxes, regions)
+    half = np.maximum(_areas(boxes), 1e-9)[:, None] / 2
+    excused = ~correct & (_common_areas(boxes, regions) >= half).any(axis=1)
 
     figure, axes = _layout(image)
-    show_image(axes, image)
+    show_image(axes, image, title, fontsize=10)
     names = np.array([f'{class_names[c]} {s:.2f}' for c, s in zip(labels, scores, strict=True)])
     missed = [class_names[c] for c in gt_labels[~found]]
     layers = [
@@ -143,8 +151,6 @@ def draw_detections(
         if len(layer) or colour != IGNORED:
             entries.append(legend_entry(colour, f'{label}: {len(layer)}', dashed))
     draw_legend(figure, entries, width=1.2)
-    if title:
-        axes.set_title(title, fontsize=10, loc='left', pad=3)
     return figure
 
 
@@ -156,16 +162,4 @@ def _layout(image: NDArray[np.uint8]) -> tuple[Figure, Axes]:
     wide, tall = (_SIDE * side / max(width, height) for side in (width, height))
     total, high = max(wide + 0.2, 5.0), max(tall, 1.0) + _TOP + _BOTTOM
     figure = new_figure(total, high)
-    return figure, figure.add_axes(
-        (0.1 / total, _BOTTOM / high, 1 - 0.2 / total, 1 - (_TOP + _BOTTOM) / high)
-    )
-
-
-def _mostly_in(boxes: NDArray, regions: NDArray) -> NDArray[np.bool_]:
-    if not len(regions):
-        return np.zeros(len(boxes), bool)
-    sides = np.minimum(boxes[:, None, 2:], regions[:, 2:]) - np.maximum(
-        boxes[:, None, :2], regions[:, :2]
-    )
-    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-9)
-    return (np.clip(sides, 0, None).prod(axis=2) >= 0.5 * area[:, None]).any(axis=1)
+    return figure, place_axes(figure, 0.1, _BOTTOM, total - 0.2, high - _TOP - _BOTTOM)

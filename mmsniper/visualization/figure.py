@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import CircleCollection, PolyCollection
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
@@ -50,6 +50,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def place_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches."""
+    total, high = figure.get_size_inches()
+    return figure.add_axes((left / total, bottom / high, width / total, height / high))
+
+
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """Save a figure as PNG. The file appears when it is whole; folders are made as needed."""
     with replacing(path) as temporary:
@@ -57,11 +63,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
-    """Check that an image is one as MMDetection loads it.
-
-    Raises:
-        ValueError: If it is not (h, w, 3) uint8.
-    """
+    """Raise ValueError if an image is not as MMDetection loads it, (h, w, 3) uint8."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f'an image to draw on must be (h, w, 3) uint8 BGR, got an array of shape '
@@ -70,17 +72,32 @@ def check_image(image: NDArray[np.uint8]) -> None:
 
 
 def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
-    """Boxes as (n, 4) float64; an empty list is no boxes.
-
-    Raises:
-        ValueError: If they do not have that shape.
-    """
+    """Boxes as (n, 4) float64; an empty list is no boxes. ValueError if they have another shape."""
     array = np.asarray(boxes, np.float64)
     if array.size == 0:
         return array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f'{what} must have the shape (n, 4), xyxy; got {array.shape}')
     return array
+
+
+def one_per_box(values: ArrayLike, count: int, what: str, dtype: Any = None) -> NDArray:
+    """Values as (count,). ValueError if there are more or fewer."""
+    array = np.asarray(values, dtype).reshape(-1)
+    if len(array) != count:
+        raise ValueError(f'{what} must have one value for each of {count} boxes, got {len(array)}')
+    return array
+
+
+def as_mask(mask: ArrayLike | None, count: int, what: str) -> NDArray[np.bool_]:
+    """A mask as (count,) bool; None is all False."""
+    return one_per_box(np.zeros(count) if mask is None else mask, count, what, bool)
+
+
+def check_levels(levels: NDArray[np.int64], num_levels: int) -> None:
+    """Raise ValueError if there is a level that the pyramid does not have."""
+    if not np.isin(levels, range(num_levels)).all():
+        raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
 
 
 def shrunk(image: NDArray, max_side: int) -> NDArray:
@@ -92,25 +109,18 @@ def shrunk(image: NDArray, max_side: int) -> NDArray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def show_image(axes: Axes, image: NDArray[np.uint8], max_side: int = MAX_SIDE) -> None:
-    """Show a BGR image so that data coordinates are its own pixels, however large it is.
-
-    Args:
-        axes (Axes): Where to draw.
-        image (np.ndarray): (h, w, 3) uint8, BGR.
-        max_side (int): Larger images are shrunk to this side first. Defaults to 1600.
-    """
+def show_image(axes: Axes, image: NDArray[np.uint8], title: str = '', fontsize: int = 8) -> None:
+    """Show a BGR image, shrunk to ``MAX_SIDE``; data coordinates are its own pixels nonetheless."""
     height, width = image.shape[:2]
     axes.imshow(
-        shrunk(image, max_side)[..., ::-1],
+        shrunk(image, MAX_SIDE)[..., ::-1],
         extent=(0, width, height, 0),
         interpolation='antialiased',
         interpolation_stage='rgba',
     )
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    if title:
+        axes.set_title(title, fontsize=fontsize, loc='left', pad=3)
     axes.apply_aspect()  # now, not when it is saved: what is drawn later asks how large it is
 
 
@@ -135,7 +145,6 @@ def draw_boxes(
         names (Sequence[str]): Text above each box. Defaults to (), no text.
         fill (float): Opacity of the box's inside. Defaults to 0.
     """
-    boxes = np.asarray(boxes).reshape(-1, 4)
     outlines = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
     if fill:
         axes.add_collection(PolyCollection(outlines, facecolor=colour, alpha=fill, linewidth=0))
@@ -152,27 +161,29 @@ def draw_boxes(
         )
     )
     for name, corner in zip(names, boxes[:, :2], strict=len(names) > 0):
-        axes.annotate(
-            name,
-            corner,
-            (0, 2),
-            textcoords='offset points',
-            fontsize=6,
-            annotation_clip=True,
-            clip_on=True,
-            bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.6, 'linewidth': 0},
-        )
+        _write_on_plate(axes, name, corner, (0, 2), colour, pad=0.6, clip_on=True)
+
+
+def _write_on_plate(
+    axes: Axes, text: str, corner: NDArray, shift: ArrayLike, colour: str, pad: float, **style: Any
+) -> None:
+    """Write at a point in data coordinates, shifted by points, on a coloured plate."""
+    axes.annotate(
+        text,
+        corner,
+        shift,
+        textcoords='offset points',
+        fontsize=6,
+        annotation_clip=True,
+        bbox={'facecolor': colour, 'alpha': 0.85, 'pad': pad, 'linewidth': 0},
+        **style,
+    )
 
 
 def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayLike) -> None:
-    """Draw dots with a dark rim above all else, later ones above earlier ones.
+    """Draw dots at (n, 2) data coordinates, above all else and later ones above earlier ones.
 
-    Args:
-        axes (Axes): Where to draw.
-        points (np.ndarray): (n, 2) xy in data coordinates.
-        colours (Sequence[str]): Colour of each dot.
-        sizes (np.ndarray): (n,) diameter of each dot, points; all are smaller where so many would
-            hide the picture.
+    ``sizes`` (n,) are diameters in points; where so many would hide the picture, all are smaller.
     """
     sizes = np.asarray(sizes, np.float64)
     picture = np.prod(_points(axes, axes.bbox.size))
@@ -193,15 +204,10 @@ def draw_dots(axes: Axes, points: NDArray, colours: Sequence[str], sizes: ArrayL
 
 
 def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Write on small plates above the top left corners of boxes, below them at the image's top.
+    """Write on plates above the top left corners of boxes (n, 4), below them at the image's top.
 
-    A plate that would lie on an earlier one is moved to the right of it.
-
-    Args:
-        axes (Axes): Where to draw.
-        boxes (np.ndarray): (n, 4) xyxy in data coordinates.
-        texts (Sequence[str]): (n,) the texts; of a narrow box the last word.
-        colours (Sequence[str]): (n,) colours of the plates.
+    A plate that would lie on an earlier one is moved to the right of it. On a narrow box stands the
+    last word of its text only.
     """
     corners, ends = (_points(axes, axes.transData.transform(boxes[:, i : i + 2])) for i in (0, 2))
     inside = _points(axes, axes.bbox.y1) - corners[:, 1] < 12
@@ -214,15 +220,7 @@ def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequenc
             shift[0] = taken[blocking, 2].max() - corners[i, 0] + 0.5
         start = corners[i] + shift
         taken = np.vstack([taken, [*start, *(start + size)]])
-        axes.annotate(
-            text,
-            boxes[i, :2],
-            shift,
-            textcoords='offset points',
-            fontsize=6,
-            annotation_clip=True,
-            bbox={'facecolor': colour, 'alpha': 0.85, 'pad': 0.8, 'linewidth': 0},
-        )
+        _write_on_plate(axes, text, boxes[i, :2], shift, colour, pad=0.8)
 
 
 def _meeting(taken: NDArray, start: NDArray, size: NDArray) -> NDArray[np.bool_]:
@@ -238,10 +236,7 @@ def _points(axes: Axes, pixels: ArrayLike) -> NDArray[np.float64]:
 def draw_legend(figure: Figure, entries: Sequence[Artist], width: float = 2.6) -> None:
     """Put a legend along the bottom of a figure, each entry ``width`` inches wide."""
     columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
-    dots = max(
-        [len(entry.get_facecolor()) for entry in entries if isinstance(entry, CircleCollection)],
-        default=1,
-    )
+    dots = [len(one.get_facecolor()) for one in entries if isinstance(one, CircleCollection)]
     figure.legend(
         handles=list(entries),
         loc='lower center',
@@ -249,17 +244,14 @@ def draw_legend(figure: Figure, entries: Sequence[Artist], width: float = 2.6) -
         fontsize=8,
         frameon=False,
         borderaxespad=0.3,
-        scatterpoints=dots,
+        scatterpoints=max(dots, default=1),
         scatteryoffsets=[0.5],
     )
 
 
-def legend_entry(colour: str, label: str, dashed: bool = False, fill: float = 0.0) -> Rectangle:
+def legend_entry(colour: str, label: str, dashed: bool = False, fill: float = 0.0) -> Patch:
     """A legend's entry for boxes drawn by :func:`draw_boxes`."""
-    return Rectangle(
-        (0, 0),
-        1,
-        1,
+    return Patch(
         facecolor=(colour, fill),
         edgecolor=colour,
         linewidth=2,

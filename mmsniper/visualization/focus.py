@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,11 +14,13 @@ from mmsniper.chips.focus import FocusMap
 from mmsniper.visualization.figure import (
     as_boxes,
     check_image,
+    check_levels,
     draw_boxes,
     draw_legend,
     legend_entry,
     level_colour,
     new_figure,
+    place_axes,
     show_image,
     shrunk,
 )
@@ -32,7 +33,7 @@ _HEAT = matplotlib.colormaps['inferno']
 _DIMMED = 0.3  # brightness of what a level has not seen
 
 _LONG, _MARGIN, _TITLE, _BOTTOM = 3.4, 0.1, 0.25, 0.45  # inches: longer side of a panel, margins
-_LEAST = 1.6  # inches, of a panel's shorter side: room for the titles
+_SHORT = 1.6  # inches, of a panel's shorter side: room for the titles
 
 
 def draw_focus(
@@ -66,7 +67,7 @@ def draw_focus(
         scores (np.ndarray): (n,).
         size (tuple[int, int], optional): Original (width, height). Defaults to None, that of
             ``image``.
-        thresholds (Sequence[float], optional): Least probability of a FocusPixel for each step,
+        thresholds (Sequence[float], optional): Minimum probability of a FocusPixel for each step,
             coarse to fine; cells below are drawn fainter. Defaults to None: 0.5 for all.
         score_thr (float): Detections below are not drawn. Defaults to 0.3.
         title (str): Above the picture. Defaults to ''.
@@ -89,32 +90,34 @@ def draw_focus(
     size = (width, height) if size is None else size
     image = shrunk(image, _MAX_SIDE)  # once, instead of in each of the panels
     chips = [as_boxes(some, 'chips') for some in chips]
-    thresholds = _check_levels(chips, maps, thresholds)
+    thresholds = [0.5] * (len(chips) - 1) if thresholds is None else thresholds
+    if not len(chips) == len(maps) == len(thresholds) + 1:
+        raise ValueError(
+            f'chips and maps are given for each level, and a threshold for each step from one '
+            f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
+            f'{len(thresholds)} thresholds'
+        )
     boxes, levels = _kept(boxes, levels, scores, score_thr, len(chips))
 
     figure, panels = _layout(size[0] / size[1], len(chips) + 1, title)
     to_panel = np.tile(np.array(image.shape[1::-1]) / size, 2)
-    _show(panels[0].above, image, 'image')
-    _show(panels[0].below, image, f'all levels: {_count(len(boxes), "detection")}')
-    for level, panel in zip(reversed(range(len(chips))), panels[1:]):
+    show_image(panels[0][0], image, 'image')
+    show_image(panels[0][1], image, f'all levels: {_count(len(boxes), "detection")}')
+    for level, (above, below) in zip(reversed(range(len(chips))), panels[1:]):
         seen = _seen(image, chips[level] * to_panel)
-        _show(panel.above, seen, f'level {level} sees {_share(chips[level], size)}')
+        show_image(above, seen, f'level {level} sees {_share(chips[level], size)}')
         if level:
             heat = focus_heat(maps[level], image.shape[:2], size)
-            _overlay(panel.above, heat, thresholds[len(chips) - 1 - level])
-            draw_boxes(panel.above, chips[level - 1] * to_panel, level_colour(level - 1))
+            _overlay(above, heat, thresholds[len(chips) - 1 - level])
+            draw_boxes(above, chips[level - 1] * to_panel, level_colour(level - 1))
         mine = boxes[levels == level] * to_panel
-        _show(panel.below, seen, f'level {level}: {_count(len(mine), "detection")}')
-        for axes in (panels[0].below, panel.below):
+        show_image(below, seen, f'level {level}: {_count(len(mine), "detection")}')
+        for axes in (panels[0][1], below):
             draw_boxes(axes, mine, level_colour(level), width=1.2)
-    entries = [
-        legend_entry(
-            level_colour(level),
-            f'level {level}: its detections'
-            + (' and FocusChips' if level < len(chips) - 1 else ''),
-        )
-        for level in reversed(range(len(chips)))
-    ]
+    entries = []
+    for level in reversed(range(len(chips))):
+        more = ' and FocusChips' if level < len(chips) - 1 else ''
+        entries.append(legend_entry(level_colour(level), f'level {level}: its detections{more}'))
     if len(chips) > 1:
         bright = matplotlib.colors.to_hex(_HEAT(0.95))
         entries.append(legend_entry(bright, 'FocusPixels, the brighter the likelier', fill=1))
@@ -141,8 +144,9 @@ def focus_heat(
     for focus in maps:
         x1, y1, x2, y2 = focus.box
         cell_w, cell_h = np.broadcast_to(focus.cell, 2)
-        columns, column = _cells(xs, x1, x2, cell_w, focus.probability.shape[1])
-        rows, row = _cells(ys, y1, y2, cell_h, focus.probability.shape[0])
+        num_rows, num_columns = focus.probability.shape
+        columns, column = _cells(xs, x1, x2, cell_w, num_columns)
+        rows, row = _cells(ys, y1, y2, cell_h, num_rows)
         part = heat[rows, columns]
         np.maximum(part, focus.probability[np.ix_(row, column)], out=part)
     return heat
@@ -156,20 +160,6 @@ def _cells(
     return inside, np.minimum((centres[inside] - low) // cell, count - 1).astype(int)
 
 
-def _check_levels(
-    chips: Sequence[NDArray], maps: Sequence[Sequence[FocusMap]], thresholds: Sequence[float] | None
-) -> Sequence[float]:
-    steps = len(chips) - 1
-    thresholds = [0.5] * steps if thresholds is None else thresholds
-    if not len(chips) == len(maps) == len(thresholds) + 1:
-        raise ValueError(
-            f'chips and maps are given for each level, and a threshold for each step from one '
-            f'level to the next; got chips of {len(chips)} levels, maps of {len(maps)}, '
-            f'{len(thresholds)} thresholds'
-        )
-    return thresholds
-
-
 def _kept(
     boxes: ArrayLike, levels: ArrayLike, scores: ArrayLike, score_thr: float, num_levels: int
 ) -> tuple[NDArray, NDArray]:
@@ -180,8 +170,7 @@ def _kept(
             f'{len(boxes)} boxes need as many levels and scores, got {len(levels)} '
             f'and {len(scores)}'
         )
-    if not np.isin(levels, range(num_levels)).all():
-        raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
+    check_levels(levels, num_levels)
     return boxes[scores >= score_thr], levels[scores >= score_thr]
 
 
@@ -201,11 +190,6 @@ def _overlay(axes: Axes, heat: NDArray[np.float64], threshold: float) -> None:
     axes.imshow(colours, extent=(0, width, height, 0), interpolation='nearest')
 
 
-def _show(axes: Axes, image: NDArray[np.uint8], title: str) -> None:
-    show_image(axes, image)
-    axes.set_title(title, fontsize=8, loc='left', pad=3)
-
-
 def _share(chips: NDArray, size: tuple[int, int]) -> str:
     share = (chips[:, 2:] - chips[:, :2]).prod(axis=1).sum() / np.prod(size, dtype=float)
     return f'{_count(len(chips), "chip")}, {share:.0%} of the image'
@@ -215,36 +199,19 @@ def _count(number: int, what: str) -> str:
     return f'{number} {what}' if number == 1 else f'{number} {what}s'
 
 
-class _Panel(NamedTuple):
-    above: Axes
-    below: Axes
-
-
-def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[_Panel]]:
-    """A figure with two rows of panels for images of the given aspect."""
-    wide = max(_LONG * min(aspect, 1), _LEAST)
-    tall = max(_LONG / max(aspect, 1), _LEAST)
-    top = _TITLE if title else 0
-    total = columns * (wide + _MARGIN) + _MARGIN
-    high = _BOTTOM + 2 * (tall + _TITLE) + top
-    figure = new_figure(total, high)
+def _layout(aspect: float, columns: int, title: str) -> tuple[Figure, list[list[Axes]]]:
+    """A figure, and for each column its upper and its lower panel for images of an aspect."""
+    wide = max(_LONG * min(aspect, 1), _SHORT)
+    tall = max(_LONG / max(aspect, 1), _SHORT)
+    step, high = wide + _MARGIN, _BOTTOM + 2 * (tall + _TITLE) + (_TITLE if title else 0)
+    figure = new_figure(columns * step + _MARGIN, high)
     if title:
-        figure.text(_MARGIN / total, 1 - 0.05 / high, title, fontsize=10, va='top')
+        left = _MARGIN / figure.get_figwidth()
+        figure.text(left, 1 - 0.05 / high, title, fontsize=10, va='top')
+    bottoms = (_BOTTOM + tall + _TITLE, _BOTTOM)
     return figure, [
-        _Panel(
-            *(
-                figure.add_axes(
-                    (
-                        (_MARGIN + column * (wide + _MARGIN)) / total,
-                        (_BOTTOM + row * (tall + _TITLE)) / high,
-                        wide / total,
-                        tall / high,
-                    )
-                )
-                for row in (1, 0)
-            )
-        )
-        for column in range(columns)
+        [place_axes(figure, _MARGIN + i * step, bottom, wide, tall) for bottom in bottoms]
+        for i in range(columns)
     ]
 
 
@@ -260,7 +227,7 @@ def draw_focus_curve(
         metric (str): Name of the metric.
 
     Returns:
-        Figure: Settings as dots, joined by their pixels.
+        Figure: Settings as dots, joined in the order of their pixels.
     """
     figure = new_figure(6, 4.2)
     axes = figure.add_subplot()
@@ -268,12 +235,11 @@ def draw_focus_curve(
     million = np.asarray(pixels, np.float64)[order] / 1e6
     axes.plot(million, np.asarray(scores)[order], 'o-', color=level_colour(1))
     for x, i in zip(million, order):
-        axes.annotate(
-            names[i], (x, scores[i]), textcoords='offset points', xytext=(5, -11), fontsize=8
-        )
+        shift = {'textcoords': 'offset points', 'xytext': (5, -11)}
+        axes.annotate(names[i], (x, scores[i]), fontsize=8, **shift)
     axes.set_xscale('log')
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter('{x:g}')
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('{x:g}')
     axes.set_xlabel('million pixels seen of an image; at the dots: thresholds')
     axes.set_ylabel(metric)
     axes.grid(True, which='both', color='#eeeeee')

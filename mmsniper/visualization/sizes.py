@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -65,20 +65,9 @@ def _draw_distribution(
     axes: Axes, sizes: NDArray, pyramid: ScalePyramid, limits: tuple[float, float]
 ) -> None:
     for level, (lo, hi) in enumerate(pyramid.ranges()):
-        axes.axvspan(
-            max(lo, limits[0]),
-            min(hi, limits[1]),
-            color=level_colour(level),
-            alpha=0.12,
-            linewidth=0,
-        )
-    axes.hist(
-        sizes,
-        _bins(limits),
-        weights=np.full(len(sizes), 1 / max(len(sizes), 1)),
-        color=_GREY,
-        zorder=2,
-    )
+        left, right = np.clip((lo, hi), *limits)
+        axes.axvspan(left, right, color=level_colour(level), alpha=0.12, linewidth=0)
+    _draw_histogram(axes, sizes, limits, color=_GREY, zorder=2)
     _prepare(axes, limits)
     axes.tick_params(axis='x', labelbottom=False)
     axes.set_ylabel(f'of {len(sizes):,} boxes', fontsize=8)
@@ -88,12 +77,12 @@ def _draw_ranges(
     axes: Axes, pyramid: ScalePyramid, sizes: NDArray, limits: tuple[float, float]
 ) -> None:
     for level, (lo, hi) in enumerate(pyramid.ranges()):
-        left, right = max(lo, limits[0]), min(hi, limits[1])
-        axes.barh(level, max(right - left, 0), left=left, height=0.8, color=level_colour(level))
+        left, right = np.clip((lo, hi), *limits)
+        axes.barh(level, right - left, left=left, height=0.8, color=level_colour(level))
         share = np.mean((sizes >= lo) & (sizes < hi)) if len(sizes) else 0
         span = f'{lo:g} to {hi:g} px' if math.isfinite(hi) else f'{lo:g} px and more'
         label = f'{describe_rule(pyramid.levels[level].resize)}: {span}, {share:.0%} of boxes'
-        # From the end of the axis that the bar is nearer to, so that it never leaves the picture.
+        # At the end of the bar that is nearer to the picture's edge, so that it stays inside.
         near_left = left * right < limits[0] * limits[1]
         axes.annotate(
             label,
@@ -107,9 +96,8 @@ def _draw_ranges(
         )
     _prepare(axes, limits)
     axes.set_ylim(pyramid.num_levels - 0.4, -0.6)
-    axes.set_yticks(
-        range(pyramid.num_levels), [f'level {i}' for i in range(pyramid.num_levels)], fontsize=8
-    )
+    names = [f'level {i}' for i in range(pyramid.num_levels)]
+    axes.set_yticks(range(pyramid.num_levels), names, fontsize=8)
     axes.set_xlabel('size in the image, sqrt(box area), original px', fontsize=9)
 
 
@@ -118,31 +106,15 @@ def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid)
     limits = _limits(np.concatenate(shown), [chip * GOOD_SIZE_RANGE[0], chip])
     good = tuple(bound * chip for bound in GOOD_SIZE_RANGE)
     axes.axvspan(*good, color='#eaf6ea', zorder=0)
-    axes.text(
-        good[0],
-        0.98,
-        f' seen well: {good[0]:g} to {good[1]:g} px, smaller too at level 0',
-        fontsize=8,
-        va='top',
-        color='#3b7a3b',
-        transform=axes.get_xaxis_transform(),
-    )
+    style = {'fontsize': 8, 'va': 'top', 'transform': axes.get_xaxis_transform()}
+    text = f' seen well: {good[0]:g} to {good[1]:g} px, smaller too at level 0'
+    axes.text(good[0], 0.98, text, color='#3b7a3b', **style)
     axes.axvline(chip, color='#666666', linewidth=1, linestyle='--')
-    axes.text(
-        chip,
-        0.98,
-        f'a chip: {chip} px ',
-        fontsize=8,
-        ha='right',
-        va='top',
-        color='#666666',
-        transform=axes.get_xaxis_transform(),
-    )
+    axes.text(chip, 0.98, f'a chip: {chip} px ', ha='right', color='#666666', **style)
     for level, sizes in enumerate(shown):
-        weights = np.full(len(sizes), 1 / max(len(sizes), 1))
-        style = {'weights': weights, 'color': level_colour(level)}
-        axes.hist(sizes, _bins(limits), histtype='stepfilled', alpha=0.25, **style)
-        axes.hist(sizes, _bins(limits), histtype='step', linewidth=1.6, **style)
+        colour = level_colour(level)
+        for style in ({'histtype': 'stepfilled', 'alpha': 0.25}, {'histtype': 'step', 'lw': 1.6}):
+            _draw_histogram(axes, sizes, limits, color=colour, **style)
     _prepare(axes, limits)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.2)  # room for the texts
     axes.set_xlabel('size that the network sees, network px', fontsize=9)
@@ -157,14 +129,18 @@ def _limits(sizes: NDArray, bounds: list[float]) -> tuple[float, float]:
     return lo / margin, hi * margin
 
 
-def _bins(limits: tuple[float, float]) -> NDArray[np.float64]:
-    return np.geomspace(*limits, _BINS + 1)
+def _draw_histogram(axes: Axes, sizes: NDArray, limits: tuple[float, float], **style: Any) -> None:
+    """Draw bars that add up to 1."""
+    weights = np.full(len(sizes), 1 / max(len(sizes), 1))
+    axes.hist(sizes, np.geomspace(*limits, _BINS + 1), weights=weights, **style)
 
 
 def _prepare(axes: Axes, limits: tuple[float, float]) -> None:
     axes.set_xscale('log')
     axes.set_xlim(*limits)
-    axes.xaxis.set_major_locator(FixedLocator(list(_ticks(limits))))
+    # Powers of two: a level of twice the scale moves sizes by one tick.
+    first, last = math.ceil(math.log2(limits[0])), math.floor(math.log2(limits[1]))
+    axes.xaxis.set_major_locator(FixedLocator(2.0 ** np.arange(first, last + 1)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter('{x:g}')
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -172,11 +148,4 @@ def _prepare(axes: Axes, limits: tuple[float, float]) -> None:
     axes.tick_params(labelsize=8)
     axes.grid(axis='x', color='#e6e6e6', linewidth=0.7)
     axes.set_axisbelow(True)
-    for side in ('top', 'right'):
-        axes.spines[side].set_visible(False)
-
-
-def _ticks(limits: tuple[float, float]) -> Iterator[float]:
-    """Powers of two: a level of twice the scale moves sizes by one tick."""
-    first, last = math.ceil(math.log2(limits[0])), math.floor(math.log2(limits[1]))
-    yield from (2.0**power for power in range(first, last + 1))
+    axes.spines[['top', 'right']].set_visible(False)

@@ -15,9 +15,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from harness import comparison
+from harness.reduced import reduced
 from harness.training_run import METRICS, RunError
 from mmsniper.convert import load_config
-from mmsniper.testing.reduced import reduced
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,9 +20,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from harness.reduced import reduced
 from mmsniper.convert import load_config
 from mmsniper.datasets.wrappers import read_datasets
-from mmsniper.testing.reduced import reduced
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 PATHS = sorted(

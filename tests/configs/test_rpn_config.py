@@ -8,9 +8,9 @@ from mmdet.utils import register_all_modules
 from mmengine.hub import get_config
 
 from comparing import without_scope
+from harness.reduced import reduced
 from mmsniper.convert import load_config
 from mmsniper.models.proposals import proposal_head
-from mmsniper.testing.reduced import reduced
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'sniper'
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmsniper.models  # noqa: F401
-from mmsniper.testing.reduced import ReducedSize, reduced
+from harness.reduced import ReducedSize, reduced
 
 RETINANET = 'retinanet/retinanet_r50_fpn_1x_coco'
 MASK_RCNN = 'mask_rcnn/mask-rcnn_r101_fpn_1x_coco'

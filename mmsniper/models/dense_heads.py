@@ -8,41 +8,12 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures import SampleList
 from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmsniper.models.assigners import (
-    IgnoreInvalidAssigner,
-    append_invalid,
-    split_appended,
-    split_ignored,
-)
-
-
-def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
-    """The sample with its invalid objects where a head hands them on to the assignment.
-
-    Args:
-        sample (DetDataSample): With ``gt_instances`` (valid objects) and maybe
-            ``ignored_instances`` (see :func:`~mmsniper.models.assigners.split_ignored`). Left as it
-            is.
-
-    Returns:
-        DetDataSample: A copy that shares the data. Its ``gt_instances`` are made by
-        :func:`~mmsniper.models.assigners.append_invalid`; only ignore regions remain in
-        ``ignored_instances``.
-
-    Raises:
-        ValueError: If invalid objects lack a field that the valid ones have, such as masks.
-    """
-    regions, invalid = split_ignored(sample.get('ignored_instances'))
-    copy = sample.new()
-    copy.gt_instances = append_invalid(sample.gt_instances, invalid)
-    if regions is not None:
-        copy.ignored_instances = regions
-    return copy
+from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
 
 
 def _weigh_ignored_labels(
@@ -62,12 +33,10 @@ class SNIPERFCOSHead(FCOSHead):
 
     FCOS has no assigner: a point belongs to the smallest object around it whose size suits the
     point's level. A point that would belong to an invalid object, and belongs to no valid one, is
-    neither foreground nor background. Regression and centerness learn from foreground points
-    only, so that nothing changes there.
+    neither foreground nor background. Regression and centerness learn from foreground points only.
 
     Args:
-        *args: As for ``FCOSHead``.
-        **kwargs: As for ``FCOSHead``.
+        *args, **kwargs: As for ``FCOSHead``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -93,10 +62,8 @@ class SNIPERFCOSHead(FCOSHead):
         """Losses and predictions, for FCOS in place of an RPN.
 
         Args:
-            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
-            batch_data_samples (SampleList): Ground truth of each input; left as it is.
-            *args: As for ``FCOSHead``.
-            **kwargs: As for ``FCOSHead``.
+            x, batch_data_samples: As for :meth:`loss`.
+            *args, **kwargs: As for ``FCOSHead``.
 
         Returns:
             tuple[dict[str, Tensor], InstanceList]: The losses and the predictions of ``FCOSHead``.
@@ -124,12 +91,11 @@ class SNIPERFCOSHead(FCOSHead):
             of_invalid, *_ = super().get_targets(
                 points, [_as_class_0(v, i) for v, i in zip(valid, invalid)]
             )
-            labels = [self._ignore(*pair) for pair in zip(labels, of_invalid)]
+            labels = [
+                own.masked_fill((own == self.num_classes) & (other != self.num_classes), -1)
+                for own, other in zip(labels, of_invalid)
+            ]
         return labels, *others
-
-    def _ignore(self, labels: Tensor, of_invalid: Tensor) -> Tensor:
-        background = self.num_classes
-        return labels.masked_fill((labels == background) & (of_invalid != background), -1)
 
 
 def _as_class_0(valid: InstanceData, invalid: InstanceData | None) -> InstanceData:
@@ -177,9 +143,8 @@ class SNIPERSetPredictionMixin:
         """Losses of the head.
 
         Args:
-            *args: As for the head.
             batch_data_samples (SampleList): Ground truth of each input; left as it is.
-            **kwargs: As for the head.
+            *args, **kwargs: As for the head.
 
         Returns:
             dict[str, Tensor]: The head's losses.
@@ -201,8 +166,7 @@ class SNIPERDeformableDETRHead(SNIPERSetPredictionMixin, DeformableDETRHead):
     """``DeformableDETRHead``, with or without two stages, that ignores invalid objects.
 
     Args:
-        *args: As for ``DeformableDETRHead``.
-        **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+        *args, **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
     """
 
 
@@ -211,8 +175,7 @@ class SNIPERDINOHead(SNIPERSetPredictionMixin, DINOHead):
     """``DINOHead`` that ignores invalid objects, and denoises the valid ones.
 
     Args:
-        *args: As for ``DINOHead``.
-        **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
+        *args, **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
     """
 
     def _get_dn_targets_single(

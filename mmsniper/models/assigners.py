@@ -53,8 +53,7 @@ def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> Instanc
         invalid (InstanceData | None): As found by :func:`split_ignored`.
 
     Returns:
-        InstanceData: All objects, the valid ones first, with their number as ``num_valid`` in the
-        metainfo.
+        InstanceData: All objects, with the number of valid ones as ``num_valid`` in the metainfo.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
@@ -100,46 +99,12 @@ def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
 
 
 def split_appended(objects: InstanceData) -> tuple[InstanceData, InstanceData | None]:
-    """Undo :func:`append_invalid`.
+    """Undo :func:`append_invalid`: the valid and the invalid objects.
 
-    Args:
-        objects (InstanceData): Ground truth, with or without invalid objects behind the valid ones.
-
-    Returns:
-        tuple[InstanceData, InstanceData | None]: The valid and the invalid objects; the latter are
-        None where nothing was appended.
+    The latter are None where :func:`append_invalid` was not called.
     """
     count = objects.get('num_valid')
     return (objects, None) if count is None else (objects[:count], objects[count:])
-
-
-def near_any(
-    priors: Tensor | BaseBoxes,
-    boxes: Tensor | BaseBoxes,
-    iou_thr: float,
-    iou_calculator: IoUCalculator,
-    max_pairs: int = _MAX_PAIRS,
-) -> Tensor:
-    """Which priors have an IoU above ``iou_thr`` with any of the boxes.
-
-    Memory stays bounded for thousands of boxes and hundreds of thousands of priors.
-
-    Args:
-        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy.
-        boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
-        iou_thr (float): Threshold, exclusive.
-        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
-        max_pairs (int): IoUs that are computed at a time. Defaults to 2 ** 22.
-
-    Returns:
-        Tensor: Bool tensor of shape (n,).
-    """
-    priors, boxes = get_box_tensor(priors), get_box_tensor(boxes)
-    near = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    if len(priors) and len(boxes):
-        for chunk in boxes.split(max(1, max_pairs // len(priors))):
-            near |= (iou_calculator(chunk, priors) > iou_thr).any(dim=0)
-    return near
 
 
 def ignore_near_invalid(
@@ -148,23 +113,31 @@ def ignore_near_invalid(
     invalid_boxes: Tensor | BaseBoxes,
     ignore_iou_thr: float,
     iou_calculator: IoUCalculator,
+    max_pairs: int = _MAX_PAIRS,
 ) -> AssignResult:
     """Ignore priors that overlap an invalid object, whatever label they had (SNIPER section 3).
 
-    This is the whole rule, for any assigner: call it on the assigner's result.
+    This is the whole rule, for any assigner: call it on the assigner's result. Memory stays bounded
+    for thousands of boxes and hundreds of thousands of priors.
 
     Args:
         assign_result (AssignResult): Result for the n priors; changed in place.
-        priors, invalid_boxes, iou_calculator: As in :func:`near_any`.
+        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy.
+        invalid_boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
         ignore_iou_thr (float): Priors whose IoU with any invalid box exceeds this are ignored.
+        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
+        max_pairs (int): IoUs that are computed at a time. Defaults to 2 ** 22.
 
     Returns:
         AssignResult: ``assign_result``, with ``gt_inds`` and ``labels`` of -1 for those priors.
     """
-    near = near_any(priors, invalid_boxes, ignore_iou_thr, iou_calculator)
-    assign_result.gt_inds[near] = -1
-    if assign_result.labels is not None:
-        assign_result.labels[near] = -1
+    priors, boxes = get_box_tensor(priors), get_box_tensor(invalid_boxes)
+    if len(priors) and len(boxes):
+        for chunk in boxes.split(max(1, max_pairs // len(priors))):
+            near = (iou_calculator(chunk, priors) > ignore_iou_thr).any(dim=0)
+            assign_result.gt_inds[near] = -1
+            if assign_result.labels is not None:
+                assign_result.labels[near] = -1
     return assign_result
 
 
@@ -207,7 +180,7 @@ class ValidRangeAssigner(MaxIoUAssigner):
         """Assign as ``MaxIoUAssigner`` does, then ignore what is near an invalid object.
 
         Args:
-            pred_instances (InstanceData): With ``priors``, shape (n, 4).
+            pred_instances (InstanceData): With ``priors`` (n, 4).
             gt_instances (InstanceData): Valid objects: ``bboxes`` (k, 4) and ``labels`` (k,).
             gt_instances_ignore (InstanceData | None): Ignore regions and invalid objects, see
                 :func:`split_ignored`. Defaults to None.
@@ -229,14 +202,14 @@ class ValidRangeAssigner(MaxIoUAssigner):
 class IgnoreInvalidAssigner(BaseAssigner):
     """Any assigner, with the priors ignored that it would give to objects out of range.
 
-    Valid objects are assigned by the wrapped assigner as if they were alone. Then it assigns the
-    invalid objects as if *they* were alone: a prior that it does not leave to the background there
-    and that is background for the valid objects is ignored. So an invalid object makes nothing
-    positive, takes nothing from a valid object, and is not taught as background either.
+    The wrapped assigner assigns the valid objects, and then the invalid ones, as if each group were
+    alone. A prior that is background for the valid objects and not for the invalid ones is ignored.
+    So an invalid object makes nothing positive, takes nothing from a valid object, and is not
+    taught as background either.
 
     Where each object gets one prediction (Hungarian matching), the invalid objects are matched
-    with the predictions that the valid ones left over. Otherwise a prediction that suits both
-    would be the valid object's, and the invalid object's second choice background.
+    with the predictions that the valid ones left over. Otherwise both could choose the same
+    prediction, and the invalid object's second choice would be background.
 
     Invalid objects are found by :func:`split_ignored`, or come behind the valid ones
     (:func:`append_invalid`). Ignore regions go to the wrapped assigner.

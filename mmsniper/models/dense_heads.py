@@ -45,45 +45,22 @@ class SNIPERFCOSHead(FCOSHead):
         self.loss_cls.register_forward_pre_hook(hook, with_kwargs=True)
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the head.
-
-        Args:
-            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
-            batch_data_samples (SampleList): Ground truth of each input; left as it is.
-
-        Returns:
-            dict[str, Tensor]: The losses of ``FCOSHead``.
-        """
+        """Losses of ``FCOSHead``; arguments as there. The samples are left as they are."""
         return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
 
     def loss_and_predict(
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Tensor], InstanceList]:
-        """Losses and predictions, for FCOS in place of an RPN.
-
-        Args:
-            x, batch_data_samples: As for :meth:`loss`.
-            *args, **kwargs: As for ``FCOSHead``.
-
-        Returns:
-            tuple[dict[str, Tensor], InstanceList]: The losses and the predictions of ``FCOSHead``.
-        """
+        """Losses and predictions, for FCOS in place of an RPN; arguments as for ``FCOSHead``."""
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss_and_predict(x, samples, *args, **kwargs)
 
     def get_targets(
         self, points: list[Tensor], batch_gt_instances: InstanceList
     ) -> tuple[list[Tensor], ...]:
-        """Targets of the points.
+        """Targets of the points, as of ``FCOSHead``, with a label of -1 for ignored points.
 
-        Args:
-            points (list[Tensor]): Of each level, shape (num_points, 2).
-            batch_gt_instances (InstanceList): Of each input, with invalid objects behind the valid
-                ones.
-
-        Returns:
-            tuple[list[Tensor], ...]: Those of ``FCOSHead`` for the valid objects, with a label of
-            -1 for ignored points.
+        ``batch_gt_instances`` have invalid objects behind the valid ones.
         """
         valid, invalid = zip(*(split_appended(objects) for objects in batch_gt_instances))
         labels, *others = super().get_targets(points, list(valid))
@@ -115,12 +92,10 @@ class SNIPERSetPredictionMixin:
     It fits heads with ``DETRHead._get_targets_single`` and a sigmoid classification loss.
 
     Args:
-        *args: As for the head.
-        **kwargs: As for the head. The assigner in ``train_cfg`` must be an
-            ``IgnoreInvalidAssigner``.
+        *args, **kwargs: As for the head.
 
     Raises:
-        TypeError: If it is another.
+        TypeError: If the assigner in ``train_cfg`` is no ``IgnoreInvalidAssigner``.
 
     Example:
         >>> @MODELS.register_module()
@@ -140,15 +115,7 @@ class SNIPERSetPredictionMixin:
             )
 
     def loss(self, *args: Any, batch_data_samples: SampleList, **kwargs: Any) -> dict[str, Tensor]:
-        """Losses of the head.
-
-        Args:
-            batch_data_samples (SampleList): Ground truth of each input; left as it is.
-            *args, **kwargs: As for the head.
-
-        Returns:
-            dict[str, Tensor]: The head's losses.
-        """
+        """Losses of the head; arguments as there. The samples are left as they are."""
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss(*args, batch_data_samples=samples, **kwargs)
 
@@ -156,8 +123,7 @@ class SNIPERSetPredictionMixin:
         """Targets of one input: those of the head, without the weights of ignored queries."""
         labels, weights, *others, positive, negative = super()._get_targets_single(*args, **kwargs)
         counts = torch.zeros_like(weights)
-        counts[positive] = 1
-        counts[negative] = 1
+        counts[torch.cat([positive, negative])] = 1
         return labels, weights * counts, *others, positive, negative
 
 

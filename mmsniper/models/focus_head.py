@@ -165,7 +165,7 @@ class FocusHead(BaseModule):
         return logits[:, self.output_of(level)].softmax(dim=1)[:, POSITIVE]
 
     def output_of(self, level: int) -> int:
-        """Which output is for a level."""
+        """Which output is for a level; there is one for all."""
         return 0
 
     def loss(

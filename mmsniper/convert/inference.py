@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 
 from mmsniper.convert.data import with_level
 from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.models.tta import MERGE_NMS
 
 # Detections of a level, of which those out of its range then go first.
 _VIEW_SCORE, _VIEW_DETECTIONS = 0.001, 1000
@@ -40,10 +41,7 @@ def sniper_tta(
     model = ConfigDict(
         type='SNIPERTTAModel',
         pyramid=pyramid,
-        tta_cfg=dict(
-            nms=dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001),
-            max_per_img=most,
-        ),
+        tta_cfg=dict(nms=MERGE_NMS, max_per_img=most),
         **(dict(view_test_cfg=view) if view else {}),
     )
     levels = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmsniper.chips import NegativeChipPool
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.engine.schedule import fit_to_epoch_length
 from mmsniper.mining import NegativeChipMiner, share_buffers, stored_pool
+from mmsniper.utils.checks import check_whole_number
 
 NEGATIVE_CHIPS = 'negative_chips'
 """Key of the message hub: which pool the run draws from, in every checkpoint."""
@@ -34,10 +36,9 @@ class NegativeChipHook(Hook):
 
     At the start of epoch ``warmup_epochs``, counted from 0, the RPN as it is runs over the training
     images, see :class:`~mmsniper.mining.NegativeChipMiner`. The pool is written to
-    ``negative_chips.npz`` in the work folder and handed to the :class:`ChipAwareSampler`, whose
-    epochs grow by up to ``chips_per_image`` chips for every image; the end of training, the time
-    left and schedules that are converted from epochs are fitted to that
-    (:func:`~mmsniper.engine.schedule.fit_to_epoch_length`).
+    ``negative_chips.npz`` in the work folder and handed to the :class:`ChipAwareSampler`. Epochs
+    then have up to ``chips_per_image`` more chips for every image, to which the schedules are
+    fitted (:func:`~mmsniper.engine.schedule.fit_to_epoch_length`).
 
     Checkpoints name the pool, so that a resumed run loads it. Mining that was interrupted goes on
     where it was, from ``negative_chips.parts/`` in the work folder.
@@ -45,13 +46,11 @@ class NegativeChipHook(Hook):
     Args:
         warmup_epochs (int): Epochs on positive chips alone, at least 1. Defaults to 2, as in the
             paper.
-        interval (int | None): Mine again every so many epochs, with the RPN as it is then. Pools
-            after the first are ``negative_chips_epoch_N.npz``. Defaults to None, never.
+        interval (int | None): Mine again every so many epochs, into ``negative_chips_epoch_N.npz``.
+            Defaults to None, never.
         chips_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults to
             2.
-        **mining: Arguments of :class:`~mmsniper.mining.NegativeChipMiner`: ``num_proposals``,
-            ``score_thr``, ``min_proposals``, ``max_per_image``, ``empty_images``, ``window_size``,
-            ``batch_pixels``, ``num_workers``.
+        **mining: Arguments of :class:`~mmsniper.mining.NegativeChipMiner`.
 
     Raises:
         ValueError: If an argument is out of its range; when training starts, if the detector has
@@ -73,13 +72,9 @@ class NegativeChipHook(Hook):
         chips_per_image: int = 2,
         **mining: Any,
     ) -> None:
-        for name, value in (
-            ('warmup_epochs', warmup_epochs),
-            ('interval', interval),
-            ('chips_per_image', chips_per_image),
-        ):
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f'{name} must be a whole number of at least 1, got {value!r}')
+        check_whole_number('warmup_epochs', warmup_epochs, 1)
+        check_whole_number('interval', interval, 1, optional=True)
+        check_whole_number('chips_per_image', chips_per_image, 1)
         self.warmup_epochs = warmup_epochs
         self.interval = interval
         self.chips_per_image = chips_per_image
@@ -161,7 +156,6 @@ class NegativeChipHook(Hook):
 
 
 def _sampler_of(runner: Runner) -> ChipAwareSampler:
-    """The run's sampler."""
     if not isinstance(runner.train_loop, EpochBasedTrainLoop):
         raise TypeError(
             f'NegativeChipHook mines between epochs, which a {type(runner.train_loop).__name__} '
@@ -183,7 +177,7 @@ def _detector_of(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _on_all_ranks(load: Any) -> Any:
+def _on_all_ranks(load: Callable[[], Any]) -> Any:
     """What rank 0 loads, whose files the other ranks may not see."""
     content = [load() if is_main_process() else None]
     broadcast_object_list(content)
@@ -195,11 +189,9 @@ def _recorded_pool(runner: Runner, record: dict[str, Any]) -> NegativeChipPool:
     folders = [Path(runner.work_dir)]
     if runner._load_from:
         folders.append(Path(runner._load_from).parent)
-    for folder in folders:
-        file = folder / record['file']
-        if file.is_file():
-            break
-    else:
+    files = [folder / record['file'] for folder in folders]
+    file = next(filter(Path.is_file, files), None)
+    if file is None:
         raise FileNotFoundError(
             f'the run to resume was trained with the negative chips of {record["file"]}, which is '
             f'not in {" or ".join(map(str, folders))}: copy it there, or resume from a checkpoint '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.dist import all_reduce_dict
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -15,11 +15,10 @@ TRAIN_PIXELS = 'train_pixels'
 
 @HOOKS.register_module()
 class PixelCounterHook(Hook):
-    """Count the pixels that the network is trained on, the measure of a schedule's cost.
+    """Count the pixels that the network is trained on, over all ranks and without padding.
 
-    Counts the pixels of the inputs before the batch is padded, over all ranks. The sum is logged
-    after every epoch and kept in the message hub as ``train_pixels``, so it is in every checkpoint
-    and goes on after a resume.
+    The sum is logged after every epoch and kept in the message hub as ``train_pixels``, so it is in
+    every checkpoint and goes on after a resume.
     """
 
     def __init__(self) -> None:
@@ -33,10 +32,9 @@ class PixelCounterHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Add up the ranks' pixels before the epoch's checkpoint is written."""
-        seen = {'pixels': tensor(float(self._seen), device=next(runner.model.parameters()).device)}
+        seen = tensor(self._seen)
+        all_reduce(seen)
         self._seen = 0
-        all_reduce_dict(seen)
-        before = runner.message_hub.runtime_info.get(TRAIN_PIXELS, 0)
-        total = int(before + seen['pixels'].item())
+        total = runner.message_hub.runtime_info.get(TRAIN_PIXELS, 0) + seen.item()
         runner.message_hub.update_info(TRAIN_PIXELS, total)
         runner.logger.info(f'trained on {total / 1e6:.1f} million pixels so far')

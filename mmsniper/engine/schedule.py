@@ -10,13 +10,16 @@ from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import Runner
 
+# The state that says where a scheduler is; the rest says what it is.
+_PROGRESS = ('last_step', '_global_step', '_last_value')
+
 
 def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
     """Fit the end of training and the schedules to the present length of an epoch.
 
-    mmengine counts the iterations of a training once, at its start. Call this at the start of an
-    epoch from which on epochs have another length. Then ``runner.max_iters``, which the time left
-    is computed from, is that of the epochs that are left. Schedules are carried on where they are:
+    mmengine counts the iterations of a training once, at its start. Call this at the start of the
+    first epoch of another length. It corrects ``runner.max_iters``, from which the time left is
+    computed, and carries the schedules on where they are:
 
     - given in epochs and converted (``convert_to_iter_based=True``): they reach every point at the
       same epoch as before;
@@ -25,8 +28,8 @@ def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
 
     Args:
         runner (Runner): An epoch-based run, at the start of an epoch.
-        resumed (bool): The schedules are those of a checkpoint that knew of this length; leave
-            them.
+        resumed (bool): Leave the schedules: they are those of a checkpoint that knew of this
+            length. Defaults to False.
     """
     loop = runner.train_loop
     left = runner.max_epochs - runner.epoch
@@ -65,11 +68,6 @@ def _carry_on(
             state['_global_step'] = steps
             state['last_step'] = min(steps, scheduler.end - 1) - scheduler.begin if begun else -1
         scheduler.load_state_dict(state)
-
-
-# Where a scheduler is: steps since its begin and of the training. The rest of its state says what
-# it is.
-_PROGRESS = ('last_step', '_global_step', '_last_value')
 
 
 @contextmanager

@@ -17,9 +17,9 @@ TRAIN_CPU_SECONDS = 'train_cpu_seconds'
 class TrainingTimeHook(Hook):
     """Measure the time of the training iterations, without validation and start-up.
 
-    The message hub keeps ``train_seconds`` and ``train_cpu_seconds`` (of the main process of rank
-    0; loader workers are not in it), so both are in every checkpoint and go on after a resume.
-    What an interrupted run did after its last checkpoint is not counted, as it is done again.
+    The message hub keeps ``train_seconds`` and ``train_cpu_seconds`` (of rank 0 without its loader
+    workers), so both are in every checkpoint and go on after a resume. What an interrupted run did
+    after its last checkpoint is done again, so it is not counted.
     """
 
     def __init__(self) -> None:

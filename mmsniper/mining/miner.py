@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import all_gather_object, broadcast, get_dist_info, is_main_process
 from mmengine.logging import print_log
-from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
@@ -31,6 +29,7 @@ from mmsniper.mining.parts import Parts, check_ranks_agree, mined_images, part_f
 from mmsniper.mining.planning import PoolPlanner, check_limits
 from mmsniper.mining.window_dataset import window_dataset, window_index
 from mmsniper.models.proposals import evaluating, proposal_head, propose
+from mmsniper.utils.checks import check_whole_number
 
 # Images whose given proposals are planned at a time: memory stays small, and progress shows.
 _IMAGES_AT_A_TIME = 500
@@ -40,17 +39,17 @@ _IMAGES_AT_A_TIME = 500
 class NegativeChipMiner:
     """Mines negative chips with a detector's RPN (SNIPER section 3.3).
 
-    Every image is seen whole at the scale of every level; one that is larger than ``window_size``
-    there is seen in overlapping windows. Kept are each window's best proposals among those whose
-    size is in the level's valid range. What is found does not depend on the number of processes, to
-    the last bit where each has as many threads (on CPUs torch rounds otherwise with others).
+    Every image is seen whole at the scale of every level, or in overlapping windows where it is
+    larger than ``window_size``. Of each window the best proposals are kept, among those whose size
+    is in the level's valid range. The number of processes changes no bit of what is found, as long
+    as the number of threads of each, by which torch rounds on CPUs, stays the same.
 
     Args:
-        num_proposals (int): Proposals that are kept of a window. Defaults to 300, as in the
-            authors' release.
+        num_proposals (int): Proposals to keep of a window. Defaults to 300, as in the authors'
+            release.
         score_thr (float): Least score of a proposal. Defaults to 0.
         min_proposals, max_per_image: See :func:`~mmsniper.chips.plan_negative_chips`.
-        empty_images (bool): Mine in images without objects, too. They must be in the data set
+        empty_images (bool): Mine in images without objects, too, if they are in the data set
             (``filter_cfg=dict(filter_empty_gt=False)``). Defaults to True.
         window_size (int): Longest side of what the network sees at once, pixels of the level; more
             than the chip size. Defaults to 2048.
@@ -75,12 +74,7 @@ class NegativeChipMiner:
     def __post_init__(self) -> None:
         minima = dict(num_proposals=1, window_size=1, batch_pixels=1, num_workers=0)
         for name, minimum in minima.items():
-            value = getattr(self, name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= minimum):
-                raise ValueError(
-                    f'{name} must be a whole number of at least {minimum}, got {value!r}'
-                )
+            check_whole_number(name, getattr(self, name), minimum, optional=True)
         check_limits(self.min_proposals, self.max_per_image)
 
     def check(self, model: nn.Module, sampler: ChipAwareSampler) -> None:
@@ -111,9 +105,12 @@ class NegativeChipMiner:
             model (nn.Module): Detector with an RPN; the same weights on all ranks.
             sampler (ChipAwareSampler): Its data set is mined, around the positive chips of its
                 current epoch.
-            batch_pixels, num_workers (int): What counts where this miner's own are None.
-            parts_dir (Path | None): Where parts are kept until all is done, for a mining that is
-                interrupted to go on. Defaults to None, they are not kept.
+            batch_pixels, num_workers (int): Used where this miner's own are None.
+            parts_dir (Path | None): Folder that keeps finished parts, so that an interrupted mining
+                can go on. Defaults to None, they are not kept.
+
+        Returns:
+            NegativeChipPool: The pool of all images.
 
         Raises:
             ValueError: If the detector has no RPN, or ``window_size`` is too small.
@@ -125,7 +122,15 @@ class NegativeChipMiner:
         check_ranks_agree(origin)
         parts = self._parts(sampler, self.batch_pixels or batch_pixels)
         mine, pools = share_parts(parts, parts_dir, origin)
-        _announce(parts, len(pools))
+        windows = parts.windows
+        done = f'; {len(pools)} of {len(parts)} parts are there from before' if pools else ''
+        print_log(
+            f'mining negative chips in {len(windows)} images: {windows.count.sum()} windows, '
+            f'{windows.pixels.sum() / 1e6:.0f} million pixels, by {get_dist_info()[1]} '
+            f'processes{done}',
+            logger='current',
+            level=logging.INFO,
+        )
         planner = self._planner(sampler, origin)
         loader = DataLoader(
             window_dataset(sampler.dataset, sampler.pyramid),
@@ -169,16 +174,17 @@ class NegativeChipMiner:
     def plan(
         self, sampler: ChipAwareSampler, proposals: Sequence[ImageProposals]
     ) -> NegativeChipPool:
-        """Plan a pool from proposals that are at hand, whatever detector has made them.
+        """Plan a pool from given proposals, whatever detector has made them.
 
-        Of this miner's options ``num_proposals`` and ``score_thr`` then count for an image, and
-        those of the network's input do not count.
+        ``num_proposals`` and ``score_thr`` then count for an image, and the options of the
+        network's input do not count.
 
         Args:
-            sampler (ChipAwareSampler): The pool is for its data set, around the positive chips of
-                its current epoch.
-            proposals (Sequence[ImageProposals]): Those of every image, in the order of the data
-                set's indices.
+            sampler (ChipAwareSampler): As for :meth:`mine`.
+            proposals (Sequence[ImageProposals]): Those of every image of the data set, in order.
+
+        Returns:
+            NegativeChipPool: The pool of all images.
 
         Raises:
             ValueError: If ``score_thr`` leaves none of the proposals.
@@ -213,7 +219,10 @@ class NegativeChipMiner:
 
         Args:
             source (nn.Module | Sequence[ImageProposals]): The detector, or the proposals.
-            sampler (ChipAwareSampler): As for these.
+            sampler (ChipAwareSampler): As for :meth:`mine`.
+
+        Returns:
+            str: 16 hexadecimal digits.
         """
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
         return origin_digest(source, sampler, mined_images(sampler, self.empty_images), options)
@@ -234,59 +243,36 @@ class NegativeChipMiner:
         self, model: nn.Module, data: Any, batch: Sequence[Window], pyramid: ScalePyramid
     ) -> list[NDArray[np.float64]]:
         """Proposals that are kept of each window of a batch, xyxy in original pixels."""
-        results = propose(model, data)
-        return [
-            self._select(result, sample, window, pyramid)
-            for result, sample, window in zip(results, data['data_samples'], batch)
-        ]
-
-    def _select(
-        self, result: InstanceData, sample: DetDataSample, window: Window, pyramid: ScalePyramid
-    ) -> NDArray[np.float64]:
-        boxes = result.bboxes.detach().double().cpu().numpy().reshape(-1, 4)
-        scores = result.scores.detach().cpu().numpy()
-        to_window = sample.homography_matrix
-        boxes = (boxes - np.tile(to_window[:2, 2], 2)) / np.tile(np.diag(to_window)[:2], 2)
-        height, width = sample.ori_shape
-        sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
-        keep = (
-            (scores >= self.score_thr)
-            & pyramid.in_range(sizes, window.level)
-            & window.owns(boxes, width, height)
-        )
-        best = np.argsort(-scores[keep], kind='stable')[: self.num_proposals]
-        return boxes[keep][best]
+        kept = []
+        for result, sample, window in zip(propose(model, data), data['data_samples'], batch):
+            boxes = result.bboxes.double().cpu().numpy().reshape(-1, 4)
+            scores = result.scores.cpu().numpy()
+            to_window = sample.homography_matrix
+            boxes = (boxes - np.tile(to_window[:2, 2], 2)) / np.tile(np.diag(to_window)[:2], 2)
+            sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+            height, width = sample.ori_shape
+            keep = (
+                (scores >= self.score_thr)
+                & pyramid.in_range(sizes, window.level)
+                & window.owns(boxes, width, height)
+            )
+            best = np.argsort(-scores[keep], kind='stable')[: self.num_proposals]
+            kept.append(boxes[keep][best])
+        return kept
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all ranks the buffers of rank 0, those that its checkpoints hold.
-
-    In distributed training every rank has BatchNorm statistics of its own.
-    """
+    """Give all ranks the buffers of rank 0, such as BatchNorm's, which differ in training."""
     for buffer in model.buffers():
         broadcast(buffer)
 
 
 @contextmanager
 def _deterministic_kernels() -> Iterator[None]:
-    """Let cuDNN choose its kernels by the shapes, not by how fast each is on this rank today.
-
-    Sizes of images vary, so that trying them out would not be worth it either.
-    """
+    """Let cuDNN choose its kernels by the shapes, not by how fast each is on this rank today."""
     tries = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
         torch.backends.cudnn.benchmark = tries
-
-
-def _announce(parts: Parts, num_done: int) -> None:
-    done = f'; {num_done} of {len(parts)} parts are there from before' if num_done else ''
-    windows = parts.windows
-    print_log(
-        f'mining negative chips in {len(windows)} images: {windows.count.sum()} windows, '
-        f'{windows.pixels.sum() / 1e6:.0f} million pixels, by {get_dist_info()[1]} processes{done}',
-        logger='current',
-        level=logging.INFO,
-    )

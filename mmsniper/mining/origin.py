@@ -27,8 +27,7 @@ def origin_digest(
     """What a pool would be mined from: equal digests mean equal pools.
 
     Args:
-        source (nn.Module | Sequence[ImageProposals]): The detector, or the proposals, whichever
-            there is.
+        source (nn.Module | Sequence[ImageProposals]): The detector, or the proposals.
         sampler (ChipAwareSampler): Its data set is mined, around the positive chips of its current
             epoch.
         images (NDArray[np.int64]): Indices of the images that are mined.

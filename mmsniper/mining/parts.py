@@ -27,7 +27,7 @@ def mined_images(sampler: ChipAwareSampler, empty_images: bool = True) -> NDArra
 
     Args:
         sampler (ChipAwareSampler): The sampler.
-        empty_images (bool): Also those without objects. Defaults to True.
+        empty_images (bool): Also images without objects. Defaults to True.
 
     Returns:
         NDArray[np.int64]: Indices in the data set, ascending.
@@ -66,9 +66,8 @@ class Parts:
         batch_pixels: int,
     ) -> None:
         table, paths = sampler.planner.table, sampler.img_paths()
-        self.windows = LevelWindows(
-            sampler.pyramid, table.width[images], table.height[images], window_size, images
-        )
+        width, height = table.width[images], table.height[images]
+        self.windows = LevelWindows(sampler.pyramid, width, height, window_size, images)
         self.batch_pixels = batch_pixels
         self._paths = [paths[i] for i in images.tolist()]
         self._starts = part_starts(self.windows.count.sum(axis=1))
@@ -100,11 +99,11 @@ def part_starts(window_counts: NDArray[np.int64]) -> list[int]:
 
     It depends on nothing else, so that any number of ranks has the same parts.
     """
-    size = min(max(math.ceil(window_counts.sum() / _PARTS), 1), _PART_WINDOWS)
+    limit = min(math.ceil(window_counts.sum() / _PARTS), _PART_WINDOWS)
     starts: list[int] = []
     filled = 0
     for i, count in enumerate(window_counts.tolist()):
-        if not starts or filled + count > size:
+        if not starts or filled + count > limit:
             starts.append(i)
             filled = 0
         filled += count
@@ -136,8 +135,8 @@ def share_parts(
         origin (str): What pools must have been mined from to be used.
 
     Returns:
-        tuple[list[int], dict[int, NegativeChipPool]]: Which parts this rank is to mine, and those
-        from before with their pools. A pool that several ranks find is the first one's.
+        tuple[list[int], dict[int, NegativeChipPool]]: The parts that this rank is to mine, and the
+        pools of those that it has from before. A pool that several ranks find is the first one's.
     """
     stored: dict[int, NegativeChipPool] = {}
     for k in range(len(parts) if folder is not None else 0):
@@ -146,16 +145,14 @@ def share_parts(
         if pool is not None and pool.img_path.tolist() == parts.img_paths(k):
             stored[k] = pool
     rank, ranks = get_dist_info()
-    owner: dict[int, int] = {}
-    for other, known in enumerate(all_gather_object(sorted(stored))):
-        for k in known:
-            owner.setdefault(k, other)
-    missing = [k for k in range(len(parts)) if k not in owner]
-    return missing[rank::ranks], {k: pool for k, pool in stored.items() if owner[k] == rank}
+    found = all_gather_object(set(stored))
+    missing = sorted(set(range(len(parts))).difference(*found))
+    others = set().union(*found[:rank])
+    return missing[rank::ranks], {k: pool for k, pool in stored.items() if k not in others}
 
 
 def check_ranks_agree(origin: str) -> None:
-    """Parts that are mined from different things would make a pool that no one can mine again.
+    """Check that all ranks mine from the same; a mixed pool could not be mined again.
 
     Raises:
         RuntimeError: If another rank's origin is not this rank's.

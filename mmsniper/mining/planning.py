@@ -25,8 +25,7 @@ class PoolPlanner:
     """Plans the negative chips of a data set, some of its images at a time.
 
     Args:
-        sampler (ChipAwareSampler): Its data set is mined, around the positive chips of its current
-            epoch.
+        sampler (ChipAwareSampler): Its data set is mined, around its current positive chips.
         images (NDArray[np.int64]): Indices of the images that are mined, ascending.
         origin (str): What the pool is mined from.
         min_proposals, max_per_image: See :func:`~mmsniper.chips.plan_negative_chips`.
@@ -81,7 +80,7 @@ class PoolPlanner:
     def joined(self, pools: Sequence[NegativeChipPool]) -> NegativeChipPool:
         """The whole pool, given those of all images that are mined.
 
-        The pool also knows the images that are not mined, those without objects: without chips.
+        Images that are not mined, those without objects, are in it without chips.
         """
         rest = np.setdiff1d(mined_images(self.sampler), self.images)
         if len(rest):
@@ -92,11 +91,7 @@ class PoolPlanner:
 
 
 def check_limits(min_proposals: int | Sequence[int], max_per_image: int | None) -> None:
-    """Check the limits of :func:`~mmsniper.chips.plan_negative_chips` without planning.
-
-    Raises:
-        ValueError: If one is out of its range.
-    """
+    """Check the limits of :func:`~mmsniper.chips.plan_negative_chips` by planning for no image."""
     pyramid = ScalePyramid(1, ({'resize': {'factor': 1.0}, 'valid_range': (0, None)},))
     nothing = AnnotationTable.from_images([])
     plan_negative_chips(nothing, ChipPlan.empty(), pyramid, min_proposals, max_per_image)

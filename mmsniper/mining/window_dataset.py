@@ -32,7 +32,7 @@ def window_dataset(dataset: Any, pyramid: ScalePyramid) -> Any:
         pyramid (ScalePyramid): The training's pyramid.
 
     Returns:
-        Any: The data set, to be asked by a :func:`window_index`.
+        Any: The data set, whose items are asked for by :func:`window_index`.
 
     Raises:
         ValueError: If a pipeline has no ``ChipSampler``.
@@ -49,7 +49,6 @@ def window_dataset(dataset: Any, pyramid: ScalePyramid) -> Any:
 
 
 def _window_pipeline(transforms: Sequence[Any], pyramid: ScalePyramid) -> Compose:
-    """Load an image as the training does, cut a window out, and pack it."""
     cut = next((i for i, t in enumerate(transforms) if isinstance(t, ChipSampler)), None)
     if cut is None:
         raise ValueError(

@@ -14,6 +14,7 @@ from mmdet.models.task_modules.assigners import (
     MaxIoUAssigner,
 )
 from mmdet.registry import TASK_UTILS
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -29,16 +30,14 @@ def split_ignored(ignored: InstanceData | None) -> tuple[InstanceData | None, In
     """Split ignored instances into ignore regions and invalid objects.
 
     :class:`~mmsniper.datasets.ScaleRangeFilter` gives regions in which nothing is to be learned
-    (crowd, difficult) the label -1 and lets an object that is out of its level's range keep its
-    class.
+    (crowd, difficult) the label -1. An object that is out of its level's range keeps its class.
 
     Args:
-        ignored (InstanceData | None): A data sample's ``ignored_instances``, or None.
+        ignored (InstanceData | None): A data sample's ``ignored_instances``.
 
     Returns:
         tuple[InstanceData | None, InstanceData | None]: The ignore regions (labels of -1) and the
-        invalid objects (labels >= 0). Without labels, as in samples that are made by hand, all are
-        regions: nothing says that they are objects.
+        invalid objects (labels >= 0). Without labels all are regions.
     """
     if ignored is None or 'labels' not in ignored:
         return ignored, None
@@ -51,11 +50,10 @@ def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> Instanc
 
     Args:
         valid (InstanceData): A data sample's ``gt_instances``; left as they are.
-        invalid (InstanceData | None): As found by :func:`split_ignored`, or None.
+        invalid (InstanceData | None): As found by :func:`split_ignored`.
 
     Returns:
-        InstanceData: All objects, with the number of valid ones as ``num_valid`` in their metainfo.
-        The index of a valid object is the same as before.
+        InstanceData: All objects, with the number of valid ones as ``num_valid`` in the metainfo.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
@@ -72,56 +70,41 @@ def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> Instanc
         same_fields = {key: invalid[key] for key in fields}
         if 'masks' in fields:
             # The data preprocessor pads the masks of gt_instances only.
-            size = valid.masks.height, valid.masks.width
-            same_fields['masks'] = invalid.masks.pad(size)
+            same_fields['masks'] = invalid.masks.pad((valid.masks.height, valid.masks.width))
         objects = InstanceData.cat([objects, InstanceData(**same_fields)])
     objects.set_metainfo({'num_valid': len(valid)})
     return objects
 
 
+def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
+    """The sample with its invalid objects where a head hands them on to the assignment.
+
+    Args:
+        sample (DetDataSample): With ``gt_instances`` (valid objects) and maybe
+            ``ignored_instances`` (see :func:`split_ignored`). Left as it is.
+
+    Returns:
+        DetDataSample: A copy that shares the data. Its ``gt_instances`` are made by
+        :func:`append_invalid`; only ignore regions remain in ``ignored_instances``.
+
+    Raises:
+        ValueError: If invalid objects lack a field that the valid ones have, such as masks.
+    """
+    regions, invalid = split_ignored(sample.get('ignored_instances'))
+    copy = sample.new()
+    copy.gt_instances = append_invalid(sample.gt_instances, invalid)
+    if regions is not None:
+        copy.ignored_instances = regions
+    return copy
+
+
 def split_appended(objects: InstanceData) -> tuple[InstanceData, InstanceData | None]:
-    """Undo :func:`append_invalid`.
+    """Undo :func:`append_invalid`: the valid and the invalid objects.
 
-    Args:
-        objects (InstanceData): Ground truth, with or without invalid objects behind the valid ones.
-
-    Returns:
-        tuple[InstanceData, InstanceData | None]: The valid and the invalid objects; the latter are
-        None where nothing was appended.
+    The latter are None where :func:`append_invalid` was not called.
     """
-    num_valid = objects.get('num_valid')
-    if num_valid is None:
-        return objects, None
-    return objects[:num_valid], objects[num_valid:]
-
-
-def near_any(
-    priors: Tensor | BaseBoxes,
-    boxes: Tensor | BaseBoxes,
-    iou_thr: float,
-    iou_calculator: IoUCalculator,
-    max_pairs: int = _MAX_PAIRS,
-) -> Tensor:
-    """Which priors have an IoU above ``iou_thr`` with any of the boxes.
-
-    Memory stays bounded for thousands of boxes and hundreds of thousands of priors.
-
-    Args:
-        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy.
-        boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
-        iou_thr (float): Threshold, exclusive.
-        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
-        max_pairs (int): Number of IoUs that are held at a time.
-
-    Returns:
-        Tensor: Bool tensor of shape (n,).
-    """
-    priors, boxes = get_box_tensor(priors), get_box_tensor(boxes)
-    near = torch.zeros(len(priors), dtype=torch.bool, device=priors.device)
-    if len(priors) and len(boxes):
-        for chunk in boxes.split(max(1, max_pairs // len(priors))):
-            near |= (iou_calculator(chunk, priors) > iou_thr).any(dim=0)
-    return near
+    count = objects.get('num_valid')
+    return (objects, None) if count is None else (objects[:count], objects[count:])
 
 
 def ignore_near_invalid(
@@ -130,10 +113,12 @@ def ignore_near_invalid(
     invalid_boxes: Tensor | BaseBoxes,
     ignore_iou_thr: float,
     iou_calculator: IoUCalculator,
+    max_pairs: int = _MAX_PAIRS,
 ) -> AssignResult:
     """Ignore priors that overlap an invalid object, whatever label they had (SNIPER section 3).
 
-    This is the whole rule, for any assigner: call it on the assigner's result.
+    This is the whole rule, for any assigner: call it on the assigner's result. Memory stays bounded
+    for thousands of boxes and hundreds of thousands of priors.
 
     Args:
         assign_result (AssignResult): Result for the n priors; changed in place.
@@ -141,14 +126,18 @@ def ignore_near_invalid(
         invalid_boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
         ignore_iou_thr (float): Priors whose IoU with any invalid box exceeds this are ignored.
         iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
+        max_pairs (int): IoUs that are computed at a time. Defaults to 2 ** 22.
 
     Returns:
         AssignResult: ``assign_result``, with ``gt_inds`` and ``labels`` of -1 for those priors.
     """
-    near = near_any(priors, invalid_boxes, ignore_iou_thr, iou_calculator)
-    assign_result.gt_inds[near] = -1
-    if assign_result.labels is not None:
-        assign_result.labels[near] = -1
+    priors, boxes = get_box_tensor(priors), get_box_tensor(invalid_boxes)
+    if len(priors) and len(boxes):
+        for chunk in boxes.split(max(1, max_pairs // len(priors))):
+            near = (iou_calculator(chunk, priors) > ignore_iou_thr).any(dim=0)
+            assign_result.gt_inds[near] = -1
+            if assign_result.labels is not None:
+                assign_result.labels[near] = -1
     return assign_result
 
 
@@ -156,10 +145,9 @@ def ignore_near_invalid(
 class ValidRangeAssigner(MaxIoUAssigner):
     """``MaxIoUAssigner`` that ignores priors near objects that are out of the level's range.
 
-    Labels come from the valid objects. The rule for invalid ones is IoU, so a large invalid box
-    does not silence the small anchors inside it, as ``ignore_iof_thr`` (intersection over the
-    *anchor*) would. Ignore regions, that is ignored instances with a label of -1 or without
-    labels, get MMDetection's own treatment (``ignore_iof_thr``).
+    The rule is IoU, so a large invalid box does not silence the small anchors inside it, as
+    ``ignore_iof_thr`` (intersection over the *anchor*) would. Ignore regions get MMDetection's own
+    treatment, ``ignore_iof_thr``.
 
     Needs :class:`~mmsniper.datasets.ScaleRangeFilter` in the pipeline, which marks both.
 
@@ -192,11 +180,11 @@ class ValidRangeAssigner(MaxIoUAssigner):
         """Assign as ``MaxIoUAssigner`` does, then ignore what is near an invalid object.
 
         Args:
-            pred_instances (InstanceData): With ``priors``, shape (n, 4).
-            gt_instances (InstanceData): Valid objects: ``bboxes``, shape (k, 4), and ``labels``,
-                shape (k,).
+            pred_instances (InstanceData): With ``priors`` (n, 4).
+            gt_instances (InstanceData): Valid objects: ``bboxes`` (k, 4) and ``labels`` (k,).
             gt_instances_ignore (InstanceData | None): Ignore regions and invalid objects, see
-                :func:`split_ignored`.
+                :func:`split_ignored`. Defaults to None.
+            **kwargs: As for ``MaxIoUAssigner``.
 
         Returns:
             AssignResult: Per prior: 0 for background, i + 1 for object i, -1 for ignored.
@@ -214,28 +202,27 @@ class ValidRangeAssigner(MaxIoUAssigner):
 class IgnoreInvalidAssigner(BaseAssigner):
     """Any assigner, with the priors ignored that it would give to objects out of range.
 
-    Valid objects are assigned by the wrapped assigner as if they were alone. Then it assigns the
-    invalid objects as if *they* were alone: a prior that it does not leave to the background there
-    and that is background for the valid objects is ignored. So an invalid object makes nothing
-    positive, takes nothing from a valid object, and is not taught as background either.
+    The wrapped assigner assigns the valid objects, and then the invalid ones, as if each group were
+    alone. A prior that is background for the valid objects and not for the invalid ones is ignored.
+    So an invalid object makes nothing positive, takes nothing from a valid object, and is not
+    taught as background either.
 
     Where each object gets one prediction (Hungarian matching), the invalid objects are matched
-    with the predictions that the valid ones left over. Otherwise a prediction that suits both
-    would be the valid object's, and the invalid object's second choice background.
+    with the predictions that the valid ones left over. Otherwise both could choose the same
+    prediction, and the invalid object's second choice would be background.
 
-    Invalid objects are ignored instances with labels >= 0, see :func:`split_ignored`, or come
-    behind the valid ones, see :func:`append_invalid`. Ignore regions go to the wrapped assigner.
-    Memory is what the wrapped assigner takes for either group of objects, one after the other.
+    Invalid objects are found by :func:`split_ignored`, or come behind the valid ones
+    (:func:`append_invalid`). Ignore regions go to the wrapped assigner.
 
     Args:
-        assigner (dict | BaseAssigner): The assigner to wrap, or its config. It may have any
-            signature that names ``pred_instances`` and ``gt_instances``. Its attributes are this
+        assigner (dict | BaseAssigner): The assigner to wrap, or its config. Its attributes are this
             assigner's, too.
         one_to_one (bool | None): Match invalid objects with left over predictions only. Defaults to
             None: whether the wrapped assigner is a ``HungarianAssigner``.
 
     Raises:
-        TypeError: If the wrapped assigner's ``assign`` does not take these two.
+        TypeError: If the wrapped assigner's ``assign`` does not take arguments named
+            ``pred_instances`` and ``gt_instances``.
 
     Example:
         >>> train_cfg = dict(
@@ -248,19 +235,19 @@ class IgnoreInvalidAssigner(BaseAssigner):
     ) -> None:
         if isinstance(assigner, Mapping):
             assigner = TASK_UTILS.build(assigner)
-        missing = {'pred_instances', 'gt_instances'} - set(_parameters(assigner))
+        known = inspect.signature(assigner.assign).parameters
+        missing = {'pred_instances', 'gt_instances'} - set(known)
         if missing:
             raise TypeError(
                 f'IgnoreInvalidAssigner cannot wrap {type(assigner).__name__}: its assign() does '
                 f'not take {sorted(missing)}. Use an assigner with the signature of MMDetection 3'
             )
         self.assigner = assigner
-        if one_to_one is None:
-            one_to_one = isinstance(assigner, HungarianAssigner)
-        self.one_to_one = one_to_one
+        is_hungarian = isinstance(assigner, HungarianAssigner)
+        self.one_to_one = is_hungarian if one_to_one is None else one_to_one
 
     def __getattr__(self, name: str) -> Any:
-        # Not while a copy is made, which has no attributes yet.
+        # A copy that is being made has no attributes yet.
         if name == 'assigner' or name.startswith('__'):
             raise AttributeError(name)
         return getattr(self.assigner, name)
@@ -272,14 +259,14 @@ class IgnoreInvalidAssigner(BaseAssigner):
         """Assign valid objects, then ignore what the invalid ones would have.
 
         Args:
-            *args: As for the wrapped assigner.
-            **kwargs: As for the wrapped assigner.
+            *args, **kwargs: As for the wrapped assigner.
 
         Returns:
             AssignResult: The wrapped assigner's result for the valid objects, with ``gt_inds`` and
             ``labels`` of -1 for the priors that are ignored.
         """
-        arguments = _bind(self.assigner, args, kwargs)
+        names = inspect.signature(self.assigner.assign).parameters
+        arguments = {**dict(zip(names, args)), **kwargs}
         arguments['gt_instances'], invalid = split_appended(arguments['gt_instances'])
         if 'gt_instances_ignore' in arguments:
             regions, ignored_objects = split_ignored(arguments['gt_instances_ignore'])
@@ -288,40 +275,15 @@ class IgnoreInvalidAssigner(BaseAssigner):
         result = self.assigner.assign(**arguments)
         if invalid is None or not len(invalid):
             return result
-        # Of background, `labels` are -1 already.
-        result.gt_inds[self._left_to(invalid, result.gt_inds == 0, arguments)] = -1
+        background = result.gt_inds == 0
+        arguments['gt_instances'] = invalid
+        if self.one_to_one:
+            arguments['pred_instances'] = arguments['pred_instances'][background]
+        with torch.no_grad():
+            wanted = self.assigner.assign(**arguments).gt_inds != 0
+        if self.one_to_one:
+            ignored = background.masked_scatter(background, wanted)
+        else:
+            ignored = background & wanted
+        result.gt_inds[ignored] = -1  # of background, `labels` are -1 already
         return result
-
-    @torch.no_grad()
-    def _left_to(self, invalid: InstanceData, free: Tensor, arguments: dict[str, Any]) -> Tensor:
-        """Which of the free priors the wrapped assigner does not call background for ``invalid``.
-
-        Args:
-            invalid (InstanceData): The invalid objects.
-            free (Tensor): Bool tensor of shape (n,), priors that are background for the valid
-                objects.
-            arguments (dict): Of the wrapped assigner's ``assign``, by name.
-
-        Returns:
-            Tensor: Bool tensor of shape (n,).
-        """
-        arguments = {**arguments, 'gt_instances': invalid}
-        if not self.one_to_one:
-            return free & (self.assigner.assign(**arguments).gt_inds != 0)
-        arguments['pred_instances'] = arguments['pred_instances'][free]
-        left = free.clone()
-        left[free] = self.assigner.assign(**arguments).gt_inds != 0
-        return left
-
-
-def _parameters(assigner: BaseAssigner) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(assigner.assign).parameters
-
-
-def _bind(assigner: BaseAssigner, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of the assigner's ``assign``, by name."""
-    arguments = inspect.signature(assigner.assign).bind(*args, **kwargs).arguments
-    for name, parameter in _parameters(assigner).items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(name, {}))
-    return arguments

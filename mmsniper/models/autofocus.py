@@ -29,6 +29,8 @@ from mmsniper.chips.windows import (
 from mmsniper.models.focus_windows import area_share, image_size, load_window, uncut, whole_pixels
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.temporary_settings import fewer_proposals, view_settings
+from mmsniper.models.tta import MERGE_NMS
+from mmsniper.utils.checks import check_whole_number
 
 # Inputs go into a batch with others of the same size, rounded up to this: most backbones want sides
 # that are multiples of 32, and data preprocessors pad to them.
@@ -38,8 +40,6 @@ _PAD_SIZE_DIVISOR = 32
 @MODELS.register_module()
 class AutoFocus(BaseDetector):
     """A detector with a FocusPixel branch, trained jointly and tested coarse to fine.
-
-    In training the losses are those of the detector and of the :class:`FocusHead`.
 
     In testing (AutoFocus section 3) the coarsest level is seen whole. Where the branch finds small
     objects, FocusChips are cut out of the original image and seen at the next finer level, and so
@@ -52,16 +52,14 @@ class AutoFocus(BaseDetector):
     (it has a ``scale_factor``) is detected as it is, which validation at one scale and
     ``SNIPERTTAModel`` need.
 
-    Without a ``focus_head`` the detector's own detections tell where to look: cells that show a
-    detection of a small object have its score as their probability.
-
     Checkpoints of the detector alone are loaded as well.
 
     Args:
         detector (dict): The detector's config, with a backbone and its ``data_preprocessor``.
-        pyramid (ScalePyramid | dict): The config's pyramid; its test rules and test ranges are
-            used.
-        focus_head (dict | None): Config of the branch. Defaults to None, see above.
+        pyramid (ScalePyramid | dict): The config's pyramid; its test rules and test ranges count.
+        focus_head (dict | None): Config of the branch. Defaults to None, the detector's own
+            detections tell where to look: cells that show one of a small object have its score as
+            their probability.
         thresholds (float | Sequence[float] | None): Least probability of a FocusPixel for each
             step, coarse to fine, or one for all. Defaults to 0.02, and 0.2 for the last of several
             steps, as in the authors' release.
@@ -74,19 +72,17 @@ class AutoFocus(BaseDetector):
             than the chip size. Defaults to 2048.
         batch_pixels (int): Pixels of a batch, at their level, at most (but at least one window).
             Defaults to 2 ** 22, one window of the default size.
-        small (tuple[float, float] | None): Without a focus head, sizes (sqrt of area, input pixels)
-            to look at again. Defaults to None, at each level those up to the end of the next finer
-            level's test range.
-        tta_cfg (dict | None): ``nms`` and ``max_per_img`` of the merge. Defaults to Gaussian
-            Soft-NMS, 100.
+        small (tuple[float, float] | None): Without a focus head, sizes (input pixels) to look at
+            again. Defaults to None, those up to the end of the next finer level's test range.
+        tta_cfg (dict | None): ``nms`` and ``max_per_img`` of the merge. Defaults to
+            :data:`~mmsniper.models.tta.MERGE_NMS` and 100.
         view_test_cfg (dict | None): Merged into the detector's ``test_cfg`` while chips are seen,
-            ``rpn`` and ``rcnn`` of a two-stage detector, as in ``SNIPERTTAModel``. Defaults to
-            None.
-        min_rpn_proposals (int | None): Of two-stage detectors: a chip gets the share of the RPN's
-            proposals (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at
-            least so many. What proposals cost does else not fall with the chip's area. Defaults to
-            None, each chip gets as many as a whole image.
-        init_cfg (dict | None): Initialization.
+            ``rpn`` and ``rcnn`` of a two-stage detector. Defaults to None.
+        min_rpn_proposals (int | None): A chip gets the share of the RPN's proposals
+            (``max_per_img`` and ``nms_pre``) that its area has of the image's, but at least so
+            many: the cost of proposals would not fall with the area otherwise. Defaults to None,
+            each chip gets as many as a whole image.
+        init_cfg (dict | None): Initialization. Defaults to None.
 
     Raises:
         ValueError: If an argument is out of its range, ``detector`` has no preprocessor, or there
@@ -124,21 +120,17 @@ class AutoFocus(BaseDetector):
         check_window_size(window_size, self.pyramid)
         self.window_size, self.batch_pixels = window_size, batch_pixels
         self.small = None if small is None else tuple(small)
-        merge = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
-        self.tta_cfg = ConfigDict(tta_cfg or dict(nms=merge, max_per_img=100))
+        self.tta_cfg = ConfigDict(tta_cfg or dict(nms=MERGE_NMS, max_per_img=100))
         self.view_test_cfg = view_test_cfg
         if min_rpn_proposals is not None and not getattr(self.detector, 'with_rpn', False):
             raise ValueError(
                 f'min_rpn_proposals is for detectors with an RPN, '
                 f'{type(self.detector).__name__} has none: leave it out'
             )
-        if min_rpn_proposals is not None and min_rpn_proposals < 1:
-            raise ValueError(f'min_rpn_proposals must be at least 1, got {min_rpn_proposals}')
+        check_whole_number('min_rpn_proposals', min_rpn_proposals, 1, optional=True)
         self.min_rpn_proposals = min_rpn_proposals
-        self.keep_maps = False  # for pictures: tools/infer.py sets it
+        self.keep_maps = False  # set it to draw pictures of the FocusPixels
         self.register_load_state_dict_pre_hook(_accept_plain_detector)
-
-    # Training, and inputs that a pipeline has resized --------------------------------------------
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the detector and of the focus head."""
@@ -162,99 +154,89 @@ class AutoFocus(BaseDetector):
         """Features of the detector."""
         return self.detector.extract_feat(batch_inputs)
 
-    # Coarse to fine ------------------------------------------------------------------------------
-
     def val_step(self, data: Mapping[str, Any]) -> SampleList:
         """As :meth:`test_step`."""
         return self.test_step(data)
 
     def test_step(self, data: Mapping[str, Any]) -> SampleList:
-        """Detect coarse to fine, or, inputs that have a ``scale_factor``, as they are.
+        """Detect coarse to fine; inputs that have a ``scale_factor`` are detected as they are.
 
         Args:
             data (dict): ``inputs``, images (3, H, W) in original pixels, and ``data_samples``.
 
         Returns:
-            SampleList: The samples with ``pred_instances``, and in their metainfo ``focus_chips``
-            (for each level, fine to coarse, the chips in original pixels, shape (n, 4)) and
-            ``focus_pixels`` (pixels that the detector has seen). The instances have ``levels``, the
-            level at which each was seen. With ``keep_maps`` there is ``focus_maps``: for each
-            level, fine to coarse, a list of :class:`FocusMap`.
+            SampleList: The samples with ``pred_instances``, whose ``levels`` tell at which level
+            each was seen. The metainfo has ``focus_chips`` (of each level, fine to coarse, in
+            original pixels, shape (n, 4)), ``focus_pixels`` (pixels that the detector has seen)
+            and, with ``keep_maps``, ``focus_maps`` (of each level, fine to coarse, a list of
+            :class:`FocusMap`).
         """
         if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
             return super().test_step(data)
         samples = self.data_preprocessor.cast_data(data['data_samples'])
         if getattr(self.data_preprocessor, 'boxtype2tensor', False):
             samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
-        return self.look(data['inputs'], samples)
+        return self._detect(data['inputs'], samples)
 
     @torch.no_grad()
-    def look(self, images: Sequence[Tensor], samples: SampleList) -> SampleList:
+    def _detect(self, images: Sequence[Tensor], samples: SampleList) -> SampleList:
         """Detect coarse to fine in images (3, H, W) of original pixels."""
         sizes = [image_size(image) for image in images]
+        # Of each image, and of these chips and maps of each level, coarse to fine.
         chips = [[np.array([[0.0, 0.0, w, h]])] for w, h in sizes]
+        maps: list[list[list[FocusMap]]] = [[] for _ in images]
         found: list[list[InstanceData]] = [[] for _ in images]
-        seen = [0] * len(images)
-        all_maps: list[list[list[FocusMap]]] = [[] for _ in images]
+        pixels_seen = [0] * len(images)
         with view_settings(self.detector, self.view_test_cfg):
             for level in reversed(range(self.pyramid.num_levels)):
-                maps: list[list[FocusMap]] = [[] for _ in images]
                 windows = [
                     window
                     for i, size in enumerate(sizes)
-                    for window in self._windows(i, chips[i][-1], size, level)
+                    for chip in chips[i][-1].tolist()
+                    for window in cut_windows(
+                        chip,
+                        self._scale(size, level),
+                        self.window_size,
+                        self.pyramid.chip_size,
+                        image=i,
+                        level=level,
+                    )
                 ]
+                for of_image in maps:
+                    of_image.append([])
                 for window, instances, focus, pixels in self._see(images, windows):
-                    kept = self._keep(instances, window, sizes[window.image])
-                    found[window.image].append(kept)
-                    maps[window.image].append(focus)
-                    seen[window.image] += pixels
-                if self.keep_maps:
-                    for i in range(len(images)):
-                        all_maps[i].insert(0, maps[i])
+                    i = window.image
+                    found[i].append(self._keep(instances, window, sizes[i]))
+                    maps[i][-1].append(focus)
+                    pixels_seen[i] += pixels
                 if level:
                     for i, size in enumerate(sizes):
-                        chips[i].append(self._chips(maps[i], size, level))
-        results = [
-            self._result(sample, instances, levels[::-1], pixels)
-            for sample, instances, levels, pixels in zip(samples, found, chips, seen)
-        ]
-        if self.keep_maps:
-            for result, levels in zip(results, all_maps):
-                result.set_metainfo(dict(focus_maps=levels))
+                        chips[i].append(self._chips(maps[i][-1], size, level))
+        results = []
+        for i, sample in enumerate(samples):
+            result = sample.new()
+            result.pred_instances = self._merge(found[i])
+            result.set_metainfo(dict(focus_chips=chips[i][::-1], focus_pixels=pixels_seen[i]))
+            if self.keep_maps:
+                result.set_metainfo(dict(focus_maps=maps[i][::-1]))
+            results.append(result)
         return results
 
     def _chips(self, maps: list[FocusMap], size: tuple[int, int], level: int) -> np.ndarray:
         """FocusChips for the level below ``level``."""
         min_side = self.min_chip_side / self._scale(size, level - 1)
-        step = self.pyramid.num_levels - 1 - level
-        return focus_chips(maps, self.thresholds[step], *size, min_side, self.dilation)
+        threshold = self.thresholds[self.pyramid.num_levels - 1 - level]
+        return focus_chips(maps, threshold, *size, min_side, self.dilation)
 
     def _scale(self, size: tuple[int, int], level: int) -> float:
         return float(self.pyramid.scales(*size, test=True)[level])
 
-    def _windows(
-        self, image: int, chips: np.ndarray, size: tuple[int, int], level: int
-    ) -> Iterator[Window]:
-        """Chips, and windows over those that are too large to be seen at once."""
-        for chip in chips.tolist():
-            yield from cut_windows(
-                chip,
-                self._scale(size, level),
-                self.window_size,
-                self.pyramid.chip_size,
-                image=image,
-                level=level,
-            )
-
     def _see(
         self, images: Sequence[Tensor], windows: Sequence[Window]
     ) -> Iterator[tuple[Window, InstanceData, FocusMap, int]]:
-        """Run the detector on windows, those of one size together.
+        """Windows with their detections in original pixels, FocusPixel maps and numbers of pixels.
 
-        Yields:
-            tuple[Window, InstanceData, FocusMap, int]: A window, its detections in original pixels,
-            its FocusPixel map, its pixels.
+        Windows of one size go through the detector together.
         """
         for batch in window_batches(windows, self.batch_pixels, pad_size_divisor=_PAD_SIZE_DIVISOR):
             sizes = [image_size(images[window.image]) for window in batch]
@@ -307,38 +289,22 @@ class AutoFocus(BaseDetector):
         keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *size)
         seen = whole_pixels(window.box, size)
         keep &= uncut(boxes, seen, size, self.edge / self._scale(size, window.level))
-        levels = torch.full_like(instances.labels, window.level)
         return InstanceData(
-            bboxes=boxes[keep],
-            scores=instances.scores[keep],
-            labels=instances.labels[keep],
-            levels=levels[keep],
-        )
+            bboxes=boxes,
+            scores=instances.scores,
+            labels=instances.labels,
+            levels=torch.full_like(instances.labels, window.level),
+        )[keep]
 
-    def _result(
-        self,
-        sample: DetDataSample,
-        instances: list[InstanceData],
-        chips: list[np.ndarray],
-        pixels: int,
-    ) -> DetDataSample:
+    def _merge(self, instances: list[InstanceData]) -> InstanceData:
         """Merge the detections of all levels."""
         merged = InstanceData.cat(instances)
-        if len(merged):
-            boxes, keep = batched_nms(merged.bboxes, merged.scores, merged.labels, self.tta_cfg.nms)
-            most = self.tta_cfg.max_per_img
-            merged = InstanceData(
-                bboxes=boxes[:most, :4],
-                scores=boxes[:most, 4],
-                labels=merged.labels[keep][:most],
-                levels=merged.levels[keep][:most],
-            )
-        result = sample.new()
-        result.pred_instances = merged
-        result.set_metainfo(dict(focus_chips=chips, focus_pixels=pixels))
-        return result
-
-    # Seams ---------------------------------------------------------------------------------------
+        if not len(merged):
+            return merged
+        found, keep = batched_nms(merged.bboxes, merged.scores, merged.labels, self.tta_cfg.nms)
+        merged = merged[keep]
+        merged.bboxes, merged.scores = found[:, :4], found[:, 4]
+        return merged[: self.tta_cfg.max_per_img]
 
     @contextmanager
     def _features(self) -> Iterator[list[Sequence[Tensor]]]:
@@ -382,9 +348,9 @@ def _small_detections(
     small: tuple[float, float] | None,
     end: float,
 ) -> Tensor:
-    """Greatest score of a small detection in each cell of a map.
+    """Greatest score, in each cell of a map, of a detection of a size between those in ``small``.
 
-    Small are sizes (both excluded) in input pixels, or those below ``end`` original pixels.
+    These are in input pixels. Without them, detections of less than ``end`` original pixels count.
     """
     instances = result.pred_instances
     scale = instances.bboxes.new_tensor(result.metainfo['scale_factor'])

@@ -8,41 +8,12 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures import SampleList
 from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmsniper.models.assigners import (
-    IgnoreInvalidAssigner,
-    append_invalid,
-    split_appended,
-    split_ignored,
-)
-
-
-def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
-    """The sample with its invalid objects where a head hands them on to the assignment.
-
-    Args:
-        sample (DetDataSample): With ``gt_instances`` (valid objects) and maybe
-            ``ignored_instances`` (see :func:`~mmsniper.models.assigners.split_ignored`). Left as it
-            is.
-
-    Returns:
-        DetDataSample: A copy that shares the data. Its ``gt_instances`` are made by
-        :func:`~mmsniper.models.assigners.append_invalid`; only ignore regions remain in
-        ``ignored_instances``.
-
-    Raises:
-        ValueError: If invalid objects lack a field that the valid ones have, such as masks.
-    """
-    regions, invalid = split_ignored(sample.get('ignored_instances'))
-    copy = sample.new()
-    copy.gt_instances = append_invalid(sample.gt_instances, invalid)
-    if regions is not None:
-        copy.ignored_instances = regions
-    return copy
+from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
 
 
 def _weigh_ignored_labels(
@@ -62,12 +33,10 @@ class SNIPERFCOSHead(FCOSHead):
 
     FCOS has no assigner: a point belongs to the smallest object around it whose size suits the
     point's level. A point that would belong to an invalid object, and belongs to no valid one, is
-    neither foreground nor background. Regression and centerness learn from foreground points
-    only, so that nothing changes there.
+    neither foreground nor background. Regression and centerness learn from foreground points only.
 
     Args:
-        *args: As for ``FCOSHead``.
-        **kwargs: As for ``FCOSHead``.
+        *args, **kwargs: As for ``FCOSHead``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,47 +45,22 @@ class SNIPERFCOSHead(FCOSHead):
         self.loss_cls.register_forward_pre_hook(hook, with_kwargs=True)
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the head.
-
-        Args:
-            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
-            batch_data_samples (SampleList): Ground truth of each input; left as it is.
-
-        Returns:
-            dict[str, Tensor]: The losses of ``FCOSHead``.
-        """
+        """Losses of ``FCOSHead``; arguments as there. The samples are left as they are."""
         return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
 
     def loss_and_predict(
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Tensor], InstanceList]:
-        """Losses and predictions, for FCOS in place of an RPN.
-
-        Args:
-            x (tuple[Tensor, ...]): Feature maps, each of shape (N, C, H, W).
-            batch_data_samples (SampleList): Ground truth of each input; left as it is.
-            *args: As for ``FCOSHead``.
-            **kwargs: As for ``FCOSHead``.
-
-        Returns:
-            tuple[dict[str, Tensor], InstanceList]: The losses and the predictions of ``FCOSHead``.
-        """
+        """Losses and predictions, for FCOS in place of an RPN; arguments as for ``FCOSHead``."""
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss_and_predict(x, samples, *args, **kwargs)
 
     def get_targets(
         self, points: list[Tensor], batch_gt_instances: InstanceList
     ) -> tuple[list[Tensor], ...]:
-        """Targets of the points.
+        """Targets of the points, as of ``FCOSHead``, with a label of -1 for ignored points.
 
-        Args:
-            points (list[Tensor]): Of each level, shape (num_points, 2).
-            batch_gt_instances (InstanceList): Of each input, with invalid objects behind the valid
-                ones.
-
-        Returns:
-            tuple[list[Tensor], ...]: Those of ``FCOSHead`` for the valid objects, with a label of
-            -1 for ignored points.
+        ``batch_gt_instances`` have invalid objects behind the valid ones.
         """
         valid, invalid = zip(*(split_appended(objects) for objects in batch_gt_instances))
         labels, *others = super().get_targets(points, list(valid))
@@ -124,12 +68,11 @@ class SNIPERFCOSHead(FCOSHead):
             of_invalid, *_ = super().get_targets(
                 points, [_as_class_0(v, i) for v, i in zip(valid, invalid)]
             )
-            labels = [self._ignore(*pair) for pair in zip(labels, of_invalid)]
+            labels = [
+                own.masked_fill((own == self.num_classes) & (other != self.num_classes), -1)
+                for own, other in zip(labels, of_invalid)
+            ]
         return labels, *others
-
-    def _ignore(self, labels: Tensor, of_invalid: Tensor) -> Tensor:
-        background = self.num_classes
-        return labels.masked_fill((labels == background) & (of_invalid != background), -1)
 
 
 def _as_class_0(valid: InstanceData, invalid: InstanceData | None) -> InstanceData:
@@ -149,12 +92,10 @@ class SNIPERSetPredictionMixin:
     It fits heads with ``DETRHead._get_targets_single`` and a sigmoid classification loss.
 
     Args:
-        *args: As for the head.
-        **kwargs: As for the head. The assigner in ``train_cfg`` must be an
-            ``IgnoreInvalidAssigner``.
+        *args, **kwargs: As for the head.
 
     Raises:
-        TypeError: If it is another.
+        TypeError: If the assigner in ``train_cfg`` is no ``IgnoreInvalidAssigner``.
 
     Example:
         >>> @MODELS.register_module()
@@ -174,16 +115,7 @@ class SNIPERSetPredictionMixin:
             )
 
     def loss(self, *args: Any, batch_data_samples: SampleList, **kwargs: Any) -> dict[str, Tensor]:
-        """Losses of the head.
-
-        Args:
-            *args: As for the head.
-            batch_data_samples (SampleList): Ground truth of each input; left as it is.
-            **kwargs: As for the head.
-
-        Returns:
-            dict[str, Tensor]: The head's losses.
-        """
+        """Losses of the head; arguments as there. The samples are left as they are."""
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss(*args, batch_data_samples=samples, **kwargs)
 
@@ -191,8 +123,7 @@ class SNIPERSetPredictionMixin:
         """Targets of one input: those of the head, without the weights of ignored queries."""
         labels, weights, *others, positive, negative = super()._get_targets_single(*args, **kwargs)
         counts = torch.zeros_like(weights)
-        counts[positive] = 1
-        counts[negative] = 1
+        counts[torch.cat([positive, negative])] = 1
         return labels, weights * counts, *others, positive, negative
 
 
@@ -201,8 +132,7 @@ class SNIPERDeformableDETRHead(SNIPERSetPredictionMixin, DeformableDETRHead):
     """``DeformableDETRHead``, with or without two stages, that ignores invalid objects.
 
     Args:
-        *args: As for ``DeformableDETRHead``.
-        **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+        *args, **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
     """
 
 
@@ -211,8 +141,7 @@ class SNIPERDINOHead(SNIPERSetPredictionMixin, DINOHead):
     """``DINOHead`` that ignores invalid objects, and denoises the valid ones.
 
     Args:
-        *args: As for ``DINOHead``.
-        **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
+        *args, **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
     """
 
     def _get_dn_targets_single(

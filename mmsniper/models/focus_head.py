@@ -13,6 +13,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from mmsniper.chips.focus import focus_sizes
 from mmsniper.chips.input_level import levels_of_input
@@ -25,10 +26,10 @@ POSITIVE, NEGATIVE, DONT_CARE = 1, 0, -1
 
 
 class FocusLook(NamedTuple):
-    """What a focus head is to look for in an input.
+    """Sizes that a focus head is to find in an input, as in :func:`focus_targets`, and its output.
 
     Attributes:
-        output: Number of the head's output that does.
+        output: Index of the output that finds them.
         small: Sizes (sqrt of area, input pixels, both excluded) that are positive.
         ignored: Sizes from there up to this are don't-care.
     """
@@ -56,12 +57,12 @@ def focus_targets(
         objects (Tensor): Boxes of all objects, valid or not, shape (n, 4), xyxy in input pixels.
         regions (Tensor): Boxes of ignore regions, shape (m, 4).
         shape (tuple[int, int]): Rows and columns of the map.
-        stride (int): Input pixels of a cell.
-        small (tuple[float, float]): Sizes of objects to focus on.
-        ignored (float): Sizes from ``small[1]`` up to this (excluded) are don't-care.
+        stride (int): Side of a cell, input pixels. Defaults to 16.
+        small (tuple[float, float]): Sizes of objects to focus on. Defaults to (5, 64).
+        ignored (float): End, excluded, of the don't-care sizes. Defaults to 90.
 
     Returns:
-        Tensor: Shape (rows, columns), int64: 1, 0 or -1.
+        Tensor: 1 (positive), 0 or -1 (don't-care), int64, shape (rows, columns).
     """
     size = (objects[:, 2:] - objects[:, :2]).clamp(min=0).prod(dim=1).sqrt()
     positive = (size > small[0]) & (size < small[1])
@@ -87,20 +88,15 @@ def _touched(boxes: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
 class FocusHead(BaseModule):
     """Predicts, for each cell of the stride-16 map, whether it shows a small object.
 
-    A 3x3 and a 1x1 convolution on the feature that the detector has already computed, and a
-    two-way softmax (AutoFocus section 3.1). :class:`~mmsniper.models.AutoFocus` trains it with its
-    detector and looks again, at the next finer level, where it fires.
-
-    What is small is one range of sizes for all levels. The paper's fits the paper's pyramid; for
-    any other there is :class:`PyramidFocusHead`.
+    A 3x3 and a 1x1 convolution on the detector's feature map, and a two-way softmax (AutoFocus
+    section 3.1). What is small is one range of sizes for all levels. The paper's fits the paper's
+    pyramid; for any other there is :class:`PyramidFocusHead`.
 
     Args:
         in_channels (int): Channels of the feature maps.
         feat_channels (int): Channels between the convolutions. Defaults to 256.
         stride (int): Stride of the map to use; the detector must have one of it. Defaults to 16.
-        small (tuple[float, float]): Sizes (sqrt of area, input pixels, both excluded) that are to
-            be looked at again. Defaults to (5, 64), as in the paper.
-        ignored (float): Sizes from ``small[1]`` up to this are don't-care. Defaults to 90.
+        small, ignored: As in :func:`focus_targets`. Default to those of the paper.
         loss_weight (float): Weight of the loss. Defaults to 1.
         init_cfg (dict | None): Initialization. Defaults to normal, of 0.01, as the RPN's.
 
@@ -130,11 +126,7 @@ class FocusHead(BaseModule):
         self.cls = nn.Conv2d(feat_channels, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a feature map (N, C, H, W).
-
-        Returns:
-            Tensor: Shape (N, outputs, 2, H, W), float32. There is one output for all levels.
-        """
+        """Logits (N, outputs, 2, H, W), float32, of a feature map (N, C, H, W)."""
         return self.cls(self.conv(x)).float().unflatten(1, (-1, 2))
 
     def select(self, feats: Sequence[Tensor], input_shape: tuple[int, int]) -> Tensor:
@@ -143,6 +135,9 @@ class FocusHead(BaseModule):
         Args:
             feats (Sequence[Tensor]): Feature maps of the backbone or neck, each (N, C, H, W).
             input_shape (tuple[int, int]): Height and width of the (padded) input.
+
+        Returns:
+            Tensor: Shape (N, C, H, W).
 
         Raises:
             ValueError: If there is none.
@@ -160,8 +155,7 @@ class FocusHead(BaseModule):
         """Probability of each cell to be a FocusPixel.
 
         Args:
-            feats (Sequence[Tensor]): Feature maps, each (N, C, H, W).
-            input_shape (tuple[int, int]): Height and width of the input.
+            feats, input_shape: As in :meth:`select`.
             level (int): Level of the pyramid that the inputs are of.
 
         Returns:
@@ -171,7 +165,7 @@ class FocusHead(BaseModule):
         return logits[:, self.output_of(level)].softmax(dim=1)[:, POSITIVE]
 
     def output_of(self, level: int) -> int:
-        """Which output is for a level."""
+        """Which output is for a level; there is one for all."""
         return 0
 
     def loss(
@@ -180,10 +174,9 @@ class FocusHead(BaseModule):
         """Cross entropy over the cells that are not don't-care.
 
         Args:
-            feats (Sequence[Tensor]): Feature maps, each (N, C, H, W).
-            input_shape (tuple[int, int]): Height and width of the input.
-            samples (SampleList): Ground truth of each input: all objects count, those that are out
-                of the level's range as well, for these are what to look for at another level.
+            feats, input_shape: As in :meth:`select`.
+            samples (SampleList): Ground truth of each input. Objects out of the level's range count
+                as well: they are what to look for at another level.
 
         Returns:
             dict[str, Tensor]: ``loss_focus``, and for the log ``focus_recall`` and
@@ -192,24 +185,20 @@ class FocusHead(BaseModule):
         logits = self(self.select(feats, input_shape))
         looks = [self.look_of(sample.metainfo) for sample in samples]
         logits = torch.stack([one[look.output] for one, look in zip(logits, looks)])
-        targets = torch.stack(
-            [self.targets(sample, look, logits) for sample, look in zip(samples, looks)]
-        )
+        targets = torch.stack([self.targets(*pair, logits) for pair in zip(samples, looks)])
         counted = targets != DONT_CARE
-        loss = nn.functional.cross_entropy(
-            logits, targets, ignore_index=DONT_CARE, reduction='sum'
-        ) / counted.sum().clamp(min=1)
+        loss = cross_entropy(logits, targets, ignore_index=DONT_CARE, reduction='sum')
         predicted = (logits[:, POSITIVE] > logits[:, NEGATIVE]) & counted
         positive = targets == POSITIVE
         hits = (predicted & positive).sum()
         return dict(
-            loss_focus=loss * self.loss_weight,
+            loss_focus=self.loss_weight * loss / counted.sum().clamp(min=1),
             focus_recall=hits / positive.sum().clamp(min=1),
             focus_precision=hits / predicted.sum().clamp(min=1),
         )
 
     def look_of(self, metainfo: Mapping[str, Any]) -> FocusLook:
-        """What to look for in an input, and by which output."""
+        """The sizes to find in an input, and the output that finds them."""
         return FocusLook(self.output_of(0), self.small, self.ignored)
 
     def targets(self, sample: DetDataSample, look: FocusLook, logits: Tensor) -> Tensor:
@@ -218,10 +207,10 @@ class FocusHead(BaseModule):
         if not look.small[1]:
             return logits.new_full(shape, DONT_CARE, dtype=torch.long)
         regions, invalid = split_ignored(sample.get('ignored_instances'))
-        objects = torch.cat(
-            [_boxes(part).to(logits.device) for part in (sample.gt_instances, invalid)]
+        valid, invalid, regions = (
+            _boxes(part).to(logits.device) for part in (sample.gt_instances, invalid, regions)
         )
-        regions = _boxes(regions).to(logits.device)
+        objects = torch.cat([valid, invalid])
         return focus_targets(objects, regions, shape, self.stride, look.small, look.ignored)
 
 
@@ -231,14 +220,14 @@ class PyramidFocusHead(FocusHead):
 
     What is below a level's range is small there, what the next finer level has as well is
     don't-care (:func:`~mmsniper.chips.focus_sizes`), and chips of the finest level do not count.
-    So the same object is to be looked at again at one level and not at another, which one output
-    could not tell: each level has a 1x1 convolution of its own.
+    An object can be small at one level and not at another, which one output could not tell: each
+    level has a 1x1 convolution of its own.
 
     Args:
         in_channels (int): Channels of the feature maps.
         pyramid (ScalePyramid | dict): The config's pyramid, of two levels or more.
         feat_channels (int): Channels between the convolutions. Defaults to 256.
-        kwargs: Other arguments of :class:`FocusHead`, but ``small`` and ``ignored``.
+        **kwargs: Other arguments of :class:`FocusHead`, but ``small`` and ``ignored``.
 
     Raises:
         ValueError: If the pyramid has one level only.
@@ -266,7 +255,7 @@ class PyramidFocusHead(FocusHead):
         return max(level - 1, 0)
 
     def look_of(self, metainfo: Mapping[str, Any]) -> FocusLook:
-        """What to look for in an input, and by which output.
+        """The sizes to find in an input, and the output that finds them.
 
         Raises:
             ValueError: If ``metainfo`` does not tell the level, or the input has another scale.
@@ -278,6 +267,4 @@ class PyramidFocusHead(FocusHead):
 
 
 def _boxes(instances: InstanceData | None) -> Tensor:
-    if instances is None:
-        return torch.empty(0, 4)
-    return get_box_tensor(instances.bboxes).float()
+    return torch.empty(0, 4) if instances is None else get_box_tensor(instances.bboxes).float()

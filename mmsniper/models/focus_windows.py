@@ -37,14 +37,13 @@ def load_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataS
     out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
     pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
-    sample = DetDataSample(
-        metainfo=dict(
-            img_shape=out[::-1],
-            ori_shape=(y2 - y1, x2 - x1),
-            scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
-        )
+    info = dict(
+        img_shape=out[::-1],
+        ori_shape=(y2 - y1, x2 - x1),
+        scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
     )
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), sample
+    inputs = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return inputs, DetDataSample(metainfo=info)
 
 
 def uncut(boxes: Tensor, window: Box, size: tuple[int, int], edge: float) -> Tensor:
@@ -54,19 +53,12 @@ def uncut(boxes: Tensor, window: Box, size: tuple[int, int], edge: float) -> Ten
         boxes (Tensor): Shape (n, 4), xyxy in original pixels.
         window (Box): The window in original pixels.
         size (tuple[int, int]): Width and height of the image.
-        edge (float): How near is touching, original pixels.
+        edge (float): A box this close to an edge, original pixels, touches it.
 
     Returns:
         Tensor: Bool tensor of shape (n,).
     """
     (x1, y1, x2, y2), (width, height) = window, size
-    kept = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    for inner, distance in (
-        (x1 > 0, boxes[:, 0] - x1),
-        (y1 > 0, boxes[:, 1] - y1),
-        (x2 < width, x2 - boxes[:, 2]),
-        (y2 < height, y2 - boxes[:, 3]),
-    ):
-        if inner:
-            kept &= distance > edge
-    return kept
+    inner = torch.tensor([x1 > 0, y1 > 0, x2 < width, y2 < height], device=boxes.device)
+    distance = (boxes - boxes.new_tensor(window)) * boxes.new_tensor([1, 1, -1, -1])
+    return ((distance > edge) | ~inner).all(dim=1)

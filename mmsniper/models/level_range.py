@@ -20,10 +20,8 @@ class LevelRange:
 
     Args:
         ranges (tuple[tuple[float, float], ...]): Half-open ranges ``(lo, hi)`` of sqrt(area) in
-            original pixels. There are several if levels coincide for the image; a size in any of
-            them counts.
-        area_scale (float): Area of an original pixel in the pixels of the boxes that will be asked
-            about.
+            original pixels. A size in any of them counts: levels can coincide for an image.
+        area_scale (float): Area of an original pixel in pixels of the boxes. Defaults to 1.
     """
 
     ranges: tuple[tuple[float, float], ...]
@@ -39,7 +37,7 @@ class LevelRange:
             metainfo (dict): A data sample's metainfo, which tells the level, see
                 :func:`~mmsniper.chips.input_level.levels_of_input`.
             pyramid (ScalePyramid): The pyramid that the input was made with.
-            test (bool): Use the pyramid's test rules and ranges.
+            test (bool): Use the pyramid's test rules and ranges. Defaults to False.
 
         Raises:
             ValueError: If ``scale_factor`` or ``ori_shape`` is missing or malformed, or the input's
@@ -68,8 +66,8 @@ class LevelRange:
         boxes = get_box_tensor(boxes).detach()
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(
-                f'boxes must have the shape (n, 4), xyxy, got {tuple(boxes.shape)}: the size of '
-                f'other boxes, such as rotated ones, is not known here'
+                f'boxes must have the shape (n, 4), xyxy, got {tuple(boxes.shape)}; other boxes, '
+                f'such as rotated ones, are not supported'
             )
         # Areas of half precision boxes would overflow.
         wh = boxes[:, 2:].double() - boxes[:, :2].double()

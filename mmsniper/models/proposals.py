@@ -22,6 +22,9 @@ def proposal_head(model: nn.Module) -> nn.Module:
         model (nn.Module): A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``, in
             an ``AutoFocus`` or not.
 
+    Returns:
+        nn.Module: Its ``rpn_head``, or the ``bbox_head`` of an ``RPN``.
+
     Raises:
         ValueError: If it has none, or one whose boxes are the same for every image (Sparse R-CNN).
     """
@@ -41,9 +44,7 @@ def proposal_head(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def propose(model: nn.Module, batch: Mapping[str, Any]) -> list[InstanceData]:
-    """Run a detector as far as its region proposals.
-
-    How many there are, and their NMS, are those of its ``test_cfg.rpn``.
+    """Run a detector as far as its region proposals, as many as its ``test_cfg.rpn`` says.
 
     Args:
         model (nn.Module): A detector with a :func:`proposal_head`, in evaluation mode.

@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.models.assigners import append_invalid, split_ignored
+from mmsniper.models.assigners import with_appended_invalid
 from mmsniper.models.level_range import LevelRange
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
@@ -26,25 +26,17 @@ def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetD
     """The sample as R-CNN sees it: invalid objects take part in assignment (SNIPER section 3).
 
     Args:
-        sample (DetDataSample): With ``gt_instances`` (valid objects) and ``ignored_instances`` (see
-            :func:`~mmsniper.models.assigners.split_ignored`). Left as it is.
+        sample (DetDataSample): As for :func:`~mmsniper.models.assigners.with_appended_invalid`.
         level_range (LevelRange): Sizes that count in this input.
 
     Returns:
-        DetDataSample: A copy that shares the data. Its ``gt_instances`` are the valid objects
-        followed by the invalid ones, with ``level_range`` and ``num_valid`` in their metainfo; only
-        ignore regions remain in ``ignored_instances``.
+        DetDataSample: As made there, with ``level_range`` in the metainfo of its ``gt_instances``.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
     """
-    regions, invalid = split_ignored(sample.get('ignored_instances'))
-    objects = append_invalid(sample.gt_instances, invalid)
-    objects.set_metainfo({'level_range': level_range})
-    sample = sample.new()
-    sample.gt_instances = objects
-    if regions is not None:
-        sample.ignored_instances = regions
+    sample = with_appended_invalid(sample)
+    sample.gt_instances.set_metainfo({'level_range': level_range})
     return sample
 
 

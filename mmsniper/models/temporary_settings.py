@@ -13,12 +13,9 @@ from torch import nn
 
 @contextmanager
 def view_settings(detector: nn.Module, changes: Mapping[str, Any] | None) -> Iterator[None]:
-    """Test a detector with changed settings and without its mask head.
+    """Test a one-stage or two-stage detector without its mask head and with changed settings.
 
-    Args:
-        detector (nn.Module): A one-stage or two-stage detector.
-        changes (dict | None): Merged into its ``test_cfg``; ``rpn`` and ``rcnn`` of a two-stage
-            detector.
+    ``changes`` are merged into its ``test_cfg``, for a two-stage detector its ``rpn`` and ``rcnn``.
     """
     changes = changes or {}
     roi_head = getattr(detector, 'roi_head', None)
@@ -37,13 +34,10 @@ def view_settings(detector: nn.Module, changes: Mapping[str, Any] | None) -> Ite
 
 @contextmanager
 def fewer_proposals(detector: nn.Module, share: float, min_proposals: int | None) -> Iterator[None]:
-    """Let a detector's RPN give a share of its proposals, before and after NMS.
+    """Let the RPN of a two-stage detector give a share of its proposals, before and after NMS.
 
-    Args:
-        detector (nn.Module): A two-stage detector.
-        share (float): The share, up to 1.
-        min_proposals (int | None): So many remain, if it gives as many. None leaves the detector as
-            it is.
+    ``share`` is at most 1. At least ``min_proposals`` remain, if it gives as many; with None the
+    detector stays as it is.
     """
     if min_proposals is None:
         yield

@@ -14,15 +14,19 @@ from torch import nn
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.level_range import LevelRange
 
+# Sigma and least score of SNIPER's authors (paper, section 4; release).
+MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
+"""How the detections of all levels are merged where a config does not say it."""
+
 
 def keep_in_test_range(view: DetDataSample, pyramid: ScalePyramid) -> DetDataSample:
     """Drop the detections whose size is out of the test range of the view's level.
 
     Args:
-        view (DetDataSample): Predictions on one view (a level of the pyramid, flipped or not) of an
-            image, with ``pred_instances.bboxes`` in original pixels and ``scale_factor``,
-            ``ori_shape`` and, if it is known, ``level`` in the metainfo. Left as it is.
-        pyramid (ScalePyramid): The pyramid that the views were made with.
+        view (DetDataSample): Predictions on one level of the pyramid, flipped or not, with
+            ``bboxes`` in original pixels. The metainfo tells the level
+            (:func:`~mmsniper.chips.input_level.levels_of_input`). Left as it is.
+        pyramid (ScalePyramid): The pyramid that the view was made with.
 
     Returns:
         DetDataSample: A copy of the view without those detections.
@@ -42,8 +46,7 @@ class SNIPERTTAModel(DetTTAModel):
     mask head is taken off, as there is no merging of masks.
 
     Args:
-        pyramid (ScalePyramid | dict): The config's pyramid, see
-            :class:`~mmsniper.chips.pyramid.ScalePyramid`.
+        pyramid (ScalePyramid | dict): The config's pyramid.
         tta_cfg (dict): ``nms`` and ``max_per_img`` of the merge.
         view_test_cfg (dict | None): Merged into the detector's ``test_cfg`` while views are tested.
             The merge can only choose among what the views return, and a view's cap on detections
@@ -75,9 +78,8 @@ class SNIPERTTAModel(DetTTAModel):
     ) -> None:
         if not isinstance(tta_cfg, Mapping) or not {'nms', 'max_per_img'} <= set(tta_cfg):
             raise ValueError(
-                f'tta_cfg must say how detections are merged, such as dict(nms=dict('
-                f"type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001), "
-                f'max_per_img=100); got {tta_cfg!r}'
+                f'tta_cfg must say how detections are merged, such as '
+                f'{dict(nms=MERGE_NMS, max_per_img=100)}; got {tta_cfg!r}'
             )
         if view_test_cfg:
             module = _with_test_cfg(module, view_test_cfg)
@@ -91,7 +93,7 @@ class SNIPERTTAModel(DetTTAModel):
         self.pyramid = ScalePyramid.from_config(pyramid)
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
-        """Merge the views of one image, each reduced to the detections in its level's range."""
+        """Merge the views of one image, of each what is in its level's range."""
         return super()._merge_single_sample(
             [keep_in_test_range(view, self.pyramid) for view in data_samples]
         )
@@ -100,14 +102,13 @@ class SNIPERTTAModel(DetTTAModel):
 def _with_test_cfg(
     module: Mapping[str, Any] | nn.Module, test_cfg: Mapping[str, Any]
 ) -> Mapping[str, Any]:
+    """The detector's config with ``test_cfg`` merged into its own."""
     if not isinstance(module, Mapping):
         raise ValueError(
             f'view_test_cfg needs the config of the detector, not the detector itself '
             f'({type(module).__name__}); set its test_cfg instead'
         )
+    key = 'module.detector.test_cfg' if module['type'] == 'AutoFocus' else 'module.test_cfg'
     config = Config({'module': module})
-    settings = {'test_cfg': dict(test_cfg)}
-    if module['type'] == 'AutoFocus':  # which wraps the detector
-        settings = {'detector': settings}
-    config.merge_from_dict({'module': settings})
+    config.merge_from_dict({key: dict(test_cfg)})
     return config.module

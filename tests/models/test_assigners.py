@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.models.task_modules.assigners import (
+    AssignResult,
     ATSSAssigner,
     BboxOverlaps2D,
     HungarianAssigner,
@@ -17,8 +18,13 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
-from mmsniper.models import IgnoreInvalidAssigner, ValidRangeAssigner
-from mmsniper.models.assigners import append_invalid, near_any, split_appended, split_ignored
+from mmsniper.models import (
+    IgnoreInvalidAssigner,
+    ValidRangeAssigner,
+    ignore_near_invalid,
+    split_ignored,
+)
+from mmsniper.models.assigners import append_invalid, split_appended
 
 RPN = {'pos_iou_thr': 0.7, 'neg_iou_thr': 0.3, 'min_pos_iou': 0.3}
 INVALID = [0.0, 0.0, 100.0, 100.0]
@@ -146,12 +152,17 @@ def test_memory_is_bounded_however_many_boxes_there_are():
         held.append(len(a) * len(b))
         return BboxOverlaps2D()(a, b)
 
-    near = near_any(priors, invalid, 0.3, iou, max_pairs=100)
+    def near_invalid(max_pairs):
+        result = AssignResult(1, torch.ones(20, dtype=torch.long), torch.ones(20), None)
+        ignore_near_invalid(result, priors, invalid, 0.3, iou, max_pairs)
+        return result.gt_inds == -1
+
+    near = near_invalid(max_pairs=100)
     assert near.tolist() == (BboxOverlaps2D()(invalid, priors) > 0.3).any(dim=0).tolist()
     assert 0 < near.sum() < 20
     assert max(held) <= 100
     # A single box at a time, where even its pairs are too many.
-    assert near_any(priors, invalid, 0.3, iou, max_pairs=1).tolist() == near.tolist()
+    assert near_invalid(max_pairs=1).tolist() == near.tolist()
 
 
 def test_split_tells_regions_from_objects_and_leaves_the_input_alone():

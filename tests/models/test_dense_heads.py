@@ -12,7 +12,7 @@ from mmengine.hub import get_config
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
-from mmsniper.models.dense_heads import with_appended_invalid
+from mmsniper.models.assigners import with_appended_invalid
 
 NUM_CLASSES = 3
 SIZE = 384  # of the input, in pixels

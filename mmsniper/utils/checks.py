@@ -1,0 +1,26 @@
+"""Checks of arguments that many functions take."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+
+def check_whole_number(name: str, value: object, minimum: int, optional: bool = False) -> None:
+    """Check that an argument is a whole number that is not too small.
+
+    Args:
+        name (str): The argument's name, for the message.
+        value (object): What was given. Integers of NumPy count, True and False do not.
+        minimum (int): The smallest number that is allowed.
+        optional (bool): Also allow None. Defaults to False.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> check_whole_number('chips_per_image', 2, 1)
+    """
+    if optional and value is None:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f'{name} must be a whole number of at least {minimum}, got {value!r}')

@@ -29,6 +29,11 @@ def run_lengths(values: NDArray) -> Ints:
     return np.diff(np.append(run_starts(values), len(values)))
 
 
+def ordinal(values: NDArray) -> Ints:
+    """Number of each value in its run of equal values: 0, 1, ..."""
+    return np.arange(len(values)) - np.repeat(run_starts(values), run_lengths(values))
+
+
 def spread(n: int, count: int) -> Ints:
     """At most so many of the numbers 0 to n - 1, evenly."""
     return np.linspace(0, n - 1, min(n, count)).astype(int)

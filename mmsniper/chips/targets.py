@@ -13,8 +13,8 @@ from mmsniper.chips.plan import Arrays, ChipPlan
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints, blocks, expand
 
-# Boxes looked at together: some MB of temporary memory, and under a second between two reports of
-# progress. Fewer would take longer, each time as long as a hundred boxes.
+# Boxes looked at together: some MB of temporary memory, under a second between reports of progress.
+# Fewer take longer: each time costs as much as a hundred boxes.
 _BOXES = 1 << 14
 # A box counts as enclosed if it sticks out by less than this: what float32 rounds off the windows
 # of a plan (relative), and a thousandth of an original pixel, which nobody sees (absolute).
@@ -48,19 +48,14 @@ class Targets(Arrays):
         return self.image * num_levels + self.level
 
     def origins(self) -> tuple[Floats, Floats]:
-        """Corners of the rectangle of the chip origins with which a chip encloses each box.
-
-        Returns:
-            tuple[Floats, Floats]: Smallest and largest (left, top), original pixels, shape (n, 2)
-            each.
-        """
+        """Smallest and largest origin (left, top) of a chip that encloses each box, (n, 2) each."""
         side = self.side * (1 + TOLERANCE)
         hi = np.minimum(self.box[:, :2], np.maximum(self.image_wh - side, 0))
         return np.clip(self.box[:, 2:] - side, 0, hi), hi
 
 
 def iter_targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
-    """Chunks of images, at least one, and what must be enclosed in them; in the order of images."""
+    """Chunks of images in order, at least one chunk, and what must be enclosed in them."""
     starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
     cuts = np.unique([0, *starts, len(table)]).tolist()
     for first, last in list(zip(cuts, cuts[1:])) or [(0, 0)]:
@@ -90,8 +85,8 @@ def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: in
 def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
     """First and last line of the grid of chip origins with which a chip encloses each box.
 
-    Lines 0, 1, ... are a step apart (original px); the last one of an image is at its ``edge``,
-    where the chip is flush with the image's end.
+    Lines 0, 1, ... are a step apart (original px); an image's last is at its ``edge``, where a chip
+    is flush with the image's end.
     """
     number = np.ceil(edge / step - TOLERANCE)
     slip = TOLERANCE * part.side

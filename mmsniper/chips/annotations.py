@@ -45,9 +45,9 @@ class AnnotationTable:
         """Collect from an iterable of ``(width, height, boxes, ignore)``, one per image.
 
         Args:
-            images (Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]): Width and height of
-                each image in original px, its boxes (n, 4) xyxy, and a mask (n,) of those that are
-                crowd or difficult (None: none is).
+            images (Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]): Width and height in
+                original px, boxes (n, 4) xyxy, and a mask (n,) of those that are crowd or difficult
+                (None: none is).
 
         Raises:
             ValueError: If a number or shape is none of these; the message names the image's index.
@@ -116,8 +116,7 @@ class AnnotationTable:
         if not isinstance(coco, Mapping):
             name = str(coco)
             try:
-                with open(coco, encoding='utf-8') as file:
-                    content = json.load(file)
+                content = json.loads(Path(coco).read_text('utf-8'))
             except ValueError as error:  # JSON or UTF-8
                 raise ValueError(f'{name} is not a JSON file: {error}') from None
         for key in ('images', 'annotations'):
@@ -130,10 +129,7 @@ class AnnotationTable:
         image, boxes, ignore = _read_annotations(content['annotations'], index, name)
         order = np.argsort(image, kind='stable')
         offset = np.searchsorted(image[order], np.arange(len(shapes) + 1))
-        with np.errstate(over='ignore'):  # becomes infinite, and the box degenerate
-            return cls.from_arrays(
-                *shapes.T, offset, boxes[order].astype(np.float32), ignore[order]
-            )
+        return cls.from_arrays(*shapes.T, offset, _as_boxes(boxes, name)[order], ignore[order])
 
     def __len__(self) -> int:
         return len(self.width)
@@ -174,13 +170,13 @@ def _as_boxes(boxes: ArrayLike, what: str) -> NDArray[np.float32]:
 def _check_arrays(
     width: NDArray, height: NDArray, offset: NDArray, boxes: NDArray, ignore: NDArray
 ) -> None:
-    shapes = dict(
-        height=(height, width.shape),
-        offset=(offset, (len(width) + 1,)),
-        boxes=(boxes, (len(boxes), 4)),
-        ignore=(ignore, (len(boxes),)),
-    )
-    for name, (array, shape) in shapes.items():
+    expected = {
+        'height': (height, width.shape),
+        'offset': (offset, (len(width) + 1,)),
+        'boxes': (boxes, (len(boxes), 4)),
+        'ignore': (ignore, (len(boxes),)),
+    }
+    for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f'{name} must have shape {shape}, got {array.shape}')
     for i in np.flatnonzero((width <= 0) | (height <= 0)):

@@ -218,9 +218,9 @@ def grid_cover(
     group: ArrayLike | None = None,
     draws: ArrayLike | None = None,
 ) -> Cover:
-    """Pierce rectangles with grid points, greedily: the paper's choice of chips (section 3.2).
+    """Pierce rectangles with grid points: the paper's choice of chips (section 3.2).
 
-    Takes the point that pierces most of what is left, until none pierces any.
+    Greedily takes the point that pierces most of what is left, until none pierces any.
 
     Args:
         first, last (ArrayLike): Integers, first and last grid lines of each rectangle, shape (n,

@@ -12,10 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.rectangles import Floats, Ints
-
-# Pairs of rectangles that are compared at a time.
-_MAX_PAIRS = 2**22
+from mmsniper.chips.rectangles import Floats, common, neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +56,6 @@ def focus_sizes(pyramid: ScalePyramid, *, test: bool = False) -> Floats:
     Returns:
         Floats: Sizes (sqrt of area, original pixels) below which an object must, and may be looked
         at again, shape (num_levels, 2). At the finest level both are 0.
-
-    Example:
-        >>> focus_sizes(ScalePyramid.from_config(dict(chip_size=64, levels=[
-        ...     dict(resize=dict(factor=1.0), valid_range=(0, 60)),
-        ...     dict(resize=dict(factor=0.5), valid_range=(20, None))])))
-        array([[ 0.,  0.],
-               [20., 60.]])
     """
     ranges = pyramid.ranges(test=test)
     may = np.append(0.0, ranges[:-1, 1])
@@ -124,9 +114,14 @@ def merge_rectangles(
     boxes = np.asarray(rectangles, np.float64).reshape(-1, 4)
     while len(boxes):
         grown = _grown(boxes, least_side, width, height)
-        group = _overlapping(grown)
-        merged = _enclosing(grown, group)
-        if len(merged) == len(boxes) and np.array_equal(_sorted(merged), _sorted(boxes)):
+        low, high = grown[:, :2], grown[:, 2:]
+        i, j = neighbours(low, high, np.zeros(len(grown), np.int64))
+        overlap = ((low[i] < high[j]) & (low[j] < high[i])).all(axis=1)
+        graph = coo_array((overlap[overlap], (i[overlap], j[overlap])), shape=(len(grown),) * 2)
+        # Enclosing is intersecting, of the negative.
+        merged = common(-low, -high, connected_components(graph, directed=False)[1])
+        merged = _sorted(-np.concatenate(merged, axis=1))
+        if np.array_equal(merged, _sorted(boxes)):
             break
         boxes = merged
     return _sorted(boxes)
@@ -171,26 +166,6 @@ def _grown(boxes: Floats, least_side: float, width: float, height: float) -> Flo
     enough = high - low >= side
     start = np.where(enough, low, start)
     return np.concatenate([start, np.where(enough, high, np.minimum(start + side, size))], axis=1)
-
-
-def _overlapping(boxes: Floats) -> Ints:
-    """Number of the group that each box belongs to: those connected by overlaps."""
-    chunk = max(1, _MAX_PAIRS // len(boxes))
-    pairs = []
-    for first in range(0, len(boxes), chunk):
-        some = boxes[first : first + chunk, None]
-        overlap = ((some[..., :2] < boxes[:, 2:]) & (boxes[:, :2] < some[..., 2:])).all(axis=-1)
-        pairs.append(np.argwhere(overlap) + np.array([first, 0]))
-    i, j = np.concatenate(pairs).T
-    graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(boxes),) * 2)
-    return connected_components(graph, directed=False)[1]
-
-
-def _enclosing(boxes: Floats, group: Ints) -> Floats:
-    order = np.argsort(group, kind='stable')
-    first = np.flatnonzero(np.diff(group[order], prepend=-1))
-    low = np.minimum.reduceat(boxes[order, :2], first)
-    return np.concatenate([low, np.maximum.reduceat(boxes[order, 2:], first)], axis=1)
 
 
 def _sorted(boxes: Floats) -> Floats:

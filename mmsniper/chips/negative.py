@@ -33,7 +33,7 @@ class NegativeStatistics:
         images: Images that were looked at.
         proposals: Proposals in them.
         valid: Pairs (proposal, level) that are valid and fit into a chip.
-        enclosed: Those of them that lie whole in a positive chip of the level.
+        enclosed: Pairs whose proposal lies whole in a positive chip of the level.
         chips_per_level: Chips of the pool, fine to coarse.
         capped: Chips left out because their image has enough.
         images_with_chips: Images with a chip in the pool.
@@ -118,10 +118,9 @@ def plan_negative_chips(
 
     Example:
         >>> table = AnnotationTable.from_images([(200, 100, [[150, 40, 160, 50]] * 3, None)])
-        >>> pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[
-        ...     dict(resize=dict(factor=1.0), valid_range=(0, None))]))
-        >>> found = plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2)
-        >>> found.proposals_per_chip
+        >>> level = dict(resize=dict(factor=1.0), valid_range=(0, None))
+        >>> pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[level]))
+        >>> plan_negative_chips(table, ChipPlan.empty(), pyramid, 2).proposals_per_chip
         array([3], dtype=int32)
     """
     enough = _enough(min_proposals, pyramid.num_levels)

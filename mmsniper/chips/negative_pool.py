@@ -112,10 +112,9 @@ class NegativeChipPool:
 
     @classmethod
     def joined(cls, pools: Sequence[NegativeChipPool]) -> NegativeChipPool:
-        """The pools of several parts of a data set, which have no image in common, as one.
+        """The pools of several parts of a data set, at least one, as one.
 
-        Args:
-            pools (Sequence[NegativeChipPool]): At least one; all of the same pyramid and origin.
+        They have no image in common, and the same pyramid and origin.
         """
         first = np.cumsum([0, *(len(pool.img_path) for pool in pools)])[:-1].astype(np.int32)
         pools = [
@@ -196,8 +195,7 @@ class NegativeChipPool:
                 f'{wh[i, 0]}x{wh[i, 1]} px here and {mined_wh[i, 0]}x{mined_wh[i, 1]} px there. '
                 f'Mine the negative chips of this data set'
             )
-        start = np.searchsorted(self.chips.image, index)
-        stop = np.searchsorted(self.chips.image, index, side='right')
+        start, stop = (np.searchsorted(self.chips.image, index, side) for side in ('left', 'right'))
         image, chip = expand(start, stop)
         return replace(self.chips.take(chip), image=image.astype(np.int32))
 

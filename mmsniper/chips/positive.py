@@ -49,14 +49,13 @@ class PositiveChipPlanner:
     Args:
         table (AnnotationTable): Image sizes and boxes.
         pyramid (ScalePyramid): The scale pyramid.
-        strategy (str): ``'minimum'`` or ``'grid'``. Defaults to 'minimum'.
+        strategy (str): One of the above. Defaults to 'minimum'.
         stride (int | tuple[int, int]): Stride of the grid in scaled pixels, or a pair (min, max)
             from which each epoch draws one, the authors' release (56, 59). Defaults to 32.
         seed (int): Seed of all draws. Defaults to 0.
         image_ids (ArrayLike | None): For a table that is a part of a data set, the index of each of
             its images in the whole, for draws and plans. Defaults to 0, 1, ...
-        progress (Progress | None): Called with the numbers of images done and in all. Defaults to
-            None.
+        progress (Progress | None): Gets the numbers of images done and in all. Defaults to None.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -80,7 +79,11 @@ class PositiveChipPlanner:
         self.strategy = strategy
         self.stride = _check_stride(stride)
         self.seed = seed
-        self.image_ids = _check_image_ids(image_ids, len(table))
+        ids = np.arange(len(table)) if image_ids is None else image_ids
+        self.image_ids = np.asarray(ids, np.int32)
+        if self.image_ids.shape != (len(table),):
+            shape = self.image_ids.shape
+            raise ValueError(f'{len(table)} images need as many image_ids, got shape {shape}')
         self.progress = progress
         self._minimum: _Chips | None = None
         self.unproven = 0
@@ -153,12 +156,12 @@ def plan_positive_chips(
     image_ids: ArrayLike | None = None,
     progress: Progress | None = None,
 ) -> ChipPlan:
-    """Plan the positive chips of one epoch; see :class:`PositiveChipPlanner`.
+    """Plan the positive chips of one epoch, with the arguments of :class:`PositiveChipPlanner`.
 
     Example:
         >>> table = AnnotationTable.from_images([(640, 480, [[10, 20, 40, 50]], None)])
-        >>> pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[
-        ...     dict(resize=dict(factor=2.0), valid_range=(0, None))]))
+        >>> level = dict(resize=dict(factor=2.0), valid_range=(0, None))
+        >>> pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[level]))
         >>> plan_positive_chips(table, pyramid).box.shape
         (1, 4)
     """
@@ -181,12 +184,3 @@ def _check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:
             f'{stride!r}'
         )
     return int(lo), int(hi)
-
-
-def _check_image_ids(image_ids: ArrayLike | None, images: int) -> NDArray[np.int32]:
-    if image_ids is None:
-        return np.arange(images, dtype=np.int32)
-    image_ids = np.asarray(image_ids, np.int32)
-    if image_ids.shape != (images,):
-        raise ValueError(f'{images} images need as many image_ids, got shape {image_ids.shape}')
-    return image_ids

@@ -23,17 +23,14 @@ _SAME_SCALE = 0.02
 class ResizeRule:
     """How a level turns an image's width and height into a scale factor.
 
-    Exactly one of three forms (SNIPER section 3 and the authors' release):
-
-    - ``factor``: the same factor for every image (the paper's 3 and 1.667);
-    - ``long_side``: the longer side becomes so many pixels (the paper's 512);
-    - ``short_side`` and ``long_side``: the shorter side becomes ``short_side`` pixels unless the
-      longer would exceed ``long_side``, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
+    By one of three forms (SNIPER section 3 and the authors' release): ``factor``; ``long_side``; or
+    both sides, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
 
     Args:
         factor (float | None): Scaled pixels per original pixel. Defaults to None.
         short_side (float | None): Length of the shorter side, scaled pixels. Defaults to None.
-        long_side (float | None): Length, or limit, of the longer side. Defaults to None.
+        long_side (float | None): Length of the longer side, or its limit if ``short_side`` is
+            given. Defaults to None.
 
     Raises:
         ValueError: If the fields form none of the three rules or are not positive numbers.
@@ -63,14 +60,7 @@ class ResizeRule:
             )
 
     def scale(self, width: ArrayLike, height: ArrayLike) -> NDArray[np.float64]:
-        """Scale factor (scaled px per original px) of images of the given widths and heights.
-
-        Args:
-            width, height (ArrayLike): Original pixels, any shape.
-
-        Returns:
-            NDArray[np.float64]: Scale factors, of the same shape.
-        """
+        """Scaled px per original px for images of the given widths and heights, of any shape."""
         width, height = np.asarray(width, np.float64), np.asarray(height, np.float64)
         if self.factor is not None:
             return np.full(np.broadcast(width, height).shape, float(self.factor))
@@ -196,13 +186,7 @@ class ScalePyramid:
         return _build(cls, config, 'pyramid')
 
     def differences(self, other: ScalePyramid) -> list[Difference]:
-        """What another pyramid has otherwise.
-
-        Example:
-            >>> level = dict(resize=dict(factor=1.0), valid_range=(0, None))
-            >>> ScalePyramid(64, (level,)).differences(ScalePyramid(96, (level,)))
-            [Difference(name='chip_size', mine=64, theirs=96)]
-        """
+        """Values in which the pyramids differ, such as ``('chip_size', 64, 96)``."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
         if len(self.levels) == len(other.levels):
             pairs = [pair for pair in pairs if pair[0] != 'levels']
@@ -220,7 +204,7 @@ class ScalePyramid:
     def scales(
         self, width: ArrayLike, height: ArrayLike, *, test: bool = False
     ) -> NDArray[np.float64]:
-        """Scale of every level for images of the given widths and heights.
+        """:meth:`ResizeRule.scale` of every level.
 
         Args:
             width, height (ArrayLike): Original pixels, shape (...).
@@ -239,14 +223,13 @@ class ScalePyramid:
     def levels_at(
         self, scale: float, image_wh: tuple[float, float], *, test: bool = False
     ) -> tuple[int, ...]:
-        """The levels that an input of this scale belongs to.
+        """The level nearest in log scale, and all that show the image at the same resolution.
 
-        That is the level nearest in log scale, and every level that shows this image at the same
-        resolution (a 512x512 image has one scale under ``factor=1`` and ``long_side=512``).
+        A 512x512 image has the same scale under ``factor=1`` and ``long_side=512``.
 
         Args:
             scale (float): Pixels of the network's input per original pixel.
-            image_wh (tuple[float, float]): Width and height of the whole image, original px.
+            image_wh (tuple[float, float]): Width and height of the whole image, original pixels.
             test (bool): Use the test rules. Defaults to False.
 
         Returns:
@@ -259,10 +242,10 @@ class ScalePyramid:
     def in_range(
         self, sizes: ArrayLike, levels: int | Sequence[int], *, test: bool = False
     ) -> NDArray[np.bool_]:
-        """Whether sizes (sqrt of area, original px) are in the range of any of ``levels``.
+        """Whether sizes are in the valid range of any of ``levels``.
 
         Args:
-            sizes (ArrayLike): Shape (n,).
+            sizes (ArrayLike): Sqrt of area, original pixels, shape (n,).
             levels (int | Sequence[int]): A level index, or several.
             test (bool): Use the test ranges. Defaults to False.
 
@@ -283,13 +266,12 @@ class ScalePyramid:
             width, height (ArrayLike): Of the images, original pixels, scalars or shape (n,).
 
         Returns:
-            tuple[NDArray[np.bool_], NDArray[np.bool_]]: Masks of shape (n, num_levels): whether the
-            level has the box's size in its range, or adopts it, and whether it fits.
+            tuple[NDArray[np.bool_], NDArray[np.bool_]]: Masks, shape (n, num_levels). A box is
+            valid where its size is in range, or where ``adopt_orphans`` makes it.
         """
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         wh = boxes[:, 2:] - boxes[:, :2]
-        shape = (len(boxes),)
-        scales = self.scales(np.broadcast_to(width, shape), np.broadcast_to(height, shape))
+        scales = self.scales(*(np.broadcast_to(side, len(boxes)) for side in (width, height)))
         size = np.sqrt(np.maximum(wh, 0).prod(axis=1))[:, None]
         lo, hi = self.ranges().T
         valid = (size >= lo) & (size < hi)
@@ -318,16 +300,15 @@ def _build(cls: type, config: Any, what: str) -> Any:
 
 def _check_order(i: int, fine: Level, coarse: Level) -> None:
     for rule, range_ in (('resize', 'valid_range'), ('test_resize', 'test_range')):
+        prefix = 'pyramid levels must be ordered from fine to coarse, but'
         a, b = getattr(fine, rule), getattr(coarse, rule)
         if a.finer_than(b) is False:
             raise ValueError(
-                f'pyramid levels must be ordered from fine to coarse, but {rule} of level {i} '
-                f'({a}) is not finer than that of level {i + 1} ({b})'
+                f'{prefix} {rule} of level {i} ({a}) is not finer than that of level {i + 1} ({b})'
             )
         (lo_a, hi_a), (lo_b, hi_b) = getattr(fine, range_), getattr(coarse, range_)
         if lo_a > lo_b or hi_a > hi_b:
             raise ValueError(
-                f'pyramid levels must be ordered from fine to coarse, but {range_} '
-                f'[{lo_a:g}, {hi_a:g}) of level {i} is for larger objects than '
+                f'{prefix} {range_} [{lo_a:g}, {hi_a:g}) of level {i} is for larger objects than '
                 f'[{lo_b:g}, {hi_b:g}) of level {i + 1}'
             )

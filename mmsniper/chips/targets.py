@@ -25,23 +25,16 @@ _RELATIVE, _ABSOLUTE = 2.0**-23, 1e-3
 class Targets(Arrays):
     """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
 
-    Attributes:
-        image: Image index, shape (n,), ascending.
-        level: Pyramid level, shape (n,), ascending within an image.
-        index: Index of the box in the table, shape (n,).
-        box: Original pixels, xyxy, shape (n, 4).
-        image_wh: Width and height of the image, original pixels, shape (n, 2).
-        scale: Scaled pixels per original pixel, shape (n, 1).
-        side: Side of a chip in original pixels, shape (n, 1).
+    Ordered by image and level; in original pixels.
     """
 
     image: Ints
     level: Ints
-    index: Ints
-    box: Floats
-    image_wh: Floats
-    scale: Floats
-    side: Floats
+    index: Ints  # of the box in the table
+    box: Floats  # xyxy, shape (n, 4)
+    image_wh: Floats  # shape (n, 2)
+    scale: Floats  # scaled pixels per original pixel, shape (n, 1)
+    side: Floats  # of a chip, shape (n, 1)
 
     def group(self, num_levels: int) -> Ints:
         """A number for each (image, level), shape (n,)."""
@@ -99,13 +92,7 @@ def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True)
 class ChipLookup:
-    """Chips sorted by image and level, to be asked which boxes they enclose.
-
-    Attributes:
-        num_levels: Levels of the pyramid.
-        group: :meth:`ChipPlan.group` of every chip, ascending, shape (n,).
-        box: What the chips show, original pixels, shape (n, 4).
-    """
+    """A plan's chips sorted by image and level, to be asked which boxes they enclose."""
 
     num_levels: int
     group: Ints
@@ -122,8 +109,7 @@ class ChipLookup:
         """Which targets lie whole in a chip of their image and level, shape (n,)."""
         group = part.group(self.num_levels)
         found = np.zeros(len(group), bool)
-        start = np.searchsorted(self.group, group)
-        stop = np.searchsorted(self.group, group, side='right')
+        start, stop = (np.searchsorted(self.group, group, side) for side in ('left', 'right'))
         for block in blocks(start, stop):
             i, k = expand(start[block], stop[block])
             i += block.start

@@ -26,7 +26,7 @@ class AnnotationTable:
     finite, stay in the table, so that indices match the annotations, but are ignored.
 
     Attributes:
-        width, height: Width and height of the images, original px, int32, shape (num_images,).
+        width, height: Of the images, original px, int32, shape (num_images,).
         offset: Boxes of image i are ``boxes[offset[i]:offset[i + 1]]``, int64, (num_images + 1,).
         boxes: float32, shape (num_boxes, 4), xyxy, original px.
         ignore: True for crowd, difficult and degenerate boxes, shape (num_boxes,).

@@ -9,7 +9,6 @@ origin is any point of their common rectangle: the chip's *slack*.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,7 +37,7 @@ _COARSE = 256
 
 @dataclass(frozen=True)
 class Cover:
-    """Points that pierce rectangles, and which rectangle is pierced by which point.
+    """Points that pierce rectangles.
 
     Attributes:
         assignment: Point of every rectangle, shape (n,); -1: none (:func:`grid_cover` only).
@@ -70,8 +69,7 @@ def minimum_cover(
             after which its cover stays unproven. Defaults to 1000.
 
     Returns:
-        Cover: Ordered by group and then by the first rectangle of each point. A group's part does
-        not depend on the other groups.
+        Cover: Ordered by group and first rectangle. A group's part does not depend on the others.
 
     Raises:
         ValueError: If a rectangle is empty or the shapes differ.
@@ -132,24 +130,21 @@ def _cover_distinct(
     lo: Floats, hi: Floats, group: Ints, node_limit: int
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """As :func:`_label`, for groups that are no cliques, with gaps in the labels."""
-    label, crowded = np.zeros(len(lo), np.int64), np.zeros(len(lo), bool)
+    label, unproven = np.zeros(len(lo), np.int64), np.zeros(len(lo), bool)
     for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
         part = slice(start, start + length)
         if length > 2 * _SAMPLE and _work(lo[part], hi[part]) > _MAX_WORK:
-            crowded[part] = True
+            unproven[part] = True
             found = local_search.improve(lo[part], hi[part], _coarse_cover(lo[part], hi[part]))
             label[part] = len(lo) + start + found
-    rest = np.flatnonzero(~crowded)
-    solve = partial(_solve, node_limit=node_limit)
-    label[rest], unproven = clique_cover(lo[rest], hi[rest], group[rest], solve)
-    crowded[rest] = unproven
-    return label, crowded
+    rest = np.flatnonzero(~unproven)
 
+    def solve(lo: Floats, hi: Floats) -> tuple[Ints, bool]:
+        found, proven = integer_program.solve(lo, hi, node_limit)
+        return (found if proven else local_search.improve(lo, hi, found)), proven
 
-def _solve(lo: Floats, hi: Floats, node_limit: int) -> tuple[Ints, bool]:
-    """Cover connected rectangles; without proof, improve what is found by local search."""
-    label, proven = integer_program.solve(lo, hi, node_limit)
-    return (label if proven else local_search.improve(lo, hi, label)), proven
+    label[rest], unproven[rest] = clique_cover(lo[rest], hi[rest], group[rest], solve)
+    return label, unproven
 
 
 def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) -> Cover:
@@ -162,10 +157,7 @@ def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) 
 
 
 def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
-    """Labels after rectangles that confine their point go to points that they do not confine.
-
-    No slack gets smaller, and some get larger.
-    """
+    """Labels with larger slacks: rectangles that confine their point go to one they do not confine."""
     slack_lo, slack_hi = common(lo, hi, label)
     point_group = np.empty(len(slack_lo), np.int64)
     point_group[label] = group
@@ -192,10 +184,7 @@ def _work(lo: Floats, hi: Floats) -> float:
 
 
 def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
-    """Greedy covers with points of a coarse grid, one after the other until all are pierced.
-
-    The grid's lines are upper ends of some of the rectangles, which it thereby pierces.
-    """
+    """Greedy covers with points of coarse grids, whose lines are upper ends of some rectangles."""
     label = np.full(len(lo), -1, np.int64)
     open_ = np.arange(len(lo))
     while len(open_):

@@ -20,8 +20,7 @@ class FocusMap:
     """How likely each cell of a window shows an object that is small at the window's scale.
 
     Attributes:
-        probability: Shape (rows, columns). Cells that begin beyond the window (the padding of a
-            batch) do not count.
+        probability: Shape (rows, columns). Cells that begin beyond the window do not count.
         box: The window (x1, y1, x2, y2) in original pixels.
         cell: Width and height of a cell in original pixels, or both as one number.
     """

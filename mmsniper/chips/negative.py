@@ -227,9 +227,9 @@ def _cover(
 
 
 def _greedy(first: Ints, last: Ints, min_gain: int) -> tuple[Ints, Ints]:
-    """As :func:`grid_greedy`, on those grid lines only at which some rectangle begins.
+    """As :func:`grid_greedy`, on the grid lines at which rectangles begin, with the same result.
 
-    The first of the deepest points is on them; scenes of 20,000 px have more lines than proposals.
+    Scenes of 20,000 px have more lines than proposals.
     """
     lines = [np.unique(column) for column in first.T]
     first = np.stack([np.searchsorted(x, c) for x, c in zip(lines, first.T)], axis=1)

@@ -58,7 +58,7 @@ def blocks(start: Ints, stop: Ints) -> list[slice]:
     if not len(total):
         return []
     cuts = np.searchsorted(total, np.arange(_BLOCK, total[-1], _BLOCK))
-    cuts = np.unique([0, *cuts, len(total)]).tolist()
+    cuts = sorted({0, *cuts.tolist(), len(total)})
     return [slice(*ends) for ends in zip(cuts, cuts[1:])]
 
 
@@ -159,10 +159,9 @@ def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
         meets = ((lo[k] <= slack_hi[row]) & (slack_lo[row] <= hi[k])).all(axis=1)
         maximal = np.bincount(row[inside]) == np.bincount(row[meets])
         kept, slack = inside & maximal[row], np.hstack([slack_lo, slack_hi])
-        candidate = np.flatnonzero(maximal)
-        row, candidate = row[kept] + block.start, candidate + block.start
-        found.append((slack[maximal], candidate, row, k[kept]))
-    slack, candidate, row, member = map(np.concatenate, zip(*found))
+        found.append((slack[maximal], row[kept] + block.start, k[kept]))
+    slack, row, member = map(np.concatenate, zip(*found))
     # A maximal clique is all that meets its slack: equal slacks mean equal cliques.
-    first = candidate[np.unique(slack, axis=0, return_index=True)[1]]
-    return csr_array((np.ones(len(row)), (row, member)), shape=(len(a), n))[first]
+    first = np.unique(slack, axis=0, return_index=True)[1]
+    starts = np.append(run_starts(row), len(row))
+    return csr_array((np.ones(len(row)), member, starts), shape=(len(slack), n))[first]

@@ -84,12 +84,11 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
        most. Larger ones are not enlarged, and not shrunk below 64 px.
     2. *Chip size*, unless given. A third of the longer side of the median image at the finest
        level, or twice the median object if that is more; a multiple of 32 in 128..512.
-    3. *Coarsest level.* Either the largest objects (99.5th percentile) are half a chip, or
-       ``long_side=chip_size``: a chip holds the whole image, and so any object.
+    3. *Coarsest level.* The largest objects (99.5th percentile) are half a chip, or a chip holds
+       the whole image.
     4. *Between them* as few levels as show each object at 1/8 to 1/2 of a chip (less where long
        thin objects would not fit) with neighbours' ranges overlapping by a factor of 1.5 or more.
-       Scales are geometric; a level without boxes is left out. If 1. and 3. nearly agree, there
-       is one level.
+       Scales are geometric; a level without boxes is left out. One level if 1. and 3. agree.
     5. *Overlaps* move to a valley of the distribution of sizes, if one is near: a level does not
        learn objects beyond its range, so what it reports of those just beyond an end is bad, and a
        small error in size puts it into the range.
@@ -142,14 +141,7 @@ def good_size_fraction(table: AnnotationTable, pyramid: ScalePyramid) -> float:
     """Fraction of the boxes that a level where they are valid, and fit, shows at a good size.
 
     Good is 1/8 to 1/2 of a chip in network px. No object is too small at the finest level, and none
-    too large where a chip holds the whole image.
-
-    Args:
-        table (AnnotationTable): Image sizes and boxes; those to ignore do not count.
-        pyramid (ScalePyramid): The scale pyramid.
-
-    Returns:
-        float: From 0 to 1.
+    too large where a chip holds the whole image. Boxes to ignore do not count.
     """
     boxes, sizes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
@@ -163,11 +155,7 @@ def good_size_fraction(table: AnnotationTable, pyramid: ScalePyramid) -> float:
 
 
 def network_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> list[NDArray[np.float64]]:
-    """Sizes in network px at which each level shows the boxes that are valid and fit there.
-
-    Returns:
-        list[NDArray[np.float64]]: For each level, fine to coarse, in the order of the boxes.
-    """
+    """For each level, sizes in network px at which it shows the boxes that are valid and fit."""
     boxes, sizes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
     shown = sizes[:, None] * pyramid.scales(width, height)
@@ -226,8 +214,8 @@ class _Needs:
 def _candidates(needs: _Needs, table: AnnotationTable) -> Iterator[tuple[ScalePyramid, float]]:
     """Pyramids, and what their pixels are multiplied by when they are compared."""
     # The whole image is in a chip, or the largest objects are at most half a chip.
-    whole_image = ResizeRule(long_side=needs.chip_size)
     coarse = _rounded(needs.chip_size * needs.max_ratio / needs.largest, down=True)
+    whole_image = ResizeRule(long_side=needs.chip_size)
     largest_objects = ResizeRule(factor=min(coarse, needs.fine))
     coarsest = []
     if needs.scale(whole_image) >= needs.fine / _MIN_RATIO:

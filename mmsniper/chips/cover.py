@@ -157,7 +157,7 @@ def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) 
 
 
 def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
-    """Labels with larger slacks: rectangles that confine their point go to one they do not confine."""
+    """Labels with larger slacks: rectangles that confine a point go to one they do not confine."""
     slack_lo, slack_hi = common(lo, hi, label)
     point_group = np.empty(len(slack_lo), np.int64)
     point_group[label] = group

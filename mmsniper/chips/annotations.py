@@ -22,12 +22,11 @@ _INT32 = 2**31 - 1
 class AnnotationTable:
     """The boxes of a data set, as far as planning needs them.
 
-    Boxes are clipped to their image. Those that are then shorter than one pixel on a side, and
-    those with NaN or infinite numbers, stay in the table (so that indices match the annotations)
-    but are marked as ignored.
+    Boxes are clipped to their image. Those that are then shorter than one pixel on a side, or not
+    finite, stay in the table, so that indices match the annotations, but are ignored.
 
     Attributes:
-        width, height: Width and height of the images, original px, int32, shape (num_images,).
+        width, height: Of the images, original px, int32, shape (num_images,).
         offset: Boxes of image i are ``boxes[offset[i]:offset[i + 1]]``, int64, (num_images + 1,).
         boxes: float32, shape (num_boxes, 4), xyxy, original px.
         ignore: True for crowd, difficult and degenerate boxes, shape (num_boxes,).
@@ -46,25 +45,25 @@ class AnnotationTable:
         """Collect from an iterable of ``(width, height, boxes, ignore)``, one per image.
 
         Args:
-            images (Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]): For each image its
-                width and height in original px, its boxes (n, 4) xyxy, and a mask (n,) of the boxes
-                that are crowd or difficult (None: none is).
+            images (Iterable[tuple[int, int, ArrayLike, ArrayLike | None]]): Width and height in
+                original px, boxes (n, 4) xyxy, and a mask (n,) of those that are crowd or difficult
+                (None: none is).
 
         Raises:
-            ValueError: If a width or height is not a positive whole number, or boxes or masks do
-                not have those shapes; the message names the image's index.
+            ValueError: If a number or shape is none of these; the message names the image's index.
         """
         shapes, boxes, ignores = [], [], []
         for i, (width, height, box, ignore) in enumerate(images):
             shapes.append(_as_wh(width, height, f'image {i}'))
-            boxes.append(_as_boxes(box, f'image {i}'))
-            mask = np.zeros(len(boxes[-1]), bool) if ignore is None else np.asarray(ignore, bool)
-            if mask.shape != (len(boxes[-1]),):
+            box = _as_boxes(box, f'image {i}')
+            ignore = np.zeros(len(box), bool) if ignore is None else np.asarray(ignore, bool)
+            if ignore.shape != (len(box),):
                 raise ValueError(
-                    f'image {i}: {len(boxes[-1])} boxes need as many ignore flags, got shape '
-                    f'{mask.shape}'
+                    f'image {i}: {len(box)} boxes need as many ignore flags, got shape '
+                    f'{ignore.shape}'
                 )
-            ignores.append(mask)
+            boxes.append(box)
+            ignores.append(ignore)
         width, height = np.array(shapes, np.int32).reshape(-1, 2).T
         return cls.from_arrays(
             width,
@@ -83,7 +82,7 @@ class AnnotationTable:
         boxes: ArrayLike,
         ignore: ArrayLike,
     ) -> AnnotationTable:
-        """Build from flat arrays as described above; clips, and marks degenerate boxes.
+        """Build from the arrays above, of boxes that may reach beyond their image.
 
         Raises:
             ValueError: If a width or height is not positive or the arrays do not fit together.
@@ -101,25 +100,23 @@ class AnnotationTable:
 
     @classmethod
     def from_coco(cls, coco: str | Path | Mapping[str, Any]) -> AnnotationTable:
-        """Read a data set in COCO's format, whatever its classes; no image is opened.
+        """Read a data set in COCO's format, all classes, images in the order of the file.
 
-        Images keep the order of the file. Annotations with ``iscrowd`` or ``ignore`` are ignored
-        boxes.
+        Annotations with ``iscrowd`` or ``ignore`` are ignored boxes.
 
         Args:
             coco (str | Path | dict): The JSON file, or what is in it.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not JSON, or not COCO's format; the message names the file, the
-                image or annotation, and what is missing.
+            ValueError: If it is not JSON, or not COCO's format; the message names the file and the
+                image or annotation.
         """
         name, content = 'the COCO dict', coco
         if not isinstance(coco, Mapping):
             name = str(coco)
             try:
-                with open(coco, encoding='utf-8') as file:
-                    content = json.load(file)
+                content = json.loads(Path(coco).read_text('utf-8'))
             except ValueError as error:  # JSON or UTF-8
                 raise ValueError(f'{name} is not a JSON file: {error}') from None
         for key in ('images', 'annotations'):
@@ -131,11 +128,8 @@ class AnnotationTable:
         index, shapes = _read_images(content['images'], name)
         image, boxes, ignore = _read_annotations(content['annotations'], index, name)
         order = np.argsort(image, kind='stable')
-        offset = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=len(shapes)))])
-        with np.errstate(over='ignore'):  # becomes infinite, and the box degenerate
-            return cls.from_arrays(
-                *shapes.T, offset, boxes[order].astype(np.float32), ignore[order]
-            )
+        offset = np.searchsorted(image[order], np.arange(len(shapes) + 1))
+        return cls.from_arrays(*shapes.T, offset, _as_boxes(boxes, name)[order], ignore[order])
 
     def __len__(self) -> int:
         return len(self.width)
@@ -176,13 +170,13 @@ def _as_boxes(boxes: ArrayLike, what: str) -> NDArray[np.float32]:
 def _check_arrays(
     width: NDArray, height: NDArray, offset: NDArray, boxes: NDArray, ignore: NDArray
 ) -> None:
-    shapes = dict(
-        height=(height, width.shape),
-        offset=(offset, (len(width) + 1,)),
-        boxes=(boxes, (len(boxes), 4)),
-        ignore=(ignore, (len(boxes),)),
-    )
-    for name, (array, shape) in shapes.items():
+    expected = {
+        'height': (height, width.shape),
+        'offset': (offset, (len(width) + 1,)),
+        'boxes': (boxes, (len(boxes), 4)),
+        'ignore': (ignore, (len(boxes),)),
+    }
+    for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f'{name} must have shape {shape}, got {array.shape}')
     for i in np.flatnonzero((width <= 0) | (height <= 0)):

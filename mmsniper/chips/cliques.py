@@ -20,18 +20,11 @@ Solve = Callable[[Floats, Floats], tuple[Ints, bool]]
 def clique_cover(
     lo: Floats, hi: Floats, group: Ints, solve: Solve
 ) -> tuple[Ints, NDArray[np.bool_]]:
-    """Cover rectangles with cliques: by the rules, and what they leave by a solver.
+    """Cover rectangles, corners (n, 2), by cliques: by the rules, and what they leave by a solver.
 
-    Args:
-        lo, hi (Floats): Corners, shape (n, 2).
-        group (Ints): Groups, shape (n,).
-        solve (Solve): Called for each connected component of what the rules leave, with its lower
-            and upper corners; returns labels of cliques, 0, 1, ..., and whether their number is
-            proven minimal.
-
-    Returns:
-        tuple[Ints, NDArray[np.bool_]]: Label of every rectangle's clique, 0, 1, ..., and the mask
-        of rectangles in components without a proof of minimality.
+    ``solve`` gets the corners of each connected component that is left and returns labels 0, 1, ...
+    of cliques, and whether their number is proven minimal. Returned are the label of every
+    rectangle's clique, 0, 1, ..., and the mask of rectangles in components without such a proof.
     """
     n = len(lo)
     label, itself = np.full(n, -1, np.int64), np.arange(n)
@@ -63,12 +56,8 @@ def clique_cover(
 def _forced(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
     """Cliques that some minimum cover has: neighbourhoods that are cliques.
 
-    A point that pierces rectangle r pierces nothing but neighbours of r. Where all of these have a
-    point in common, no other choice is better.
-
-    Returns:
-        tuple[Ints, Ints]: For every member of such a clique: the clique's name (such an r), and the
-        member. Later names replace earlier ones.
+    A point that pierces rectangle r pierces nothing but neighbours of r: if all of these meet, no
+    choice is better. Returned are a clique's name (such an r) and a member, for every member.
     """
     starts = run_starts(i)
     meet = (np.maximum.reduceat(lo[j], starts) <= np.minimum.reduceat(hi[j], starts)).all(axis=1)
@@ -80,12 +69,9 @@ def _forced(lo: Floats, hi: Floats, i: Ints, j: Ints) -> tuple[Ints, Ints]:
 
 
 def _dominated(i: Ints, j: Ints) -> tuple[Ints, Ints]:
-    """Rectangles that can join the clique of a certain neighbour, whatever that clique is.
+    """Rectangles r that can join the clique of a neighbour q, and such a q for each.
 
     If the neighbours of q are all neighbours of r as well, any clique with q can take in r.
-
-    Returns:
-        tuple[Ints, Ints]: The rectangles r, and a q for each.
     """
     vertex = np.unique(i)
     i, j = np.searchsorted(vertex, [i, j])

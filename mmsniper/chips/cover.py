@@ -1,16 +1,14 @@
 """Covering boxes with few chips, seen from the chips' origins.
 
-A box is enclosed by a chip whose origin (left, top) lies in a certain rectangle. The fewest chips
-that cover a set of boxes are therefore the fewest points that pierce a set of axis-parallel
-rectangles. Such rectangles have Helly number two: those that meet pairwise have a point in common.
-So a chip is a clique of the graph of rectangles that meet, and the boxes of a clique can share a
-chip whose origin is any point of the clique's common rectangle: the chip's *slack*.
+A chip encloses a box if its origin (left, top) lies in a certain rectangle: the fewest chips that
+cover boxes are the fewest points that pierce axis-parallel rectangles. Rectangles that meet
+pairwise have a point in common, so a chip is a clique of the graph of rectangles that meet, and its
+origin is any point of their common rectangle: the chip's *slack*.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,24 +26,22 @@ from mmsniper.chips.rectangles import (
     spread,
 )
 
-# Pairs of neighbours, of which the rules compare those with a neighbour in common: the sum over
-# rectangles of (number of neighbours)^2. More than this take over a minute and gigabytes.
+# Above this sum over rectangles of (number of neighbours)^2, which is what the rules compare, they
+# would take over a minute and gigabytes.
 _MAX_WORK = 1e8
 # Rectangles whose neighbours are counted to estimate that sum: to about a tenth, in milliseconds.
 _SAMPLE = 200
-# Lines per axis of the grid that is tried where the graph is too large: its points are counted
-# anew for every chip, which takes less than a millisecond.
+# Lines per axis of the grid that is tried above it: counting its points takes under a millisecond.
 _COARSE = 256
 
 
 @dataclass(frozen=True)
 class Cover:
-    """Points that pierce rectangles, and which rectangle is pierced by which point.
+    """Points that pierce rectangles.
 
     Attributes:
-        assignment: Point of every rectangle, shape (n,); -1 where it has none (``grid`` only).
-        lo, hi: Corners of each point's slack, shape (k, 2): anywhere in it, the point is in all
-            rectangles assigned to it.
+        assignment: Point of every rectangle, shape (n,); -1: none (:func:`grid_cover` only).
+        lo, hi: Corners of each point's slack, shape (k, 2).
         group: Group of every point, shape (k,), ascending.
         unproven: Groups for which fewer points might do, because the search was cut off.
     """
@@ -70,48 +66,49 @@ def minimum_cover(
         group (ArrayLike | None): Rectangles of different groups never share a point, shape (n,).
             Defaults to one group.
         node_limit (int): Nodes of the integer program's search tree for a connected component,
-            after which the best cover found is taken and its group counts as unproven. Defaults to
-            1000.
+            after which its cover stays unproven. Defaults to 1000.
 
     Returns:
-        Cover: The cover, ordered by group and then by the first rectangle of each point. A group's
-        part does not depend on the other groups.
+        Cover: Ordered by group and first rectangle. A group's part does not depend on the others.
 
     Raises:
         ValueError: If a rectangle is empty or the shapes differ.
     """
-    lo, hi, group = _check_rectangles(lo, hi, group)
+    lo, hi, group = _arrays(lo, hi, group, np.float64)
+    empty = np.flatnonzero(~(lo <= hi).all(axis=1))  # `not <=` rather than `>`: catches NaN
+    if len(empty):
+        i = empty[0]
+        raise ValueError(f'rectangle {i} is empty: from {lo[i]} to {hi[i]}')
     if not len(lo):
         return Cover(group, lo, hi, group, group)
     order = np.argsort(group, kind='stable')
     lo, hi, group = lo[order], hi[order], group[order]
     label, unproven = _label(lo, hi, group, node_limit)
     cover = _as_cover(lo, hi, group, _widen_slack(lo, hi, group, label), group[unproven])
-    assignment = np.empty(len(lo), np.int64)
+    return _assigned(cover, order, len(lo))
+
+
+def _arrays(
+    lo: ArrayLike, hi: ArrayLike, group: ArrayLike | None, dtype: type
+) -> tuple[NDArray, NDArray, Ints]:
+    lo, hi = np.asarray(lo, dtype).reshape(-1, 2), np.asarray(hi, dtype).reshape(-1, 2)
+    group = np.zeros(len(lo), np.int64) if group is None else np.asarray(group, np.int64)
+    if not len(lo) == len(hi) == len(group):
+        raise ValueError(f'got {len(lo)} lower corners, {len(hi)} upper ones, {len(group)} groups')
+    return lo, hi, group
+
+
+def _assigned(cover: Cover, order: Ints, n: int) -> Cover:
+    """The cover of some of n rectangles, at the places ``order``, as one of all."""
+    assignment = np.full(n, -1, np.int64)
     assignment[order] = cover.assignment
     return replace(cover, assignment=assignment)
 
 
-def _check_rectangles(
-    lo: ArrayLike, hi: ArrayLike, group: ArrayLike | None
-) -> tuple[Floats, Floats, Ints]:
-    lo, hi = np.asarray(lo, np.float64).reshape(-1, 2), np.asarray(hi, np.float64).reshape(-1, 2)
-    group = np.zeros(len(lo), np.int64) if group is None else np.asarray(group, np.int64)
-    if not len(lo) == len(hi) == len(group):
-        raise ValueError(f'got {len(lo)} lower corners, {len(hi)} upper ones, {len(group)} groups')
-    empty = np.flatnonzero(~(lo <= hi).all(axis=1))  # `not <=` rather than `>`: catches NaN
-    if len(empty):
-        i = empty[0]
-        raise ValueError(f'rectangle {i} is empty: from {lo[i]} to {hi[i]}')
-    return lo, hi, group
-
-
 def _label(lo: Floats, hi: Floats, group: Ints, node_limit: int) -> tuple[Ints, NDArray[np.bool_]]:
-    """Cover sorted groups: each as one clique if it is one, else by the graph's structure.
+    """Label without gaps of every rectangle, in sorted groups, and whether its group is unproven.
 
-    Returns:
-        tuple[Ints, NDArray[np.bool_]]: For every rectangle a label without gaps, and whether its
-        group is without proof.
+    A group that is a clique gets one label, others are covered by the graph's structure.
     """
     starts, lengths = run_starts(group), run_lengths(group)
     label = np.repeat(np.arange(len(starts)), lengths)
@@ -132,25 +129,22 @@ def _label(lo: Floats, hi: Floats, group: Ints, node_limit: int) -> tuple[Ints, 
 def _cover_distinct(
     lo: Floats, hi: Floats, group: Ints, node_limit: int
 ) -> tuple[Ints, NDArray[np.bool_]]:
-    """As :func:`_label`, for groups that are no cliques; labels may have gaps."""
-    label, crowded = np.zeros(len(lo), np.int64), np.zeros(len(lo), bool)
+    """As :func:`_label`, for groups that are no cliques, with gaps in the labels."""
+    label, unproven = np.zeros(len(lo), np.int64), np.zeros(len(lo), bool)
     for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
         part = slice(start, start + length)
         if length > 2 * _SAMPLE and _work(lo[part], hi[part]) > _MAX_WORK:
-            crowded[part] = True
+            unproven[part] = True
             found = local_search.improve(lo[part], hi[part], _coarse_cover(lo[part], hi[part]))
             label[part] = len(lo) + start + found
-    rest = np.flatnonzero(~crowded)
-    solve = partial(_solve, node_limit=node_limit)
-    label[rest], unproven = clique_cover(lo[rest], hi[rest], group[rest], solve)
-    crowded[rest] = unproven
-    return label, crowded
+    rest = np.flatnonzero(~unproven)
 
+    def solve(lo: Floats, hi: Floats) -> tuple[Ints, bool]:
+        found, proven = integer_program.solve(lo, hi, node_limit)
+        return (found if proven else local_search.improve(lo, hi, found)), proven
 
-def _solve(lo: Floats, hi: Floats, node_limit: int) -> tuple[Ints, bool]:
-    """Cover connected rectangles; without proof, improve what is found by local search."""
-    label, proven = integer_program.solve(lo, hi, node_limit)
-    return (label if proven else local_search.improve(lo, hi, label)), proven
+    label[rest], unproven[rest] = clique_cover(lo[rest], hi[rest], group[rest], solve)
+    return label, unproven
 
 
 def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) -> Cover:
@@ -163,11 +157,7 @@ def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) 
 
 
 def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
-    """Hand rectangles that confine their point over to points that they do not confine.
-
-    Returns:
-        Ints: Labels with which no slack is smaller than before, and some are larger.
-    """
+    """Labels with larger slacks: rectangles that confine a point go to one they do not confine."""
     slack_lo, slack_hi = common(lo, hi, label)
     point_group = np.empty(len(slack_lo), np.int64)
     point_group[label] = group
@@ -186,9 +176,6 @@ def _widen_slack(lo: Floats, hi: Floats, group: Ints, label: Ints) -> Ints:
     return label
 
 
-# --- too many rectangles to look at pairs ---------------------------------------------------------
-
-
 def _work(lo: Floats, hi: Floats) -> float:
     """Estimate of the sum of squares of the rectangles' numbers of neighbours."""
     some = spread(len(lo), _SAMPLE)
@@ -197,10 +184,7 @@ def _work(lo: Floats, hi: Floats) -> float:
 
 
 def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
-    """Greedy cover with points from a coarse grid, again and again until all are pierced.
-
-    The grid's lines are upper ends of some of the rectangles, which it thereby pierces.
-    """
+    """Greedy covers with points of coarse grids, whose lines are upper ends of some rectangles."""
     label = np.full(len(lo), -1, np.int64)
     open_ = np.arange(len(lo))
     while len(open_):
@@ -217,43 +201,34 @@ def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
     return label
 
 
-# --- the paper's grid -----------------------------------------------------------------------------
-
-
 def grid_cover(
     first: ArrayLike,
     last: ArrayLike,
     group: ArrayLike | None = None,
     draws: ArrayLike | None = None,
 ) -> Cover:
-    """Pierce rectangles with grid points, greedily: the paper's choice of chips (section 3.2).
+    """Pierce rectangles with grid points: the paper's choice of chips (section 3.2).
 
-    Takes the point that pierces most of what is left, until none pierces any.
+    Greedily takes the point that pierces most of what is left, until none pierces any.
 
     Args:
-        first, last (ArrayLike): First and last grid lines of each rectangle, integers, shape (n,
+        first, last (ArrayLike): Integers, first and last grid lines of each rectangle, shape (n,
             2). One without a grid line (``first > last``) stays uncovered.
         group (ArrayLike | None): As in :func:`minimum_cover`.
-        draws (ArrayLike | None): Numbers in [0, 1) that decide between equally good points, shape
-            (n,); the k-th choice in a group is decided by the number of its k-th rectangle.
-            Defaults to zeros, which takes the first point.
+        draws (ArrayLike | None): Numbers in [0, 1), shape (n,): the k-th in a group decides between
+            equally good points for the k-th choice. Defaults to zeros, the first point.
 
     Returns:
         Cover: The cover; ``lo`` and ``hi`` are both the chosen point.
     """
-    first = np.asarray(first, np.int64).reshape(-1, 2)
-    last = np.asarray(last, np.int64).reshape(-1, 2)
+    first, last, group = _arrays(first, last, group, np.int64)
     n = len(first)
-    group = np.zeros(n, np.int64) if group is None else np.asarray(group, np.int64)
     draws = np.zeros(n) if draws is None else np.asarray(draws, np.float64)
     exists = np.flatnonzero((first <= last).all(axis=1))
     order = exists[np.argsort(group[exists], kind='stable')]
-    first, last, group, draws = first[order], last[order], group[order], draws[order]
-    point, label = _grid_points(first, last, group, draws)
-    cover = _as_cover(point, point, group, label, group[:0])
-    assignment = np.full(n, -1, np.int64)
-    assignment[order] = cover.assignment
-    return Cover(assignment, cover.lo, cover.hi, cover.group, cover.unproven)
+    group = group[order]
+    point, label = _grid_points(first[order], last[order], group, draws[order])
+    return _assigned(_as_cover(point, point, group, label, group[:0]), order, n)
 
 
 def _grid_points(
@@ -262,8 +237,7 @@ def _grid_points(
     """The point that pierces each rectangle, and a label that names it; groups are sorted."""
     if not len(group):
         return np.zeros((0, 2)), group
-    starts = run_starts(group)
-    lengths = run_lengths(group)
+    starts, lengths = run_starts(group), run_lengths(group)
     label = np.repeat(starts, lengths)
     # Where one point pierces a whole group, the greedy choice is one of the points that all share.
     corner = np.maximum.reduceat(first, starts)
@@ -284,11 +258,8 @@ def grid_greedy(
 ) -> tuple[Ints, Ints]:
     """Greedy choice for one group; see :func:`grid_cover`.
 
-    Ends when no point pierces ``min_gain`` of what is left.
-
-    Returns:
-        tuple[Ints, Ints]: For every rectangle the number of its point or -1, and the points, shape
-        (k, 2).
+    Ends when no point pierces ``min_gain`` of what is left. Returns for every rectangle the number
+    of its point or -1, and the points, shape (k, 2).
     """
     chosen, points = np.full(len(first), -1, np.int64), []
     exists = (first <= last).all(axis=1)
@@ -316,14 +287,7 @@ def grid_greedy(
 
 
 def _depth(first: Ints, last: Ints) -> Ints:
-    """How many of the rectangles each point of a grid is in.
-
-    Args:
-        first, last (Ints): First and last grid lines, from 0 on, shape (n, 2).
-
-    Returns:
-        Ints: int32 array that ends with the last of the lines.
-    """
+    """How many of the rectangles each point of the grid of lines 0, 1, ... is in, int32."""
     (a, c), (b, d) = first.T, (last + 1).T
     wide, high = b.max() + 1, d.max() + 1
     corners = np.concatenate([a * high + c, b * high + d, a * high + d, b * high + c])

@@ -12,21 +12,18 @@ from numpy.typing import NDArray
 def match_files(paths: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
     """Find files by the end of their paths, so that data may have moved to another folder.
 
-    The last parts of the paths are compared: as few of them as tell the files of each side apart.
+    Compared are as few of the last parts of the paths as tell the files of each side apart.
 
     Args:
         paths (Sequence[str]): The files to find; a file may occur several times.
         among (Sequence[str]): The files to find them among.
 
     Returns:
-        NDArray[np.int64]: For each path the position in ``among`` of the file that it means, or -1,
-        shape (n,).
+        NDArray[np.int64]: Position in ``among`` of each path's file, or -1, shape (n,).
 
     Example:
         >>> match_files(['new/a.png', 'new/c.png'], ['old/data/a.png', 'old/data/b.png'])
         array([ 0, -1])
-        >>> match_files(['train/0.png'], ['val/0.png', 'train/0.png'])
-        array([1])
     """
     mine, theirs = ({path: PurePath(path).parts[::-1] for path in side} for side in (paths, among))
     deepest = max(map(len, [*mine.values(), *theirs.values()]), default=1)

@@ -12,10 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.rectangles import Floats, Ints
-
-# Pairs of rectangles that are compared at a time.
-_MAX_PAIRS = 2**22
+from mmsniper.chips.rectangles import Floats, common, neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +20,9 @@ class FocusMap:
     """How likely each cell of a window shows an object that is small at the window's scale.
 
     Attributes:
-        probability: Shape (rows, columns). The last row and column may reach beyond the window;
-            cells that begin beyond it (the padding of a batch) are left out.
+        probability: Shape (rows, columns). Cells that begin beyond the window do not count.
         box: The window (x1, y1, x2, y2) in original pixels.
-        cell: Width and height of a cell in original pixels, the stride of the map over the window's
-            scale; or both as one number.
+        cell: Width and height of a cell in original pixels, or both as one number.
     """
 
     probability: NDArray
@@ -49,24 +44,17 @@ class FocusMap:
 def focus_sizes(pyramid: ScalePyramid, *, test: bool = False) -> Floats:
     """Which objects of each level are to be looked at again at the next finer one.
 
-    Objects below a level's own range *must* be, for the level does not have them. Those from there
-    up to the end of the next finer level's range *may* be: both levels have them. For COCO's
-    pyramid these are about the paper's 64 and 90 px, which fit no other pyramid.
+    Those below a level's own range *must* be: the level does not have them. Those from there up to
+    the end of the next finer level's range *may* be: both levels have them. With COCO's pyramid
+    these are about the paper's 64 and 90 px.
 
     Args:
         pyramid (ScalePyramid): The pyramid.
-        test (bool): Use the test ranges.
+        test (bool): Use the test ranges. Defaults to False.
 
     Returns:
-        Floats: Shape (num_levels, 2): sizes (sqrt of area, original pixels) below which an object
-        must, and below which it may be looked at again. At the finest level both are 0.
-
-    Example:
-        >>> focus_sizes(ScalePyramid.from_config(dict(chip_size=64, levels=[
-        ...     dict(resize=dict(factor=1.0), valid_range=(0, 60)),
-        ...     dict(resize=dict(factor=0.5), valid_range=(20, None))])))
-        array([[ 0.,  0.],
-               [20., 60.]])
+        Floats: Sizes (sqrt of area, original pixels) below which an object must, and may be looked
+        at again, shape (num_levels, 2). At the finest level both are 0.
     """
     ranges = pyramid.ranges(test=test)
     may = np.append(0.0, ranges[:-1, 1])
@@ -76,13 +64,12 @@ def focus_sizes(pyramid: ScalePyramid, *, test: bool = False) -> Floats:
 def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Floats:
     """Rectangles around the connected FocusPixels of a map.
 
-    FocusPixels are the cells of at least ``threshold``. They are dilated by a square, and those
-    that are then connected, by an edge or a corner, are enclosed together.
+    Those that are connected after a dilation, by an edge or a corner, are enclosed together.
 
     Args:
         focus (FocusMap): The map.
         threshold (float): Least probability of a FocusPixel; 0 takes all cells, more than 1 none.
-        dilation (int): Side of the square in cells, odd; 1 dilates nothing.
+        dilation (int): Side in cells of the square to dilate with, odd. Defaults to 3.
 
     Returns:
         Floats: Rectangles (x1, y1, x2, y2) in original pixels, inside the window, shape (n, 4).
@@ -102,14 +89,9 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
     if dilation > 1:
         pixels = ndimage.maximum_filter(pixels, size=dilation, mode='constant')
     labels, _ = ndimage.label(pixels, structure=np.ones((3, 3), bool))
-    spans = np.array(
-        [
-            (columns.start, rows.start, columns.stop, rows.stop)
-            for rows, columns in ndimage.find_objects(labels)
-        ]
-    )
+    spans = [(c.start, r.start, c.stop, r.stop) for r, c in ndimage.find_objects(labels)]
     corner = np.array([x1, y1, x1, y1])
-    return np.clip(spans * np.tile(cell, 2) + corner, corner, np.array([x2, y2, x2, y2]))
+    return np.clip(np.array(spans) * np.tile(cell, 2) + corner, corner, np.array([x2, y2, x2, y2]))
 
 
 def merge_rectangles(
@@ -117,25 +99,28 @@ def merge_rectangles(
 ) -> Floats:
     """Grow rectangles to a least side, keep them inside the image, and merge those that overlap.
 
-    Repeated until nothing changes. The result does not depend on the order of the rectangles.
+    Repeated until nothing changes; the order of the rectangles does not matter.
 
     Args:
         rectangles (ArrayLike): Shape (n, 4), xyxy in original pixels, inside the image.
-        least_side (float): Least width and height. A rectangle grows on both sides alike and is
-            then moved into the image; where the image is smaller it becomes as wide or high as the
-            image.
+        least_side (float): Least width and height, or that of the image if it is smaller. A
+            rectangle grows on both sides alike and is then moved into the image.
         width, height (float): Size of the image.
 
     Returns:
-        Floats: Rectangles, shape (m, 4), of which no two overlap, sorted by their corners.
-        Rectangles that only touch are left apart.
+        Floats: Rectangles, shape (m, 4), sorted by their corners. Some may touch, none overlap.
     """
     boxes = np.asarray(rectangles, np.float64).reshape(-1, 4)
     while len(boxes):
         grown = _grown(boxes, least_side, width, height)
-        group = _overlapping(grown)
-        merged = _enclosing(grown, group)
-        if len(merged) == len(boxes) and np.array_equal(_sorted(merged), _sorted(boxes)):
+        low, high = grown[:, :2], grown[:, 2:]
+        i, j = neighbours(low, high, np.zeros(len(grown), np.int64))
+        overlap = ((low[i] < high[j]) & (low[j] < high[i])).all(axis=1)
+        graph = coo_array((overlap[overlap], (i[overlap], j[overlap])), shape=(len(grown),) * 2)
+        # Enclosing is intersecting, of the negative.
+        merged = common(-low, -high, connected_components(graph, directed=False)[1])
+        merged = _sorted(-np.concatenate(merged, axis=1))
+        if np.array_equal(merged, _sorted(boxes)):
             break
         boxes = merged
     return _sorted(boxes)
@@ -152,16 +137,13 @@ def focus_chips(
     """The FocusChips of an image: what to look at again at the next finer level.
 
     Args:
-        maps (Sequence[FocusMap]): The FocusPixel maps of the image's windows at this level (one,
-            the whole image, at the coarsest).
-        threshold (float): Least probability of a FocusPixel.
-        width, height (float): Size of the image in original pixels.
-        least_side (float): Least side of a chip in original pixels.
-        dilation (int): Side of the square that FocusPixels are dilated by, cells.
+        maps (Sequence[FocusMap]): Of the image's windows at this level.
+        threshold, dilation: As in :func:`focus_rectangles`.
+        width, height, least_side: As in :func:`merge_rectangles`.
 
     Returns:
-        Floats: Chips (x1, y1, x2, y2) in original pixels, inside the image, no two of which
-        overlap, shape (n, 4), sorted. All FocusPixels are inside of one.
+        Floats: Chips (x1, y1, x2, y2) in original pixels, shape (n, 4), sorted, no two of which
+        overlap. Each FocusPixel is inside of one.
 
     Example:
         >>> probability = np.zeros((4, 4))
@@ -183,26 +165,6 @@ def _grown(boxes: Floats, least_side: float, width: float, height: float) -> Flo
     enough = high - low >= side
     start = np.where(enough, low, start)
     return np.concatenate([start, np.where(enough, high, np.minimum(start + side, size))], axis=1)
-
-
-def _overlapping(boxes: Floats) -> Ints:
-    """Number of the group that each box belongs to: those connected by overlaps."""
-    chunk = max(1, _MAX_PAIRS // len(boxes))
-    pairs = []
-    for first in range(0, len(boxes), chunk):
-        some = boxes[first : first + chunk, None]
-        overlap = ((some[..., :2] < boxes[:, 2:]) & (boxes[:, :2] < some[..., 2:])).all(axis=-1)
-        pairs.append(np.argwhere(overlap) + np.array([first, 0]))
-    i, j = np.concatenate(pairs).T
-    graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(boxes),) * 2)
-    return connected_components(graph, directed=False)[1]
-
-
-def _enclosing(boxes: Floats, group: Ints) -> Floats:
-    order = np.argsort(group, kind='stable')
-    first = np.flatnonzero(np.diff(group[order], prepend=-1))
-    low = np.minimum.reduceat(boxes[order, :2], first)
-    return np.concatenate([low, np.maximum.reduceat(boxes[order, 2:], first)], axis=1)
 
 
 def _sorted(boxes: Floats) -> Floats:

@@ -10,8 +10,7 @@ import numpy as np
 
 from mmsniper.chips.pyramid import ScalePyramid
 
-# A scale this far (relative) from its level's is another one, beside what rounding to whole pixels
-# explains: a Resize by less matters to no range.
+# A scale may differ by this (relative) beside rounding to whole pixels: it matters to no range.
 _SCALE_TOLERANCE = 0.02
 
 
@@ -21,18 +20,17 @@ def levels_of_input(
     """Levels that an input belongs to, and its scale.
 
     ``ChipSampler`` and ``LevelResize`` write the ``level``. Without it (plain ``Resize``, or a
-    ``PackDetInputs`` that does not pack it) the nearest level is found from ``scale_factor``.
+    ``PackDetInputs`` that does not pack it) it is found from ``scale_factor``.
 
     Args:
-        info (dict): The results of a pipeline or a data sample's metainfo: ``ori_shape`` (h, w) of
-            the whole image, ``level`` if there is one, and ``scale_factor`` (w, h) or, with a
-            level, ``homography_matrix``.
+        info (dict): Results of a pipeline or a data sample's metainfo: ``ori_shape`` (h, w) of the
+            whole image; ``level`` and ``homography_matrix``, or ``scale_factor`` (w, h).
         pyramid (ScalePyramid): The pyramid that the input was made with.
         test (bool): Use the pyramid's test rules. Defaults to False.
 
     Returns:
-        tuple[tuple[int, ...], float]: The level, or without a ``level`` those of
-        :meth:`ScalePyramid.levels_at`; and input pixels per original pixel.
+        tuple[tuple[int, ...], float]: The level, or those of :meth:`ScalePyramid.levels_at`; and
+        input pixels per original pixel.
 
     Raises:
         ValueError: If a key is missing or malformed, or the input's scale is not its level's.

@@ -18,15 +18,9 @@ MAX_RECTANGLES = 160
 
 
 def solve(lo: Floats, hi: Floats, node_limit: int) -> tuple[Ints, bool]:
-    """Cover connected rectangles with cliques, by the fewest if there are not too many rectangles.
+    """Label of every rectangle's clique, 0, 1, ..., and whether their number is proven minimal.
 
-    Args:
-        lo, hi (Floats): Corners, shape (n, 2).
-        node_limit (int): Nodes of the search tree.
-
-    Returns:
-        tuple[Ints, bool]: Label of every rectangle's clique, 0, 1, ..., and whether their number is
-        proven minimal.
+    The rectangles, with corners of shape (n, 2), are connected; ``node_limit`` is that of HiGHS.
     """
     cliques = maximal_cliques(lo, hi)
     chosen = greedy(cliques)
@@ -61,18 +55,10 @@ def greedy(cliques: csr_array) -> Ints:
 
 
 def prove(cliques: csr_array, cover: Ints, node_limit: int) -> tuple[Ints, bool]:
-    """Find a minimum cover.
+    """Rows of a minimum cover and whether that is proven; the given cover if none is found.
 
-    The limit is on nodes and not on seconds: what is planned must not depend on how busy the
-    machine is, or ranks would plan differently, and a resumed run differently from the first.
-
-    Args:
-        cliques (csr_array): The cliques.
-        cover (Ints): Rows of a cover, to fall back on.
-        node_limit (int): Nodes of the search tree.
-
-    Returns:
-        tuple[Ints, bool]: Rows of a cover, and whether it is proven minimal.
+    The limit is on nodes of the search tree and not on seconds: ranks, and a resumed run, must plan
+    the same however busy the machine is.
     """
     result = milp(
         np.ones(cliques.shape[0]),

@@ -31,15 +31,7 @@ PART, ATTEMPTS = 100, 12
 
 
 def improve(lo: Floats, hi: Floats, labels: Ints) -> Ints:
-    """Make a cover smaller.
-
-    Args:
-        lo, hi (Floats): Corners of rectangles of one group, shape (n, 2).
-        labels (Ints): A cover, 0, 1, ..., shape (n,).
-
-    Returns:
-        Ints: Labels of a cover that is no larger.
-    """
+    """Labels of a cover of one group that is no larger than the given one; 0, 1, ... both."""
     points, group = common(lo, hi, labels)[1], np.zeros(len(lo), np.int64)
     times_pierced = np.bincount(piercings(lo, hi, group, points, group[: len(points)])[0])
     count = int(np.clip(RECTANGLES * len(points) // len(lo), MIN_POINTS, MAX_POINTS))
@@ -63,21 +55,18 @@ def improve(lo: Floats, hi: Floats, labels: Ints) -> Ints:
 
 
 def pierce_again(lo: Floats, hi: Floats, max_points: int) -> Floats | None:
-    """Pierce rectangles by at most so many points, starting with some of the rectangles.
+    """Pierce rectangles by at most so many points (k, 2); None if that many do not suffice.
 
-    The points for some are often points for all; where not, some of the others are added. Where
-    even some need more than ``max_points``, so do all.
-
-    Returns:
-        Floats | None: The points, shape (k, 2); None if that many are not found to suffice.
+    Points for some of the rectangles are often points for all; where not, some of the others are
+    added. Where even some need more than ``max_points``, so do all.
     """
     chosen = np.zeros(len(lo), bool)
     missed = np.arange(len(lo))
+    solve = partial(integer_program.solve, node_limit=NODE_LIMIT)
     for _ in range(ATTEMPTS):
         chosen[missed[spread(len(missed), PART)]] = True
         part_lo, part_hi = lo[chosen], hi[chosen]
         group = np.zeros(len(part_lo), np.int64)
-        solve = partial(integer_program.solve, node_limit=NODE_LIMIT)
         label, _ = clique_cover(part_lo, part_hi, group, solve)
         points = common(part_lo, part_hi, np.unique(label, return_inverse=True)[1])[1]
         if len(points) > max_points:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import grid_greedy
 from mmsniper.chips.plan import NEGATIVE, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.rectangles import Ints, run_lengths, run_starts
+from mmsniper.chips.rectangles import Ints, ordinal, run_lengths, run_starts
 from mmsniper.chips.seeding import uniform
 from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, iter_targets
+from mmsniper.utils.checks import check_whole_number
 
 MIN_PROPOSALS = (25, 10)
 """What the authors' release asks of a chip: more than this many, finest level and others."""
@@ -32,7 +33,7 @@ class NegativeStatistics:
         images: Images that were looked at.
         proposals: Proposals in them.
         valid: Pairs (proposal, level) that are valid and fit into a chip.
-        enclosed: Those of them that lie whole in a positive chip of the level.
+        enclosed: Pairs whose proposal lies whole in a positive chip of the level.
         chips_per_level: Chips of the pool, fine to coarse.
         capped: Chips left out because their image has enough.
         images_with_chips: Images with a chip in the pool.
@@ -52,12 +53,10 @@ class NegativeStatistics:
         return sum(self.chips_per_level)
 
     def __add__(self, other: NegativeStatistics) -> NegativeStatistics:
-        levels = tuple(a + b for a, b in zip(self.chips_per_level, other.chips_per_level))
         mine, theirs = vars(self), vars(other)
-        return NegativeStatistics(
-            **{k: mine[k] + theirs[k] for k in mine if k != 'chips_per_level'},
-            chips_per_level=levels,
-        )
+        total = {name: mine[name] + theirs[name] for name in mine}
+        total['chips_per_level'] = tuple(map(add, self.chips_per_level, other.chips_per_level))
+        return NegativeStatistics(**total)
 
     def __str__(self) -> str:
         share = self.enclosed / max(self.valid, 1)
@@ -73,9 +72,8 @@ class NegativeChips:
     """What :func:`plan_negative_chips` finds.
 
     Attributes:
-        chips: The chips, by image, level, and the number of proposals that they enclose.
-        proposals_per_chip: Uncovered proposals that each chip encloses and no chip before it,
-            int32, shape (n,).
+        chips: The chips, ordered by image, level, and number of proposals.
+        proposals_per_chip: Uncovered proposals in each chip and in none before it, int32, (n,).
         uncovered: The proposals that no positive chip encloses, at the levels where they count.
         statistics: Numbers about them.
     """
@@ -96,22 +94,23 @@ def plan_negative_chips(
 ) -> NegativeChips:
     """Find windows full of proposals that no positive chip encloses (SNIPER section 3.3).
 
-    At each level: the proposals whose size is in the level's valid range and which lie in no
-    positive chip of the level are covered greedily, with chips at every ``stride`` scaled pixels
-    and flush with the image's right and bottom edges, each time the one that encloses most of what
-    is left. Chips that enclose more than ``min_proposals`` are kept.
+    At each level, the proposals that are valid there and in no positive chip are covered greedily,
+    each time by the chip that encloses most of what is left: of chips at every ``stride`` scaled
+    pixels, and flush with the image's right and bottom edges.
 
     Args:
-        proposals (AnnotationTable): Image sizes and proposals, xyxy in original pixels: a table
-            whose boxes are the proposals, best first or in any order.
+        proposals (AnnotationTable): Image sizes, and proposals as boxes, in any order.
         positives (ChipPlan): Positive chips of the same images.
         pyramid (ScalePyramid): The scale pyramid.
         min_proposals (int | Sequence[int]): A chip must enclose *more* than this many. One number,
-            or one for each level, fine to coarse, of which the last is for all further levels.
-            Defaults to (25, 10), as in the authors' release.
-        max_per_image (int | None): Keep at most so many chips of an image, those that enclose most.
-            Defaults to None, all.
+            or one for each level, fine to coarse; the last is for all further levels. Defaults to
+            (25, 10), as in the authors' release.
+        max_per_image (int | None): Chips of an image to keep, those that enclose most. Defaults to
+            None, all.
         stride (int): Stride of the candidates in scaled pixels. Defaults to 32.
+
+    Returns:
+        NegativeChips: The chips, and what they were found from.
 
     Raises:
         ValueError: If an argument is out of its range, or the positive chips are of other images
@@ -119,19 +118,14 @@ def plan_negative_chips(
 
     Example:
         >>> table = AnnotationTable.from_images([(200, 100, [[150, 40, 160, 50]] * 3, None)])
-        >>> pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[
-        ...     dict(resize=dict(factor=1.0), valid_range=(0, None))]))
-        >>> found = plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2)
-        >>> found.proposals_per_chip
+        >>> level = dict(resize=dict(factor=1.0), valid_range=(0, None))
+        >>> pyramid = ScalePyramid.from_config(dict(chip_size=100, levels=[level]))
+        >>> plan_negative_chips(table, ChipPlan.empty(), pyramid, 2).proposals_per_chip
         array([3], dtype=int32)
     """
     enough = _enough(min_proposals, pyramid.num_levels)
-    if max_per_image is not None and not (_is_count(max_per_image) and max_per_image):
-        raise ValueError(
-            f'max_per_image must be a whole number from 1 on, or None; got {max_per_image!r}'
-        )
-    if not (_is_count(stride) and stride):
-        raise ValueError(f'stride must be a positive number of scaled pixels, got {stride!r}')
+    check_whole_number('max_per_image', max_per_image, 1, optional=True)
+    check_whole_number('stride', stride, 1)
     _check_positives(positives, len(proposals), pyramid.num_levels)
     positive_chips = ChipLookup.from_plan(positives, pyramid.num_levels)
     valid, parts, covers = 0, [], []
@@ -142,7 +136,10 @@ def plan_negative_chips(
     uncovered = Targets.joined(parts)
     chips = ChipPlan.joined([chips for chips, _ in covers])
     counts = np.concatenate([counts for _, counts in covers])
-    kept = _fullest(chips, counts, max_per_image)
+    kept = np.arange(len(chips))
+    if max_per_image is not None:
+        fullest = np.lexsort((-counts, chips.image))
+        kept = np.sort(fullest[ordinal(chips.image) < max_per_image])
     pool = chips.take(kept)
     return NegativeChips(
         pool,
@@ -172,34 +169,24 @@ def draw_negative_chips(pool: ChipPlan, per_image: int, seed: int, epoch: int) -
         ChipPlan: The chosen chips, in the order of the pool.
 
     Raises:
-        ValueError: If ``per_image`` is not a number, or negative.
+        ValueError: If ``per_image`` is not a whole number, or negative.
     """
-    if not _is_count(per_image):
-        raise ValueError(f'per_image must be a whole number, not negative; got {per_image!r}')
-    ordinal = _ordinal(pool.image)
-    draw = uniform(seed, epoch, pool.image, ordinal, _SALT)
+    check_whole_number('per_image', per_image, 0)
+    number = ordinal(pool.image)
+    draw = uniform(seed, epoch, pool.image, number, _SALT)
     order = np.lexsort((draw, pool.image))
-    return pool.take(np.sort(order[ordinal < per_image]))
-
-
-def _ordinal(values: NDArray) -> Ints:
-    """Number of each value in its run of equal values: 0, 1, ..."""
-    return np.arange(len(values)) - np.repeat(run_starts(values), run_lengths(values))
+    return pool.take(np.sort(order[number < per_image]))
 
 
 def _enough(min_proposals: int | Sequence[int], levels: int) -> list[int]:
     """The smallest number of proposals that makes a chip, at each level."""
     given = min_proposals if isinstance(min_proposals, Sequence) else [min_proposals]
-    if not given or not all(_is_count(value) for value in given):
+    if not given or not all(isinstance(n, (int, np.integer)) and n >= 0 for n in given):
         raise ValueError(
             f'min_proposals must be a number, or one for each level, not negative; got '
             f'{min_proposals!r}'
         )
     return [int(given[min(level, len(given) - 1)]) + 1 for level in range(levels)]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and value >= 0
 
 
 def _check_positives(positives: ChipPlan, images: int, levels: int) -> None:
@@ -240,23 +227,12 @@ def _cover(
 
 
 def _greedy(first: Ints, last: Ints, min_gain: int) -> tuple[Ints, Ints]:
-    """As :func:`grid_greedy`, on those grid lines only at which some rectangle begins.
+    """As :func:`grid_greedy`, on the grid lines at which rectangles begin, with the same result.
 
-    The first of the deepest points lies on such lines, so that nothing is lost; scenes of 20,000 px
-    have more lines than proposals.
+    Scenes of 20,000 px have more lines than proposals.
     """
     lines = [np.unique(column) for column in first.T]
-    few_first = np.stack([np.searchsorted(x, c) for x, c in zip(lines, first.T)], axis=1)
-    few_last = np.stack(
-        [np.searchsorted(x, c, side='right') - 1 for x, c in zip(lines, last.T)], axis=1
-    )
-    chosen, points = grid_greedy(few_first, few_last, min_gain=min_gain)
+    first = np.stack([np.searchsorted(x, c) for x, c in zip(lines, first.T)], axis=1)
+    last = np.stack([np.searchsorted(x, c, 'right') - 1 for x, c in zip(lines, last.T)], axis=1)
+    chosen, points = grid_greedy(first, last, min_gain=min_gain)
     return chosen, np.stack([x[c] for x, c in zip(lines, points.T)], axis=1)
-
-
-def _fullest(chips: ChipPlan, counts: NDArray[np.int32], limit: int | None) -> Ints:
-    """Positions of each image's ``limit`` chips that enclose most, in the order of the chips."""
-    if limit is None:
-        return np.arange(len(chips))
-    order = np.lexsort((-counts, chips.image))
-    return np.sort(order[_ordinal(chips.image) < limit])

@@ -25,8 +25,7 @@ from mmsniper.utils.files import replacing
 FORMAT = 1  # a file of another one is refused
 # Images whose uncovered proposals are kept, for pictures; of all of COCO they would be gigabytes.
 _SHOWN = 1000
-# What a file holds: types, and shapes, of which names stand for any number. ``held`` are the
-# proposals per chip.
+# Types and shapes in a file; names stand for any number. ``held`` are the proposals per chip.
 _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'format': (np.int64, ()),
     'pyramid': (np.str_, ()),
@@ -43,14 +42,15 @@ _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'uncovered_level': (np.int8, ('uncovered',)),
     'uncovered_box': (np.float32, ('uncovered', 4)),
 }
+_CHIPS = ('image', 'level', 'box')
+_UNCOVERED = ('uncovered_image', 'uncovered_level', 'uncovered_box')
 
 
 @dataclass(frozen=True, eq=False)
 class NegativeChipPool:
     """Negative chips of a data set's images.
 
-    Images are known by their files, not by their positions, so that a pool serves any data set
-    whose images it has: a part of it, or one that repeats them.
+    Images are known by their files, so that a pool serves any data set whose images it has.
 
     Attributes:
         pyramid: The pyramid that the chips belong to.
@@ -59,9 +59,9 @@ class NegativeChipPool:
         chips: The chips, ascending by image; ``chips.image`` indexes ``img_path``.
         proposals_per_chip: Uncovered proposals that each chip encloses, int32, shape (n,).
         statistics: Numbers about the mining.
-        uncovered_image, uncovered_level, uncovered_box: For pictures, the proposals that no
-            positive chip encloses, of up to 1000 images: int32 (m,), int8 (m,), float32 (m, 4).
-        origin: What the pool was mined from, so that it is recognised. Defaults to ''.
+        uncovered_image, uncovered_level, uncovered_box: For pictures, proposals of up to 1000
+            images that no positive chip encloses: int32 (m,), int8 (m,), float32 (m, 4).
+        origin: What the pool was mined from. Defaults to ''.
     """
 
     pyramid: ScalePyramid
@@ -88,12 +88,8 @@ class NegativeChipPool:
         try:
             _check_arrays(arrays)
             pool = cls._from_arrays(arrays)
-            _check_images(pool)
-            chips = pool.chips
-            _check_boxes(pool, 'chip', chips.image, chips.level, chips.box)
-            _check_boxes(
-                pool, 'proposal', pool.uncovered_image, pool.uncovered_level, pool.uncovered_box
-            )
+            _check_boxes(pool, 'chip', *(arrays[name] for name in _CHIPS))
+            _check_boxes(pool, 'proposal', *(arrays[name] for name in _UNCOVERED))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f'{path} is not a pool of negative chips of format {FORMAT}: {error}. '
@@ -105,23 +101,20 @@ class NegativeChipPool:
     def _from_arrays(cls, arrays: Mapping[str, NDArray]) -> NegativeChipPool:
         statistics = json.loads(str(arrays['statistics']))
         statistics['chips_per_level'] = tuple(statistics['chips_per_level'])
-        chips = (arrays[name] for name in ('image', 'level', 'box'))
-        uncovered = ('uncovered_image', 'uncovered_level', 'uncovered_box')
         return cls(
             pyramid=ScalePyramid.from_config(json.loads(str(arrays['pyramid']))),
             origin=str(arrays['origin']),
             statistics=NegativeStatistics(**statistics),
-            chips=ChipPlan.of_kind(NEGATIVE, *chips),
+            chips=ChipPlan.of_kind(NEGATIVE, *(arrays[name] for name in _CHIPS)),
             proposals_per_chip=arrays['held'],
-            **{name: arrays[name] for name in ('img_path', 'width', 'height', *uncovered)},
+            **{name: arrays[name] for name in ('img_path', 'width', 'height', *_UNCOVERED)},
         )
 
     @classmethod
     def joined(cls, pools: Sequence[NegativeChipPool]) -> NegativeChipPool:
-        """The pools of several parts of a data set, which have no image in common, as one.
+        """The pools of several parts of a data set, at least one, as one.
 
-        Args:
-            pools (Sequence[NegativeChipPool]): At least one; all of the same pyramid and origin.
+        They have no image in common, and the same pyramid and origin.
         """
         first = np.cumsum([0, *(len(pool.img_path) for pool in pools)])[:-1].astype(np.int32)
         pools = [
@@ -155,14 +148,14 @@ class NegativeChipPool:
             np.savez_compressed(file, **arrays)
 
     def check_pyramid(self, pyramid: ScalePyramid, name: str = 'the pool') -> None:
-        """Check that the chips belong to a pyramid, as far as training is concerned.
+        """Check that the chips belong to a pyramid; what is for test time only may differ.
 
         Args:
             pyramid (ScalePyramid): The pyramid to train with.
             name (str): Name of the pool in the error, such as its file. Defaults to 'the pool'.
 
         Raises:
-            ValueError: If chip sizes, resize rules or valid ranges differ; it says which.
+            ValueError: If they do not; it says what differs.
         """
         theirs, mine = describe(self.pyramid), describe(pyramid)
         for key in mine:
@@ -177,13 +170,13 @@ class NegativeChipPool:
     ) -> ChipPlan:
         """The pool's chips for the images of a data set.
 
-        Images are matched by as much of the end of their paths as tells them apart, but at least
-        by their folder's name and their own, so that the data may have moved to another place.
+        Images are matched by the end of their paths, as much as tells them apart but at least the
+        folder's name and their own, so that the data may have moved.
 
         Args:
             img_path (Sequence[str]): File of each image; a file may occur several times.
             width, height (ArrayLike): Of the images, in original pixels.
-            name (str): Name of the pool in errors, such as its file. Defaults to 'the pool'.
+            name (str): As in :meth:`check_pyramid`. Defaults to 'the pool'.
 
         Returns:
             ChipPlan: Chips, ascending by image, whose ``image`` indexes ``img_path``.
@@ -192,7 +185,7 @@ class NegativeChipPool:
             ValueError: If an image is not in the pool, or has another size there.
         """
         index = _match(img_path, self.img_path.tolist(), name)
-        wh = np.stack([np.asarray(width), np.asarray(height)], axis=1)
+        wh = np.stack([width, height], axis=1)
         mined_wh = np.stack([self.width, self.height], axis=1)[index]
         wrong = np.flatnonzero((wh != mined_wh).any(axis=1))
         if len(wrong):
@@ -202,8 +195,7 @@ class NegativeChipPool:
                 f'{wh[i, 0]}x{wh[i, 1]} px here and {mined_wh[i, 0]}x{mined_wh[i, 1]} px there. '
                 f'Mine the negative chips of this data set'
             )
-        start = np.searchsorted(self.chips.image, index)
-        stop = np.searchsorted(self.chips.image, index, side='right')
+        start, stop = (np.searchsorted(self.chips.image, index, side) for side in ('left', 'right'))
         image, chip = expand(start, stop)
         return replace(self.chips.take(chip), image=image.astype(np.int32))
 
@@ -219,15 +211,12 @@ def describe(pyramid: ScalePyramid) -> dict[str, Any]:
     """A pyramid as a config without what is for test time only."""
     levels = []
     for level in pyramid.levels:
-        rule = level.resize
-        resize = {key: float(value) for key, value in vars(rule).items() if value is not None}
+        resize = {key: float(v) for key, v in vars(level.resize).items() if v is not None}
         lo, hi = level.valid_range
         levels.append({'resize': resize, 'valid_range': [lo, hi if math.isfinite(hi) else None]})
-    return {
-        'chip_size': int(pyramid.chip_size),
-        'levels': levels,
-        'adopt_orphans': pyramid.adopt_orphans,
-    }
+    return dict(
+        chip_size=int(pyramid.chip_size), levels=levels, adopt_orphans=pyramid.adopt_orphans
+    )
 
 
 def _read(path: str | os.PathLike) -> dict[str, NDArray]:
@@ -250,7 +239,7 @@ def _read(path: str | os.PathLike) -> dict[str, NDArray]:
 
 
 def _check_arrays(arrays: Mapping[str, NDArray]) -> None:
-    """Check that all arrays are there and fit together."""
+    """Check that all arrays are there and fit together, images occur once, chips in their order."""
     format_ = arrays['format'].tolist() if 'format' in arrays else FORMAT
     if format_ != FORMAT:
         raise ValueError(f'it is of format {format_}')
@@ -266,15 +255,11 @@ def _check_arrays(arrays: Mapping[str, NDArray]) -> None:
         if array.ndim != len(shape) or array.shape != expected:
             wanted = tuple(number.get(n, n) for n in shape)
             raise ValueError(f'{name} has the shape {array.shape}, expected {wanted}')
-
-
-def _check_images(pool: NegativeChipPool) -> None:
-    """Check that images have sizes and occur once, and that chips are in their order."""
-    if len(set(pool.img_path.tolist())) < len(pool.img_path):
+    if len(np.unique(arrays['img_path'])) < number['images']:
         raise ValueError('it has an image twice')
-    if (pool.width < 1).any() or (pool.height < 1).any():
+    if (arrays['width'] < 1).any() or (arrays['height'] < 1).any():
         raise ValueError('it has an image without a size')
-    if (np.diff(pool.chips.image) < 0).any():
+    if (np.diff(arrays['image']) < 0).any():
         raise ValueError('its chips are not in the order of its images')
 
 

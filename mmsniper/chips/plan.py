@@ -41,8 +41,7 @@ class ChipPlan(Arrays):
     Attributes:
         image: Image index, int32, shape (n,).
         level: Pyramid level, int8, shape (n,).
-        box: What the chip shows, float32, shape (n, 4), xyxy in original pixels, inside the image
-            (a chip larger than its image ends where the image ends).
+        box: What the chip shows, float32, shape (n, 4), xyxy in original pixels, inside the image.
         kind: ``POSITIVE`` or ``NEGATIVE``, int8, shape (n,).
     """
 

@@ -12,7 +12,7 @@ from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
 from mmsniper.chips.plan import POSITIVE, Arrays, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.rectangles import Floats, Ints
+from mmsniper.chips.rectangles import Floats, Ints, ordinal
 from mmsniper.chips.seeding import uniform
 from mmsniper.chips.targets import Targets, grid_lines, iter_targets
 
@@ -25,22 +25,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class _Chips(Arrays):
-    """Chips and where their origins may lie, in the order of the images: 21 bytes each."""
+    """Chips, in the order of the images, and where their origins may lie: 21 bytes each."""
 
     image: NDArray[np.int32]
     level: NDArray[np.int8]
     lo: NDArray[np.float32]
     hi: NDArray[np.float32]
-
-    @classmethod
-    def from_cover(cls, num_levels: int, cover: Cover) -> _Chips:
-        image, level = np.divmod(cover.group, num_levels)
-        return cls(
-            image.astype(np.int32),
-            level.astype(np.int8),
-            cover.lo.astype(np.float32),
-            cover.hi.astype(np.float32),
-        )
 
 
 class PositiveChipPlanner:
@@ -48,27 +38,24 @@ class PositiveChipPlanner:
 
     Every box that is valid at a level and fits into a chip there is enclosed by a chip.
 
-    - ``'minimum'``: by the fewest chips. They are found once, at the first plan. In each epoch
-      every chip is placed anew, uniformly within the slack that keeps its boxes inside.
+    - ``'minimum'``: by the fewest chips, found once, at the first plan. Each epoch places them
+      anew, uniformly within the slack that keeps their boxes inside.
     - ``'grid'``: the paper's greedy choice among chips at every ``stride`` scaled pixels, and
-      flush with the image's right and bottom edges. Boxes within a stride of ``chip_size`` may be
-      missed.
+      flush with the image's right and bottom edges. It may miss boxes that are within a stride of
+      ``chip_size``.
 
     An image's chips depend on its own boxes and (seed, epoch, image index) only.
 
     Args:
         table (AnnotationTable): Image sizes and boxes.
         pyramid (ScalePyramid): The scale pyramid.
-        strategy (str): ``'minimum'`` or ``'grid'``. Defaults to 'minimum'.
-        stride (int | tuple[int, int]): Stride of the grid in scaled pixels, or the pair (min, max)
-            from which each epoch draws one, as the authors' release does with (56, 59). Defaults to
-            32.
+        strategy (str): One of the above. Defaults to 'minimum'.
+        stride (int | tuple[int, int]): Stride of the grid in scaled pixels, or a pair (min, max)
+            from which each epoch draws one, the authors' release (56, 59). Defaults to 32.
         seed (int): Seed of all draws. Defaults to 0.
-        image_ids (ArrayLike | None): Where the table is a part of a data set, the index of each of
-            its images in the whole, shape (num_images,): keys the draws, and is what plans hold.
-            Defaults to 0, 1, ...
-        progress (Progress | None): Called with the numbers of images done and in all, while covers
-            are computed. Defaults to None.
+        image_ids (ArrayLike | None): For a table that is a part of a data set, the index of each of
+            its images in the whole, for draws and plans. Defaults to 0, 1, ...
+        progress (Progress | None): Gets the numbers of images done and in all. Defaults to None.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -92,10 +79,16 @@ class PositiveChipPlanner:
         self.strategy = strategy
         self.stride = _check_stride(stride)
         self.seed = seed
-        self.image_ids = _check_image_ids(image_ids, len(table))
+        ids = np.arange(len(table)) if image_ids is None else image_ids
+        self.image_ids = np.asarray(ids, np.int32)
+        if self.image_ids.shape != (len(table),):
+            shape = self.image_ids.shape
+            raise ValueError(f'{len(table)} images need as many image_ids, got shape {shape}')
         self.progress = progress
         self._minimum: _Chips | None = None
-        self._unproven = 0
+        self.unproven = 0
+        """Pairs (image, level) of the last plan whose number of chips is not proven minimal: only
+        for ``'minimum'``, in scenes of thousands of boxes, where the search is cut off."""
 
     def plan(self, epoch: int = 0) -> ChipPlan:
         """The chips of an epoch, in the order of the images and of levels within an image."""
@@ -105,28 +98,20 @@ class PositiveChipPlanner:
             self._minimum = self._cover(epoch)
         return self._place(self._minimum, epoch)
 
-    @property
-    def unproven(self) -> int:
-        """Pairs (image, level) whose number of chips is not proven minimal (``'minimum'`` only).
-
-        Not zero for scenes of thousands of boxes only, where the search is cut off. Known once
-        there is a plan.
-        """
-        return self._unproven
-
     def _cover(self, epoch: int) -> _Chips:
-        chips, unproven = [], 0
+        chips, self.unproven = [], 0
         for images, part in iter_targets(self.table, self.pyramid):
             group = part.group(self.pyramid.num_levels)
             if self.strategy == 'minimum':
                 cover = minimum_cover(*part.origins(), group)
             else:
                 cover = self._grid_cover(part, group, epoch)
-            chips.append(_Chips.from_cover(self.pyramid.num_levels, cover))
-            unproven += len(cover.unproven)
+            image, level = np.divmod(cover.group, self.pyramid.num_levels)
+            lo, hi = cover.lo.astype(np.float32), cover.hi.astype(np.float32)
+            chips.append(_Chips(image.astype(np.int32), level.astype(np.int8), lo, hi))
+            self.unproven += len(cover.unproven)
             if self.progress is not None:
                 self.progress(images.stop, len(self.table))
-        self._unproven = unproven
         return _Chips.joined(chips)
 
     def _grid_cover(self, part: Targets, group: Ints, epoch: int) -> Cover:
@@ -135,8 +120,8 @@ class PositiveChipPlanner:
         step = stride / part.scale
         edge = np.maximum(part.image_wh - part.side, 0)
         first, last = grid_lines(part, step, edge)
-        ordinal = np.arange(len(group)) - np.searchsorted(group, group)
-        draws = uniform(self.seed, epoch, part.level, self.image_ids[part.image], ordinal)
+        image = self.image_ids[part.image]
+        draws = uniform(self.seed, epoch, part.level, image, ordinal(group))
         cover = grid_cover(first, last, group, draws)
         first_target = np.searchsorted(group, cover.group)
         origin = np.minimum(cover.lo * step[first_target], edge[first_target])
@@ -146,13 +131,13 @@ class PositiveChipPlanner:
         box = np.empty((len(chips), 4), np.float32)
         for first in range(0, len(chips), _CHIPS):
             part = slice(first, first + _CHIPS)
-            ordinal = np.arange(len(chips))[part] - np.searchsorted(chips.image, chips.image[part])
-            box[part] = self._boxes(chips.take(part), ordinal, epoch)
+            number = np.arange(len(chips))[part] - np.searchsorted(chips.image, chips.image[part])
+            box[part] = self._boxes(chips.take(part), number, epoch)
         return ChipPlan.of_kind(POSITIVE, self.image_ids[chips.image], chips.level, box)
 
-    def _boxes(self, chips: _Chips, ordinal: Ints, epoch: int) -> Floats:
+    def _boxes(self, chips: _Chips, number: Ints, epoch: int) -> Floats:
         """What chips show, at places that are drawn by their number in their image."""
-        key = self.image_ids[chips.image][:, None], ordinal[:, None], np.arange(2)
+        key = self.image_ids[chips.image][:, None], number[:, None], np.arange(2)
         lo, hi = chips.lo.astype(np.float64), chips.hi.astype(np.float64)
         origin = lo + uniform(self.seed, epoch, *key) * (hi - lo)
         width, height = self.table.width[chips.image], self.table.height[chips.image]
@@ -171,12 +156,12 @@ def plan_positive_chips(
     image_ids: ArrayLike | None = None,
     progress: Progress | None = None,
 ) -> ChipPlan:
-    """Plan the positive chips of one epoch; see :class:`PositiveChipPlanner`.
+    """Plan the positive chips of one epoch, with the arguments of :class:`PositiveChipPlanner`.
 
     Example:
         >>> table = AnnotationTable.from_images([(640, 480, [[10, 20, 40, 50]], None)])
-        >>> pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[
-        ...     dict(resize=dict(factor=2.0), valid_range=(0, None))]))
+        >>> level = dict(resize=dict(factor=2.0), valid_range=(0, None))
+        >>> pyramid = ScalePyramid.from_config(dict(chip_size=512, levels=[level]))
         >>> plan_positive_chips(table, pyramid).box.shape
         (1, 4)
     """
@@ -199,12 +184,3 @@ def _check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:
             f'{stride!r}'
         )
     return int(lo), int(hi)
-
-
-def _check_image_ids(image_ids: ArrayLike | None, images: int) -> NDArray[np.int32]:
-    if image_ids is None:
-        return np.arange(images, dtype=np.int32)
-    image_ids = np.asarray(image_ids, np.int32)
-    if image_ids.shape != (images,):
-        raise ValueError(f'{images} images need as many image_ids, got shape {image_ids.shape}')
-    return image_ids

@@ -14,8 +14,8 @@ TOLERANCE = 1e-9
 """A box may exceed a chip by this, relatively: without it the rounding of chip_size / width * width
 would keep some boxes as wide as their image from fitting at a level made to hold the image."""
 # Levels whose scales differ by less than this (relative) show an image at the same resolution.
-# Rounding a chip's window to whole pixels changes its scale by up to 2 * scale / chip_size, 1.2% at
-# the paper's finest level, so that closer levels could not be told apart anyway.
+# Rounding a chip's window to whole pixels changes its scale by 2 * scale / chip_size, 1.2% at the
+# paper's finest level.
 _SAME_SCALE = 0.02
 
 
@@ -23,21 +23,17 @@ _SAME_SCALE = 0.02
 class ResizeRule:
     """How a level turns an image's width and height into a scale factor.
 
-    Exactly one of three forms (SNIPER section 3 and the authors' release):
-
-    - ``factor``: the same factor for every image (the paper's 3 and 1.667);
-    - ``long_side``: the longer side becomes this many pixels (the paper's 512);
-    - ``short_side`` and ``long_side``: the shorter side becomes ``short_side`` pixels unless the
-      longer would exceed ``long_side``, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
+    By one of three forms (SNIPER section 3 and the authors' release): ``factor``; ``long_side``; or
+    both sides, as in MMDetection's ``Resize(scale=..., keep_ratio=True)``.
 
     Args:
         factor (float | None): Scaled pixels per original pixel. Defaults to None.
-        short_side (float | None): Length of the shorter side in scaled pixels. Defaults to None.
-        long_side (float | None): Length, or limit, of the longer side in scaled pixels. Defaults to
-            None.
+        short_side (float | None): Length of the shorter side, scaled pixels. Defaults to None.
+        long_side (float | None): Length of the longer side, or its limit if ``short_side`` is
+            given. Defaults to None.
 
     Raises:
-        ValueError: If the given fields form none of the three rules or are not positive numbers.
+        ValueError: If the fields form none of the three rules or are not positive numbers.
     """
 
     factor: float | None = None
@@ -64,15 +60,7 @@ class ResizeRule:
             )
 
     def scale(self, width: ArrayLike, height: ArrayLike) -> NDArray[np.float64]:
-        """Scale factor (scaled px per original px) of images of the given widths and heights.
-
-        Args:
-            width (ArrayLike): Original widths, any shape.
-            height (ArrayLike): Original heights, the same shape.
-
-        Returns:
-            NDArray[np.float64]: Scale factors, the same shape.
-        """
+        """Scaled px per original px for images of the given widths and heights, of any shape."""
         width, height = np.asarray(width, np.float64), np.asarray(height, np.float64)
         if self.factor is not None:
             return np.full(np.broadcast(width, height).shape, float(self.factor))
@@ -83,12 +71,10 @@ class ResizeRule:
 
     def finer_than(self, other: ResizeRule) -> bool | None:
         """Whether this rule never gives a smaller scale than ``other``; None if not comparable."""
-        mine = [getattr(self, f.name) for f in fields(self)]
-        theirs = [getattr(other, f.name) for f in fields(other)]
-        if [v is None for v in mine] != [v is None for v in theirs]:
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        if any((a is None) != (b is None) for a, b in pairs):
             return None
-        pairs = [(a, b) for a, b in zip(mine, theirs) if a is not None]
-        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+        return self != other and all(a >= b for a, b in pairs if a is not None)
 
 
 Range = tuple[float, float]
@@ -114,11 +100,10 @@ class Level:
 
     Args:
         resize (ResizeRule): Rule for the training scale.
-        valid_range (Range): Half-open range ``[lo, hi)`` of sqrt(box area), in original pixels, of
-            the objects that are learned at this level. ``hi=None`` means unbounded.
-        test_resize (ResizeRule | None): Rule for the scale at test time. Defaults to ``resize``.
-        test_range (Range | None): Range of the detections that are kept at test time. Defaults to
-            ``valid_range``.
+        valid_range (Range): Objects learned at this level: ``[lo, hi)`` of sqrt(box area), original
+            pixels. ``hi=None`` means unbounded.
+        test_resize (ResizeRule | None): The rule at test time. Defaults to ``resize``.
+        test_range (Range | None): Detections kept at test time. Defaults to ``valid_range``.
 
     Raises:
         ValueError: If a range is empty or a rule is malformed.
@@ -130,21 +115,13 @@ class Level:
     test_range: Range | None = None
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__
-        set_(self, 'valid_range', _as_range(self.valid_range, 'valid_range'))
-        if self.test_range is None:
-            set_(self, 'test_range', self.valid_range)
-        set_(self, 'test_range', _as_range(self.test_range, 'test_range'))
+        for name, at_test in (('resize', 'test_resize'), ('valid_range', 'test_range')):
+            if getattr(self, at_test) is None:
+                object.__setattr__(self, at_test, getattr(self, name))
         for name in ('resize', 'test_resize'):
-            rule = getattr(self, name)
-            if isinstance(rule, Mapping):
-                set_(self, name, _build(ResizeRule, rule, name))
-        if self.test_resize is None:
-            set_(self, 'test_resize', self.resize)
-        if not isinstance(self.resize, ResizeRule):
-            raise ValueError(f'resize must be a dict such as dict(factor=2.0), got {self.resize!r}')
-        if not isinstance(self.test_resize, ResizeRule):
-            raise ValueError(f'test_resize must be a dict, got {self.test_resize!r}')
+            object.__setattr__(self, name, _build(ResizeRule, getattr(self, name), name))
+        for name in ('valid_range', 'test_range'):
+            object.__setattr__(self, name, _as_range(getattr(self, name), name))
 
 
 class Difference(NamedTuple):
@@ -160,15 +137,14 @@ class ScalePyramid:
     """Chip size and levels, ordered from fine to coarse (SNIPER section 3, SNIP section 5).
 
     Args:
-        chip_size (int): Side of a chip in scaled pixels: what the network sees.
+        chip_size (int): Side of a chip in scaled pixels.
         levels (tuple[Level, ...]): The levels, finest first.
-        adopt_orphans (bool): Make a box that fits into a chip at no level where it is valid (long
-            thin objects) valid at the finest level where it fits. Defaults to False, as in the
-            paper.
+        adopt_orphans (bool): Whether a box that fits into a chip at no level where it is valid
+            (long thin objects) is valid at the finest level where it fits. Defaults to False, as in
+            the paper.
 
     Raises:
-        ValueError: If the chip size is not a positive integer, there is no level, or levels are
-            not ordered from fine to coarse.
+        ValueError: If a value is malformed or the levels are not ordered from fine to coarse.
     """
 
     chip_size: int
@@ -186,9 +162,13 @@ class ScalePyramid:
             raise ValueError('a pyramid needs at least one level')
         if not isinstance(self.adopt_orphans, bool):
             raise ValueError(f'adopt_orphans must be True or False, got {self.adopt_orphans!r}')
-        object.__setattr__(
-            self, 'levels', tuple(_as_level(i, level) for i, level in enumerate(self.levels))
-        )
+        levels = []
+        for i, level in enumerate(self.levels):
+            try:
+                levels.append(_build(Level, level, 'level'))
+            except ValueError as error:
+                raise ValueError(f'pyramid level {i}: {error}') from None
+        object.__setattr__(self, 'levels', tuple(levels))
         for i, (fine, coarse) in enumerate(zip(self.levels, self.levels[1:])):
             _check_order(i, fine, coarse)
 
@@ -203,16 +183,10 @@ class ScalePyramid:
             >>> pyramid.scales(1024, 768)
             array([3. , 0.5])
         """
-        return config if isinstance(config, cls) else _build(cls, config, 'pyramid')
+        return _build(cls, config, 'pyramid')
 
     def differences(self, other: ScalePyramid) -> list[Difference]:
-        """What another pyramid has otherwise.
-
-        Example:
-            >>> level = dict(resize=dict(factor=1.0), valid_range=(0, None))
-            >>> ScalePyramid(64, (level,)).differences(ScalePyramid(96, (level,)))
-            [Difference(name='chip_size', mine=64, theirs=96)]
-        """
+        """Values in which the pyramids differ, such as ``('chip_size', 64, 96)``."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
         if len(self.levels) == len(other.levels):
             pairs = [pair for pair in pairs if pair[0] != 'levels']
@@ -230,7 +204,7 @@ class ScalePyramid:
     def scales(
         self, width: ArrayLike, height: ArrayLike, *, test: bool = False
     ) -> NDArray[np.float64]:
-        """Scale of every level for images of the given widths and heights.
+        """:meth:`ResizeRule.scale` of every level.
 
         Args:
             width, height (ArrayLike): Original pixels, shape (...).
@@ -249,15 +223,13 @@ class ScalePyramid:
     def levels_at(
         self, scale: float, image_wh: tuple[float, float], *, test: bool = False
     ) -> tuple[int, ...]:
-        """The levels that an input of this scale belongs to.
+        """The level nearest in log scale, and all that show the image at the same resolution.
 
-        That is the level nearest in log scale, together with every level that shows this image
-        at the same resolution (a 512x512 image has the same scale under ``factor=1`` and
-        ``long_side=512``).
+        A 512x512 image has the same scale under ``factor=1`` and ``long_side=512``.
 
         Args:
-            scale (float): Scaled pixels per original pixel of the network's input.
-            image_wh (tuple[float, float]): Width and height of the whole image, original px.
+            scale (float): Pixels of the network's input per original pixel.
+            image_wh (tuple[float, float]): Width and height of the whole image, original pixels.
             test (bool): Use the test rules. Defaults to False.
 
         Returns:
@@ -270,10 +242,10 @@ class ScalePyramid:
     def in_range(
         self, sizes: ArrayLike, levels: int | Sequence[int], *, test: bool = False
     ) -> NDArray[np.bool_]:
-        """Whether sizes (sqrt of area, original px) are in the range of any of ``levels``.
+        """Whether sizes are in the valid range of any of ``levels``.
 
         Args:
-            sizes (ArrayLike): Shape (n,).
+            sizes (ArrayLike): Sqrt of area, original pixels, shape (n,).
             levels (int | Sequence[int]): A level index, or several.
             test (bool): Use the test ranges. Defaults to False.
 
@@ -294,14 +266,12 @@ class ScalePyramid:
             width, height (ArrayLike): Of the images, original pixels, scalars or shape (n,).
 
         Returns:
-            tuple[NDArray[np.bool_], NDArray[np.bool_]]: Two masks of shape (n, num_levels): the
-            box's size is in the level's range (or the level adopts it, see ``adopt_orphans``); the
-            box is no larger than a chip.
+            tuple[NDArray[np.bool_], NDArray[np.bool_]]: Masks, shape (n, num_levels). A box is
+            valid where its size is in range, or where ``adopt_orphans`` makes it.
         """
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         wh = boxes[:, 2:] - boxes[:, :2]
-        shape = (len(boxes),)
-        scales = self.scales(np.broadcast_to(width, shape), np.broadcast_to(height, shape))
+        scales = self.scales(*(np.broadcast_to(side, len(boxes)) for side in (width, height)))
         size = np.sqrt(np.maximum(wh, 0).prod(axis=1))[:, None]
         lo, hi = self.ranges().T
         valid = (size >= lo) & (size < hi)
@@ -313,9 +283,12 @@ class ScalePyramid:
 
 
 def _build(cls: type, config: Any, what: str) -> Any:
+    """An instance from a config's dict; one that is built is returned as it is."""
+    if isinstance(config, cls):
+        return config
     if not isinstance(config, Mapping):
         raise ValueError(f'{what} must be a dict, got {config!r}')
-    known = [f.name for f in fields(cls)]
+    known = [field.name for field in fields(cls)]
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise ValueError(f'{what} has unknown keys {unknown}; it may have {known}')
@@ -325,25 +298,17 @@ def _build(cls: type, config: Any, what: str) -> Any:
         raise ValueError(f'{what}: {error}') from None
 
 
-def _as_level(index: int, level: Any) -> Level:
-    try:
-        return level if isinstance(level, Level) else _build(Level, level, 'level')
-    except ValueError as error:
-        raise ValueError(f'pyramid level {index}: {error}') from None
-
-
 def _check_order(i: int, fine: Level, coarse: Level) -> None:
     for rule, range_ in (('resize', 'valid_range'), ('test_resize', 'test_range')):
+        prefix = 'pyramid levels must be ordered from fine to coarse, but'
         a, b = getattr(fine, rule), getattr(coarse, rule)
         if a.finer_than(b) is False:
             raise ValueError(
-                f'pyramid levels must be ordered from fine to coarse, but {rule} of level {i} '
-                f'({a}) is not finer than that of level {i + 1} ({b})'
+                f'{prefix} {rule} of level {i} ({a}) is not finer than that of level {i + 1} ({b})'
             )
         (lo_a, hi_a), (lo_b, hi_b) = getattr(fine, range_), getattr(coarse, range_)
         if lo_a > lo_b or hi_a > hi_b:
             raise ValueError(
-                f'pyramid levels must be ordered from fine to coarse, but {range_} '
-                f'[{lo_a:g}, {hi_a:g}) of level {i} is for larger objects than '
+                f'{prefix} {range_} [{lo_a:g}, {hi_a:g}) of level {i} is for larger objects than '
                 f'[{lo_b:g}, {hi_b:g}) of level {i + 1}'
             )

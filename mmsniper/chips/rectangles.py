@@ -29,6 +29,11 @@ def run_lengths(values: NDArray) -> Ints:
     return np.diff(np.append(run_starts(values), len(values)))
 
 
+def ordinal(values: NDArray) -> Ints:
+    """Number of each value in its run of equal values: 0, 1, ..."""
+    return np.arange(len(values)) - np.repeat(run_starts(values), run_lengths(values))
+
+
 def spread(n: int, count: int) -> Ints:
     """At most so many of the numbers 0 to n - 1, evenly."""
     return np.linspace(0, n - 1, min(n, count)).astype(int)
@@ -53,20 +58,20 @@ def blocks(start: Ints, stop: Ints) -> list[slice]:
     if not len(total):
         return []
     cuts = np.searchsorted(total, np.arange(_BLOCK, total[-1], _BLOCK))
-    cuts = np.unique(np.concatenate([[0], cuts, [len(total)]]))
-    return [slice(a, b) for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist())]
+    cuts = sorted({0, *cuts.tolist(), len(total)})
+    return [slice(*ends) for ends in zip(cuts, cuts[1:])]
 
 
 def common(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:
-    """Corners of the intersection of the rectangles with each of the labels 0, 1, ..., k - 1.
+    """Corners of the intersection of the rectangles with each of the labels 0, ..., all in use.
 
-    Every label must be in use. Where ``lo > hi`` the rectangles have no point in common.
+    Where ``lo > hi`` the rectangles have no point in common.
     """
     by_label = np.argsort(label, kind='stable')
     starts = run_starts(label[by_label])
     if not len(starts):
         return lo[:0], hi[:0]
-    return (np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts))
+    return np.maximum.reduceat(lo[by_label], starts), np.minimum.reduceat(hi[by_label], starts)
 
 
 def first_equal(lo: Floats, hi: Floats, group: Ints) -> Ints:
@@ -83,17 +88,9 @@ def first_equal(lo: Floats, hi: Floats, group: Ints) -> Ints:
 def numbers_in_intervals(
     lo: Floats, hi: Floats, group: Ints, x: Floats, x_group: Ints
 ) -> tuple[Ints, Ints, Ints]:
-    """Which numbers lie in each closed interval of the same group.
+    """Which numbers ``x`` lie in each closed interval, shape (n,), of the same group.
 
-    Args:
-        lo, hi (Floats): Ends of the intervals, shape (n,).
-        group (Ints): Groups of the intervals, shape (n,).
-        x (Floats): Numbers, shape (m,).
-        x_group (Ints): Groups of the numbers, shape (m,).
-
-    Returns:
-        tuple[Ints, Ints, Ints]: ``order, start, stop``: in interval i are the numbers
-        ``x[order[start[i]:stop[i]]]``.
+    Returned are ``order, start, stop``: in interval i are ``x[order[start[i]:stop[i]]]``.
     """
     n, m = len(lo), len(x)
     # Among equal coordinates an interval's start comes before the numbers, its end after them.
@@ -131,26 +128,20 @@ def piercings(
 ) -> tuple[Ints, Ints]:
     """All pairs (rectangle, point) of one group in which the point is in the rectangle."""
     order, start, stop = numbers_in_intervals(lo[:, 0], hi[:, 0], group, points[:, 0], point_group)
-    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    found = [np.zeros((2, 0), np.int64)]
     for block in blocks(start, stop):
         i, k = expand(start[block], stop[block])
         i, k = i + block.start, order[k]
         inside = (lo[i, 1] <= points[k, 1]) & (points[k, 1] <= hi[i, 1])
-        found.append((i[inside], k[inside]))
-    i, k = zip(*found)
-    return np.concatenate(i), np.concatenate(k)
+        found.append(np.stack([i[inside], k[inside]]))
+    return tuple(np.concatenate(found, axis=1))
 
 
 def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
-    """The maximal sets of rectangles (all of one group) that have a point in common.
+    """Incidence matrix, (number of cliques, n), of the maximal sets of rectangles that meet.
 
     Such a set is pierced by the point (smallest upper end in x, smallest upper end in y) of its
-    members, so candidates are the points that are made of the upper ends of two rectangles and are
-    in both.
-
-    Returns:
-        csr_array: Incidence matrix, shape (number of cliques, n), of ones; sorted by the cliques'
-        rectangles.
+    members: candidates are points of the upper ends of two rectangles that are in both.
     """
     n = len(lo)
     i, j = neighbours(lo, hi, np.zeros(n, np.int64))
@@ -167,19 +158,10 @@ def maximal_cliques(lo: Floats, hi: Floats) -> csr_array:
         slack_lo, slack_hi = common(lo[k[inside]], hi[k[inside]], row[inside])
         meets = ((lo[k] <= slack_hi[row]) & (slack_lo[row] <= hi[k])).all(axis=1)
         maximal = np.bincount(row[inside]) == np.bincount(row[meets])
-        kept = inside & maximal[row]
-        found.append((slack_lo[maximal], slack_hi[maximal], row[kept], k[kept]))
-    return _distinct_cliques(found, n)
-
-
-def _distinct_cliques(found: list[tuple[Floats, Floats, Ints, Ints]], n: int) -> csr_array:
-    slack = np.concatenate([np.concatenate(f[:2], axis=1) for f in found])
+        kept, slack = inside & maximal[row], np.hstack([slack_lo, slack_hi])
+        found.append((slack[maximal], row[kept] + block.start, k[kept]))
+    slack, row, member = map(np.concatenate, zip(*found))
     # A maximal clique is all that meets its slack: equal slacks mean equal cliques.
-    _, first = np.unique(slack, axis=0, return_index=True)
-    indptr = np.concatenate(
-        [run_starts(f[2]) + o for f, o in zip(found, np.cumsum([0] + [len(f[2]) for f in found]))]
-        + [[sum(len(f[2]) for f in found)]]
-    )
-    member = np.concatenate([f[3] for f in found])
-    shape = (len(slack), n)
-    return csr_array((np.ones(len(member)), member, indptr), shape=shape)[first]
+    first = np.unique(slack, axis=0, return_index=True)[1]
+    starts = np.append(run_starts(row), len(row))
+    return csr_array((np.ones(len(row)), member, starts), shape=(len(slack), n))[first]

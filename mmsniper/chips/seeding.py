@@ -1,7 +1,6 @@
-"""Random numbers that depend on nothing but their key.
+"""Random numbers that depend on nothing but their key: (seed, epoch, image, ...).
 
-A draw is a function of (seed, epoch, image, ...), not of how many draws came before it, so that
-any rank can make any chip of any epoch, in any order, after any resume.
+So any rank can make any chip of any epoch, in any order, after any resume.
 """
 
 from __future__ import annotations
@@ -22,15 +21,10 @@ def uniform(*key: ArrayLike) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one for each (broadcast) tuple of integers in ``key``.
 
     Args:
-        key: Integers or integer arrays that broadcast together, e.g. seed, epoch, image index.
+        key (ArrayLike): Integers or arrays of them, e.g. seed, epoch, image index.
 
     Returns:
-        NDArray[np.float64]: float64 array of the broadcast shape.
-
-    Example:
-        >>> a = uniform(0, 3, np.arange(5))
-        >>> bool(a[2] == uniform(0, 3, 2))
-        True
+        NDArray[np.float64]: Of the broadcast shape.
     """
     with np.errstate(over='ignore'):
         state = np.zeros((), np.uint64)

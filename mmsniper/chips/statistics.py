@@ -24,7 +24,7 @@ class PlanStatistics:
         chips: Chips of the plan.
         chips_per_level: Chips at each level, fine to coarse.
         pairs: Pairs (box, level) that are valid and fit.
-        covered: Those of them that a chip of the level encloses.
+        covered: Pairs that a chip of the level encloses.
         orphans: Boxes that fit into a chip at no level where they are valid.
     """
 
@@ -55,7 +55,7 @@ def plan_statistics(
     Args:
         table (AnnotationTable): Image sizes and boxes.
         pyramid (ScalePyramid): The scale pyramid.
-        plan (ChipPlan): Chips of the table's images, which ``plan.image`` indexes.
+        plan (ChipPlan): Chips of the table's images.
     """
     chips = ChipLookup.from_plan(plan, pyramid.num_levels)
     boxes, pairs, covered, reached = int((~table.ignore).sum()), 0, 0, 0
@@ -75,17 +75,14 @@ def plan_statistics(
 
 
 def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[float]:
-    """How much of the images a plan's chips show at each level.
+    """Area in the chips of each level over that of all images, fine to coarse.
 
-    What no chip shows is background that training never sees there: the room of negative chips.
+    The rest is background that training never sees there: the room of negative chips.
 
     Args:
         table (AnnotationTable): Image sizes.
         plan (ChipPlan): Chips of the table's images.
         num_levels (int): Levels of the pyramid.
-
-    Returns:
-        list[float]: Area in the chips of each level over that of all images, fine to coarse.
     """
     group = plan.group(num_levels)
     order = np.argsort(group, kind='stable')
@@ -102,13 +99,10 @@ def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[
 def _union_area(boxes: NDArray[np.float64]) -> float:
     """Area that is in any of the boxes."""
     x, y = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
-    inside = (
-        (boxes[:, None, None, 0] <= x[:-1, None])
-        & (boxes[:, None, None, 2] >= x[1:, None])
-        & (boxes[:, None, None, 1] <= y[:-1])
-        & (boxes[:, None, None, 3] >= y[1:])
-    )
-    return float((inside.any(axis=0) * np.outer(np.diff(x), np.diff(y))).sum())
+    x1, y1, x2, y2 = boxes.T[..., None]
+    columns, rows = (x1 <= x[:-1]) & (x[1:] <= x2), (y1 <= y[:-1]) & (y[1:] <= y2)
+    inside = (columns[:, :, None] & rows[:, None]).any(axis=0)
+    return float((inside * np.outer(np.diff(x), np.diff(y))).sum())
 
 
 def pixel_ratio(

@@ -1,12 +1,9 @@
-"""A pyramid for a data set, from the sizes of its boxes and images.
-
-*Size* is sqrt(box area), in original px where nothing else is said.
-"""
+"""A pyramid for a data set, from the sizes of its boxes, in original px unless said otherwise."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,46 +18,41 @@ GOOD_SIZE_RANGE = (1 / 8, 1 / 2)
 """Sizes that are seen well, over the side of a chip. The paper's middle level on COCO shows objects
 of 53 to 250 px in chips of 512. Above a half, a chip hardly shows what is around the object."""
 
-# Largest chip: the paper's. Smallest: a dozen of them already have the pixels of a photograph.
-_MIN_CHIP, _MAX_CHIP = 128, 512
+_MIN_CHIP = 128  # a dozen of them already have the pixels of a photograph
+_MAX_CHIP = 512  # the paper's
 _MULTIPLE = 32  # what networks shrink by
-# A chip is about this part of an image's longer side at the finest level: chips that show much more
-# cost as much as whole images do.
+# Chips along an image's longer side at the finest level. Larger chips cost as much as whole images.
 _CHIPS_ALONG = 3
 
 _MAX_FACTOR = 3.0  # the paper's; beyond it there is little left to see
-# Network px that the smallest objects are enlarged to, two cells of a typical finest feature map
-# with stride 8. Enlarging is paid for in pixels, and adds no information.
+# Network px that the smallest objects are enlarged to: two cells of stride 8, a typical finest
+# feature map's. Enlarging more costs pixels and adds no information.
 _VISIBLE = 16.0
 # Network px that the smallest objects are not shrunk below, an eighth of the largest chip, as
 # shrinking loses information. In smaller chips, a quarter of the chip, the middle of good sizes.
 _AMPLE, _AMPLE_OF_CHIP = 64.0, 1 / 4
 
-# Percentiles that the pyramid is made for. A few boxes of any data set are mistakes: most of them
-# are too small; one that is too large, or too thin, costs a coarser level or many chips.
+# Percentiles that the pyramid is made for. Every data set has a few mistakes: most are too small;
+# one box that is too large, or too thin, costs a coarser level or many chips.
 _SMALLEST, _LARGEST, _THINNEST, _LARGEST_IMAGE = 2.0, 99.5, 99.0, 98.0
 _ENOUGH = 0.99  # fraction of the boxes at a good size; the rest has long thin boxes and mistakes
 
 # Sizes of this ratio count at two neighbouring levels; the paper's have 2.5 and 1.25.
 _OVERLAPS = (1.5, 2.0)
-# What pixels are multiplied by for each further level, as all are run on the whole image at test
+# What pixels are multiplied by for each further level, as each runs on the whole image at test
 # time, and for the smaller overlap, as fewer objects are learned at two resolutions. The larger one
 # costs coco_tiny 9% more pixels, and is taken; BCCD it would cost 66% and a level, and is not.
 _LEVEL, _LESS_OVERLAP = 1.1, 1.2
-# Two levels whose scales are nearer than this show nearly the same: one of them does.
-_MIN_RATIO = 1.25
+_MIN_RATIO = 1.25  # levels whose scales are nearer than this show nearly the same: one will do
 
-# Objects of up to this times as large as an end of a range, or as small, are near it. A level
-# ignores the objects beyond its range in training. Those near its end it reports at test time
-# nevertheless, badly, and with an error of this factor (two squares of IoU 0.7) in its range.
+# An object is near an end of a range if its size differs by up to this factor: that of two squares
+# with an IoU of 0.7, by which detections err.
 _NEAR = 1.2
-# What must be gained, as `_Needs.near` counts, to move an overlap by a factor of 2. So it stays
-# where sizes are best, unless there is a clear valley of the distribution beside it. 0.3 moves that
-# of BCCD from 60..89 to 52..77 px, below its red cells, which is worth 0.04 AP
-# (docs/benchmarks.md), and leaves those of coco_tiny, which has no valley, where they are.
+# What must be gained, as `_Needs.near` counts, to move an overlap by a factor of 2: it moves only
+# to a clear valley of the sizes. 0.3 moves that of BCCD from 60..89 to 52..77 px, below its red
+# cells, which is worth 0.04 AP (docs/benchmarks.md); coco_tiny has no valley, and nothing moves.
 _MOVE = 0.3
-# Places that are tried, from one size to its double: 3% apart.
-_STEPS = 24
+_STEPS = 24  # places that are tried from one size to its double: 3% apart
 
 # Pyramids are compared on so many boxes, 200 to 400 images of COCO, in some 10 ms each; of an image
 # on as many as get a cover that is proven minimal, which takes seconds with thousands.
@@ -73,10 +65,9 @@ class Suggestion:
 
     Attributes:
         pyramid: The pyramid.
-        good: Fraction of the boxes that are learned at a good size, see
-            :func:`good_size_fraction`.
-        smallest, largest: Sizes (2nd and 99.5th percentile, original px) it is made for.
-        notes: What a user should know: sentences.
+        good: Its :func:`good_size_fraction`.
+        smallest, largest: Sizes that it is made for, the 2nd and 99.5th percentile.
+        notes: Sentences that a user should know.
     """
 
     pyramid: ScalePyramid
@@ -89,27 +80,22 @@ class Suggestion:
 def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Suggestion:
     """Propose chip size, levels and valid ranges for a data set.
 
-    1. *Finest level.* A factor that enlarges the smallest objects (2nd percentile of sqrt(area))
-       to 16 network px, by 3 at most. Objects that are larger than that are not enlarged, and
-       not shrunk below 64 px.
+    1. *Finest level.* It enlarges the smallest objects (2nd percentile) to 16 network px, by 3 at
+       most. Larger ones are not enlarged, and not shrunk below 64 px.
     2. *Chip size*, unless given. A third of the longer side of the median image at the finest
-       level, twice the median object if that is more; a multiple of 32 in 128..512.
-    3. *Coarsest level.* Either a factor at which the largest objects (99.5th percentile) are half
-       a chip, or ``long_side=chip_size``: the whole image in a chip, which any
-       object fits into, whatever the image's size.
-    4. *Between them* as few levels as let each show its objects at 1/8 to 1/2 of a chip while
-       neighbours' ranges overlap by a factor of at least 1.5 (to less than 1/2 where objects are
-       so long and thin that they would not fit). Scales are geometric, an object
-       counts at the coarser level as soon as it is large enough there, and a level with no boxes
-       is left out. If 1. and 3. nearly agree, one level is enough.
-    5. *Overlaps* are moved to a valley of the distribution of sizes, where there is one nearby and
-       sizes stay good: few objects should be near an end of a range. A level does not learn the
-       objects beyond its range; what it reports of those near its end at test time is bad, and an
-       error in size puts it into the range.
-    6. Of the pyramids of both kinds of coarsest level, with overlaps of up to 2 and of 1.5: those
-       with at least 99% of the boxes at a good size (or else with the most), and of these the one
-       with the fewest pixels, where a further level counts as a tenth more and less overlap as a
-       fifth more. Pixels are counted by planning a sample of the images.
+       level, or twice the median object if that is more; a multiple of 32 in 128..512.
+    3. *Coarsest level.* The largest objects (99.5th percentile) are half a chip, or a chip holds
+       the whole image.
+    4. *Between them* as few levels as show each object at 1/8 to 1/2 of a chip (less where long
+       thin objects would not fit) with neighbours' ranges overlapping by a factor of 1.5 or more.
+       Scales are geometric; a level without boxes is left out. One level if 1. and 3. agree.
+    5. *Overlaps* move to a valley of the distribution of sizes, if one is near: a level does not
+       learn objects beyond its range, so what it reports of those just beyond an end is bad, and a
+       small error in size puts it into the range.
+    6. Of both kinds of coarsest level with overlaps of up to 2 and of 1.5: the pyramid with the
+       fewest pixels among those with 99% of the boxes at a good size (or else the most). Pixels
+       are counted on a sample of the images; a further level counts as a tenth more, less overlap
+       as a fifth more.
 
     The result depends on the table and on ``chip_size`` only.
 
@@ -139,14 +125,12 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
             f'{len(table.boxes)} boxes, all of them crowd or under 1 px'
         )
     needs, sample = _Needs.from_table(table, chip_size), _sample(table)
-    rated = [
-        (good_size_fraction(table, pyramid), pyramid, weight)
-        for pyramid, weight in _candidates(needs, table)
-    ]
+    rated = [(good_size_fraction(table, p), p, weight) for p, weight in _candidates(needs, table)]
     enough = min(_ENOUGH, max(good for good, *_ in rated))
+    # All have the same chip size: pixels are as the chips.
     good, pyramid, _ = min(
         (entry for entry in rated if entry[0] >= enough),
-        key=lambda entry: _pixels(sample, entry[1]) * entry[2],
+        key=lambda entry: len(plan_positive_chips(sample, entry[1])) * entry[2],
     )
     return Suggestion(
         pyramid, good, needs.smallest, needs.largest, tuple(_notes(needs, pyramid, good))
@@ -154,23 +138,15 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
 
 
 def good_size_fraction(table: AnnotationTable, pyramid: ScalePyramid) -> float:
-    """Fraction of the boxes that some level where they are valid, and fit, shows at a good size.
+    """Fraction of the boxes that a level where they are valid, and fit, shows at a good size.
 
-    Good is 1/8 to 1/2 of a chip in network px. At the finest level no object is too small,
-    as it is seen no larger anywhere; where a chip holds the whole image none is too large.
-
-    Args:
-        table (AnnotationTable): Widths and heights of the images, and boxes; those to ignore do not
-            count.
-        pyramid (ScalePyramid): The scale pyramid.
-
-    Returns:
-        float: From 0 to 1.
+    Good is 1/8 to 1/2 of a chip in network px. No object is too small at the finest level, and none
+    too large where a chip holds the whole image. Boxes to ignore do not count.
     """
-    boxes, width, height = _boxes(table)
+    boxes, sizes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
     scales = pyramid.scales(width, height)
-    shown = _sizes(boxes)[:, None] * scales / pyramid.chip_size
+    shown = sizes[:, None] * scales / pyramid.chip_size
     whole = scales * np.maximum(width, height)[:, None] <= pyramid.chip_size * (1 + TOLERANCE)
     large = shown >= GOOD_SIZE_RANGE[0]
     large[:, 0] = True
@@ -179,51 +155,44 @@ def good_size_fraction(table: AnnotationTable, pyramid: ScalePyramid) -> float:
 
 
 def network_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> list[NDArray[np.float64]]:
-    """Sizes in network px at which each level shows the boxes that are valid and fit there.
-
-    Returns:
-        list[NDArray[np.float64]]: One array for each level, fine to coarse, in the order of the
-        boxes.
-    """
-    boxes, width, height = _boxes(table)
+    """For each level, sizes in network px at which it shows the boxes that are valid and fit."""
+    boxes, sizes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
-    shown = _sizes(boxes)[:, None] * pyramid.scales(width, height)
+    shown = sizes[:, None] * pyramid.scales(width, height)
     return [shown[mask, level] for level, mask in enumerate((valid & fits).T)]
 
 
 @dataclass(frozen=True)
 class _Needs:
-    """What a pyramid must do for a data set.
-
-    Attributes:
-        smallest, largest: Sizes.
-        max_ratio: Largest size that a level shows, over the side of a chip: a half, or less so that
-            long thin boxes of that size fit, too.
-        image: Longer side of the large images, original px.
-        fine: Factor of the finest level.
-        chip_size: Side of a chip.
-        sizes: Of all boxes, in ascending order.
-    """
+    """What a pyramid must do for a data set whose boxes have these ``sizes``, ascending."""
 
     smallest: float
     largest: float
-    max_ratio: float
-    image: float
-    fine: float
+    max_ratio: float  # largest object that a level shows, over chip_size
+    image: float  # longer side of the large images, original px
+    fine: float  # factor of the finest level
     chip_size: int
     sizes: NDArray[np.float64]
 
     @classmethod
     def from_table(cls, table: AnnotationTable, chip_size: int | None) -> _Needs:
-        boxes, _, _ = _boxes(table)
-        sizes, longer = _sizes(boxes), (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        boxes, sizes, _, _ = _boxes(table)
         smallest, median, largest = np.percentile(sizes, [_SMALLEST, 50, _LARGEST]).tolist()
-        lo, hi = GOOD_SIZE_RANGE
-        max_ratio = float(np.clip(1 / np.percentile(longer / sizes, _THINNEST), 2 * lo, hi))
+        # A half, or less, so that long thin boxes of the largest size fit.
+        thinnest = np.percentile((boxes[:, 2:] - boxes[:, :2]).max(axis=1) / sizes, _THINNEST)
+        max_ratio = float(np.clip(1 / thinnest, 2 * GOOD_SIZE_RANGE[0], GOOD_SIZE_RANGE[1]))
+        if smallest < _VISIBLE:
+            fine = _rounded(min(_VISIBLE / smallest, _MAX_FACTOR))
+        else:
+            ample = min(_AMPLE, _AMPLE_OF_CHIP * (chip_size or _MAX_CHIP))
+            fine = _rounded(min(ample / smallest, 1.0))
         images = np.maximum(table.width, table.height)[np.diff(table.offset) > 0]
-        fine = _rounded(_finest(smallest, chip_size or _MAX_CHIP))
-        chip_size = chip_size or _chip_size(fine, float(np.median(images)), median)
         image = float(np.percentile(images, _LARGEST_IMAGE))
+        if chip_size is None:
+            shown = float(np.median(images)) * fine
+            side = max(shown / _CHIPS_ALONG, min(2 * median * fine, shown))
+            side = math.ceil(side / _MULTIPLE) * _MULTIPLE
+            chip_size = int(np.clip(side, _MIN_CHIP, _MAX_CHIP))
         return cls(smallest, largest, max_ratio, image, fine, chip_size, np.sort(sizes))
 
     def scale(self, rule: ResizeRule) -> float:
@@ -231,11 +200,8 @@ class _Needs:
         return float(rule.scale(self.image, self.image))
 
     def near(self, lo: NDArray, hi: NDArray) -> NDArray[np.float64]:
-        """How many objects are near the ends of the overlap from ``lo`` to ``hi``.
-
-        Of the objects below ``hi`` the fraction near ``lo``, and of those above ``lo`` the
-        fraction near ``hi``, added: a small group of objects counts as much as a large one.
-        """
+        """Objects near ``lo``, as a fraction of those below ``hi``, plus objects near ``hi``, as a
+        fraction of those above ``lo``: a small group of objects counts as much as a large one."""
         near_lo, near_hi = (
             np.searchsorted(self.sizes, end * _NEAR) - np.searchsorted(self.sizes, end / _NEAR)
             for end in (lo, hi)
@@ -245,22 +211,11 @@ class _Needs:
         return near_lo / np.maximum(below, 1) + near_hi / np.maximum(above, 1)
 
 
-def _finest(smallest: float, chip_size: int) -> float:
-    if smallest < _VISIBLE:
-        return min(_VISIBLE / smallest, _MAX_FACTOR)
-    return min(min(_AMPLE, _AMPLE_OF_CHIP * chip_size) / smallest, 1.0)
-
-
-def _chip_size(fine: float, image: float, median: float) -> int:
-    side = max(image * fine / _CHIPS_ALONG, min(2 * median * fine, image * fine))
-    return int(np.clip(math.ceil(side / _MULTIPLE) * _MULTIPLE, _MIN_CHIP, _MAX_CHIP))
-
-
 def _candidates(needs: _Needs, table: AnnotationTable) -> Iterator[tuple[ScalePyramid, float]]:
     """Pyramids, and what their pixels are multiplied by when they are compared."""
     # The whole image is in a chip, or the largest objects are at most half a chip.
-    whole_image = ResizeRule(long_side=needs.chip_size)
     coarse = _rounded(needs.chip_size * needs.max_ratio / needs.largest, down=True)
+    whole_image = ResizeRule(long_side=needs.chip_size)
     largest_objects = ResizeRule(factor=min(coarse, needs.fine))
     coarsest = []
     if needs.scale(whole_image) >= needs.fine / _MIN_RATIO:
@@ -307,8 +262,8 @@ def _pyramid(
     overlaps = [_overlap(needs, *pair, overlap) for pair in zip(scales, scales[1:])]
     if moved:
         overlaps = list(_moved(needs, overlaps, scales))
-    bounds = [_rounded_inwards(lo, hi) for lo, hi in overlaps]
-    lows, highs = [0, *(lo for lo, _ in bounds)], [*(hi for _, hi in bounds), None]
+    lows = [0, *(_rounded_end(lo, math.ceil) for lo, _ in overlaps)]
+    highs = [*(_rounded_end(hi, math.floor) for _, hi in overlaps), None]
     return ScalePyramid(
         needs.chip_size, tuple(Level(rule, (lo, hi)) for rule, lo, hi in zip(rules, lows, highs))
     )
@@ -345,10 +300,10 @@ def _moved(
         yield lo * move, hi * move
 
 
-def _rounded_inwards(lo: float, hi: float) -> tuple[float, float]:
-    """To whole numbers, below 10 to tenths."""
-    step = 1 if lo >= 10 else 0.1
-    return round(math.ceil(lo / step) * step, 1), round(math.floor(hi / step) * step, 1)
+def _rounded_end(end: float, to_whole: Callable[[float], int]) -> float:
+    """To a whole number, below 10 to tenths."""
+    step = 1 if end >= 10 else 0.1
+    return round(to_whole(end / step) * step, 1)
 
 
 def _rounded(value: float, down: bool = False) -> float:
@@ -356,10 +311,6 @@ def _rounded(value: float, down: bool = False) -> float:
     digits = 1 - math.floor(math.log10(value))
     units = value * 10.0**digits
     return round((math.floor(units + 1e-9) if down else round(units)) / 10.0**digits, digits)
-
-
-def _pixels(sample: AnnotationTable, pyramid: ScalePyramid) -> int:
-    return len(plan_positive_chips(sample, pyramid)) * pyramid.chip_size**2
 
 
 def _notes(needs: _Needs, pyramid: ScalePyramid, good: float) -> Iterator[str]:
@@ -385,14 +336,12 @@ def _notes(needs: _Needs, pyramid: ScalePyramid, good: float) -> Iterator[str]:
         )
 
 
-def _boxes(table: AnnotationTable) -> tuple[NDArray[np.float64], NDArray, NDArray]:
-    """Boxes that are not to be ignored and the width and height of their images."""
+def _boxes(table: AnnotationTable) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Boxes that are not to be ignored, their sizes, and their images' widths and heights."""
+    boxes = table.boxes[~table.ignore].astype(np.float64)
     image = table.image[~table.ignore]
-    return table.boxes[~table.ignore].astype(np.float64), table.width[image], table.height[image]
-
-
-def _sizes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    return boxes, sizes, table.width[image], table.height[image]
 
 
 def _sample(table: AnnotationTable) -> AnnotationTable:
@@ -400,11 +349,12 @@ def _sample(table: AnnotationTable) -> AnnotationTable:
     counts = np.minimum(np.diff(table.offset), _IMAGE_BOXES)
     images = np.flatnonzero(counts)
     images = images[spread(len(images), max(int(_SAMPLE_BOXES / counts[images].mean()), 1))]
-    index = [
-        first + np.argsort(table.boxes[first:last, 0], kind='stable')[:_IMAGE_BOXES]
-        for first, last in zip(table.offset[images], table.offset[images + 1])
-    ]
-    index = np.concatenate(index)
+    index = np.concatenate(
+        [
+            first + np.argsort(table.boxes[first:last, 0], kind='stable')[:_IMAGE_BOXES]
+            for first, last in zip(table.offset[images], table.offset[images + 1])
+        ]
+    )
     return AnnotationTable.from_arrays(
         table.width[images],
         table.height[images],

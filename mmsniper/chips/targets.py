@@ -13,8 +13,8 @@ from mmsniper.chips.plan import Arrays, ChipPlan
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints, blocks, expand
 
-# Boxes looked at together: some MB of temporary memory, and under a second between two reports of
-# progress. Fewer would take longer, each time as long as a hundred boxes.
+# Boxes looked at together: some MB of temporary memory, under a second between reports of progress.
+# Fewer take longer: each time costs as much as a hundred boxes.
 _BOXES = 1 << 14
 # A box counts as enclosed if it sticks out by less than this: what float32 rounds off the windows
 # of a plan (relative), and a thousandth of an original pixel, which nobody sees (absolute).
@@ -25,42 +25,30 @@ _RELATIVE, _ABSOLUTE = 2.0**-23, 1e-3
 class Targets(Arrays):
     """What must be enclosed: boxes at levels where they are valid and fit, not those to ignore.
 
-    Attributes:
-        image: Image index, shape (n,), ascending.
-        level: Pyramid level, shape (n,), ascending within an image.
-        index: Index of the box in the table, shape (n,).
-        box: Original pixels, xyxy, shape (n, 4).
-        image_wh: Width and height of the image, original pixels, shape (n, 2).
-        scale: Scaled pixels per original pixel, shape (n, 1).
-        side: Side of a chip in original pixels, shape (n, 1).
+    Ordered by image and level; in original pixels.
     """
 
     image: Ints
     level: Ints
-    index: Ints
-    box: Floats
-    image_wh: Floats
-    scale: Floats
-    side: Floats
+    index: Ints  # of the box in the table
+    box: Floats  # xyxy, shape (n, 4)
+    image_wh: Floats  # shape (n, 2)
+    scale: Floats  # scaled pixels per original pixel, shape (n, 1)
+    side: Floats  # of a chip, shape (n, 1)
 
     def group(self, num_levels: int) -> Ints:
         """A number for each (image, level), shape (n,)."""
         return self.image * num_levels + self.level
 
     def origins(self) -> tuple[Floats, Floats]:
-        """Corners of the rectangle of the chip origins with which a chip encloses each box.
-
-        Returns:
-            tuple[Floats, Floats]: Smallest and largest (left, top), original pixels, shape (n, 2)
-            each.
-        """
+        """Smallest and largest origin (left, top) of a chip that encloses each box, (n, 2) each."""
         side = self.side * (1 + TOLERANCE)
         hi = np.minimum(self.box[:, :2], np.maximum(self.image_wh - side, 0))
         return np.clip(self.box[:, 2:] - side, 0, hi), hi
 
 
 def iter_targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
-    """Chunks of images, at least one, and what must be enclosed in them; in the order of images."""
+    """Chunks of images in order, at least one chunk, and what must be enclosed in them."""
     starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
     cuts = np.unique([0, *starts, len(table)]).tolist()
     for first, last in list(zip(cuts, cuts[1:])) or [(0, 0)]:
@@ -90,8 +78,8 @@ def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: in
 def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
     """First and last line of the grid of chip origins with which a chip encloses each box.
 
-    Lines 0, 1, ... are a step apart (original px); the last one of an image is at its ``edge``,
-    where the chip is flush with the image's end.
+    Lines 0, 1, ... are a step apart (original px); an image's last is at its ``edge``, where a chip
+    is flush with the image's end.
     """
     number = np.ceil(edge / step - TOLERANCE)
     slip = TOLERANCE * part.side
@@ -104,13 +92,7 @@ def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True)
 class ChipLookup:
-    """Chips sorted by image and level, to be asked which boxes they enclose.
-
-    Attributes:
-        num_levels: Levels of the pyramid.
-        group: :meth:`ChipPlan.group` of every chip, ascending, shape (n,).
-        box: What the chips show, original pixels, shape (n, 4).
-    """
+    """A plan's chips sorted by image and level, to be asked which boxes they enclose."""
 
     num_levels: int
     group: Ints
@@ -127,8 +109,7 @@ class ChipLookup:
         """Which targets lie whole in a chip of their image and level, shape (n,)."""
         group = part.group(self.num_levels)
         found = np.zeros(len(group), bool)
-        start = np.searchsorted(self.group, group)
-        stop = np.searchsorted(self.group, group, side='right')
+        start, stop = (np.searchsorted(self.group, group, side) for side in ('left', 'right'))
         for block in blocks(start, stop):
             i, k = expand(start[block], stop[block])
             i += block.start

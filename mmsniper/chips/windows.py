@@ -1,7 +1,6 @@
-"""Windows over images of any size, so that the network sees them in bounded pieces.
+"""Windows over images of any size: how they are cut, go into batches, and share out detections.
 
-How an image is cut into overlapping windows, how windows go into batches, and which window a
-detection belongs to. Mining and AutoFocus both ask here.
+Mining, AutoFocus and inference see large images in such bounded pieces.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from mmsniper.chips.rectangles import Floats, Ints
 
 Box = tuple[float, float, float, float]
 
-# Four times the paper's chips of 512 px, by which windows overlap: a large scene then costs
-# (2048 / 1536)^2, or 1.8, times its pixels.
 WINDOW_SIZE = 2048
-"""Default of every ``window_size``: the longest side of what the network sees at once, pixels."""
+"""Default of every ``window_size``, the longest side of a window in pixels of its level. As windows
+overlap by a chip, the paper's of 512 px, a large scene costs (2048 / 1536)^2 = 1.8 times its
+pixels."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,7 @@ class Window:
         image: Index of the image.
         level: Pyramid level, 0 is the finest.
         box: The piece (x1, y1, x2, y2) in original pixels.
-        core: The part of the box (x1, y1, x2, y2) whose detections belong to this window. The
-            cores of overlapping windows do not overlap.
+        core: The part of the box whose detections belong to this window. Cores do not overlap.
         shape: Height and width in pixels of the level.
     """
 
@@ -50,10 +48,10 @@ class Window:
         return self.shape[0] * self.shape[1]
 
     def owns(self, boxes: Any, width: int, height: int) -> Any:
-        """Which detections or proposals belong to this window: those centred in its core.
+        """Which detections belong to this window: those whose centre is in its core.
 
-        A centre where two cores meet belongs to the right or lower one, and a centre on the right
-        or bottom edge of the image to the last one.
+        A centre where two cores meet belongs to the right or lower one; one on the right or bottom
+        edge of the image belongs to the last window.
 
         Args:
             boxes (NDArray | Tensor): Shape (n, 4), xyxy in original pixels.
@@ -64,19 +62,12 @@ class Window:
         """
         x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
         x1, y1, x2, y2 = self.core
-        if x2 >= width:
-            x2 = math.inf
-        if y2 >= height:
-            y2 = math.inf
+        x2, y2 = (x2 if x2 < width else math.inf), (y2 if y2 < height else math.inf)
         return (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
 
 
 def check_window_size(window_size: int, pyramid: ScalePyramid) -> None:
-    """Check that windows, of up to ``window_size`` pixels a side, can overlap by a chip.
-
-    Raises:
-        ValueError: If they are not larger than a chip.
-    """
+    """Raise a ValueError if windows of up to ``window_size`` px a side cannot overlap by a chip."""
     if not window_size > pyramid.chip_size:
         raise ValueError(
             f'window_size {window_size} must exceed the chip size, {pyramid.chip_size}: windows '
@@ -87,13 +78,13 @@ def check_window_size(window_size: int, pyramid: ScalePyramid) -> None:
 class LevelWindows:
     """The windows in which the network sees whole images, at every level of a pyramid.
 
-    At a level where an image is larger than the windows may be, it is seen in overlapping windows,
-    as small as their number allows. Whatever fits into a chip is whole in one of them.
+    Where an image is larger than ``window_size``, its windows overlap by a chip, so that whatever
+    fits into a chip is whole in one, and are as small as their number allows.
 
     Args:
         pyramid (ScalePyramid): The scale pyramid.
         width, height (ArrayLike): Image sizes in original pixels, shape (n,).
-        window_size (int): Longest side of a window, pixels of the level, more than the chip size.
+        window_size (int): Longest side of a window, pixels of the level.
         image (ArrayLike | None): Index that the windows of each image carry, shape (n,). Defaults
             to None, 0 to n - 1.
 
@@ -143,20 +134,20 @@ class LevelWindows:
 def cut_windows(
     region: Box, scale: float, side: float, overlap: float, *, image: int = 0, level: int = 0
 ) -> Iterator[Window]:
-    """Cover an image, or a region of it, with windows of one size, and share it out to them.
+    """Cover an image, or a region of it, with windows of one size, row by row.
 
-    Whatever is at most ``overlap`` wide and high and has its centre in a window's core lies whole
-    in that window, or is cut by the region's edge only. Cores do not overlap and fill the region.
+    Cores fill the region. What is at most ``overlap`` wide and high and has its centre in a core is
+    whole in that window, unless the region's edge cuts it.
 
     Args:
         region (Box): What to cover (x1, y1, x2, y2), original pixels.
         scale (float): Pixels of the level per original pixel.
         side (float): Side of a window, pixels of the level; a window ends where the region ends.
-        overlap (float): Least overlap of neighbours, pixels of the level, less than ``side``.
+        overlap (float): Least overlap of neighbours, pixels of the level.
         image, level (int): What the windows carry. Default to 0.
 
     Returns:
-        Iterator[Window]: The windows, row by row.
+        Iterator[Window]: The windows.
 
     Raises:
         ValueError: If the windows are not larger than their overlap.
@@ -191,11 +182,8 @@ def fewest_windows(
         side, overlap (ArrayLike): As there. All four broadcast.
 
     Returns:
-        tuple[Ints, Floats]: Numbers, and the smallest sides with which no more windows are needed
-        along either axis, of the shape to which the arguments broadcast.
-
-    Raises:
-        ValueError: If the windows are not larger than their overlap.
+        tuple[Ints, Floats]: Numbers, and the smallest sides that need no more windows along either
+        axis, both of the broadcast shape.
 
     Example:
         >>> fewest_windows([110, 110, 300], [30, 80, 30], side=100, overlap=20)
@@ -215,18 +203,17 @@ def window_batches(
     max_padding: float = 1.0,
     pad_size_divisor: int = 1,
 ) -> Iterator[list[Window]]:
-    """Put windows of about the same shape into batches, each window into one.
-
-    The order of the windows counts only among those of one shape and one image.
+    """Put windows of about the same shape into batches; their order hardly matters.
 
     Args:
-        windows (Iterable[Window]): The windows.
-        max_pixels (int): Pixels of a batch with its padding, at most; but a batch has at least one
-            window.
-        max_padding (float): A batch has at most so many times the pixels of its windows. Defaults
-            to 1, only windows of the same shape go together.
-        pad_size_divisor (int): Heights and widths are rounded up to multiples of it first. Defaults
-            to 1.
+        windows (Iterable[Window]): The windows, of one image or several.
+        max_pixels (int): Most pixels of a batch of several windows, with its padding.
+        max_padding (float): Most pixels of a batch over those of its windows. Defaults to 1, only
+            windows of one shape go together.
+        pad_size_divisor (int): Divisor that heights and widths are padded to. Defaults to 1.
+
+    Returns:
+        Iterator[list[Window]]: The batches.
     """
 
     def padded(window: Window) -> tuple[int, ...]:
@@ -248,15 +235,12 @@ def window_batches(
 
 
 def pixel_window(box: Box, width: int, height: int, slack: float) -> tuple[int, int, int, int]:
-    """The smallest window of whole pixels that holds a box, inside the image.
+    """The smallest window (x1, y1, x2, y2) of whole pixels, one at least, that holds a box.
 
     Args:
-        box (Box): Window (x1, y1, x2, y2), original pixels.
-        width, height (int): Image size.
+        box (Box): Original pixels.
+        width, height (int): Image size, which the window stays inside.
         slack (float): An edge this close to a pixel's edge (original px) lies on it.
-
-    Returns:
-        tuple[int, int, int, int]: (x1, y1, x2, y2) of at least one pixel a side.
     """
     x1 = min(max(math.floor(box[0] + slack), 0), width - 1)
     y1 = min(max(math.floor(box[1] + slack), 0), height - 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmsniper.chips import ScalePyramid
-from mmsniper.chips import focus as focus_module
+from mmsniper.chips import rectangles as rectangles_module
 from mmsniper.chips.focus import (
     FocusMap,
     focus_chips,
@@ -126,7 +126,7 @@ def test_many_rectangles_are_compared_in_pieces(monkeypatch):
     boxes = np.random.default_rng(1).uniform(0, 90, (60, 2))
     boxes = np.concatenate([boxes, boxes + 5], axis=1)
     expected = merge_rectangles(boxes, 1, 100, 100)
-    monkeypatch.setattr(focus_module, '_MAX_PAIRS', 100)
+    monkeypatch.setattr(rectangles_module, '_BLOCK', 7)
     assert np.array_equal(merge_rectangles(boxes, 1, 100, 100), expected)
 
 

@@ -94,16 +94,14 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
     return np.clip(np.array(spans) * np.tile(cell, 2) + corner, corner, np.array([x2, y2, x2, y2]))
 
 
-def merge_rectangles(
-    rectangles: ArrayLike, least_side: float, width: float, height: float
-) -> Floats:
+def merge_rectangles(rectangles: ArrayLike, min_side: float, width: float, height: float) -> Floats:
     """Grow rectangles to a least side, keep them inside the image, and merge those that overlap.
 
     Repeated until nothing changes; the order of the rectangles does not matter.
 
     Args:
         rectangles (ArrayLike): Shape (n, 4), xyxy in original pixels, inside the image.
-        least_side (float): Least width and height, or that of the image if it is smaller. A
+        min_side (float): Least width and height, or that of the image if it is smaller. A
             rectangle grows on both sides alike and is then moved into the image.
         width, height (float): Size of the image.
 
@@ -112,7 +110,7 @@ def merge_rectangles(
     """
     boxes = np.asarray(rectangles, np.float64).reshape(-1, 4)
     while len(boxes):
-        grown = _grown(boxes, least_side, width, height)
+        grown = _grown(boxes, min_side, width, height)
         low, high = grown[:, :2], grown[:, 2:]
         i, j = neighbours(low, high, np.zeros(len(grown), np.int64))
         overlap = ((low[i] < high[j]) & (low[j] < high[i])).all(axis=1)
@@ -131,7 +129,7 @@ def focus_chips(
     threshold: float,
     width: float,
     height: float,
-    least_side: float,
+    min_side: float,
     dilation: int = 3,
 ) -> Floats:
     """The FocusChips of an image: what to look at again at the next finer level.
@@ -139,7 +137,7 @@ def focus_chips(
     Args:
         maps (Sequence[FocusMap]): Of the image's windows at this level.
         threshold, dilation: As in :func:`focus_rectangles`.
-        width, height, least_side: As in :func:`merge_rectangles`.
+        width, height, min_side: As in :func:`merge_rectangles`.
 
     Returns:
         Floats: Chips (x1, y1, x2, y2) in original pixels, shape (n, 4), sorted, no two of which
@@ -149,17 +147,17 @@ def focus_chips(
         >>> probability = np.zeros((4, 4))
         >>> probability[1, 1] = 0.9
         >>> maps = [FocusMap(probability, (0, 0, 64, 64), 16)]
-        >>> focus_chips(maps, 0.5, 64, 64, least_side=32)
+        >>> focus_chips(maps, 0.5, 64, 64, min_side=32)
         array([[ 0.,  0., 48., 48.]])
     """
     found = [focus_rectangles(focus, threshold, dilation) for focus in maps]
-    return merge_rectangles(np.concatenate(found or [np.empty((0, 4))]), least_side, width, height)
+    return merge_rectangles(np.concatenate(found or [np.empty((0, 4))]), min_side, width, height)
 
 
-def _grown(boxes: Floats, least_side: float, width: float, height: float) -> Floats:
+def _grown(boxes: Floats, min_side: float, width: float, height: float) -> Floats:
     size = np.array([width, height], np.float64)
     low, high = boxes[:, :2], boxes[:, 2:]
-    side = np.minimum(np.maximum(high - low, least_side), size)
+    side = np.minimum(np.maximum(high - low, min_side), size)
     start = np.clip((low + high - side) / 2, 0, size - side)
     # What is large enough stays as it is, to the last bit: growing must come to an end.
     enough = high - low >= side

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import all_gather_object, broadcast, get_dist_info, is_main_process
+from mmengine.dist import all_gather_object, broadcast, get_dist_info
 from mmengine.logging import print_log
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from mmsniper.chips import MIN_PROPOSALS, NegativeChipPool, ScalePyramid
 from mmsniper.chips.windows import WINDOW_SIZE, Window, check_window_size
@@ -30,6 +28,7 @@ from mmsniper.mining.planning import PoolPlanner, check_limits
 from mmsniper.mining.window_dataset import window_dataset, window_index
 from mmsniper.models.proposals import evaluating, proposal_head, propose
 from mmsniper.utils.checks import check_whole_number
+from mmsniper.utils.command_line import progress
 
 # Images whose given proposals are planned at a time: memory stays small, and progress shows.
 _IMAGES_AT_A_TIME = 500
@@ -145,14 +144,8 @@ class NegativeChipMiner:
             # Its own, so that mining leaves torch's random numbers alone.
             generator=torch.Generator(),
         )
-        bar = tqdm(
-            total=int(parts.pixels[mine].sum()),
-            unit='px',
-            unit_scale=True,
-            desc='mining negative chips',
-            disable=not is_main_process(),
-            mininterval=1 if sys.stderr.isatty() else 30,
-        )
+        pixels = int(parts.pixels[mine].sum())
+        bar = progress(None, 'mining negative chips', pixels, unit='px', unit_scale=True)
         with bar, evaluating(model), _deterministic_kernels():
             data = iter(loader)
             for k in mine:
@@ -197,13 +190,7 @@ class NegativeChipMiner:
                 f'{self.score_thr}: lower it'
             )
         planner = self._planner(sampler, self.origin(proposals, sampler))
-        bar = tqdm(
-            total=len(images),
-            unit=' images',
-            desc='planning negative chips',
-            delay=3,
-            disable=not is_main_process(),
-        )
+        bar = progress(None, 'planning negative chips', len(images))
         pools = []
         with bar:
             for first in range(0, len(images), _IMAGES_AT_A_TIME):

@@ -33,8 +33,11 @@ def autofocus_model(
         pyramid (dict): The scale pyramid's config.
         tta_model (dict): The config that tests all levels: levels are merged in the same way.
         options (dict): Arguments of ``AutoFocus``; those of ``focus_head`` are added to the
-            branch's, and ``focus_head=None`` leaves it out. Those that stand in ``detector`` are
-            taken out of it and come last.
+            branch's, and ``focus_head=None`` leaves it out. Arguments of ``AutoFocus`` in
+            ``detector`` are taken out of it and go before these.
+
+    Returns:
+        ConfigDict: The new model.
 
     Raises:
         ValueError: If the detector predicts no classes, or the channels are unknown.
@@ -44,14 +47,13 @@ def autofocus_model(
     # --cfg-options model.thresholds=... is for the AutoFocus, whoever wraps the detector in it.
     arguments = set(signature(AutoFocus).parameters) - {'detector', 'pyramid', 'init_cfg'}
     given = {key: detector.pop(key) for key in sorted(arguments) if key in detector}
-    options = {**options, **given}
     same = {key: tta_model[key] for key in ('tta_cfg', 'view_test_cfg') if key in tta_model}
     model = ConfigDict(type='AutoFocus', detector=detector, pyramid=pyramid, **deepcopy(same))
-    head = options.pop('focus_head', {})
+    options = {'focus_head': {}, **options, **given}
+    head = options.pop('focus_head')
     if head is not None:
-        if 'type' not in head:
-            head = dict(head, type='PyramidFocusHead', pyramid=pyramid)
-        head = ConfigDict(head)
+        ours = {} if 'type' in head else dict(type='PyramidFocusHead', pyramid=pyramid)
+        head = ConfigDict(head, **ours)
         if 'in_channels' not in head:
             head.in_channels = _channels(detector)
     model.merge(options)

@@ -15,7 +15,7 @@ from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.convert.data import snip_dataloader, sniper_dataloader
 from mmsniper.convert.imports import with_imports
 from mmsniper.convert.inference import sniper_tta, wrap_in_tta
-from mmsniper.convert.model import is_two_stage, sniper_model
+from mmsniper.convert.model import has_rpn, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
 from mmsniper.datasets.wrappers import type_name
 
@@ -31,15 +31,14 @@ class SNIPEROptions:
         batch_size (int | None): Chips of a GPU. Defaults to None, as many as have the pixels of
             ``train_dataloader.batch_size`` images, so that learning rate and epochs hold
             (``auto_scale_lr.base_batch_size`` grows alike; else it is taken to count chips).
-        sampler (dict): Further arguments of ``ChipAwareSampler``.
+        sampler (dict): Further arguments of ``ChipAwareSampler``. Defaults to none.
         negative_chips (dict | None): Arguments of ``NegativeChipHook``. Defaults to None, no
-            mining. A detector without an RPN has nothing to mine with; it can be given a pool of
-            another's proposals: ``sampler=dict(negatives=FILE)``.
-        autofocus (dict | None): Arguments of ``AutoFocus``, which the test then uses, with a
-            ``PyramidFocusHead`` that is trained along; ``dict()`` for its defaults. Defaults to
-            None, no AutoFocus.
-        whole_images (bool): Train on whole images at a random level each time instead of chips,
-            with the same ranges: SNIP. ``batch_size`` then counts images. Defaults to False.
+            mining. A detector without an RPN cannot mine, but can be given a pool of another's
+            proposals: ``sampler=dict(negatives=FILE)``.
+        autofocus (dict | None): Arguments of ``AutoFocus``, by which it is then tested, with a
+            ``PyramidFocusHead`` that is trained along. Defaults to None, no AutoFocus.
+        whole_images (bool): Train on whole images at random levels instead of chips: SNIP.
+            ``batch_size`` then counts images. Defaults to False.
     """
 
     batch_size: int | None = None
@@ -50,19 +49,13 @@ class SNIPEROptions:
 
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> SNIPEROptions:
-        """Check and take over ``sniper = dict(...)``.
-
-        Raises:
-            ValueError: If an option is unknown or has a value that it cannot have.
-        """
+        """Check and take over ``sniper = dict(...)``; a mistake is a ValueError."""
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(options) - set(names))
         if unknown:
             raise ValueError(f'sniper has no option {unknown}, its options are {names}')
         count = options.get('batch_size')
-        if count is not None and (
-            isinstance(count, bool) or not isinstance(count, int) or count < 1
-        ):
+        if count is not None and (type(count) is not int or count < 1):  # True is an int, too
             raise ValueError(f'sniper.batch_size must be a whole number of chips, got {count!r}')
         return cls(**options)
 
@@ -119,18 +112,18 @@ def sniper_version(cfg: Config) -> Config:
     out of a level's range are neither positive nor background
     (:func:`~mmsniper.convert.model.sniper_model`), and ``tta_model`` and ``tta_pipeline`` test the
     levels of the pyramid (:mod:`mmsniper.convert.inference`); with ``autofocus`` the test is coarse
-    to fine (:mod:`mmsniper.convert.autofocus`). Schedule, optimizer, evaluation and
-    the test at one scale stay as they are. All pieces have the config's pyramid
-    (:func:`~mmsniper.convert.pyramid.bind_pyramid`).
+    to fine (:mod:`mmsniper.convert.autofocus`). All else stays as it is.
+
+    A config that uses mmsniper imports it (:func:`~mmsniper.convert.imports.with_imports`), and
+    its pieces have its pyramid (:func:`~mmsniper.convert.pyramid.bind_pyramid`), with ``sniper``
+    or without.
 
     Args:
         cfg (Config): A config with ``sniper`` (see :class:`SNIPEROptions`) and ``pyramid``. Left as
             it is.
 
     Returns:
-        Config: The SNIPER version: a plain config without ``sniper``, that any tool can build. To a
-        config that has no ``sniper`` nothing is done but that it imports mmsniper if it uses it
-        (:func:`~mmsniper.convert.imports.with_imports`) and that its pieces get its pyramid.
+        Config: The SNIPER version: a plain config without ``sniper``, that any tool can build.
 
     Raises:
         ValueError: If there is no pyramid or there are two, an option is wrong, or the config has a
@@ -153,28 +146,32 @@ def sniper_version(cfg: Config) -> Config:
 
 def _convert(cfg: Config, options: SNIPEROptions) -> None:
     pyramid = config_pyramid(cfg)
-    detector, in_tta = _detector(cfg)
+    if not cfg.get('model'):
+        raise ValueError('the config has no model: put the config of a detector into _base_, too')
+    in_tta = 'module' in cfg.model  # MMDetection's own tools/test.py --tta has wrapped it
+    detector = cfg.model.module if in_tta else cfg.model
     notes: list[str] = []
     negatives = _negative_chips(cfg, detector, options, notes)
     if cfg.get('train_dataloader') is not None:
         _convert_training(cfg, options, negatives is not None, notes)
+    given = cfg.get('tta_model') or {}
     if type_name(detector) != 'RPN':  # proposals are not merged
-        tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
-        if not (cfg.get('tta_model') or {}).get('type'):  # settings of ours, not a model of theirs
-            tta_model.merge(cfg.get('tta_model') or {})
-        cfg.tta_model = tta_model
+        cfg.tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
+        if not given.get('type'):  # settings of ours, not a model of theirs
+            cfg.tta_model.merge(given)
     sniper_model(detector, pyramid, options.whole_images, notes)
     model = detector
     if options.autofocus is not None:
         model = autofocus_model(detector, pyramid, cfg.get('tta_model') or {}, options.autofocus)
         notes.append('AutoFocus: tested coarse to fine')
     cfg.model = model
-    if in_tta:  # MMDetection's own tools/test.py --tta has put another around it
+    if in_tta:
         wrap_in_tta(cfg, model)
     elif options.autofocus is not None:
         see_coarse_to_fine(cfg)
     _add_runtime(cfg, negatives, notes)
-    if _is_first_process():
+    # The processes have not found each other yet: the launchers' variables tell the first one.
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
         name = type_name(detector)
         print_log('\n  '.join([f'SNIPER version of {name}:', *notes]), logger='current')
 
@@ -195,34 +192,20 @@ def _convert_training(
         cfg.auto_scale_lr.base_batch_size = round(base * grown)
 
 
-def _is_first_process() -> bool:
-    """By what launchers set: the processes have not found each other yet."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
-
-
-def _detector(cfg: Config) -> tuple[Any, bool]:
-    """The detector's config, and whether it is wrapped to be tested with augmentation."""
-    if not cfg.get('model'):
-        raise ValueError('the config has no model: put the config of a detector into _base_, too')
-    wrapped = 'module' in cfg.model
-    return (cfg.model.module if wrapped else cfg.model), wrapped
-
-
 def _negative_chips(
     cfg: Config, detector: Any, options: SNIPEROptions, notes: list[str]
 ) -> Mapping[str, Any] | None:
     """Arguments of the hook, None if there is to be none."""
     if options.negative_chips is None or options.whole_images:
         return None
-    if not is_two_stage(detector) and type_name(detector) != 'RPN':
+    if not has_rpn(detector):
         notes.append(
             f'no negative chips: {type_name(detector)} has no RPN to mine with (a pool of another '
             f"detector's proposals can be used: sniper.sampler.negatives=FILE)"
         )
         return None
     train = cfg.get('train_cfg') or {}
-    by_epoch = train.get('by_epoch', type_name(train) != 'IterBasedTrainLoop')
-    if not by_epoch:
+    if not train.get('by_epoch', type_name(train) != 'IterBasedTrainLoop'):
         notes.append(
             'no negative chips: they are mined between epochs, and the loop has none '
             '(mine them beforehand: tools/analysis_tools/mine_negatives.py)'
@@ -233,10 +216,10 @@ def _negative_chips(
 
 def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[str]) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
-    dropped = [type_name(hook) for hook in hooks if type_name(hook) in _MIXING_HOOKS]
+    dropped = [name for name in map(type_name, hooks) if name in _MIXING_HOOKS]
     if dropped:
         notes.append(f'without {", ".join(dropped)}: no images are mixed from the start')
-    hooks = [hook for hook in hooks if type_name(hook) not in _MIXING_HOOKS]
+    hooks = [hook for hook in hooks if type_name(hook) not in dropped]
     wanted = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
     if negatives is not None:
         wanted.append(dict(type='NegativeChipHook', **negatives))

@@ -23,13 +23,8 @@ from mmsniper.datasets.wrappers import (
 # Those that only crop or pad, or drop the boxes that are small at one scale, go as well: a chip has
 # its size already, and its boxes are judged by ScaleRangeFilter.
 SCALE_TRANSFORMS = RESCALING | {
-    'RandomCrop',
-    'RandomCropYOLO',
-    'MinIoURandomCrop',
-    'RandomCenterCropPad',
-    'Expand',
-    'Pad',
-    'FilterAnnotations',
+    *('RandomCrop', 'RandomCropYOLO', 'MinIoURandomCrop', 'RandomCenterCropPad'),
+    *('Expand', 'Pad', 'FilterAnnotations'),
 }
 
 # Where the size of what goes into the network is found.
@@ -62,9 +57,13 @@ def sniper_dataloader(
         pyramid (dict): The scale pyramid's config.
         batch_size (int | None): Chips of a batch. Defaults to None, the pixels that a batch has
             now.
-        sampler (dict | None): Further arguments of ``ChipAwareSampler``.
-        keep_empty (bool): Keep images without objects, for their negative chips.
-        notes (list[str] | None): Gets sentences on what was left out or decided.
+        sampler (dict | None): Further arguments of ``ChipAwareSampler``. Defaults to None.
+        keep_empty (bool): Keep images without objects, for their negative chips. Defaults to
+            False.
+        notes (list[str] | None): Gets sentences on what was left out or decided. Defaults to None.
+
+    Returns:
+        ConfigDict: The new ``train_dataloader``.
 
     Raises:
         ValueError: If a pipeline loads no annotations, or the data are chips already.
@@ -73,11 +72,15 @@ def sniper_dataloader(
     loader = ConfigDict(deepcopy(loader))
     if batch_size is None:
         batch_size = _same_pixels(loader, pyramid['chip_size'], notes)
-    dropped: list[str] = []
-    loader.dataset = _converted(
-        loader.dataset, lambda part: _chip_dataset(part, pyramid, keep_empty, dropped), dropped
-    )
-    _note_dropped(dropped, notes)
+
+    def with_chips(part: ConfigDict, dropped: list[str]) -> ConfigDict:
+        pipeline = sniper_pipeline(part.get('pipeline') or [], pyramid, dropped)
+        part.pipeline = []
+        if keep_empty and part.get('filter_cfg'):
+            part.filter_cfg.filter_empty_gt = False
+        return ConfigDict(type='ChipDataset', dataset=part, pipeline=pipeline)
+
+    loader.dataset = _converted(loader.dataset, with_chips, notes)
     loader.batch_size = batch_size
     loader.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid, **(sampler or {}))
     loader.batch_sampler = None
@@ -85,29 +88,24 @@ def sniper_dataloader(
 
 
 def snip_dataloader(
-    loader: Mapping[str, Any],
-    pyramid: Mapping[str, Any],
-    batch_size: int | None = None,
-    notes: list[str] | None = None,
+    loader: Mapping[str, Any], pyramid: Mapping[str, Any], batch_size: int | None, notes: list[str]
 ) -> ConfigDict:
     """The data loader's config, with whole images at a random level each time (SNIP section 5).
 
-    Args:
-        loader (dict): A ``train_dataloader``. Left as it is.
-        pyramid (dict): The scale pyramid's config.
-        batch_size (int | None): Images of a batch. Defaults to None, as it is.
-        notes (list[str] | None): Gets sentences on what was left out.
-
-    Raises:
-        ValueError: If a pipeline loads no annotations, or the data are chips already.
+    The arguments are those of :func:`sniper_dataloader`, but ``batch_size`` counts images.
     """
-    loader, dropped = ConfigDict(deepcopy(loader)), []
-    loader.dataset = _converted(
-        loader.dataset, lambda part: _snip_dataset(part, pyramid, dropped), dropped
-    )
+    loader = ConfigDict(deepcopy(loader))
+
+    def at_random_levels(part: ConfigDict, dropped: list[str]) -> ConfigDict:
+        pipeline = _at_one_level(part.get('pipeline') or [], 'LevelResize', pyramid, dropped)
+        part.pipeline = [
+            with_level(step) if type_name(step) == 'PackDetInputs' else step for step in pipeline
+        ]
+        return part
+
+    loader.dataset = _converted(loader.dataset, at_random_levels, notes)
     if batch_size is not None:
         loader.batch_size = batch_size
-    _note_dropped(dropped, notes)
     return loader
 
 
@@ -125,26 +123,20 @@ def sniper_pipeline(
     Args:
         pipeline (Sequence[dict]): Configs of the transforms. Left as it is.
         pyramid (dict): The scale pyramid's config.
-        dropped (list[str] | None): Gets the types of the transforms that are left out.
+        dropped (list[str] | None): Gets the types of the transforms that are left out. Defaults to
+            None.
+
+    Returns:
+        list[dict]: The new pipeline.
 
     Raises:
         ValueError: If no transform loads annotations.
     """
-    pipeline = _at_one_level(pipeline, 'ChipSampler', pyramid, dropped)
+    pipeline = _at_one_level(pipeline, 'ChipSampler', pyramid, [] if dropped is None else dropped)
     for transform in pipeline:
         if type_name(transform) == 'LoadImageFromFile':
             transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
     return pipeline
-
-
-def snip_pipeline(
-    pipeline: Sequence[Mapping[str, Any]],
-    pyramid: Mapping[str, Any],
-    dropped: list[str] | None = None,
-) -> list[Mapping[str, Any]]:
-    """As :func:`sniper_pipeline`, with the whole image resized to a random level."""
-    pipeline = _at_one_level(pipeline, 'LevelResize', pyramid, dropped)
-    return [with_level(step) if type_name(step) == 'PackDetInputs' else step for step in pipeline]
 
 
 def with_level(pack: Mapping[str, Any]) -> ConfigDict:
@@ -158,7 +150,7 @@ def _at_one_level(
     pipeline: Sequence[Mapping[str, Any]],
     resize: str,
     pyramid: Mapping[str, Any],
-    dropped: list[str] | None,
+    dropped: list[str],
 ) -> list[Mapping[str, Any]]:
     """The pipeline with one transform that chooses the scale, and the filter of its ranges."""
     pipeline = list(_without_scale_transforms(deepcopy(pipeline), dropped))
@@ -175,9 +167,10 @@ def _at_one_level(
 
 
 def _converted(
-    dataset: ConfigDict, convert: Callable[[ConfigDict], ConfigDict], dropped: list[str]
+    dataset: ConfigDict, convert: Callable[[ConfigDict, list[str]], ConfigDict], notes: list[str]
 ) -> ConfigDict:
     """A data set whose parts that read images are converted, wherever they are."""
+    dropped: list[str] = []
 
     def replacement(part: ConfigDict) -> ConfigDict | None:
         kind = type_name(part)
@@ -191,56 +184,33 @@ def _converted(
             inner = ConfigDict(part.dataset)
             inner.pipeline = [*inner.get('pipeline', []), *part.pipeline]
             return replace_datasets(inner, replacement)
-        return None if inner_datasets(part) else convert(part)
+        if inner_datasets(part):
+            return None
+        new = convert(part, dropped)
+        # XMLDataset ignores boxes that are small in the image, which are the point here.
+        if (part.get('filter_cfg') or {}).pop('bbox_min_size', None) is not None:
+            dropped.append('bbox_min_size')
+        return new
 
-    return replace_datasets(dataset, replacement)
-
-
-def _chip_dataset(
-    dataset: ConfigDict, pyramid: Mapping[str, Any], keep_empty: bool, dropped: list[str]
-) -> ConfigDict:
-    pipeline = sniper_pipeline(dataset.get('pipeline') or [], pyramid, dropped)
-    dataset.pipeline = []
-    _keep_small_boxes(dataset, dropped)
-    if keep_empty and dataset.get('filter_cfg'):
-        dataset.filter_cfg.filter_empty_gt = False
-    return ConfigDict(type='ChipDataset', dataset=dataset, pipeline=pipeline)
-
-
-def _snip_dataset(
-    dataset: ConfigDict, pyramid: Mapping[str, Any], dropped: list[str]
-) -> ConfigDict:
-    dataset.pipeline = snip_pipeline(dataset.get('pipeline') or [], pyramid, dropped)
-    _keep_small_boxes(dataset, dropped)
+    dataset = replace_datasets(dataset, replacement)
+    if dropped:
+        names = ', '.join(dict.fromkeys(dropped))
+        notes.append(f'pipeline without {names}: the scales are those of the pyramid')
     return dataset
 
 
-def _keep_small_boxes(dataset: ConfigDict, dropped: list[str]) -> None:
-    """``XMLDataset`` ignores boxes that are small in the image, which are the point here."""
-    if (dataset.get('filter_cfg') or {}).pop('bbox_min_size', None) is not None:
-        dropped.append('bbox_min_size')
-
-
-def _note_dropped(dropped: Sequence[str], notes: list[str] | None) -> None:
-    if dropped and notes is not None:
-        names = ', '.join(dict.fromkeys(dropped))
-        notes.append(f'pipeline without {names}: the scales are those of the pyramid')
-
-
-def _without_scale_transforms(pipeline: Sequence[Any], dropped: list[str] | None) -> Iterator[Any]:
+def _without_scale_transforms(pipeline: Sequence[Any], dropped: list[str]) -> Iterator[Any]:
     for transform in pipeline:
         if isinstance(transform, Sequence):  # an alternative of RandomChoice
             yield list(_without_scale_transforms(transform, dropped))
-            continue
-        if type_name(transform) in SCALE_TRANSFORMS:
-            if dropped is not None:
-                dropped.append(type_name(transform))
-            continue
-        if isinstance(transform.get('transforms'), Sequence):
+        elif type_name(transform) in SCALE_TRANSFORMS:
+            dropped.append(type_name(transform))
+        elif isinstance(transform.get('transforms'), Sequence):
             transform.transforms = list(_without_scale_transforms(transform.transforms, dropped))
-            if not any(transform.transforms):
-                continue
-        yield transform
+            if any(transform.transforms):
+                yield transform
+        else:
+            yield transform
 
 
 def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
@@ -266,15 +236,12 @@ def _input_pixels(pipeline: Sequence[Any]) -> float | None:
     pixels = None
     for transform in all_transforms(pipeline):
         value = transform.get(_SIZES.get(type_name(transform), ''))
-        if value is None:
+        if value is None or transform.get('crop_type', 'absolute') != 'absolute':
             continue
         if not isinstance(value, Sequence):
             value = (value, value)
         sizes = value if isinstance(value[0], Sequence) else [value]
         area = sum(map(prod, sizes)) / len(sizes)
-        if type_name(transform) == 'RandomCrop':
-            if transform.get('crop_type', 'absolute') == 'absolute':
-                pixels = min(area, pixels or area)
-        else:
-            pixels = area
+        is_crop = type_name(transform) == 'RandomCrop'
+        pixels = min(area, pixels or area) if is_crop else area
     return pixels

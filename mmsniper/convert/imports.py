@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import copy
-from typing import Any
 
+from mmdet import registry as mmdet_registries
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 import mmsniper
-from mmsniper.datasets.wrappers import type_name
-
-PACKAGE = 'mmsniper'
+from mmsniper.datasets.wrappers import all_configs, type_name
 
 
 def with_imports(cfg: Config) -> Config:
@@ -31,33 +29,20 @@ def with_imports(cfg: Config) -> Config:
     imports = cfg.get('custom_imports') or {}
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
-    if PACKAGE in names or not ('pyramid' in cfg or _our_types() & set(_types(cfg._cfg_dict))):
+    if 'mmsniper' in names or not ('pyramid' in cfg or _names_our_types(cfg)):
         return cfg
     cfg = copy(cfg)
-    cfg.custom_imports = dict(imports, imports=[*names, PACKAGE])
+    cfg.custom_imports = dict(imports, imports=[*names, 'mmsniper'])
     return cfg
 
 
-def _our_types() -> set[str]:
-    """Names of the classes that mmsniper has registered, in mmengine (hooks) or MMDetection."""
-    from mmdet import registry
-    from mmengine.registry import Registry
-
-    registries = [value for value in vars(registry).values() if isinstance(value, Registry)]
-    return {
+def _names_our_types(cfg: Config) -> bool:
+    """Whether a config names a class that mmsniper has registered."""
+    ours = {
         name
-        for registry in registries
+        for registry in vars(mmdet_registries).values()
+        if isinstance(registry, Registry)
         for name, registered in registry.module_dict.items()
-        if registered.__module__.startswith(f'{PACKAGE}.')
+        if registered.__module__.startswith('mmsniper.')
     }
-
-
-def _types(value: Any) -> Iterator[str]:
-    """All types that a config names."""
-    if isinstance(value, dict):
-        yield type_name(value)
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return
-    for inner in value:
-        yield from _types(inner)
+    return any(type_name(part) in ours for _, part in all_configs(cfg._cfg_dict))

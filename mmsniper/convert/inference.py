@@ -13,7 +13,7 @@ from mmsniper.convert.data import with_level
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models.tta import MERGE_NMS
 
-# Detections of a level, of which those out of its range then go first.
+# Detections of a level, so many because those out of its range are then dropped.
 _VIEW_SCORE, _VIEW_DETECTIONS = 0.001, 1000
 
 
@@ -26,38 +26,34 @@ def sniper_tta(
         cfg (Config): The config; images are loaded as its test pipeline does.
         detector (dict): The detector's config.
         pyramid (dict): The scale pyramid's config.
+
+    Returns:
+        tuple[ConfigDict, list[ConfigDict]]: Both.
     """
     rcnn = (detector.get('test_cfg') or {}).get('rcnn')
     own = rcnn or detector.get('test_cfg') or {}
-    most = own.get('max_per_img', 100)
-    view: dict[str, Any] = dict(max_per_img=max(most, _VIEW_DETECTIONS))
+    max_per_img = own.get('max_per_img', 100)
+    view: dict[str, Any] = dict(max_per_img=max(max_per_img, _VIEW_DETECTIONS))
     if 'score_thr' in own:
         view['score_thr'] = min(own['score_thr'], _VIEW_SCORE)
-    if rcnn:
-        # Soft-NMS is to see all of a level's detections.
+    if rcnn:  # Soft-NMS is to see all of a level's detections
         view = dict(rcnn=dict(view, nms=None))
-    if _is_set_prediction(detector):
-        view = {}  # its detections are its queries
-    model = ConfigDict(
-        type='SNIPERTTAModel',
-        pyramid=pyramid,
-        tta_cfg=dict(nms=MERGE_NMS, max_per_img=most),
-        **(dict(view_test_cfg=view) if view else {}),
-    )
-    levels = [
-        dict(type='LevelResize', pyramid=pyramid, level=level, test=True)
-        for level in range(len(pyramid['levels']))
-    ]
-    views = dict(
-        type='TestTimeAug',
-        transforms=[
-            levels,
-            [dict(type='RandomFlip', prob=0.0)],
-            [dict(type='LoadAnnotations', with_bbox=True)],
-            [with_level(dict(type='PackDetInputs'))],
+    if 'num_queries' in detector or 'num_query' in detector:  # the detections are the queries
+        view = {}
+    tta_cfg = dict(nms=MERGE_NMS, max_per_img=max_per_img)
+    model = ConfigDict(type='SNIPERTTAModel', pyramid=pyramid, tta_cfg=tta_cfg)
+    if view:
+        model.view_test_cfg = ConfigDict(view)
+    transforms = [
+        [
+            dict(type='LevelResize', pyramid=pyramid, level=level, test=True)
+            for level in range(len(pyramid['levels']))
         ],
-    )
-    return model, [image_loading(cfg), ConfigDict(views)]
+        [dict(type='RandomFlip', prob=0.0)],
+        [dict(type='LoadAnnotations', with_bbox=True)],
+        [with_level(dict(type='PackDetInputs'))],
+    ]
+    return model, [image_loading(cfg), ConfigDict(type='TestTimeAug', transforms=transforms)]
 
 
 def wrap_in_tta(cfg: Config, model: ConfigDict) -> None:
@@ -67,24 +63,15 @@ def wrap_in_tta(cfg: Config, model: ConfigDict) -> None:
 
 
 def use_test_pipeline(cfg: Config, pipeline: Sequence[Mapping[str, Any]]) -> None:
-    """Test with a pipeline whose results are merged, of boxes only."""
+    """Test with a pipeline whose levels are merged, and leave masks out: boxes only are merged."""
     for dataset in read_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = pipeline
-    _evaluate_boxes_only(cfg)
-
-
-def _evaluate_boxes_only(cfg: Config) -> None:
-    """Leave masks out of the test's evaluation: what merges levels merges boxes."""
     evaluators = cfg.get('test_evaluator') or []
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
         metrics = evaluator.get('metric')
         if isinstance(metrics, list) and 'segm' in metrics:
             print_log('levels are merged without masks: segm is not evaluated', logger='current')
             evaluator.metric = [metric for metric in metrics if metric != 'segm']
-
-
-def _is_set_prediction(detector: Mapping[str, Any]) -> bool:
-    return 'num_queries' in detector or 'num_query' in detector
 
 
 def image_loading(cfg: Config) -> ConfigDict:

@@ -24,37 +24,17 @@ DENSE_HEADS = {
 
 # Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset(
-    (
-        'ATSSHead',
-        'DDODHead',
-        'FSAFHead',
-        'GFLHead',
-        'RPNHead',
-        'RTMDetHead',
-        'RTMDetSepBNHead',
-        'RepPointsHead',
-        'RetinaHead',
-        'RetinaSepBNHead',
-        'SABLRetinaHead',
-        'TOODHead',
-        'YOLOFHead',
-    )
+    {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RPNHead', 'RTMDetHead', 'RTMDetSepBNHead'}
+    | {'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
 ASSIGNERS = frozenset(
-    (
-        'ATSSAssigner',
-        'ApproxMaxIoUAssigner',
-        'CenterRegionAssigner',
-        'DynamicSoftLabelAssigner',
-        'HungarianAssigner',
-        'PointAssigner',
-        'TaskAlignedAssigner',
-        'UniformAssigner',
-    )
+    {'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner'}
+    | {'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner'}
 )
 
+# The levels of an image have any size, and necks add up maps of strides 8 to 32.
 _PAD_DIVISOR = 32
 
 
@@ -72,32 +52,29 @@ def sniper_model(
         detector (ConfigDict): The detector's config, changed in place.
         pyramid (dict): The scale pyramid's config.
         whole_images (bool): The detector is trained on whole images (SNIP). Defaults to False.
-        notes (list[str] | None): Gets a sentence on what was exchanged.
+        notes (list[str] | None): Gets a sentence on what was exchanged. Defaults to None.
 
     Raises:
         ValueError: If a head or an assigner has no SNIPER version; the message says what does.
     """
     train = detector.get('train_cfg') or {}
-    exchanged: list[str] = []
-    if is_two_stage(detector):
-        exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
-        for head in as_list(detector.roi_head):
-            head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
-            head.pyramid = pyramid
-            exchanged.append(head.type)
-    elif type_name(detector) == 'RPN':
-        exchanged += _exchange_dense(detector, 'rpn_head', train.get('rpn'))
+    if has_rpn(detector):
+        exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {})
     else:
-        exchanged += _exchange_dense(detector, 'bbox_head', train)
+        exchanged = _exchange_dense(detector, 'bbox_head', train)
+    for head in as_list(detector.get('roi_head') or []):
+        head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
+        head.pyramid = pyramid
+        exchanged.append(head.type)
     if notes is not None:
         notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
         _shape_batches(detector, pyramid['chip_size'])
 
 
-def is_two_stage(detector: Mapping[str, Any]) -> bool:
-    """Whether a detector's config has an RPN and heads that look at its proposals."""
-    return detector.get('roi_head') is not None
+def has_rpn(detector: Mapping[str, Any]) -> bool:
+    """Whether a detector's config is that of an RPN, alone or with a RoI head."""
+    return detector.get('roi_head') is not None or type_name(detector) == 'RPN'
 
 
 def as_list(parts: Any) -> list[Any]:
@@ -105,8 +82,8 @@ def as_list(parts: Any) -> list[Any]:
     return list(parts) if isinstance(parts, Sequence) else [parts]
 
 
-def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict | None) -> list[str]:
-    """Exchange dense heads and their assigners; returns what took their place."""
+def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> list[str]:
+    """Exchange dense heads and their assigners; the types that took their place."""
     if not detector.get(name):
         raise ValueError(
             f'{type_name(detector)} has no {name}: there are SNIPER versions of detectors with an '
@@ -118,7 +95,7 @@ def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict | Non
             head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
             exchanged.append(head.type)
         assigns |= type_name(head) != 'SNIPERFCOSHead'  # the others assign by assigners
-    return exchanged + (_exchange_assigners(train_cfg or {}) if assigns else [])
+    return exchanged + (_exchange_assigners(train_cfg) if assigns else [])
 
 
 def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
@@ -172,6 +149,5 @@ def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
     if preprocessor.get('pad_mask'):
         pad.pad_mask = True
     preprocessor.batch_augments = [pad]
-    # The levels of an image have any size, and necks add up maps of strides 8 to 32.
     if preprocessor.get('pad_size_divisor', 1) % _PAD_DIVISOR:
         preprocessor.pad_size_divisor = _PAD_DIVISOR

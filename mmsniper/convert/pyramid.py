@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.datasets.wrappers import all_configs, type_name
 
 # What takes the config's pyramid. (A class of one's own is to be given it: pyramid=pyramid.)
 PIECES = frozenset(
-    [
-        'AutoFocus',
-        'ChipAwareSampler',
-        'ChipSampler',
-        'LevelResize',
-        'PyramidFocusHead',
-        'SNIPERCascadeRoIHead',
-        'SNIPERRoIHead',
-        'SNIPERTTAModel',
-        'ScaleRangeFilter',
-    ]
+    {'ChipAwareSampler', 'ChipSampler', 'LevelResize', 'ScaleRangeFilter', 'SNIPERRoIHead'}
+    | {'SNIPERCascadeRoIHead', 'SNIPERTTAModel', 'AutoFocus', 'PyramidFocusHead'}
 )
 
 # What a run builds. The file's own variables, such as train_pipeline, stay in a config beside it.
-_BUILT = [
-    'model',
-    'tta_model',
-    'tta_pipeline',
-    'train_dataloader',
-    'val_dataloader',
-    'test_dataloader',
-    'custom_hooks',
-]
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_BUILT = ('model', 'tta_model', 'tta_pipeline', *_LOADERS, 'custom_hooks')
 
 
 def config_pyramid(cfg: Config) -> Mapping[str, Any]:
-    """The config's variable ``pyramid``.
+    """The config's variable ``pyramid``, checked.
 
     Raises:
         ValueError: If there is none, or it is no pyramid.
     """
     if not cfg.get('pyramid'):
         raise ValueError(
-            f'{cfg.filename or "the config"} has no pyramid; add one to _base_, such '
-            f'as configs/_base_/pyramids/coco_paper.py or what '
+            f'{cfg.filename or "the config"} has no pyramid; add one to _base_, such as '
+            f'configs/_base_/pyramids/coco_paper.py or what '
             f'tools/analysis_tools/suggest_pyramid.py writes, or set '
             f'pyramid = dict(chip_size=..., levels=[...])'
         )
@@ -70,7 +54,9 @@ def bind_pyramid(cfg: Config) -> None:
     if not cfg.get('pyramid'):
         return
     pyramid = ScalePyramid.from_config(config_pyramid(cfg))
-    for path, piece in _pieces(cfg):
+    for path, piece in all_configs({key: cfg.get(key) for key in _BUILT}):
+        if type_name(piece) not in PIECES and 'pyramid' not in piece:
+            continue
         if piece.get('pyramid') is None:
             piece['pyramid'] = cfg.pyramid
             continue
@@ -87,21 +73,3 @@ def bind_pyramid(cfg: Config) -> None:
                 f'configs/_base_/sniper.py and your pyramid instead, which gives all pieces the '
                 f'last one: _base_ = [detector, sniper.py, my_pyramid.py]'
             )
-
-
-def _pieces(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All dicts of a config that have or take a pyramid, with their paths."""
-    for key in _BUILT:
-        yield from _pieces_below(cfg.get(key), key)
-
-
-def _pieces_below(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, Mapping):
-        if type_name(node) in PIECES or 'pyramid' in node:
-            yield path, node
-        for key, value in node.items():
-            if key != 'pyramid':
-                yield from _pieces_below(value, f'{path}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from _pieces_below(value, f'{path}[{i}]')

@@ -13,8 +13,8 @@ from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
-from mmsniper.datasets.scale_transforms import is_a, rescaling
-from mmsniper.datasets.wrappers import all_transforms, inner_datasets
+from mmsniper.datasets.scale_transforms import class_names, rescaling
+from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
 
 
 class Chip(NamedTuple):
@@ -38,12 +38,12 @@ class Chip(NamedTuple):
 class ChipIndex(int):
     """The index of an image together with the chip to take from it.
 
-    It is the image's index, an ``int``, wherever one is expected, and keeps its chip through the
-    arithmetic by which ``ConcatDataset`` and ``RepeatDataset`` find the image in the data set
-    below them. So a chip needs no state in the workers: it travels with its index.
+    It is an ``int`` that keeps its chip through the arithmetic by which ``ConcatDataset`` and
+    ``RepeatDataset`` find the image in the data set below them. So a chip needs no state in the
+    workers: it travels with its index.
 
     Args:
-        image: Image index.
+        image (int): Image index.
         chip (Chip): The chip.
 
     Example:
@@ -59,15 +59,11 @@ class ChipIndex(int):
         self.chip = chip
         return self
 
-    def moved_to(self, image: int) -> ChipIndex:
-        """The same chip under another image index."""
-        return ChipIndex(image, self.chip)
-
     def __sub__(self, other: SupportsIndex) -> ChipIndex:
-        return self.moved_to(int(self) - index(other))
+        return ChipIndex(int(self) - index(other), self.chip)
 
     def __mod__(self, other: SupportsIndex) -> ChipIndex:
-        return self.moved_to(int(self) % index(other))
+        return ChipIndex(int(self) % index(other), self.chip)
 
     def __reduce__(self) -> tuple[type, tuple[int, Chip]]:
         return ChipIndex, (int(self), self.chip)
@@ -81,7 +77,7 @@ class ChipIndexTable(list):
 
     def __getitem__(self, idx: Any) -> Any:
         image = super().__getitem__(idx)
-        return idx.moved_to(image) if isinstance(idx, ChipIndex) else image
+        return ChipIndex(image, idx.chip) if isinstance(idx, ChipIndex) else image
 
 
 @DATASETS.register_module()
@@ -90,15 +86,12 @@ class ChipDataset:
 
     The wrapped data set finds the image and its annotations (any MMDetection data set, or
     ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset`` of them). This wrapper
-    attaches the chip and runs ``pipeline``, in which :class:`ChipSampler` cuts it out. A plain
-    integer is an image without a planned chip.
-
-    The pipeline must leave chips at the scale of their level. Samples have their ``level`` and
-    ``homography_matrix`` in the metainfo, whether ``PackDetInputs`` packs them or not.
+    attaches the chip, if the index has one, and runs ``pipeline``, in which :class:`ChipSampler`
+    cuts it out. Samples have their ``level`` and ``homography_matrix`` in the metainfo, whether
+    ``PackDetInputs`` packs them or not.
 
     Args:
-        dataset (BaseDataset | dict): The data set to wrap, or its config, without a pipeline of its
-            own.
+        dataset (BaseDataset | dict): The data set to wrap, or its config, without a pipeline.
         pipeline (Sequence[Any]): The transforms, ``LoadImageFromFile`` to ``PackDetInputs``.
         max_refetch (int): How many other images are tried, drawn at random, where the pipeline
             returns None (as ``FilterAnnotations`` does for an image without boxes). Defaults to 15.
@@ -152,11 +145,11 @@ class ChipDataset:
         return len(self.dataset)
 
     def get_data_info(self, idx: int) -> dict:
-        """Annotations of the image that ``idx`` (with or without a chip) belongs to."""
+        """Annotations of an image."""
         return self.dataset.get_data_info(int(idx))
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Category labels in an image, which ``ClassBalancedDataset`` asks for."""
+        """Labels in an image, for ``ClassBalancedDataset``."""
         return self.dataset.get_cat_ids(int(idx))
 
     def __getitem__(self, idx: int) -> dict:
@@ -181,28 +174,35 @@ class ChipDataset:
             return self.pipeline(results)
         except Exception as error:
             what = f'{chip} of {name}' if chip is not None else name
+            hint = ''
+            if isinstance(error, FileNotFoundError):
+                hint = '. Do data_root and data_prefix point at the images?'
+            elif 'img' not in results:
+                hint = (
+                    '. If the file is no image or is cut short, replace it, or remove it from the '
+                    'annotation file'
+                )
             raise RuntimeError(
                 f'cannot make a sample of {what} (img_id {img_id}): '
-                f'{type(error).__name__}: {error}{_hint(results, error)}'
+                f'{type(error).__name__}: {error}{hint}'
             ) from error
 
 
 class _ChipPipeline(Compose):
     """Transforms that leave an input at the scale of its level; the packed sample knows both.
 
-    Raises:
-        ValueError: If a transform after :class:`ChipSampler` changes the scale: in building it, if
-            it is a known one, else when it has done so.
+    A transform after ``ChipSampler`` that changes the scale is refused: in building the pipeline
+    if it is a known one, else when it has done so.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         super().__init__(transforms)
-        cut = [
-            any(is_a(part, 'ChipSampler') for part in all_transforms([step]))
-            for step in self.transforms
+        cuts = [
+            i
+            for i, step in enumerate(self.transforms)
+            if any('ChipSampler' in class_names(part) for part in all_transforms([step]))
         ]
-        wrong = rescaling(self.transforms[cut.index(True) + 1 :]) if any(cut) else []
-        if wrong:
+        if cuts and (wrong := rescaling(self.transforms[cuts[0] + 1 :])):
             raise ValueError(
                 f'{", ".join(wrong)} after ChipSampler would change the scale of chips, which must '
                 f'be that of their level, or mix chips of different levels: drop it from the '
@@ -233,31 +233,16 @@ class _ChipPipeline(Compose):
         return data
 
 
-def _hint(results: Mapping[str, Any], error: Exception) -> str:
-    """What to do about an error of the pipeline."""
-    if isinstance(error, FileNotFoundError):
-        return '. Do data_root and data_prefix point at the images?'
-    if 'img' not in results:
-        return (
-            '. If the file is no image or is cut short, replace it, or remove it from the '
-            'annotation file'
-        )
-    return ''
-
-
 def _check_no_pipeline(dataset: Any) -> None:
-    """Refuse pipelines below a ChipDataset.
+    """Refuse pipelines below a ChipDataset, which run before the chip is attached.
 
-    They run before the chip is attached, and where they return None the data set replaces the
-    image by another one, out of which the chip would then be cut.
+    Where one returned None, the chip would be cut out of the image that takes the place.
     """
-    pipeline = getattr(dataset, 'pipeline', None)
-    transforms = getattr(pipeline, 'transforms', pipeline)
-    if transforms:
-        names = ', '.join(type(transform).__name__ for transform in transforms)
-        raise ValueError(
-            f'{type(dataset).__name__} in a ChipDataset has a pipeline ({names}), which would run '
-            f'before the chip is known: move all of it to the pipeline of ChipDataset'
-        )
-    for inner in inner_datasets(dataset):
-        _check_no_pipeline(inner)
+    for part in all_datasets(dataset):
+        pipeline = getattr(part, 'pipeline', None)
+        names = [type_name(step) for step in getattr(pipeline, 'transforms', pipeline) or ()]
+        if names:
+            raise ValueError(
+                f'{type_name(part)} in a ChipDataset has a pipeline ({", ".join(names)}), which '
+                f'would run before the chip is known: move all of it to the pipeline of ChipDataset'
+            )

@@ -17,6 +17,10 @@ class Fields:
     """Stands for mmengine's ``InstanceData``: an object with attributes."""
 
 
+class _RefusedError(Exception):
+    """The name of what a pickle may not use."""
+
+
 def load_data(path: str | os.PathLike) -> Any:
     """Read a pickle of NumPy arrays and numbers, torch tensors, mmengine's ``InstanceData`` and
     Python's own containers.
@@ -42,28 +46,22 @@ def load_data(path: str | os.PathLike) -> Any:
             f'{path} is refused: it asks for {error}, and a pickle can run any code that way. '
             f'Only numbers, arrays, tensors and InstanceData are read: write the data as these'
         ) from None
-    # A pickle that is cut short or is no pickle fails in any of these ways, and more.
-    except Exception as error:
+    except Exception as error:  # a pickle that is cut short fails in many ways
         raise ValueError(
             f'{path} is not a whole pickle, it may have been cut short '
             f'({type(error).__name__}: {error}): make it again'
         ) from None
 
 
-class _RefusedError(Exception):
-    """The name of what a pickle may not use."""
-
-
 class _DataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[f'{module}.{name}']
-        except KeyError:
-            raise _RefusedError(f'{module}.{name}') from None
+        if f'{module}.{name}' not in _ALLOWED:
+            raise _RefusedError(f'{module}.{name}')
+        return _ALLOWED[f'{module}.{name}']
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """By which protocol 2 writes bytes."""
+    """Protocol 2 writes bytes as the encoding of a text."""
     if encoding != 'latin1':
         raise _RefusedError(f'the codec {encoding}')
     return text.encode(encoding)
@@ -74,32 +72,23 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
 
 
-def _allowed() -> Mapping[str, type | Callable]:
-    builtins = (bytes, bytearray, dict, frozenset, list, set, tuple)
-    allowed: dict[str, type | Callable] = {
-        f'{module}.{cls.__name__}': cls
-        for module in ('builtins', '__builtin__')
-        for cls in builtins
-    }
-    # NumPy 1 and 2 have these functions in different modules; a pickle of either is read by either.
-    array, scalar = np.zeros(1), np.float64(0)
-    functions = {
-        'multiarray._reconstruct': array.__reduce__()[0],
-        'multiarray.scalar': scalar.__reduce__()[0],
-        'numeric._frombuffer': array.__reduce_ex__(5)[0],
-    }
-    for core in ('core', '_core'):
-        allowed.update({f'numpy.{core}.{name}': f for name, f in functions.items()})
-    return {
-        **allowed,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-        'collections.OrderedDict': OrderedDict,
-        '_codecs.encode': _encode,
-        'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
-        'torch.storage._load_from_bytes': _storage,
-        'mmengine.structures.instance_data.InstanceData': Fields,
-    }
-
-
-_ALLOWED = _allowed()
+# The functions by which NumPy's arrays and numbers are pickled.
+_NUMPY = {
+    'multiarray._reconstruct': np.zeros(1).__reduce__()[0],
+    'multiarray.scalar': np.float64(0).__reduce__()[0],
+    'numeric._frombuffer': np.zeros(1).__reduce_ex__(5)[0],
+}
+_BUILTINS = (bytes, bytearray, dict, frozenset, list, set, tuple)
+_ALLOWED: Mapping[str, Callable] = {
+    **{f'builtins.{cls.__name__}': cls for cls in _BUILTINS},
+    **{f'__builtin__.{cls.__name__}': cls for cls in _BUILTINS},  # Python 2's, in protocol 2
+    **{f'numpy.core.{name}': function for name, function in _NUMPY.items()},  # NumPy 1
+    **{f'numpy._core.{name}': function for name, function in _NUMPY.items()},  # NumPy 2
+    'numpy.ndarray': np.ndarray,
+    'numpy.dtype': np.dtype,
+    'collections.OrderedDict': OrderedDict,
+    '_codecs.encode': _encode,
+    'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
+    'torch.storage._load_from_bytes': _storage,
+    'mmengine.structures.instance_data.InstanceData': Fields,
+}

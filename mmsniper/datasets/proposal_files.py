@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from mmsniper.chips.file_names import match_files
 from mmsniper.datasets.data_pickle import Fields, load_data
 
-# Of all boxes so many may lie outside their image; more are of other images, or scaled.
+# This fraction of all boxes may lie outside their images; if it is more, the boxes are of other
+# images, or scaled.
 _OUTSIDE = 0.01
 
 
@@ -51,8 +51,7 @@ def read_proposals(path: str | os.PathLike, dataset: Any) -> list[ImageProposals
 
     Boxes are in original pixels. Files are matched by the end of their paths: file name and
     folder, and more where these do not tell them apart. Images that are in the file only are left
-    out. Pickles that ask for anything but data are refused, see
-    :func:`~mmsniper.datasets.data_pickle.load_data`.
+    out. Pickles are read by :func:`~mmsniper.datasets.data_pickle.load_data`.
 
     Args:
         path (str | os.PathLike): A ``.pkl``, ``.pickle`` or ``.json`` file.
@@ -66,106 +65,144 @@ def read_proposals(path: str | os.PathLike, dataset: Any) -> list[ImageProposals
         ValueError: If it is none of the above, has no proposals for some images, or boxes that are
             not in the images.
     """
-    suffix = Path(path).suffix
-    if suffix not in ('.pkl', '.pickle', '.json'):
-        raise ValueError(
-            f'{path}: proposals are read from a .pkl or .pickle file, as MMDetection writes it, '
-            f'or from COCO results in a .json file'
-        )
-    images = _Images.of(dataset)
-    if suffix == '.json':
-        proposals = _by_id(path, _load_json(path), images)
-    else:
-        proposals = _from_pickle(path, load_data(path), images)
-    _check_boxes(path, proposals, images)
-    return proposals
+    return _ProposalFile(path, dataset).read()
 
 
-@dataclass(frozen=True)
-class _Images:
-    """What is known of a data set's images, in the order of its indices."""
+class _ProposalFile:
+    """A file, and what is known of a data set's images, in the order of its indices."""
 
-    path: list[str]
-    id: list[Any]
-    size: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, dataset: Any) -> _Images:
-        paths, ids, sizes = [], [], []
+    def __init__(self, path: str | os.PathLike, dataset: Any) -> None:
+        self.path = path
+        self.images: list[str] = []
+        self.ids: list[Any] = []
+        self.shapes: list[tuple[int, int]] = []
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)
-            paths.append(info['img_path'])
-            ids.append(info.get('img_id'))
-            sizes.append((info['width'], info['height']))
-        return cls(paths, ids, np.array(sizes, np.int64).reshape(-1, 2))
+            self.images.append(info['img_path'])
+            self.ids.append(info.get('img_id'))
+            self.shapes.append((info['width'], info['height']))
 
-    def __len__(self) -> int:
-        return len(self.path)
-
-
-def _from_pickle(path: str | os.PathLike, content: Any, images: _Images) -> list[ImageProposals]:
-    if isinstance(content, Mapping):
-        return _by_file(path, list(content), list(content.values()), images)
-    if not isinstance(content, Sequence) or isinstance(content, (str, bytes)):
-        raise ValueError(
-            f'{path} holds a {type(content).__name__}; expected is a dict of InstanceData, as '
-            f"MMDetection's DumpProposals writes it, or a list"
-        )
-    if content and all(isinstance(item, Mapping) and 'img_path' in item for item in content):
-        found = [item.get('pred_instances') for item in content]
-        return _by_file(path, [item['img_path'] for item in content], found, images)
-    return _in_order(path, content, images)
-
-
-def _by_file(
-    path: str | os.PathLike, files: Sequence[Any], found: Sequence[Any], images: _Images
-) -> list[ImageProposals]:
-    if not all(isinstance(file, str) for file in files):
-        raise ValueError(
-            f'{path} must name images by their files, it has '
-            f'{next(file for file in files if not isinstance(file, str))!r}'
-        )
-    index = match_files(images.path, files)
-    missing = sorted({images.path[i] for i in np.flatnonzero(index < 0)})
-    if missing and (index < 0).all():
-        raise ValueError(
-            f'{path} has proposals of other images: none of its {len(files)} files, such as '
-            f'{min(files, default=None)}, is one of this data set, such as {missing[0]}. Were they '
-            f'made on the training images?'
-        )
-    if missing:
-        raise ValueError(
-            f'{path} has no proposals for {len(missing)} of the {len(set(images.path))} images, '
-            f'such as {missing[0]}: make them on all images that are trained on'
-        )
-    _check_folders(path, [files[i] for i in index.tolist()], images.path)
-    entries = {i: _entry(found[i], f'{path}: {files[i]}') for i in set(index.tolist())}
-    return [entries[i] for i in index.tolist()]
-
-
-def _check_folders(path: str | os.PathLike, theirs: Sequence[str], mine: Sequence[str]) -> None:
-    """MMDetection names a file with its folder; another one's 0001.jpg is another image."""
-    for a, b in zip(theirs, mine):
-        if '/' in a and PurePath(a).parts[-2:] != PurePath(b).parts[-2:]:
+    def read(self) -> list[ImageProposals]:
+        suffix = Path(self.path).suffix
+        if suffix == '.json':
+            proposals = self._by_id(self._load_json())
+        elif suffix in ('.pkl', '.pickle'):
+            proposals = self._from_pickle(load_data(self.path))
+        else:
             raise ValueError(
-                f'{path} has proposals of {a}, the data set has {b}: make the proposals on the '
-                f'training images, or, if these are the same images in a folder that was renamed, '
-                f'give it its name back'
+                f'{self.path}: proposals are read from a .pkl or .pickle file, as MMDetection '
+                f'writes it, or from COCO results in a .json file'
             )
+        self._check_boxes(proposals)
+        return proposals
 
+    def _from_pickle(self, content: Any) -> list[ImageProposals]:
+        if isinstance(content, Mapping):
+            return self._by_file(list(content), list(content.values()))
+        if not isinstance(content, Sequence) or isinstance(content, (str, bytes)):
+            raise ValueError(
+                f'{self.path} holds a {type(content).__name__}; expected is a dict of '
+                f"InstanceData, as MMDetection's DumpProposals writes it, or a list"
+            )
+        if content and all(isinstance(item, Mapping) and 'img_path' in item for item in content):
+            found = [item.get('pred_instances') for item in content]
+            return self._by_file([item['img_path'] for item in content], found)
+        return self._in_order(content)
 
-def _in_order(
-    path: str | os.PathLike, found: Sequence[Any], images: _Images
-) -> list[ImageProposals]:
-    position = {file: i for i, file in enumerate(dict.fromkeys(images.path))}
-    if len(found) != len(position):
+    def _by_file(self, files: Sequence[Any], found: Sequence[Any]) -> list[ImageProposals]:
+        wrong = [file for file in files if not isinstance(file, str)]
+        if wrong:
+            raise ValueError(f'{self.path} must name images by their files, it has {wrong[0]!r}')
+        index = match_files(self.images, files).tolist()
+        missing = sorted({image for image, i in zip(self.images, index) if i < 0})
+        if missing and max(index) < 0:
+            raise ValueError(
+                f'{self.path} has proposals of other images: none of its {len(files)} files, such '
+                f'as {min(files, default=None)}, is one of this data set, such as {missing[0]}. '
+                f'Were they made on the training images?'
+            )
+        if missing:
+            raise ValueError(
+                f'{self.path} has no proposals for {len(missing)} of the {len(set(self.images))} '
+                f'images, such as {missing[0]}: make them on all images that are trained on'
+            )
+        for image, i in zip(self.images, index):
+            # MMDetection names a file with its folder; another one's 0001.jpg is another image.
+            if '/' in files[i] and PurePath(files[i]).parts[-2:] != PurePath(image).parts[-2:]:
+                raise ValueError(
+                    f'{self.path} has proposals of {files[i]}, the data set has {image}: make the '
+                    f'proposals on the training images, or, if these are the same images in a '
+                    f'folder that was renamed, give it its name back'
+                )
+        entries = {i: _entry(found[i], f'{self.path}: {files[i]}') for i in set(index)}
+        return [entries[i] for i in index]
+
+    def _in_order(self, found: Sequence[Any]) -> list[ImageProposals]:
+        position = {file: i for i, file in enumerate(dict.fromkeys(self.images))}
+        if len(found) != len(position):
+            raise ValueError(
+                f'{self.path} is a list for {len(found)} images, in the order of the data set that '
+                f'it was made on, but this one has {len(position)}. If it was made on all images '
+                f'of the annotation file, turn off what leaves some out: filter_cfg=None in the '
+                f'data set'
+            )
+        entries = [_entry(item, f'{self.path}: entry {i}') for i, item in enumerate(found)]
+        return [entries[position[file]] for file in self.images]
+
+    def _load_json(self) -> list[Any]:
+        try:
+            content = json.loads(Path(self.path).read_text('utf-8'))
+        except FileNotFoundError:
+            raise FileNotFoundError(f'there is no file {self.path}') from None
+        except ValueError as error:  # JSON or UTF-8
+            raise ValueError(f'{self.path} is not a JSON file: {error}') from None
+        if not isinstance(content, list):
+            raise ValueError(
+                f'{self.path} is not a file of COCO results: a list of dicts with image_id, bbox '
+                f'and score; it holds a {type(content).__name__}'
+            )
+        return content
+
+    def _by_id(self, results: list[Any]) -> list[ImageProposals]:
+        rows: dict[Any, list[tuple]] = {key: [] for key in self.ids}
+        if len(rows) != len(set(zip(self.ids, self.images))):
+            raise ValueError(
+                f'{self.path} names images by ids, which are not unique in this data set of '
+                f"several: give a pickle of MMDetection's DumpProposals, which names them by files"
+            )
+        unknown: set[Any] = set()
+        for i, result in enumerate(results):
+            image, row = _coco_row(result, f'{self.path}: result {i}')
+            rows[image].append(row) if image in rows else unknown.add(image)
+        if results and not any(rows.values()):
+            raise ValueError(
+                f'{self.path} has proposals of other images: none of its {len(unknown)} image ids, '
+                f'such as {next(iter(unknown))!r}, is one of this data set, such as '
+                f'{self.ids[0]!r}. Were they made on the training images?'
+            )
+        entries = {}
+        for image, found in rows.items():
+            array = np.array(found, np.float64).reshape(-1, 5)
+            array[:, 2:4] += array[:, :2]
+            entries[image] = _checked(array[:, :4], array[:, 4], f'{self.path}: image {image}')
+        return [entries[image] for image in self.ids]
+
+    def _check_boxes(self, proposals: Sequence[ImageProposals]) -> None:
+        """Boxes of another frame or other images would make chips of what nobody has proposed."""
+        outside = [_outside(entry.boxes, shape) for entry, shape in zip(proposals, self.shapes)]
+        counts = [int(mask.sum()) for mask in outside]
+        total = sum(map(len, outside))
+        if sum(counts) <= _OUTSIDE * total:
+            return
+        worst = int(np.argmax(counts))
+        box = proposals[worst].boxes[outside[worst]][0]
+        width, height = self.shapes[worst]
         raise ValueError(
-            f'{path} is a list for {len(found)} images, in the order of the data set that it was '
-            f'made on, but this one has {len(position)}. If it was made on all images of the '
-            f'annotation file, turn off what leaves some out: filter_cfg=None in the data set'
+            f'{self.path}: {sum(counts)} of {total} boxes are not inside their images, such as '
+            f'{[round(float(v), 1) for v in box]} of {self.images[worst]}, which has '
+            f'{width}x{height} px: boxes must be x1, y1, x2, y2 in pixels of the original images, '
+            f'and of these images'
         )
-    entries = [_entry(item, f'{path}: entry {i}') for i, item in enumerate(found)]
-    return [entries[position[file]] for file in images.path]
 
 
 def _entry(item: Any, what: str) -> ImageProposals:
@@ -176,14 +213,13 @@ def _entry(item: Any, what: str) -> ImageProposals:
         if missing:
             raise ValueError(f'{what} has no {" and no ".join(missing)}, it has {sorted(fields)}')
         return _checked(fields['bboxes'], fields['scores'], what)
-    if getattr(fields, 'ndim', 0) == 2 and fields.shape[1] == 5:
-        return _checked(fields[:, :4], fields[:, 4], what)
-    if getattr(fields, 'ndim', 0) == 2 and fields.shape[1] == 4:
-        return _checked(fields, np.ones(len(fields)), what)
+    if getattr(fields, 'ndim', 0) == 2 and fields.shape[1] in (4, 5):
+        scores = fields[:, 4] if fields.shape[1] == 5 else np.ones(len(fields))
+        return _checked(fields[:, :4], scores, what)
+    shape = f' of shape {tuple(fields.shape)}' if hasattr(fields, 'shape') else ''
     raise ValueError(
-        f'{what} is a {type(fields).__name__}'
-        + (f' of shape {tuple(fields.shape)}' if hasattr(fields, 'shape') else '')
-        + '; expected are boxes and scores, as InstanceData or as an array of shape (n, 5)'
+        f'{what} is a {type(fields).__name__}{shape}; expected are boxes and scores, as '
+        f'InstanceData or as an array of shape (n, 5)'
     )
 
 
@@ -198,44 +234,6 @@ def _checked(boxes: ArrayLike, scores: ArrayLike, what: str) -> ImageProposals:
             f'and {scores.shape}'
         )
     return ImageProposals(boxes, scores)
-
-
-def _load_json(path: str | os.PathLike) -> list[Any]:
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f'there is no file {path}') from None
-    except ValueError as error:  # JSON or UTF-8
-        raise ValueError(f'{path} is not a JSON file: {error}') from None
-    if not isinstance(content, list):
-        raise ValueError(
-            f'{path} is not a file of COCO results: a list of dicts with image_id, bbox and score; '
-            f'it holds a {type(content).__name__}'
-        )
-    return content
-
-
-def _by_id(path: str | os.PathLike, results: list[Any], images: _Images) -> list[ImageProposals]:
-    ids = set(images.id)
-    if len(ids) != len(set(zip(images.id, images.path))):
-        raise ValueError(
-            f'{path} names images by ids, which are not unique in this data set of several: give '
-            f"a pickle of MMDetection's DumpProposals, which names them by files"
-        )
-    rows: dict[Any, list[tuple]] = {key: [] for key in ids}
-    unknown: set[Any] = set()
-    for i, result in enumerate(results):
-        image, row = _coco_row(result, f'{path}: result {i}')
-        rows[image].append(row) if image in rows else unknown.add(image)
-    if results and not any(rows.values()):
-        raise ValueError(
-            f'{path} has proposals of other images: none of its {len(unknown)} image ids, such as '
-            f'{next(iter(unknown))!r}, is one of this data set, such as {images.id[0]!r}. Were '
-            f'they made on the training images?'
-        )
-    entries = {key: _from_rows(found) for key, found in rows.items()}
-    return [entries[key] for key in images.id]
 
 
 def _coco_row(result: Any, what: str) -> tuple[Any, tuple[float, ...]]:
@@ -254,34 +252,9 @@ def _coco_row(result: Any, what: str) -> tuple[Any, tuple[float, ...]]:
     return image, row
 
 
-def _from_rows(rows: Iterable[tuple]) -> ImageProposals:
-    array = np.array(list(rows), np.float64).reshape(-1, 5)
-    array[:, 2:4] += array[:, :2]
-    array = array.astype(np.float32)
-    return ImageProposals(array[:, :4], array[:, 4])
-
-
-def _check_boxes(
-    path: str | os.PathLike, proposals: Sequence[ImageProposals], images: _Images
-) -> None:
-    """Boxes of another frame or other images would make chips of what nobody has proposed."""
-    outside = [_outside(entry.boxes, size) for entry, size in zip(proposals, images.size)]
-    count, total = sum(map(int, map(np.sum, outside))), sum(map(len, outside))
-    if count <= _OUTSIDE * total:
-        return
-    worst = int(np.argmax([mask.sum() for mask in outside]))
-    box = proposals[worst].boxes[outside[worst]][0]
-    width, height = images.size[worst]
-    raise ValueError(
-        f'{path}: {count} of {total} boxes are not inside their images, such as '
-        f'{[round(float(v), 1) for v in box]} of {images.path[worst]}, which has {width}x{height} '
-        f'px: boxes must be x1, y1, x2, y2 in pixels of the original images, and of these images'
-    )
-
-
-def _outside(boxes: NDArray[np.float32], size: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Boxes that are turned inside out or have their centre outside an image."""
+def _outside(boxes: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Boxes that are turned inside out or have their centre outside an image (width, height)."""
     with np.errstate(invalid='ignore'):
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = (boxes[:, 2:] >= boxes[:, :2]) & (centre >= -1) & (centre <= size + 1)
+        inside = (boxes[:, 2:] >= boxes[:, :2]) & (centre >= -1) & (centre <= np.add(shape, 1))
     return ~inside.all(axis=1)

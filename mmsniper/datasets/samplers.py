@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -37,10 +36,9 @@ class ChipAwareSampler(Sampler):
 
     An epoch is every positive chip of every image, drawn anew from (seed, epoch), and up to
     ``negatives_per_image`` negative chips of every image, drawn from a pool, if there is one: a
-    file, or what :class:`~mmsniper.engine.NegativeChipHook` has mined. Images without objects have
-    negative chips only. Each rank takes every world_size-th chip of the same shuffled plan, so that
-    the ranks' chips are disjoint and together are the plan. What is yielded are
-    :class:`ChipIndex` values, for a data set that has a :class:`ChipDataset` in it.
+    file, or what :class:`~mmsniper.engine.NegativeChipHook` has mined. Each rank takes every
+    world_size-th chip of the same shuffled plan. Yields :class:`ChipIndex` values, for a data set
+    that has a :class:`ChipDataset` in it.
 
     Args:
         dataset (Any): The data loader's data set.
@@ -52,9 +50,8 @@ class ChipAwareSampler(Sampler):
         shuffle (bool): Shuffle the chips. Defaults to True.
         seed (int | None): Seed, the same on all ranks. The runner passes its own. Defaults to None,
             which synchronises a random one.
-        round_up (bool): Repeat chips from the start of the epoch so that every rank has equally
-            many, as ``DefaultSampler`` does. Where the number of chips divides by that of the ranks
-            nothing is repeated. Defaults to True.
+        round_up (bool): Repeat chips from the start of the epoch, if need be, so that every rank
+            has equally many, as ``DefaultSampler`` does. Defaults to True.
         negatives (str | None): File with a pool of negative chips, which
             ``tools/analysis_tools/mine_negatives.py`` makes. Defaults to None.
         negatives_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults
@@ -97,7 +94,7 @@ class ChipAwareSampler(Sampler):
             self._plan: ChipPlan | None = self.planner.plan(self.epoch)
         self.planner.progress = None
         _check_ranks_agree(self._plan)
-        self._log(table)
+        self._check_and_log(table)
         self._img_paths: list[str] | None = None
         self._negatives, self.negatives_per_image = ChipPlan.empty(), negatives_per_image
         if negatives is not None:
@@ -108,17 +105,16 @@ class ChipAwareSampler(Sampler):
     def plan(self) -> ChipPlan:
         """The chips of the current epoch, of all ranks, in the order of the images."""
         if self._plan is None:
-            positives, negatives = self.positives(), self._draw_negatives()
-            both = ChipPlan.joined([positives, negatives])
+            negatives = draw_negative_chips(
+                self._negatives, self.negatives_per_image, self.seed, self.epoch
+            )
+            both = ChipPlan.joined([self.positives(), negatives])
             self._plan = both.take(np.argsort(both.image, kind='stable'))
         return self._plan
 
     def positives(self) -> ChipPlan:
         """The positive chips of the current epoch, of all ranks, in the order of the images."""
         return self.planner.plan(self.epoch)
-
-    def _draw_negatives(self) -> ChipPlan:
-        return draw_negative_chips(self._negatives, self.negatives_per_image, self.seed, self.epoch)
 
     def img_paths(self) -> list[str]:
         """File of every image, in the order of the data set's indices."""
@@ -132,13 +128,13 @@ class ChipAwareSampler(Sampler):
     ) -> None:
         """Take negative chips from a pool, from the next iteration over this sampler on.
 
-        With several ranks all of them must call it.
+        All ranks must call it.
 
         Args:
             pool (NegativeChipPool): The pool; it replaces that of an earlier call.
             per_image (int | None): New value of ``negatives_per_image``. Defaults to None, as it
                 was.
-            name (str): What the pool is called in errors, such as its file.
+            name (str): What errors call the pool, such as its file. Defaults to 'the pool'.
 
         Raises:
             ValueError: If the pool belongs to other images or another pyramid.
@@ -170,10 +166,8 @@ class ChipAwareSampler(Sampler):
 
     def __len__(self) -> int:
         """Number of chips of this rank in the current epoch."""
-        chips = len(self.plan)
-        if self.round_up:
-            return math.ceil(chips / self.world_size)
-        return len(range(self.rank, chips, self.world_size))
+        rank = 0 if self.round_up else self.rank
+        return len(range(rank, len(self.plan), self.world_size))
 
     def __iter__(self) -> Iterator[ChipIndex]:
         plan = self.plan
@@ -186,7 +180,7 @@ class ChipAwareSampler(Sampler):
             chip = Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), int(plan.kind[i]))
             yield ChipIndex(int(plan.image[i]), chip)
 
-    def _log(self, table: AnnotationTable) -> None:
+    def _check_and_log(self, table: AnnotationTable) -> None:
         nan = np.flatnonzero(np.isnan(table.boxes).any(axis=1))
         if len(nan):
             path = self.dataset.get_data_info(int(table.image[nan[0]])).get('img_path')
@@ -230,6 +224,9 @@ def read_annotations(dataset: Any) -> AnnotationTable:
 
     Args:
         dataset (Any): Anything with ``get_data_info``, wrappers included.
+
+    Returns:
+        AnnotationTable: The annotations, in original pixels.
 
     Raises:
         ValueError: If an image has no ``width`` and ``height``.

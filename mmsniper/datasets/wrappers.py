@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -15,9 +15,8 @@ def type_name(config: Any) -> str:
     """The name of what a config builds, or of an object's class, without scope and module.
 
     Args:
-        config (Any): A config whose ``type`` is a name (``'FCOSHead'``, ``'mmdet.FCOSHead'``) or a
-            class, as in MMDetection's Python configs; such a name or class itself; or a built
-            object.
+        config (Any): A config whose ``type`` is a name or a class, as in MMDetection's Python
+            configs; such a name or class itself; or a built object.
 
     Returns:
         str: The name; '' for None and for a config without ``type``.
@@ -30,10 +29,9 @@ def type_name(config: Any) -> str:
         config = config.get('type')
     if config is None:
         return ''
-    if not isinstance(config, (str, type)):
-        config = type(config)
-    name = config if isinstance(config, str) else config.__name__
-    return name.rpartition('.')[2]
+    if isinstance(config, str):
+        return config.rpartition('.')[2]
+    return (config if isinstance(config, type) else type(config)).__name__
 
 
 def inner_datasets(dataset: Any) -> list[Any]:
@@ -74,10 +72,11 @@ def replace_datasets(dataset: Any, replacement: Callable[[Any], Any]) -> Any:
         return dataset if new is None else new
     below = [replace_datasets(inner, replacement) for inner in below]
     wrapper = copy(dataset)
-    if _part(dataset, 'datasets'):
-        _set_part(wrapper, 'datasets', below)
+    name, value = ('datasets', below) if _part(dataset, 'datasets') else ('dataset', below[0])
+    if isinstance(wrapper, Mapping):
+        wrapper[name] = value
     else:
-        _set_part(wrapper, 'dataset', below[0])
+        setattr(wrapper, name, value)
     return wrapper
 
 
@@ -94,12 +93,17 @@ def all_transforms(pipeline: Any) -> Iterator[Any]:
             yield from all_transforms(_part(transform, 'transforms'))
 
 
+def all_configs(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """All dicts in a config, outer ones first, with their paths, such as ``'model.neck[0]'``."""
+    below: Iterable[tuple[str, Any]] = ()
+    if isinstance(node, Mapping):
+        yield path, node
+        below = [(f'{path}.{key}' if path else key, value) for key, value in node.items()]
+    elif isinstance(node, (list, tuple)):
+        below = [(f'{path}[{i}]', value) for i, value in enumerate(node)]
+    for inner, value in below:
+        yield from all_configs(value, inner)
+
+
 def _part(node: Any, name: str) -> Any:
     return node.get(name) if isinstance(node, Mapping) else getattr(node, name, None)
-
-
-def _set_part(node: Any, name: str, value: Any) -> None:
-    if isinstance(node, Mapping):
-        node[name] = value
-    else:
-        setattr(node, name, value)

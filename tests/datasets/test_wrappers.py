@@ -7,6 +7,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.datasets.wrappers import (
+    all_configs,
     all_datasets,
     all_transforms,
     inner_datasets,
@@ -103,6 +104,19 @@ class TestReplace:
         after = replace_datasets(both, lambda d: 'new' if d is a else None)
         assert (after.times, after.dataset.datasets) == (2, ['new', b])
         assert both.dataset.datasets == [a, b]
+
+
+def test_all_dicts_of_a_config_are_found_with_their_paths():
+    model = dict(type='RPN', neck=[dict(type='FPN'), 'text'], rpn_head=dict(loss=dict(type='L1')))
+    found = dict(all_configs(dict(model=model, hooks=(dict(type='EMAHook'),))))
+    assert found.pop('')['model'] is model
+    assert {path: type_name(part) for path, part in found.items()} == {
+        'model': 'RPN',
+        'model.neck[0]': 'FPN',
+        'model.rpn_head': '',
+        'model.rpn_head.loss': 'L1',
+        'hooks[0]': 'EMAHook',
+    }
 
 
 def test_transforms_inside_others_are_found_as_well():

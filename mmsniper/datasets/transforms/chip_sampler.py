@@ -11,7 +11,6 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import BaseBoxes, autocast_box_type
-from numpy.typing import NDArray
 
 from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positive_chips
 from mmsniper.chips.windows import pixel_window
@@ -23,40 +22,14 @@ from mmsniper.datasets.transforms.instances import clip_to_image, is_object, kee
 _ON_PIXEL = 2e-3
 
 
-def draw_chip(
-    pyramid: ScalePyramid, width: int, height: int, boxes: NDArray, ignore: NDArray
-) -> Chip:
-    """Plan the positive chips of one image and draw one of them.
-
-    An image without a valid box gives a window at a random place of a random level. Uses
-    ``numpy.random``, which mmengine seeds for each worker.
-
-    Args:
-        pyramid (ScalePyramid): The scale pyramid.
-        width, height (int): Original image size.
-        boxes (NDArray): Shape (n, 4), xyxy, original pixels.
-        ignore (NDArray): Boxes that need no chip, shape (n,).
-    """
-    table = AnnotationTable.from_images([(width, height, boxes, ignore)])
-    plan = plan_positive_chips(table, pyramid, seed=int(np.random.randint(2**31)))
-    if len(plan):
-        i = int(np.random.randint(len(plan)))
-        return Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), POSITIVE)
-    level = int(np.random.randint(pyramid.num_levels))
-    side = pyramid.chip_size / pyramid.scales(width, height)[level]
-    x = np.random.uniform(0, max(width - side, 0))
-    y = np.random.uniform(0, max(height - side, 0))
-    return Chip(level, (x, y, min(x + side, width), min(y + side, height)), POSITIVE)
-
-
 @TRANSFORMS.register_module()
 class ChipSampler(BaseTransform):
     """Cut a chip out of the image and resize it to its level (SNIPER section 3).
 
     Takes the chip that ``ChipDataset`` attached. Without one (a stock data set and sampler) it
     plans the image's positive chips and draws one. Only the chip's own source region is resized,
-    never the image. A chip at a level where the image is smaller than a chip is smaller, too; the
-    data preprocessor pads the batch.
+    never the image. Where the image is smaller than a chip, the chip is smaller, too; the data
+    preprocessor pads the batch.
 
     Boxes are cropped to the chip, and masks with them. A box that the chip cuts to less than
     ``min_visible_size`` is dropped. A box that lies whole in the chip stays, however small, unless
@@ -124,39 +97,23 @@ class ChipSampler(BaseTransform):
                 transform moved its pixels, or the chip was planned with another pyramid.
         """
         height, width = results['img'].shape[:2]
-        _check_untouched(results)
-        _check_size(results, width, height)
+        _check_image(results, width, height)
         planned = results.get('chip') is not None
         if not planned:
-            results['chip'] = self._draw(results, width, height)
-        _check_chip(results['chip'], self.pyramid, width, height)
-        window = pixel_window(results['chip'].box, width, height, _ON_PIXEL)
-        results['level'] = results['chip'].level
-        scale = self.pyramid.scales(width, height)[results['level']]
-        shape = self._chip_shape(window, scale)
-        self._crop_image(results, window, shape)
+            results['chip'] = _draw_chip(results, self.pyramid, width, height)
+        chip: Chip = results['chip']
+        _check_chip(chip, self.pyramid, width, height)
+        window = pixel_window(chip.box, width, height, _ON_PIXEL)
+        results['level'] = chip.level
+        self._crop_image(results, window, self.pyramid.scales(width, height)[chip.level])
         self._crop_boxes(results, window)
         return results if planned else _ScaleKept(results)
 
-    def _draw(self, results: dict, width: int, height: int) -> Chip:
-        if 'gt_bboxes' not in results:
-            boxes, ignore = np.zeros((0, 4), np.float32), np.zeros(0, bool)
-        else:
-            boxes = results['gt_bboxes'].tensor.numpy()
-            ignore = results.get('gt_ignore_flags', np.zeros(len(boxes), bool))
-        return draw_chip(self.pyramid, width, height, boxes, ignore)
-
-    def _chip_shape(self, window: tuple[int, int, int, int], scale: float) -> tuple[int, int]:
-        """Height and width in chip pixels; rounding to whole pixels must not exceed the chip."""
+    def _crop_image(self, results: dict, window: tuple[int, int, int, int], scale: float) -> None:
         x1, y1, x2, y2 = window
-        size = self.pyramid.chip_size
-        return tuple(min(max(round(v * scale), 1), size) for v in (y2 - y1, x2 - x1))
-
-    def _crop_image(
-        self, results: dict, window: tuple[int, int, int, int], shape: tuple[int, int]
-    ) -> None:
-        x1, y1, x2, y2 = window
-        (h, w), img = shape, results['img']
+        # Rounding to whole pixels must not exceed the chip.
+        sides = np.clip(np.round(np.multiply((x2 - x1, y2 - y1), scale)), 1, self.pyramid.chip_size)
+        (w, h), img = sides.astype(int).tolist(), results['img']
         crop = mmcv.imresize(img[y1:y2, x1:x2], (w, h), interpolation=self.interpolation)
         results['img'] = crop.reshape(h, w, *img.shape[2:])
         results['img_shape'] = (h, w)
@@ -214,11 +171,42 @@ class _ScaleKept(dict):
         super().__setitem__(key, value)
 
 
-def _check_untouched(results: Mapping[str, Any]) -> None:
+def _draw_chip(results: Mapping[str, Any], pyramid: ScalePyramid, width: int, height: int) -> Chip:
+    """Plan the positive chips of one image and draw one of them, by ``numpy.random``.
+
+    An image without a valid box gives a window at a random place of a random level.
+    """
+    boxes = np.zeros((0, 4), np.float32)
+    if 'gt_bboxes' in results:
+        boxes = results['gt_bboxes'].tensor.numpy()
+    ignore = results.get('gt_ignore_flags', np.zeros(len(boxes), bool))
+    table = AnnotationTable.from_images([(width, height, boxes, ignore)])
+    plan = plan_positive_chips(table, pyramid, seed=int(np.random.randint(2**31)))
+    if len(plan):
+        i = int(np.random.randint(len(plan)))
+        return Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), POSITIVE)
+    level = int(np.random.randint(pyramid.num_levels))
+    side = pyramid.chip_size / pyramid.scales(width, height)[level]
+    x = np.random.uniform(0, max(width - side, 0))
+    y = np.random.uniform(0, max(height - side, 0))
+    return Chip(level, (x, y, min(x + side, width), min(y + side, height)), POSITIVE)
+
+
+def _check_image(results: Mapping[str, Any], width: int, height: int) -> None:
     if 'homography_matrix' in results or results['img'].shape[:2] != tuple(results['ori_shape']):
         raise ValueError(
             'the image was flipped, resized or cropped before ChipSampler, whose chips are windows '
             'of the original image: put ChipSampler right after LoadAnnotations'
+        )
+    said = (results.get('width', width), results.get('height', height))
+    if said != (width, height):
+        turned = ' (turned by its EXIF orientation?)' if said == (height, width) else ''
+        raise ValueError(
+            f'{results.get("img_path")} is {width}x{height} px{turned}, but its annotations say '
+            f'{said[0]}x{said[1]}: boxes and chips would be misplaced. Correct width and height '
+            f'in the annotation file (and the boxes, if they were drawn on the other size), or '
+            f'if the boxes belong to the unturned image load it with '
+            f"LoadImageFromFile(color_type='color_ignore_orientation')"
         )
 
 
@@ -233,17 +221,4 @@ def _check_chip(chip: Chip, pyramid: ScalePyramid, width: int, height: int) -> N
             f'the {chip} does not belong to the pyramid of ChipSampler (chip size '
             f'{pyramid.chip_size}, {pyramid.num_levels} levels): give ChipAwareSampler and all '
             f'transforms the same pyramid'
-        )
-
-
-def _check_size(results: Mapping[str, Any], width: int, height: int) -> None:
-    said = (results.get('width', width), results.get('height', height))
-    if said != (width, height):
-        turned = ' (turned by its EXIF orientation?)' if said == (height, width) else ''
-        raise ValueError(
-            f'{results.get("img_path")} is {width}x{height} px{turned}, but its annotations say '
-            f'{said[0]}x{said[1]}: boxes and chips would be misplaced. Correct width and height '
-            f'in the annotation file (and the boxes, if they were drawn on the other size), or '
-            f'if the boxes belong to the unturned image load it with '
-            f"LoadImageFromFile(color_type='color_ignore_orientation')"
         )

@@ -1,4 +1,4 @@
-"""What the transforms share: boxes of an image and everything that goes with each of them."""
+"""What the transforms share: boxes of an image, in original pixels, and what goes with them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ def clip_to_image(boxes: NDArray[np.floating], image_shape: tuple[int, int]) -> 
 
 
 def is_object(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which boxes can be objects: at least one pixel wide and high, and no NaN.
-
-    Args:
-        boxes (NDArray[np.floating]): Clipped to the image, original pixels, shape (n, 4).
-    """
+    """Which boxes (n, 4), clipped to the image, can be objects: a pixel wide and high, no NaN."""
     sides = boxes[:, 2:] - boxes[:, :2]
     # `>=` rather than `not <`: false for NaN.
     return (sides >= MIN_SIDE - _TOLERANCE).all(axis=1)

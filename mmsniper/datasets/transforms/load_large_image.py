@@ -12,6 +12,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.fileio import LocalBackend, get_file_backend
 
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
+# Bytes at the end in which a JPEG's last mark is looked for: a block of a file system.
 _TAIL = 4096
 
 
@@ -19,14 +20,13 @@ _TAIL = 4096
 class LoadLargeImageFromFile(LoadImageFromFile):
     """``LoadImageFromFile`` in half the memory: the same pixels, decoded where they stay.
 
-    What OpenCV decodes into memory of its own its Python binding copies once more, and the stock
-    transform keeps the compressed file beside both. So loading takes 2.1 to 2.6 times the decoded
-    image (JPEG to PNG), which is what decides how many workers have room. Here OpenCV reads the
+    The stock transform holds the compressed file and two copies of the decoded image: 2.1 (JPEG)
+    to 2.6 (PNG) times its memory, which decides how many workers have room. Here OpenCV reads the
     file itself and decodes into the array.
 
     Only for files on a local disk and ``imdecode_backend='cv2'``; everything else is loaded by the
     stock transform. So are files that OpenCV cannot read and JPEGs that are cut short, for the
-    error. An image that its EXIF data turn is held twice while it is turned, here too.
+    error. An image that is turned by its EXIF data is held twice meanwhile, here too.
 
     Required Keys:
 
@@ -39,14 +39,7 @@ class LoadLargeImageFromFile(LoadImageFromFile):
     - ori_shape
 
     Args:
-        **kwargs: As for ``LoadImageFromFile``.
-
-    Example:
-        >>> train_pipeline = [
-        ...     dict(type='LoadLargeImageFromFile'),
-        ...     dict(type='LoadAnnotations', with_bbox=True),
-        ...     dict(type='ChipSampler', pyramid=pyramid),
-        ...     ...]
+        kwargs (Any): As for ``LoadImageFromFile``.
     """
 
     def transform(self, results: dict) -> dict | None:

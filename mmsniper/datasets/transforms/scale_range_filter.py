@@ -30,9 +30,8 @@ class ScaleRangeFilter(BaseTransform):
     difficult ones, get the label -1, by which they are told from invalid ones.
 
     The level is that of ``ChipSampler`` or, on whole images, ``LevelResize`` (SNIP). Without either
-    it is the level nearest to the image's scale factor, which makes plain multi-scale training with
-    ranges. Of whole images, boxes that are no objects (NaN, or less than one original pixel wide or
-    high within the image) are dropped, as ``ChipSampler`` drops them.
+    it is the level nearest to the image's scale factor: plain multi-scale training with ranges. Of
+    whole images, boxes that are no objects are dropped, as ``ChipSampler`` drops them.
 
     Required Keys:
 
@@ -77,37 +76,28 @@ class ScaleRangeFilter(BaseTransform):
                 raise KeyError(
                     f'ScaleRangeFilter needs {key!r}: put it after LoadAnnotations(with_bbox=True)'
                 )
+        height, width = results['ori_shape']
+        scale = np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
+        seen = results['gt_bboxes'].tensor.numpy() / np.tile(scale, 2)
         if results.get('chip') is None:
-            keep_instances(results, is_object(self._seen(results)))
+            seen = clip_to_image(seen, (height, width))
+            objects = is_object(seen)
+            keep_instances(results, objects)
+            seen = full = seen[objects]
+        else:  # what is seen is relative to the chip's corner
+            full = _full_boxes(results)
+        levels, _ = levels_of_input({'scale_factor': (1.0, 1.0), **results}, self.pyramid)
+        valid, _ = self.pyramid.valid_and_fits(full, width, height)
+        visible = _area(seen) >= self.min_visible * _area(full)
         ignored = np.asarray(results['gt_ignore_flags'], bool)
         labels = results['gt_bboxes_labels'].copy()
         labels[ignored] = IGNORE_REGION
         results['gt_bboxes_labels'] = labels
-        results['gt_ignore_flags'] = ignored | ~self._valid(results)
+        results['gt_ignore_flags'] = ignored | ~(valid[:, list(levels)].any(axis=1) & visible)
         return results
-
-    def _seen(self, results: dict) -> NDArray[np.float64]:
-        """Boxes in original pixels, of a chip relative to its corner."""
-        boxes = results['gt_bboxes'].tensor.numpy() / np.tile(_scale(results), 2)
-        if results.get('chip') is not None:
-            return boxes
-        return clip_to_image(boxes, results['ori_shape'])
-
-    def _valid(self, results: dict) -> NDArray[np.bool_]:
-        height, width = results['ori_shape']
-        seen = self._seen(results)
-        full = seen if results.get('chip') is None else _full_boxes(results)
-        levels, _ = levels_of_input({'scale_factor': (1.0, 1.0), **results}, self.pyramid)
-        valid, _ = self.pyramid.valid_and_fits(full, width, height)
-        visible = _area(seen) >= self.min_visible * _area(full)
-        return valid[:, list(levels)].any(axis=1) & visible
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(pyramid={self.pyramid}, min_visible={self.min_visible})'
-
-
-def _scale(results: Mapping[str, Any]) -> NDArray[np.float64]:
-    return np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
 
 
 def _full_boxes(results: Mapping[str, Any]) -> NDArray[np.float32]:

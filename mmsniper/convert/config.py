@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
-from mmsniper.convert.data import snip_dataloader, sniper_dataloader
+from mmsniper.convert.data import snip_dataloader, sniper_dataloader, with_inner_settings
 from mmsniper.convert.imports import with_imports
 from mmsniper.convert.inference import sniper_tta, wrap_in_tta
 from mmsniper.convert.model import has_rpn, sniper_model
@@ -102,6 +102,8 @@ def read_config(
         raise ValueError(f'{file} is not a config: {error}') from None
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
+    if 'sniper' in cfg and cfg.get('train_dataloader'):
+        cfg.train_dataloader.dataset = with_inner_settings(cfg.train_dataloader.dataset)
     return cfg
 
 
@@ -180,6 +182,7 @@ def _convert_training(
     cfg: Config, options: SNIPEROptions, keep_empty: bool, notes: list[str]
 ) -> None:
     loader = cfg.train_dataloader
+    loader.dataset = with_inner_settings(loader.dataset)
     if options.whole_images:
         cfg.train_dataloader = snip_dataloader(loader, cfg.pyramid, options.batch_size, notes)
         return

@@ -139,6 +139,24 @@ def sniper_pipeline(
     return pipeline
 
 
+def with_inner_settings(dataset: ConfigDict) -> ConfigDict:
+    """A copy in which settings without a type, in a data set's ``dataset``, are that data set's.
+
+    So an override that is written for a spelled-out ``ChipDataset``,
+    ``train_dataloader.dataset.dataset.ann_file``, reaches the data set that will be in one.
+    """
+
+    def replacement(part: ConfigDict) -> ConfigDict | None:
+        settings = part.get('dataset')
+        if settings is None or type_name(settings):
+            return None
+        merged = ConfigDict({key: value for key, value in part.items() if key != 'dataset'})
+        merged.merge(settings)
+        return with_inner_settings(merged)
+
+    return replace_datasets(dataset, replacement)
+
+
 def with_level(pack: Mapping[str, Any]) -> ConfigDict:
     """A ``PackDetInputs`` that keeps the level of its input, and with it the level's check."""
     keys = pack.get('meta_keys') or signature(PackDetInputs).parameters['meta_keys'].default

@@ -3,7 +3,12 @@
 import pytest
 from mmengine.config import ConfigDict
 
-from mmsniper.convert.data import SCALE_TRANSFORMS, sniper_dataloader, sniper_pipeline
+from mmsniper.convert.data import (
+    SCALE_TRANSFORMS,
+    sniper_dataloader,
+    sniper_pipeline,
+    with_inner_settings,
+)
 
 PYRAMID = dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
@@ -197,3 +202,15 @@ def test_a_batch_of_chips_has_the_pixels_of_the_batch_of_images(transforms, imag
 
 def test_a_batch_size_that_is_given_holds():
     assert sniper_dataloader(loader(RESIZE), PYRAMID, batch_size=5).batch_size == 5
+
+
+def test_overrides_for_a_data_set_in_a_spelled_out_chip_dataset_reach_it():
+    leaf = dict(
+        type='CocoDataset', ann_file='a.json', data_root='d/', metainfo=dict(classes=('a',))
+    )
+    override = dict(ann_file='mine.json', metainfo=dict(classes=('b', 'c')))
+    repeated = ConfigDict(type='RepeatDataset', times=2, dataset=dict(leaf, dataset=override))
+    assert with_inner_settings(repeated) == dict(
+        type='RepeatDataset', times=2, dataset=dict(leaf, **override)
+    )
+    assert with_inner_settings(ConfigDict(leaf)) == leaf

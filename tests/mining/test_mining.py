@@ -476,7 +476,7 @@ def test_progress_ends_at_what_was_announced(model, sampler, propose_boxes, monk
     bars = []
 
     class Bar:
-        def __init__(self, total, **kwargs):
+        def __init__(self, iterable, what, total, **options):
             self.total, self.n = total, 0
             bars.append(self)
 
@@ -490,7 +490,7 @@ def test_progress_ends_at_what_was_announced(model, sampler, propose_boxes, monk
             self.n += n
 
     propose_boxes(lambda path: [])
-    monkeypatch.setattr(mining, 'tqdm', Bar)
+    monkeypatch.setattr(mining, 'progress', Bar)
     mine(model, sampler)
     (bar,) = bars
     # Four images each of two sizes, at 1 and at 1/2. At 1, windows overlap by 64: 180x140 is 2x2

@@ -1,7 +1,7 @@
 # `make demo` and `make test` need python3 >= 3.10, g++ and make; the rest they install themselves.
 
 STACK ?= official
-TORCH ?= torch==2.13.0
+TORCH ?=
 PYTHON ?= python3
 VENV ?= $(if $(filter official,$(STACK)),.venv,.venv-$(STACK))
 # nproc obeys OMP_NUM_THREADS; what is wanted is the number of cores.
@@ -21,11 +21,12 @@ help:
 	@echo 'make format  put the code in the shape that make test asks for'
 	@echo 'make clean   remove the environments and what the set-up kept'
 	@echo
-	@echo 'STACK=official|onedl   OpenMMLab'"'"'s own packages, or the maintained fork [$(STACK)]'
-	@echo 'TORCH=REQUIREMENT      which torch, a GPU build for example [$(TORCH)]'
-	@echo 'PYTHON=PROGRAM         which Python makes the environment [$(PYTHON)]'
-	@echo 'WORKERS=N              processes of make test [$(WORKERS)]'
-	@echo 'DEMO_ARGS="..."        arguments of tools/demo.py'
+	@echo 'STACK=NAME         official: OpenMMLab'"'"'s own packages; oldest: the oldest versions of them that'
+	@echo '                   are tested; onedl: the maintained fork [$(STACK)]'
+	@echo 'TORCH=REQUIREMENT  another torch than that of the stack, a GPU build for example'
+	@echo 'PYTHON=PROGRAM     which Python makes the environment [$(PYTHON)]'
+	@echo 'WORKERS=N          processes of make test [$(WORKERS)]'
+	@echo 'DEMO_ARGS="..."    arguments of tools/demo.py'
 
 setup:
 	@$(PYTHON) tools/dev/setup_venv.py --venv '$(VENV)' --stack '$(STACK)' --torch '$(TORCH)'
@@ -45,4 +46,4 @@ format: setup
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv .venv-onedl .cache build *.egg-info
+	rm -rf .venv .venv-oldest .venv-onedl .cache build *.egg-info

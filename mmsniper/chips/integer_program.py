@@ -60,11 +60,15 @@ def prove(cliques: csr_array, cover: Ints, node_limit: int) -> tuple[Ints, bool]
     The limit is on nodes of the search tree and not on seconds: ranks, and a resumed run, must plan
     the same however busy the machine is.
     """
+    by_clique = cliques.T
+    # Before SciPy 1.15 milp takes indices of 32 bits only.
+    by_clique.indices = by_clique.indices.astype(np.int32)
+    by_clique.indptr = by_clique.indptr.astype(np.int32)
     result = milp(
         np.ones(cliques.shape[0]),
         integrality=1,
         bounds=Bounds(0, 1),
-        constraints=LinearConstraint(cliques.T, 1),
+        constraints=LinearConstraint(by_clique, 1),
         options=dict(node_limit=node_limit),
     )
     if result.x is None:

@@ -130,7 +130,8 @@ class AutoFocus(BaseDetector):
         check_whole_number('min_rpn_proposals', min_rpn_proposals, 1, optional=True)
         self.min_rpn_proposals = min_rpn_proposals
         self.keep_maps = False  # set it to draw pictures of the FocusPixels
-        self.register_load_state_dict_pre_hook(_accept_plain_detector)
+        # Public from torch 2.5 on.
+        self._register_load_state_dict_pre_hook(_accept_plain_detector, with_module=True)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the detector and of the focus head."""

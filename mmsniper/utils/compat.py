@@ -8,12 +8,14 @@ Nothing here imports torch or MMDetection before a function that needs them is c
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import inspect
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,57 +26,62 @@ OFFICIAL, ONEDL = 'official', 'onedl'
 
 
 class Supported(NamedTuple):
-    """One distribution that mmsniper runs on, and its versions ``lowest <= version < below``."""
+    """One distribution that mmsniper runs on.
 
-    module: str
+    Outside ``min_version <= version < below`` it cannot work. The tested versions reach from
+    ``oldest`` to ``newest``; both are among them, and a patch release counts as its minor version.
+    """
+
     family: str | None
-    lowest: str
-    below: str
-    pinned: str
+    min_version: str
+    below: str | None
+    oldest: str
+    newest: str
 
 
+# The limits of mmcv and mmengine are those that MMDetection 3.3 checks when it is imported.
 SUPPORTED: Mapping[str, Supported] = {
-    'torch': Supported('torch', None, '2.6', '3', '2.13.0'),
-    'mmengine': Supported('mmengine', OFFICIAL, '0.10.5', '1', '0.10.7'),
-    'mmcv': Supported('mmcv', OFFICIAL, '2.1.0', '2.2.0', '2.1.0'),
-    'mmdet': Supported('mmdet', OFFICIAL, '3.3.0', '3.4', '3.3.0'),
-    'onedl-mmengine': Supported('mmengine', ONEDL, '0.10.12', '1', '0.10.12'),
-    'onedl-mmcv': Supported('mmcv', ONEDL, '2.3.6', '2.4', '2.3.6'),
-    'onedl-mmdetection': Supported('mmdet', ONEDL, '3.5.1', '3.6', '3.5.1'),
+    'torch': Supported(None, '2.0', None, '2.1.2', '2.13.0'),
+    'mmengine': Supported(OFFICIAL, '0.7.1', '1', '0.10.2', '0.10.7'),
+    'mmcv': Supported(OFFICIAL, '2.0.0', '2.2.0', '2.1.0', '2.1.0'),
+    'mmdet': Supported(OFFICIAL, '3.0.0', None, '3.3.0', '3.3.0'),
+    'onedl-mmengine': Supported(ONEDL, '0.10.0', None, '0.10.12', '0.10.12'),
+    'onedl-mmcv': Supported(ONEDL, '2.0.0', None, '2.3.6', '2.3.6'),
+    'onedl-mmdetection': Supported(ONEDL, '3.0.0', None, '3.5.1', '3.5.1'),
 }
 
 
 def check_versions(installed: Mapping[str, str] | None = None) -> None:
     """Check that the packages found beside mmsniper work with it and with one another.
 
-    A package that is not installed is no error: ``mmsniper.chips`` needs none of them.
+    A package that is not installed is no error: ``mmsniper.chips`` needs none of them. Versions
+    that may work but have not been tested give one warning.
 
     Args:
         installed (Mapping[str, str] | None): Version of each distribution of ``SUPPORTED`` that is
             installed, by name. Defaults to None, which asks the running Python.
 
     Raises:
-        ImportError: If a version is out of the supported range, the two families are mixed, or
-            mmengine's need of ``pkg_resources`` is not met. It says what was found, what is
-            supported and the command that mends it.
+        ImportError: If a version cannot work, the two families are mixed, or mmengine's need of
+            ``pkg_resources`` is not met. It says what was found, what is needed and the command
+            that mends it.
     """
     found = _installed_versions() if installed is None else installed
     families = {name: SUPPORTED[name].family for name in found if SUPPORTED[name].family}
     if len(set(families.values())) > 1:
         raise ImportError(_mixed_families_message(families, found))
     for name, version in found.items():
-        supported = SUPPORTED[name]
-        if not _release(supported.lowest) <= _release(version) < _release(supported.below):
-            raise ImportError(
-                f'mmsniper needs {name} >= {supported.lowest}, < {supported.below}; found '
-                f'{name} {version}. Fix: pip install "{name}=={supported.pinned}"'
-                + _rebuild_hint(name)
-            )
+        if not _can_work(SUPPORTED[name], version):
+            raise ImportError(_version_message(name, version))
     if installed is None and 'mmengine' in found and not importlib.util.find_spec('pkg_resources'):
         raise ImportError(
             f'mmengine {found["mmengine"]} imports pkg_resources, which this environment lacks '
             '(setuptools dropped it in version 81). Fix: pip install "setuptools<81"'
         )
+    untested = [name for name in found if not _is_tested(SUPPORTED[name], found[name])]
+    # Of the processes that torchrun starts on a machine, one warns.
+    if untested and os.environ.get('LOCAL_RANK', '0') == '0':
+        warnings.warn(_untested_message(untested, found), stacklevel=2)
 
 
 def _installed_versions() -> dict[str, str]:
@@ -93,20 +100,50 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.sub(r'(\.0+)+$', '', release).split('.'))
 
 
-def _rebuild_hint(name: str) -> str:
-    if name == 'torch':
-        return ' (and reinstall mmcv: its compiled operators fit one version of torch only)'
-    return ''
+def _can_work(supported: Supported, version: str) -> bool:
+    below = supported.below
+    return _release(version) >= _release(supported.min_version) and (
+        below is None or _release(version) < _release(below)
+    )
+
+
+def _is_tested(supported: Supported, version: str) -> bool:
+    oldest, minor, newest = (
+        _release(text)[:2] for text in (supported.oldest, version, supported.newest)
+    )
+    return oldest <= minor <= newest
+
+
+def _version_message(name: str, version: str) -> str:
+    _, min_version, below, _, newest = SUPPORTED[name]
+    limits = f'>= {min_version}' + (f', < {below}' if below else '')
+    rebuild = ' (and reinstall mmcv: its compiled operators fit one version of torch only)'
+    return (
+        f'mmsniper needs {name} {limits}; found {name} {version}. '
+        f'Fix: pip install "{name}=={newest}"' + (rebuild if name == 'torch' else '')
+    )
+
+
+def _untested_message(names: Sequence[str], found: Mapping[str, str]) -> str:
+    listed = []
+    for name in names:
+        tested = dict.fromkeys((SUPPORTED[name].oldest, SUPPORTED[name].newest))
+        listed.append(f'{name} {found[name]} (tested: {" to ".join(tested)})')
+    return (
+        f'mmsniper is not tested with {", ".join(listed)}. It may well work; if something fails, '
+        'try a tested version. To hide this warning: '
+        'export PYTHONWARNINGS="ignore:mmsniper is not tested"'
+    )
 
 
 def _mixed_families_message(families: Mapping[str, str | None], found: Mapping[str, str]) -> str:
     listed = ', '.join(f'{name} {found[name]} ({family})' for name, family in families.items())
     # The one to keep is the one of mmdet: that is what a user chose.
     kept = next(
-        (family for name, family in families.items() if SUPPORTED[name].module == 'mmdet'), OFFICIAL
+        (families[name] for name in ('mmdet', 'onedl-mmdetection') if name in families), OFFICIAL
     )
     wanted = ' '.join(
-        f'"{name}=={item.pinned}"' for name, item in SUPPORTED.items() if item.family == kept
+        f'"{name}=={item.newest}"' for name, item in SUPPORTED.items() if item.family == kept
     )
     return (
         f'packages of two families are installed, which share the import names mmengine, mmcv and '
@@ -120,7 +157,8 @@ def allow_checkpoint_globals() -> None:
 
     A checkpoint with a message hub holds mmengine's ``HistoryBuffer``, NumPy arrays and scalars;
     from torch 2.6 on, ``torch.load`` refuses what is not listed. What is listed here cannot run
-    code of a checkpoint's choice.
+    code of a checkpoint's choice. An older torch refuses nothing by default: it needs no list, and
+    there a checkpoint can run any code.
 
     onedl-mmengine answers a refusal by loading the file again with ``weights_only=False``, which
     runs whatever code the file holds; that fallback is taken out.
@@ -130,7 +168,9 @@ def allow_checkpoint_globals() -> None:
     import torch
     from mmengine.runner import checkpoint
 
-    torch.serialization.add_safe_globals(_checkpoint_globals())
+    # torch 2.4 and 2.5 have this function too, but it takes no pairs.
+    if _release(torch.__version__) >= (2, 6):
+        torch.serialization.add_safe_globals(_checkpoint_globals())
     if hasattr(checkpoint, '_safe_torch_load'):
         checkpoint._safe_torch_load = torch.load
 
@@ -212,9 +252,18 @@ def use_gloo_without_gpu(cfg: Config) -> None:
         )
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
+        # A process that ends with gloo's threads running may be aborted by them.
+        atexit.register(_end_process_group)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = {**wrapper, 'device_ids': None}
+
+
+def _end_process_group() -> None:
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

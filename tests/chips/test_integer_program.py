@@ -81,6 +81,25 @@ def test_no_limit_of_the_integer_program_depends_on_the_clock(monkeypatch):
     assert options == {'node_limit': 7}
 
 
+def test_an_older_scipy_is_given_the_indices_that_it_takes(monkeypatch):
+    given = []
+
+    def milp(*args, constraints, **kwargs):
+        given.append(constraints.A)
+        return SimpleNamespace(status=1, x=None)
+
+    monkeypatch.setattr(integer_program, 'milp', milp)
+    cliques = csr_array(np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]))
+    cliques.indices, cliques.indptr = (
+        a.astype(np.int64) for a in (cliques.indices, cliques.indptr)
+    )
+    integer_program.prove(cliques, np.array([0, 1]), node_limit=1)
+    (constraint,) = given
+    assert (constraint.indices.dtype, constraint.indptr.dtype) == (np.int32, np.int32)
+    assert constraint.toarray().tolist() == [[1, 0], [1, 1], [0, 1]]
+    assert cliques.indices.dtype == np.int64
+
+
 @pytest.fixture
 def no_milp(monkeypatch):
     """HiGHS finds nothing; counts how often it is asked."""

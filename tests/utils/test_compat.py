@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from mmsniper.utils.compat import (
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFICIAL = {'torch': '2.13.0+cpu', 'mmengine': '0.10.7', 'mmcv': '2.1.0', 'mmdet': '3.3.0'}
+OLDEST = {'torch': '2.1.2+cu121', 'mmengine': '0.10.2', 'mmcv': '2.1.0', 'mmdet': '3.3.0'}
 ONEDL = {
     'torch': '2.13.0+cu130',
     'onedl-mmengine': '0.10.12',
@@ -42,33 +44,86 @@ ONEDL = {
         {},
         OFFICIAL,
         ONEDL,
+        OLDEST,
+        {**OLDEST, 'torch': '2.5.1+cu121', 'mmengine': '0.10.5'},
         {'torch': '2.6.0rc1'},
         {'torch': '2.6'},
         {**OFFICIAL, 'torch': '2.13.0a0+git123'},
-        {'mmcv': '2.1.0.post1', 'mmengine': '0.10.5'},
+        # Patch releases of the newest and of the oldest.
+        {'mmcv': '2.1.0.post1', 'mmengine': '0.10.9', 'torch': '2.13.2'},
+        {'mmengine': '0.10.0', 'torch': '2.1.0'},
     ],
 )
-def test_what_fits_together_is_accepted(installed):
-    check_versions(installed)
+def test_what_is_tested_together_is_accepted_in_silence(installed):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        check_versions(installed)
 
 
 @pytest.mark.parametrize(
-    ('name', 'version', 'supported'),
+    ('name', 'version', 'tested'),
     [
-        ('torch', '2.5.1', '>= 2.6, < 3'),
-        ('torch', '3.0.0', '>= 2.6, < 3'),
-        ('mmengine', '0.10.4', '>= 0.10.5, < 1'),
-        ('mmcv', '2.2.0', '>= 2.1.0, < 2.2.0'),
-        ('mmcv', '2.0.1', '>= 2.1.0, < 2.2.0'),
-        ('mmdet', '2.28.2', '>= 3.3.0, < 3.4'),
+        ('torch', '2.0.1', '2.1.2 to 2.13.0'),
+        ('torch', '2.14.0', '2.1.2 to 2.13.0'),
+        ('torch', '3.0.0', '2.1.2 to 2.13.0'),
+        ('mmengine', '0.9.1', '0.10.2 to 0.10.7'),
+        ('mmcv', '2.0.1', '2.1.0'),
+        ('mmdet', '3.2.0', '3.3.0'),
+        ('mmdet', '3.4.0', '3.3.0'),
     ],
 )
-def test_a_version_out_of_range_is_named_with_its_fix(name, version, supported):
+def test_a_version_that_is_not_tested_is_warned_of(name, version, tested):
+    with pytest.warns(UserWarning, match='not tested') as caught:
+        check_versions({**OFFICIAL, name: version})
+    (warning,) = caught
+    message = str(warning.message)
+    assert message.startswith(f'mmsniper is not tested with {name} {version} (tested: {tested}).')
+
+
+def test_several_versions_that_are_not_tested_give_one_warning():
+    with pytest.warns(UserWarning, match='not tested') as caught:
+        check_versions({**ONEDL, 'torch': '2.0.0', 'onedl-mmcv': '2.4.0'})
+    (warning,) = caught
+    listed = 'torch 2.0.0 (tested: 2.1.2 to 2.13.0), onedl-mmcv 2.4.0 (tested: 2.3.6)'
+    assert listed in str(warning.message)
+
+
+def test_the_warning_is_hidden_by_what_it_says_and_comes_from_one_process_of_a_launch():
+    code = 'from mmsniper.utils.compat import check_versions; check_versions({"torch": "3.0"})'
+    command = [sys.executable, '-c', code]
+
+    def stderr(**env):
+        clean = {k: v for k, v in os.environ.items() if k not in ('PYTHONWARNINGS', 'LOCAL_RANK')}
+        done = subprocess.run(
+            command, env={**clean, **env}, check=True, capture_output=True, text=True
+        )
+        return done.stderr
+
+    shown = stderr()
+    assert shown.count('not tested with torch 3.0') == 1
+    variable, value = re.search(r'export (\w+)="(.*)"', shown).groups()
+    assert 'not tested with torch 3.0' not in stderr(**{variable: value})
+    assert 'not tested with torch 3.0' in stderr(LOCAL_RANK='0')
+    assert 'not tested with torch 3.0' not in stderr(LOCAL_RANK='1')
+
+
+@pytest.mark.parametrize(
+    ('name', 'version', 'needed'),
+    [
+        ('torch', '1.13.1', '>= 2.0'),
+        ('mmengine', '0.7.0', '>= 0.7.1, < 1'),
+        ('mmengine', '1.0.0', '>= 0.7.1, < 1'),
+        ('mmcv', '2.2.0', '>= 2.0.0, < 2.2.0'),
+        ('mmcv', '1.7.2', '>= 2.0.0, < 2.2.0'),
+        ('mmdet', '2.28.2', '>= 3.0.0'),
+    ],
+)
+def test_a_version_that_cannot_work_is_named_with_its_fix(name, version, needed):
     with pytest.raises(ImportError) as error:
         check_versions({**OFFICIAL, name: version})
     message = str(error.value)
-    assert f'needs {name} {supported}; found {name} {version}' in message
-    assert f'pip install "{name}=={SUPPORTED[name].pinned}"' in message
+    assert f'needs {name} {needed}; found {name} {version}' in message
+    assert f'pip install "{name}=={SUPPORTED[name].newest}"' in message
 
 
 def test_mixed_families_are_named_and_the_one_of_mmdet_is_kept():
@@ -90,13 +145,55 @@ def test_the_lack_of_pkg_resources_is_named_with_its_fix(monkeypatch):
         check_versions()
 
 
+def test_mmdetection_itself_refuses_what_is_refused():
+    mmdet = pytest.importorskip('mmdet')
+    for name in ('mmengine', 'mmcv'):
+        if not hasattr(mmdet, f'{name}_maximum_version'):
+            pytest.skip('this MMDetection checks no versions')
+        minimum = getattr(mmdet, f'{name}_minimum_version').removesuffix('rc4')
+        assert minimum == SUPPORTED[name].min_version
+        below = getattr(mmdet, f'{name}_maximum_version')
+        assert below.removesuffix('.0.0') == SUPPORTED[name].below
+
+
 @pytest.mark.parametrize('family', ['official', 'onedl'])
-def test_what_the_set_up_installs_is_what_the_check_recommends(family):
+def test_what_can_work_can_be_installed(family):
     text = (ROOT / 'requirements' / f'{family}.txt').read_text()
+    required = dict(re.findall(r'^([\w-]+)(>=\S+)$', text, re.MULTILINE))
+    expected = {
+        name: f'>={item.min_version}' + (f',<{item.below}' if item.below else '')
+        for name, item in SUPPORTED.items()
+        if item.family in (family, None)
+    }
+    assert required == expected
+
+
+@pytest.mark.parametrize(
+    ('stack', 'end', 'families'),
+    [
+        ('official', 'newest', ('official', 'onedl')),
+        ('onedl', 'newest', ('official', 'onedl')),
+        ('oldest', 'oldest', ('official',)),
+    ],
+)
+def test_what_the_set_up_installs_is_what_is_tested(load_tool, stack, end, families):
+    stack = load_tool('dev/setup_venv').STACKS[stack]
+    text = (ROOT / 'requirements' / stack.constraints).read_text() + stack.torch
     pins = dict(re.findall(r'^([\w-]+)==(\S+)$', text, re.MULTILINE))
-    supported = {name: item.pinned for name, item in SUPPORTED.items() if item.family == family}
-    assert pins == supported
-    check_versions(pins)
+    expected = {
+        name: getattr(item, end)
+        for name, item in SUPPORTED.items()
+        if item.family in (*families, None)
+    }
+    assert {name: version for name, version in pins.items() if name in SUPPORTED} == expected
+
+
+def test_the_readme_says_what_works_and_what_is_tested():
+    readme = (ROOT / 'README.md').read_text()
+    for name, item in SUPPORTED.items():
+        if item.family != 'onedl':
+            works = item.min_version + (f', below {item.below}' if item.below else '')
+            assert f'| {name} | {works} | {item.oldest} | {item.newest} |' in readme
 
 
 def test_the_chips_need_neither_torch_nor_mmdetection():
@@ -111,9 +208,16 @@ def test_the_chips_need_neither_torch_nor_mmdetection():
 # Checkpoints -----------------------------------------------------------------------------------
 
 
+RESTRICTED = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
+restricted = pytest.mark.skipif(not RESTRICTED, reason='before torch 2.6 nothing is refused')
+
+
 @pytest.fixture
 def no_globals_allowed():
     """Take away what was allowed so far, and give it back after the test."""
+    if not RESTRICTED:
+        yield
+        return
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     yield
@@ -148,6 +252,7 @@ def full_checkpoint(tmp_path):
     return str(path)
 
 
+@restricted
 @pytest.mark.usefixtures('no_globals_allowed')
 def test_torch_refuses_a_full_checkpoint_by_itself(full_checkpoint):
     with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer|getattr|_reconstruct'):
@@ -155,10 +260,10 @@ def test_torch_refuses_a_full_checkpoint_by_itself(full_checkpoint):
 
 
 @pytest.mark.usefixtures('no_globals_allowed')
-def test_a_full_checkpoint_loads_with_weights_only_on(full_checkpoint):
+def test_a_full_checkpoint_loads_as_torch_loads_by_default(full_checkpoint):
     allow_checkpoint_globals()
     for content in (
-        torch.load(full_checkpoint, weights_only=True),
+        torch.load(full_checkpoint, **(dict(weights_only=True) if RESTRICTED else {})),
         CheckpointLoader.load_checkpoint(full_checkpoint, 'cpu'),
     ):
         scalars = content['message_hub']['log_scalars']
@@ -174,6 +279,15 @@ def test_a_full_checkpoint_loads_with_weights_only_on(full_checkpoint):
         assert content['meta']['seed'] == 7
 
 
+@pytest.mark.parametrize('version', ['2.0.1+cu118', '2.3.1', '2.5.1'])
+def test_an_older_torch_is_given_no_list(monkeypatch, version):
+    # It is not there before torch 2.4, and takes no pairs before 2.6.
+    monkeypatch.delattr(torch.serialization, 'add_safe_globals', raising=False)
+    monkeypatch.setattr(torch, '__version__', version)
+    allow_checkpoint_globals()
+
+
+@restricted
 @pytest.mark.usefixtures('no_globals_allowed')
 @pytest.mark.parametrize('core', ['core', '_core'])
 def test_a_checkpoint_saved_with_either_numpy_loads(tmp_path, core):
@@ -195,6 +309,7 @@ class RunsCode:
         return self.call
 
 
+@restricted
 @pytest.mark.usefixtures('no_globals_allowed')
 @pytest.mark.parametrize('harm', ['call', 'attribute', 'private'])
 def test_a_checkpoint_cannot_run_code(tmp_path, monkeypatch, harm):

@@ -29,14 +29,30 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / 'requirements'
-CONSTRAINTS = REQUIREMENTS / 'constraints.txt'
 CACHE = ROOT / '.cache'
 STAMP = '.mmsniper-setup'
 MMCV_STAMP = '.mmcv-fits'
 
+
+class Stack(NamedTuple):
+    """Versions that are tested together; ``TORCH=`` replaces the one of torch."""
+
+    family: str
+    constraints: str
+    torch: str
+    python_below: tuple[int, int] | None = None
+
+
+STACKS = {
+    'official': Stack('official', 'constraints.txt', 'torch==2.13.0'),
+    # torch 2.1 has no wheels for Python 3.12.
+    'oldest': Stack('official', 'constraints-oldest.txt', 'torch==2.1.2', (3, 12)),
+    'onedl': Stack('onedl', 'constraints.txt', 'torch==2.13.0'),
+}
 MMCV = {'official': 'mmcv', 'onedl': 'onedl-mmcv'}
 FAMILY = {
     'official': ('mmengine', 'mmcv', 'mmcv-full', 'mmcv-lite', 'mmdet'),
@@ -54,9 +70,9 @@ class SetupError(Exception):
 def main() -> int:
     args = parse_args()
     try:
-        check_python()
+        check_python(STACKS[args.stack])
         with locked(args.venv):
-            setup(args.venv, args.stack, args.torch)
+            setup(args.venv, args.stack, args.torch or STACKS[args.stack].torch)
     except SetupError as error:
         say(f'set-up failed: {error}')
         return 1
@@ -73,50 +89,57 @@ def main() -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--venv', type=Path, default=ROOT / '.venv')
-    parser.add_argument('--stack', choices=sorted(MMCV), default='official')
-    parser.add_argument('--torch', default='torch==2.13.0', help='requirement of torch')
+    parser.add_argument('--stack', choices=sorted(STACKS), default='official')
+    parser.add_argument('--torch', help='requirement of torch; the default is that of the stack')
     args = parser.parse_args()
     args.venv = args.venv.absolute()
     return args
 
 
-def setup(venv: Path, stack: str, torch: str) -> None:
+def setup(venv: Path, name: str, torch: str) -> None:
+    stack = STACKS[name]
     stamp = venv / STAMP
-    key = setup_key(stack, torch)
+    key = setup_key(name, torch)
     if stamp.is_file() and stamp.read_text() == key and runs(venv, 'import mmsniper'):
         return
     start = time.monotonic()
-    say(f'setting up {venv.name}: {stack} stack, {torch}')
+    say(f'setting up {venv.name}: {name} stack, {torch}')
     make_venv(venv)
     stamp.unlink(missing_ok=True)
     forget_half_installed(venv)
     remove_other_family(venv, stack)
     say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
-    pip(venv, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=installed_version(venv, 'torch'))
-    say(f'step 2 of 3: {MMCV[stack]} with its compiled operators, and MMDetection')
+    had_torch = installed_version(venv, 'torch')
+    pip(venv, stack, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=had_torch)
+    say(f'step 2 of 3: {MMCV[stack.family]} with its compiled operators, and MMDetection')
     install_stack(venv, stack)
     say('step 3 of 3: mmsniper and what its tests need')
-    pip(venv, 'install', '-r', REQUIREMENTS / 'core.txt', '-r', REQUIREMENTS / 'dev.txt')
-    pip(venv, 'install', '--no-deps', '--no-build-isolation', '--editable', ROOT)
+    pip(venv, stack, 'install', '-r', REQUIREMENTS / 'core.txt', '-r', REQUIREMENTS / 'dev.txt')
+    pip(venv, stack, 'install', '--no-deps', '--no-build-isolation', '--editable', ROOT)
     check_imports(venv)
     write_whole(stamp, key)
     say(f'{venv.name} is ready ({minutes(time.monotonic() - start)})')
 
 
-def setup_key(stack: str, torch: str) -> str:
+def setup_key(name: str, torch: str) -> str:
     """What a finished set-up depends on; the same key means that nothing is to be done."""
     digest = hashlib.sha256()
     for file in [*sorted(REQUIREMENTS.glob('*.txt')), ROOT / 'setup.cfg']:
         digest.update(file.read_bytes())
-    parts = [stack, torch, platform.python_version(), str(ROOT), f'gpu={gpu_visible()}']
+    parts = [name, torch, platform.python_version(), str(ROOT), f'gpu={gpu_visible()}']
     return '\n'.join([*parts, digest.hexdigest()]) + '\n'
 
 
-def check_python() -> None:
+def check_python(stack: Stack) -> None:
     if sys.version_info < (3, 10):  # noqa: UP036 (this script may be run by an older one)
         raise SetupError(
             f'python3 is {platform.python_version()}, 3.10 or newer is needed. '
             'Name another one: make PYTHON=python3.11 ...'
+        )
+    if stack.python_below and sys.version_info[:2] >= stack.python_below:
+        raise SetupError(
+            f'{stack.torch} has no wheels for Python {platform.python_version()}; 3.10 or 3.11 is '
+            'needed. Name one: make PYTHON=python3.11 STACK=oldest ...'
         )
 
 
@@ -163,50 +186,50 @@ def forget_half_installed(venv: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def remove_other_family(venv: Path, stack: str) -> None:
+def remove_other_family(venv: Path, stack: Stack) -> None:
     """Uninstall the packages that share this stack's import names, and this stack's with them.
 
     Both families write the same folders, so removing one leaves holes in the other.
     """
-    others = [name for family, names in FAMILY.items() if family != stack for name in names]
+    others = [name for family, names in FAMILY.items() if family != stack.family for name in names]
     if any(installed_version(venv, name) for name in others):
-        pip(venv, 'uninstall', '--yes', *others, *FAMILY[stack])
+        pip(venv, stack, 'uninstall', '--yes', *others, *FAMILY[stack.family])
 
 
-def install_stack(venv: Path, stack: str) -> None:
+def install_stack(venv: Path, stack: Stack) -> None:
     """Install MMDetection and what it stands on; mmcv from a wheel that fits, or built here."""
-    packages = ['-r', REQUIREMENTS / f'{stack}.txt']
+    packages = ['-r', REQUIREMENTS / f'{stack.family}.txt']
     requirement = pinned_mmcv(stack)
     fits_for = venv / MMCV_STAMP
     variant = mmcv_variant(venv)
     if fits_for.is_file() and fits_for.read_text() != variant:
-        pip(venv, 'uninstall', '--yes', MMCV[stack])
+        pip(venv, stack, 'uninstall', '--yes', MMCV[stack.family])
     kept = CACHE / 'wheels' / variant
     wheel = next(kept.glob(f'{requirement.replace("-", "_").replace("==", "-")}-*.whl'), None)
     if wheel is None and not wheel_found(venv, stack, requirement, packages):
         wheel = build_mmcv(venv, stack, requirement, kept)
     if wheel:
-        pip(venv, 'install', wheel, *packages)
+        pip(venv, stack, 'install', wheel, *packages)
         if not mmcv_fits(venv, verbose=True):
             wheel.unlink()  # or the next try would take it again
             raise SetupError(f'{wheel.name}, built here, cannot be imported; why is above')
     write_whole(fits_for, variant)
 
 
-def wheel_found(venv: Path, stack: str, requirement: str, packages: list[object]) -> bool:
+def wheel_found(venv: Path, stack: Stack, requirement: str, packages: list[object]) -> bool:
     """Install the stack with a wheel of mmcv that somebody else built, if one fits."""
-    if not pip_succeeds(venv, 'install', '--only-binary', MMCV[stack], *packages):
+    if not pip_succeeds(venv, stack, 'install', '--only-binary', MMCV[stack.family], *packages):
         return False
     if mmcv_fits(venv):
         return True
     say(f'the {requirement} that pip found does not fit this torch')
-    pip(venv, 'uninstall', '--yes', MMCV[stack])
+    pip(venv, stack, 'uninstall', '--yes', MMCV[stack.family])
     return False
 
 
-def pinned_mmcv(stack: str) -> str:
-    text = (REQUIREMENTS / f'{stack}.txt').read_text()
-    return re.search(rf'^{re.escape(MMCV[stack])}==\S+', text, re.MULTILINE).group()
+def pinned_mmcv(stack: Stack) -> str:
+    text = (REQUIREMENTS / stack.constraints).read_text()
+    return re.search(rf'^{MMCV[stack.family]}==\S+', text, re.MULTILINE).group()
 
 
 def mmcv_fits(venv: Path, verbose: bool = False) -> bool:
@@ -231,7 +254,7 @@ def mmcv_variant(venv: Path) -> str:
     return output(venv_python(venv), '-c', code)
 
 
-def build_mmcv(venv: Path, stack: str, requirement: str, kept: Path) -> Path:
+def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     """Build mmcv's wheel from source and keep it.
 
     The source is unpacked under `.cache/` and built in place: what is compiled stays compiled,
@@ -251,8 +274,8 @@ def build_mmcv(venv: Path, stack: str, requirement: str, kept: Path) -> Path:
     env = {'MMCV_WITH_OPS': '1', 'MAX_JOBS': str(jobs), 'PATH': path}
     fresh = source / 'wheel'
     shutil.rmtree(fresh, ignore_errors=True)
-    command = ['wheel', '-v', '--no-deps', '--no-build-isolation', '--no-cache-dir']
-    follow_build(pip_command(venv, *command, '-w', fresh, source), env, source / 'build.log')
+    options = ['-v', '--no-deps', '--no-build-isolation', '--no-cache-dir', '-w', fresh]
+    follow_build(pip_command(venv, stack, 'wheel', *options, source), env, source / 'build.log')
     wheel = next(fresh.glob('*.whl'))
     kept.mkdir(parents=True, exist_ok=True)
     wheel.replace(kept / wheel.name)
@@ -280,7 +303,7 @@ def check_compilers(venv: Path) -> None:
         )
 
 
-def unpack_source(venv: Path, stack: str, requirement: str, folder: Path) -> Path:
+def unpack_source(venv: Path, stack: Stack, requirement: str, folder: Path) -> Path:
     """Download mmcv's source archive and unpack it, unless that was done before."""
     source = folder / requirement
     if source.is_dir():
@@ -289,17 +312,8 @@ def unpack_source(venv: Path, stack: str, requirement: str, folder: Path) -> Pat
     temporary = folder / 'unpacking'
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    pip(
-        venv,
-        'download',
-        '--no-deps',
-        '--no-build-isolation',
-        '--no-binary',
-        MMCV[stack],
-        '-d',
-        temporary,
-        requirement,
-    )
+    options = ['--no-deps', '--no-build-isolation', '--no-binary', MMCV[stack.family]]
+    pip(venv, stack, 'download', *options, '-d', temporary, requirement)
     shutil.unpack_archive(next(temporary.glob('*.tar.gz')), temporary)
     next(path for path in temporary.iterdir() if path.is_dir()).rename(source)
     shutil.rmtree(temporary)
@@ -389,19 +403,19 @@ def installed_version(venv: Path, name: str) -> str | None:
     return output(venv_python(venv), '-c', code, name) or None
 
 
-def pip_command(venv: Path, verb: str, *arguments: object) -> list[str]:
+def pip_command(venv: Path, stack: Stack, verb: str, *arguments: object) -> list[str]:
     command = [venv_python(venv), '-m', 'pip', '--disable-pip-version-check', verb, *arguments]
     if verb in ('install', 'download', 'wheel'):
-        command += ['--constraint', CONSTRAINTS]
+        command += ['--constraint', REQUIREMENTS / stack.constraints]
     return [str(part) for part in command]
 
 
-def pip(venv: Path, verb: str, *arguments: object, quiet: object = True) -> None:
-    run(*pip_command(venv, verb, *(['--quiet'] if quiet else []), *arguments))
+def pip(venv: Path, stack: Stack, verb: str, *arguments: object, quiet: object = True) -> None:
+    run(*pip_command(venv, stack, verb, *(['--quiet'] if quiet else []), *arguments))
 
 
-def pip_succeeds(venv: Path, verb: str, *arguments: object) -> bool:
-    command = pip_command(venv, verb, '--quiet', *arguments)
+def pip_succeeds(venv: Path, stack: Stack, verb: str, *arguments: object) -> bool:
+    command = pip_command(venv, stack, verb, '--quiet', *arguments)
     return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
 

@@ -10,10 +10,13 @@ from mmcv.image.io import imread_flags
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.utils import digit_version
 
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 # Bytes at the end in which a JPEG's last mark is looked for: a block of a file system.
 _TAIL = 4096
+# In older ones cv2.imread has no destination, or returns nothing when given one.
+_MIN_OPENCV = digit_version('4.11')
 
 
 @TRANSFORMS.register_module()
@@ -24,9 +27,10 @@ class LoadLargeImageFromFile(LoadImageFromFile):
     to 2.6 (PNG) times its memory, which decides how many workers have room. Here OpenCV reads the
     file itself and decodes into the array.
 
-    Only for files on a local disk and ``imdecode_backend='cv2'``; everything else is loaded by the
-    stock transform. So are files that OpenCV cannot read and JPEGs that are cut short, for the
-    error. An image that is turned by its EXIF data is held twice meanwhile, here too.
+    Only for files on a local disk, ``imdecode_backend='cv2'`` and OpenCV 4.11 or newer; everything
+    else is loaded by the stock transform. So are files that OpenCV cannot read and JPEGs that are
+    cut short, for the error. An image that its EXIF data turn is held twice while it is turned,
+    here too.
 
     Required Keys:
 
@@ -52,7 +56,7 @@ class LoadLargeImageFromFile(LoadImageFromFile):
         return results
 
     def _decode(self, path: str) -> np.ndarray | None:
-        if self.imdecode_backend != 'cv2':
+        if self.imdecode_backend != 'cv2' or digit_version(cv2.__version__) < _MIN_OPENCV:
             return None
         backend = get_file_backend(path, backend_args=self.backend_args)
         # Asked first, because OpenCV prints a warning of its own about a missing file.

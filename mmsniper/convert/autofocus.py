@@ -69,7 +69,10 @@ def see_coarse_to_fine(cfg: Config) -> None:
         ConfigDict(type='PackDetInputs', meta_keys=_META_KEYS),
     ]
     cfg.test_pipeline = pipeline
-    use_test_pipeline(cfg, pipeline)
+    if cfg.get('test_dataloader') is not None:
+        # Set in Python it may be that of validation, which sees images at one scale.
+        cfg.test_dataloader = deepcopy(cfg.test_dataloader)
+        use_test_pipeline(cfg, pipeline)
 
 
 def _channels(detector: Mapping[str, Any]) -> int:

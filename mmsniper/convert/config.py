@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
@@ -50,6 +50,8 @@ class SNIPEROptions:
     @classmethod
     def from_config(cls, options: Mapping[str, Any]) -> SNIPEROptions:
         """Check and take over ``sniper = dict(...)``; a mistake is a ValueError."""
+        if not isinstance(options, Mapping):
+            raise ValueError(f'sniper must be a dict of options, got {options!r}')
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(options) - set(names))
         if unknown:
@@ -57,6 +59,11 @@ class SNIPEROptions:
         count = options.get('batch_size')
         if count is not None and (type(count) is not int or count < 1):  # True is an int, too
             raise ValueError(f'sniper.batch_size must be a whole number of chips, got {count!r}')
+        if 'pyramid' in (options.get('sampler') or {}):
+            raise ValueError(
+                'sniper.sampler has a pyramid of its own; the one of all pieces is the '
+                "config's variable: pyramid = dict(...)"
+            )
         return cls(**options)
 
 
@@ -159,8 +166,7 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     given = cfg.get('tta_model') or {}
     if type_name(detector) != 'RPN':  # proposals are not merged
         cfg.tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
-        if not given.get('type'):  # settings of ours, not a model of theirs
-            cfg.tta_model.merge(given)
+        _merge_tta(cfg.tta_model, given)
     sniper_model(detector, pyramid, options.whole_images, notes)
     model = detector
     if options.autofocus is not None:
@@ -176,6 +182,19 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
         name = type_name(detector)
         print_log('\n  '.join([f'SNIPER version of {name}:', *notes]), logger='current')
+
+
+def _merge_tta(model: ConfigDict, given: Mapping[str, Any]) -> None:
+    """Take over what a config says of ``tta_model``.
+
+    Settings of ours are merged. A stock ``DetTTAModel``, which some stock configs bring along, is
+    replaced; of it a higher ``max_per_img`` is kept, by which more detections can be asked for.
+    """
+    if type_name(given) in ('', model.type):
+        model.merge(given)
+    else:
+        number = (given.get('tta_cfg') or {}).get('max_per_img', 0)
+        model.tta_cfg.max_per_img = max(model.tta_cfg.max_per_img, number)
 
 
 def _convert_training(

@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict
 
 from mmsniper.datasets.scale_transforms import RESCALING
 from mmsniper.datasets.wrappers import (
+    NESTED_TRANSFORMS,
     all_transforms,
     inner_datasets,
     read_datasets,
@@ -82,7 +83,8 @@ def sniper_dataloader(
 
     loader.dataset = _converted(loader.dataset, with_chips, notes)
     loader.batch_size = batch_size
-    loader.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid, **(sampler or {}))
+    loader.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid)
+    loader.sampler.update(sampler or {})
     loader.batch_sampler = None
     return loader
 
@@ -199,9 +201,15 @@ def _converted(
             )
         if kind == 'MultiImageMixDataset':
             dropped.append(kind)
-            inner = ConfigDict(part.dataset)
-            inner.pipeline = [*inner.get('pipeline', []), *part.pipeline]
-            return replace_datasets(inner, replacement)
+
+            def with_its_pipeline(inner: ConfigDict) -> ConfigDict | None:
+                if inner_datasets(inner):
+                    return None
+                return ConfigDict(inner, pipeline=[*inner.get('pipeline', []), *part.pipeline])
+
+            return replace_datasets(
+                replace_datasets(ConfigDict(part.dataset), with_its_pipeline), replacement
+            )
         if inner_datasets(part):
             return None
         new = convert(part, dropped)
@@ -223,12 +231,12 @@ def _without_scale_transforms(pipeline: Sequence[Any], dropped: list[str]) -> It
             yield list(_without_scale_transforms(transform, dropped))
         elif type_name(transform) in SCALE_TRANSFORMS:
             dropped.append(type_name(transform))
-        elif isinstance(transform.get('transforms'), Sequence):
-            transform.transforms = list(_without_scale_transforms(transform.transforms, dropped))
-            if any(transform.transforms):
-                yield transform
         else:
-            yield transform
+            nested = [n for n in NESTED_TRANSFORMS if isinstance(transform.get(n), Sequence)]
+            for name in nested:
+                transform[name] = list(_without_scale_transforms(transform[name], dropped))
+            if not nested or any(any(transform[name]) for name in nested):
+                yield transform
 
 
 def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:

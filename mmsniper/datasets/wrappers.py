@@ -80,17 +80,22 @@ def replace_datasets(dataset: Any, replacement: Callable[[Any], Any]) -> Any:
     return wrapper
 
 
+# What transforms call those that they choose from: RandomChoice, AutoAugment, RandAugment.
+NESTED_TRANSFORMS = ('transforms', 'policies', 'aug_space')
+
+
 def all_transforms(pipeline: Any) -> Iterator[Any]:
     """The transforms of a pipeline, a list of configs or a built ``Compose``.
 
-    Those inside ``RandomChoice`` and the like come after it.
+    Those inside ``RandomChoice``, ``AutoAugment`` and the like come after it.
     """
     for transform in getattr(pipeline, 'transforms', pipeline) or ():
         if isinstance(transform, Sequence):  # an alternative of RandomChoice
             yield from all_transforms(transform)
         else:
             yield transform
-            yield from all_transforms(_part(transform, 'transforms'))
+            for name in NESTED_TRANSFORMS:
+                yield from all_transforms(_part(transform, name))
 
 
 def all_configs(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:

@@ -204,6 +204,31 @@ def test_a_batch_size_that_is_given_holds():
     assert sniper_dataloader(loader(RESIZE), PYRAMID, batch_size=5).batch_size == 5
 
 
+@pytest.mark.parametrize('key', ['transforms', 'policies', 'aug_space'])
+def test_alternatives_of_all_kinds_lose_their_resizes(key):
+    policies = [[dict(RESIZE), dict(type='Rotate')], [dict(RESIZE)]]
+    *_, choice, _ = sniper_pipeline(pipeline({'type': 'AutoAugment', key: policies}), PYRAMID)
+    assert choice[key] == [[dict(type='Rotate')], []]
+    assert 'AutoAugment' not in types(
+        sniper_pipeline(pipeline({'type': 'AutoAugment', key: [[dict(RESIZE)]]}), PYRAMID)
+    )
+
+
+def test_what_is_around_mixed_images_stays_around_what_reads_them():
+    repeated = dict(type='RepeatDataset', times=2, dataset=loader()['dataset'])
+    repeated['dataset']['pipeline'] = LOAD
+    mixing = [dict(type='Mosaic'), dict(type='RandomFlip', prob=0.5), PACK]
+    mixed = dict(type='MultiImageMixDataset', dataset=repeated, pipeline=mixing)
+    found = sniper_dataloader(dict(batch_size=1, dataset=mixed), PYRAMID).dataset
+    assert (found.type, found.get('pipeline')) == ('RepeatDataset', None)
+    assert types(found.dataset.pipeline)[-2:] == ['RandomFlip', 'PackDetInputs']
+
+
+def test_another_sampler_can_be_named():
+    named = sniper_dataloader(loader(), PYRAMID, 4, dict(type='Mine', shuffle=False)).sampler
+    assert named == dict(type='Mine', pyramid=PYRAMID, shuffle=False)
+
+
 def test_overrides_for_a_data_set_in_a_spelled_out_chip_dataset_reach_it():
     leaf = dict(
         type='CocoDataset', ann_file='a.json', data_root='d/', metainfo=dict(classes=('a',))

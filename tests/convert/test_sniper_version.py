@@ -242,8 +242,18 @@ def test_settings_of_the_test_change_ours_and_a_model_of_theirs_is_replaced():
     ours = sniper_version(stock_config(tta_model=dict(tta_cfg=dict(max_per_img=9)))).tta_model
     assert (ours.type, ours.tta_cfg.max_per_img) == ('SNIPERTTAModel', 9)
     assert ours.tta_cfg.nms.type == 'soft_nms'
-    theirs = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=9))
-    assert sniper_version(stock_config(tta_model=theirs)).tta_model.tta_cfg.max_per_img == 100
+    named = dict(type='SNIPERTTAModel', tta_cfg=dict(max_per_img=9))
+    assert sniper_version(stock_config(tta_model=named)).tta_model.tta_cfg.max_per_img == 9
+
+
+@pytest.mark.parametrize(('theirs', 'merged'), [(9, 100), (100, 100), (500, 500)])
+def test_of_a_stock_tta_model_only_a_higher_number_of_detections_is_kept(theirs, merged):
+    """RetinaNet's config has one: --cfg-options tta_model.tta_cfg.max_per_img=500 must do."""
+    nms = dict(type='nms', iou_threshold=0.5)
+    stock = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=theirs))
+    found = sniper_version(stock_config(tta_model=stock)).tta_model
+    assert (found.type, found.tta_cfg.nms.type) == ('SNIPERTTAModel', 'soft_nms')
+    assert found.tta_cfg.max_per_img == merged
 
 
 def test_scopes_classes_and_lists_of_heads_are_understood():
@@ -361,6 +371,20 @@ def test_with_autofocus_the_sniper_version_of_the_detector_is_tested_coarse_to_f
     assert cfg.train_dataloader == plain.train_dataloader
 
 
+def test_without_a_test_there_is_nothing_to_see_coarse_to_fine():
+    cfg = autofocus_config()
+    cfg.test_dataloader = cfg.test_evaluator = None
+    assert sniper_version(cfg).model.type == 'AutoFocus'
+
+
+def test_validation_stays_at_one_scale_also_where_its_loader_is_that_of_the_test():
+    cfg = autofocus_config()
+    cfg.val_dataloader = cfg.test_dataloader
+    found = sniper_version(cfg)
+    assert 'Resize' in [type_name(step) for step in found.val_dataloader.dataset.pipeline]
+    assert 'Resize' not in [type_name(step) for step in found.test_dataloader.dataset.pipeline]
+
+
 def test_settings_of_an_autofocus_can_be_given_to_the_model():
     """As --cfg-options model.thresholds=0.1 does, also with a config that is dumped."""
     cfg = autofocus_config(thresholds=0.5, edge=4)
@@ -411,6 +435,8 @@ def test_an_rpn_has_no_autofocus():
     [
         (dict(chips=3), r"no option \['chips'\].*batch_size"),
         (dict(batch_size=0), 'whole number of chips, got 0'),
+        (None, 'must be a dict of options, got None'),
+        (dict(sampler=dict(pyramid=PYRAMID)), 'sampler has a pyramid of its own'),
         (dict(batch_size=True), 'whole number of chips, got True'),
     ],
 )

@@ -158,7 +158,8 @@ class _ScaleKept(dict):
     """Results in which nothing may overwrite ``scale_factor``, as ``Resize`` would.
 
     ``ChipDataset`` checks this for itself. With a stock data set nothing else would: by default
-    ``PackDetInputs`` packs only the overwritten ``scale_factor``, which tells a wrong level.
+    ``PackDetInputs`` packs only the overwritten ``scale_factor``, which tells a wrong level. A
+    transform in between that makes a dict of its own ends this.
     """
 
     def __setitem__(self, key: str, value: Any) -> None:

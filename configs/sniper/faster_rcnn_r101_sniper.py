@@ -18,6 +18,7 @@ model = dict(
     ),
     # 20 chips a GPU are enough to train BatchNorm, beyond the frozen stem and first stage.
     backbone=dict(norm_cfg=dict(requires_grad=True), norm_eval=False, frozen_stages=1),
+    rpn_head=dict(type='SNIPERRPNHead', pyramid=pyramid),
     roi_head=dict(type='SNIPERRoIHead', pyramid=pyramid, bbox_head=dict(reg_class_agnostic=True)),
     train_cfg=dict(
         rpn=dict(assigner=dict(type='ValidRangeAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4)),

@@ -11,6 +11,7 @@ from mmsniper.models.dense_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDINOHead,
     SNIPERFCOSHead,
+    SNIPERRPNHead,
     SNIPERSetPredictionMixin,
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
@@ -28,6 +29,7 @@ __all__ = [
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
+    'SNIPERRPNHead',
     'SNIPERRoIHead',
     'SNIPERRoIMixin',
     'SNIPERSetPredictionMixin',

@@ -1,4 +1,4 @@
-"""What SNIPER's training and inference do differently: label assignment and merging of levels."""
+"""What SNIPER's training and inference do differently: label assignment, all levels in testing."""
 
 from mmsniper.models.assigners import (
     IgnoreInvalidAssigner,
@@ -16,6 +16,7 @@ from mmsniper.models.dense_heads import (
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
 from mmsniper.models.level_range import LevelRange
+from mmsniper.models.pyramid_detector import PyramidDetector
 from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
 from mmsniper.models.tta import SNIPERTTAModel
 
@@ -24,6 +25,7 @@ __all__ = [
     'FocusHead',
     'IgnoreInvalidAssigner',
     'LevelRange',
+    'PyramidDetector',
     'PyramidFocusHead',
     'SNIPERCascadeRoIHead',
     'SNIPERDINOHead',

@@ -148,7 +148,7 @@ class PyramidDetector(BaseDetector):
         Returns:
             SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels,
             ``scores``, ``labels``, the ``levels`` that found them, and of a detector with a mask
-            head ``masks``, bool (n, H, W), or a list of COCO RLEs where that would be too large
+            head ``masks``, bool (n, H, W), or COCO RLEs where that would be too large
             (:class:`~mmsniper.models.masks.ImageMasks`).
         """
         return self._step(data, range(self.pyramid.num_levels), 'test')

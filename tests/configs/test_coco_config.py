@@ -11,6 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from comparing import without_scope
 from mmsniper.convert import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
@@ -30,12 +31,18 @@ def model(cfg):
 
 def test_it_is_the_stock_detector_but_for_the_recipe(cfg):
     stock = get_config('mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py')
-    for part in ('neck', 'rpn_head'):
-        mine = {k: v for k, v in cfg.model[part].items() if k != '_scope_'}
-        assert mine == stock.model[part]
+    mine = without_scope(cfg.model)
+    assert (mine['type'], mine['detector']) == ('PyramidDetector', stock.model.type)
+    assert mine['neck'] == stock.model.neck
+    ours = dict(type='SNIPERRPNHead', pyramid=without_scope(cfg.pyramid))
+    assert mine['rpn_head'] == {**stock.model.rpn_head, **ours}
+    assert mine['test_cfg'] == stock.model.test_cfg
     assert cfg.model.backbone.depth == 101
-    assert [t.type for t in cfg.test_pipeline] == [t.type for t in stock.test_pipeline]
-    assert cfg.test_pipeline[1].scale == stock.test_pipeline[1].scale == (1333, 800)
+    types = [t.type for t in stock.test_pipeline if t.type != 'Resize']
+    assert [t.type for t in cfg.test_pipeline] == types
+    assert 'scale_factor' not in cfg.test_pipeline[-1].meta_keys
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.pipeline == cfg.test_pipeline
     assert cfg.train_dataloader.dataset.dataset.ann_file == stock.train_dataloader.dataset.ann_file
 
 
@@ -81,13 +88,13 @@ def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
 
 def test_one_config_dict_is_the_pyramid_of_every_piece(cfg):
     pieces = [
+        cfg.model,
+        cfg.model.rpn_head,
         cfg.model.roi_head,
         cfg.train_dataloader.sampler,
         *(t for t in cfg.train_pipeline if t.type in ('ChipSampler', 'ScaleRangeFilter')),
-        cfg.tta_model,
-        *cfg.tta_pipeline[1].transforms[0],
     ]
-    assert len(pieces) == 8
+    assert len(pieces) == 6
     assert all(piece.pyramid == cfg.pyramid for piece in pieces)
 
 

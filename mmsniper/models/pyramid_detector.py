@@ -131,6 +131,7 @@ class PyramidDetector(BaseDetector):
             raise ValueError(f'val_levels must be some of {list(every)}, got {val_levels!r}')
         self._told: set[str] = set()
         self._sizes: list[tuple[int, int]] = []
+        self._scales_are_compared = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _empty, self._joined_from, self.__dict__
@@ -200,12 +201,12 @@ class PyramidDetector(BaseDetector):
 
     def _compare_scales(self, images: Sequence[Tensor]) -> None:
         """Warn once, if the first images have other scales here than in training."""
-        if len(self._sizes) < _COMPARED_IMAGES:
+        if not self._scales_are_compared:
             self._sizes += [(image.shape[2], image.shape[1]) for image in images]
             message = scale_disagreement(self.pyramid, *zip(*self._sizes)).message
             if message:
-                self._sizes *= _COMPARED_IMAGES
                 self._tell(message, logging.WARNING)
+            self._scales_are_compared = bool(message) or len(self._sizes) >= _COMPARED_IMAGES
 
     def _tell(self, message: str, level: int = logging.INFO) -> None:
         """Log a message once."""
@@ -405,7 +406,8 @@ def _with(
 def _joined(tested: type, detector: type) -> type:
     """The class of a detector that is tested in another way."""
     name = f'{tested.__name__}{detector.__name__}'
-    return type(tested)(name, (tested, detector), dict(_joined_from=(tested, detector)))
+    members = dict(_joined_from=(tested, detector), __module__=tested.__module__)
+    return type(tested)(name, (tested, detector), members)
 
 
 def _empty(tested: type, detector: type) -> Any:

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from comparing import without_scope
+from harness.reduced import reduced
 from mmsniper.convert import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
@@ -107,3 +111,12 @@ def test_smaller_chips_are_padded_to_the_chip_size(model):
         training=True,
     )
     assert data['inputs'].shape == (2, 3, 512, 512)
+
+
+def test_mmdetections_inference_sees_all_levels_by_the_file_as_it_is():
+    """It is spelled out, so nothing is to be converted."""
+    model = init_detector(reduced(Config.fromfile(CONFIG)), device='cpu')
+    result = inference_detector(model, np.random.default_rng(0).integers(0, 256, (60, 90, 3)))
+    assert type(model).__name__ == 'PyramidDetectorFasterRCNN'
+    assert 'scale_factor' not in result
+    assert 'levels' in result.pred_instances

@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation by the config's tta_model and tta_pipeline, such as with mirror "
+        help="test-time augmentation by the config's tta_model and tta_pipeline, such as mirror "
         'images; SNIPER sees all levels of the pyramid without it',
     )
     args = parser.parse_args(argv)

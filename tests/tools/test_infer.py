@@ -242,7 +242,7 @@ def test_thresholds_can_be_set_and_chips_are_told_fine_to_coarse(infer):
 
 def test_a_stock_config_is_tested_as_mmdetection_does(infer, images, checkpoint, tmp_path):
     """A detector at one scale, without a mode; weights of an AutoFocus fit, too."""
-    found, listed = infer(config=SINGLE_SCALE)
+    found, _ = infer(config=SINGLE_SCALE)
     model = init_detector(str(SINGLE_SCALE), str(checkpoint), device='cpu')
     expected = inference_detector(model, str(images / 'a.jpg')).pred_instances
     mine = [item for item in found if item['image_id'] == 1]

@@ -27,6 +27,8 @@ from mmdet.models.utils import make_divisible
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
+from mmsniper.models import ConcatNeck
+
 # Channels that share a group where 256 channels are normalised in 32 groups, as all configs do.
 _CHANNELS_OF_A_GROUP = 8
 
@@ -255,7 +257,7 @@ def _cspnext(part: ConfigDict, size: ReducedSize) -> list[int]:
 # Necks: (part, size, channels that come in) -> channels that go out.
 
 
-@_rule(FPN, ChannelMapper)
+@_rule(FPN, ChannelMapper, ConcatNeck)
 def _neck(part: ConfigDict, size: ReducedSize, features: list[int]) -> list[int]:
     part.update(in_channels=features, out_channels=size.channels)
     return [size.channels]

@@ -1,5 +1,5 @@
 # SNIPER with MobileNetV2 on COCO, the authors' light model, by the release's recipe for it: one map
-# of stride 32, 8 GPUs x 42 chips. BatchNorm's weights and biases are frozen, its statistics are not.
+# of stride 32, 8 GPUs x 42 chips. BatchNorm's weights and biases are frozen, not its statistics.
 # (The release lists stages to freeze, by ResNet's names, which no layer of MobileNetV2 has.)
 _base_ = '../_base_/faster_rcnn_r101_paper_coco.py'
 model = dict(
@@ -23,7 +23,8 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(featmap_strides=[32]), bbox_head=dict(fc_out_channels=512)
     ),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=6000)),
+    # Anchors that lie further out of the chip are ignored.
+    train_cfg=dict(rpn=dict(allowed_border=32), rpn_proposal=dict(nms_pre=6000)),
     test_cfg=dict(rpn=dict(nms_pre=6000)),
 )
 sniper = dict(batch_size=42)

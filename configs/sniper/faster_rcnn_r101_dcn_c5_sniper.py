@@ -16,6 +16,7 @@ model = dict(
         anchor_generator=dict(scales=[2, 4, 7, 10, 13, 16, 24], strides=[16]),
     ),
     roi_head=dict(bbox_roi_extractor=dict(featmap_strides=[16])),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=6000)),
+    # Anchors that lie further out of the chip are ignored.
+    train_cfg=dict(rpn=dict(allowed_border=32), rpn_proposal=dict(nms_pre=6000)),
     test_cfg=dict(rpn=dict(nms_pre=6000)),
 )

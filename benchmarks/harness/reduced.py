@@ -103,8 +103,9 @@ def reduced(cfg: Config, size: ReducedSize | None = None, unfreeze: bool = False
     Args:
         cfg (Config): Any detector's config, stock or SNIPER. Left as it is.
         size (ReducedSize | None): How small. Defaults to ``ReducedSize()``.
-        unfreeze (bool): Train what the config freezes in the backbone, BatchNorm included: without
-            pre-trained weights there is nothing worth freezing. Defaults to False.
+        unfreeze (bool): Train what the config freezes in the backbone, BatchNorm included, whose
+            statistics then follow at PyTorch's default pace: without pre-trained weights there is
+            nothing worth freezing or keeping. Defaults to False.
 
     Raises:
         ValueError: If the detector has a part for which there is no rule.
@@ -149,7 +150,9 @@ def _reduce_detector(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> li
         size = replace(size, channels=_FIXED_CHANNELS)
     if unfreeze:
         model.backbone.update(frozen_stages=-1, norm_eval=False)
-        (model.backbone.get('norm_cfg') or ConfigDict()).requires_grad = True
+        norm = model.backbone.get('norm_cfg') or ConfigDict()
+        norm.requires_grad = True
+        norm.pop('momentum', None)
     features = _apply(model, 'backbone', size)
     if model.get('neck'):
         features = _apply(model, 'neck', size, features)

@@ -10,14 +10,7 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=False, momentum=0.005),
         init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
     ),
-    neck=dict(
-        _delete_=True,
-        type='ChannelMapper',
-        in_channels=[1280],
-        out_channels=256,
-        kernel_size=1,
-        num_outs=1,
-    ),
+    neck=dict(_delete_=True, type='ConcatNeck', in_channels=[1280], out_channels=256),
     # Anchors of 32 to 384 px.
     rpn_head=dict(anchor_generator=dict(scales=[1, 2, 4, 8, 12], strides=[32])),
     roi_head=dict(

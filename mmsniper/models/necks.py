@@ -16,7 +16,8 @@ from torch import Tensor
 class ConcatNeck(BaseModule):
     """Concatenates maps of one stride and reduces their channels by a 1x1 convolution and ReLU.
 
-    In the authors' release the RoI head sees C4 and a dilated C5 like this, both of stride 16.
+    In the authors' release the RoI head sees C4 and a dilated C5 like this, both of stride 16, and
+    with MobileNetV2 its last map alone.
 
     Args:
         in_channels (Sequence[int]): Channels of each map.

@@ -12,9 +12,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmsniper.apis import AUTOFOCUS, SNIPERInferencer, find_images
+from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
 from mmsniper.utils.files import replacing, write_text
 
@@ -35,7 +36,7 @@ def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
     print(f'{len(images)} images; category ids: {classes.source}')
     pictures = None
     if not args.no_pictures:
-        steps = model.thresholds if args.mode == AUTOFOCUS else None
+        steps = model.thresholds if isinstance(model, AutoFocus) else None
         pictures = Pictures(out_dir, classes, args.score_thr, steps)
         model.keep_maps = True
     progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))

@@ -1,24 +1,24 @@
-"""Detect objects in image files: at one scale, at all levels of the pyramid, or by AutoFocus.
+"""Detect objects in image files as the config tests: at all levels, by AutoFocus, or as stock.
 
 OUT_DIR gets
 
 - detections.json: all detections as COCO results (image_id, category_id, bbox as x, y, width,
-  height in original pixels, score), whatever their score;
+  height in original pixels, score, and of a detector with masks segmentation, a COCO RLE), whatever
+  their score;
 - images.json: their images and categories in COCO's annotation format, so that
-  COCO('images.json').loadRes('detections.json') works; with --mode autofocus also the chips of each
+  COCO('images.json').loadRes('detections.json') works; of AutoFocus also the chips of each
   level (xyxy, original pixels, fine to coarse) and the number of pixels that the detector has seen;
 - vis/: a picture of each image with its detections;
-- focus/: with --mode autofocus, a figure of what each level has seen and found.
+- focus/: of AutoFocus, a figure of what each level has seen and found.
 
 Images are numbered from 1, in the order of their names. Categories are those of the annotation file
-of the config's test data, if it is there; otherwise a category's number is its label + 1. Boxes
-only: masks are not predicted.
+of the config's test data, if it is there; otherwise a category's number is its label + 1.
 
 What has been detected is kept in OUT_DIR/progress.jsonl until all images are done: the same command
 goes on where it was interrupted, one with other settings begins anew. An image that cannot be read
 does not end the run. It is named at once and at the end, the exit status is 1, and the same command
 tries it again. For many objects in large images: --cfg-options
-tta_model.tta_cfg.max_per_img=5000.
+model.merge_cfg.max_per_img=5000.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from _infer_files import infer
 
-from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID, SINGLE
+from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID
 from mmsniper.convert import load_config
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -59,19 +59,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--mode',
         choices=MODES,
-        required=True,
-        help=f"{SINGLE}: the test pipeline's one scale (of an AutoFocus config, that of "
-        f"validation); {PYRAMID}: the config's tta_model and tta_pipeline, for SNIPER all levels; "
-        f'{AUTOFOCUS}: coarse to fine, by an AutoFocus config or, without FocusHead, any SNIPER '
-        f'config. For images of any size',
+        help=f'{PYRAMID}: all levels of the pyramid; {AUTOFOCUS}: coarse to fine, by an AutoFocus '
+        f'config or, without FocusHead, any SNIPER config [as the config tests]',
     )
     parser.add_argument(
         '--thresholds',
         type=float,
         nargs='+',
         metavar='T',
-        help=f'for {AUTOFOCUS}: least probability of a FocusPixel for each step, coarse to fine, '
-        f"or one for all; higher is faster [the config's]",
+        help='of AutoFocus: least probability of a FocusPixel for each step, coarse to fine, '
+        "or one for all; higher is faster [the config's]",
     )
     parser.add_argument('--out-dir', required=True, help='folder of the results')
     parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
@@ -90,10 +87,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--palette', default='none', choices=PALETTES, help="colours of the classes, or the data's"
     )
     add_config_arguments(parser, None)
-    args = parser.parse_intermixed_args(argv)
-    if args.thresholds and args.mode != AUTOFOCUS:
-        parser.error(f'--thresholds are for --mode {AUTOFOCUS}, not for {args.mode}')
-    return args
+    return parser.parse_intermixed_args(argv)
 
 
 @exit_on_error()

@@ -46,10 +46,11 @@ _PARTS = (
     'decoder',
     'positional_encoding',
     'dn_cfg',
+    'focus_head',
+    'level_rpn',
 )
 _ROI_PARTS = ('bbox_roi_extractor', 'mask_roi_extractor', 'bbox_head', 'mask_head')
-_AUTOFOCUS_PARTS = ('detector', 'focus_head', 'tta_cfg', 'view_test_cfg')
-_OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid')
+_OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid', 'merge_cfg')
 
 
 @dataclass(frozen=True)
@@ -123,29 +124,12 @@ def reduced(cfg: Config, size: ReducedSize | None = None, unfreeze: bool = False
         for key in ('loss_scale', 'dtype'):
             cfg.optim_wrapper.pop(key, None)
     _reduce_model(cfg.model, size, unfreeze)
-    tested_as = (cfg.get('tta_model') or {}).get('view_test_cfg')
-    if tested_as:
-        _cap_numbers(tested_as, size, 'num_queries' in cfg.model)
     return cfg
 
 
 def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
-    if 'detector' not in model:
-        _reduce_detector(model, size, unfreeze)
-        return
-    # AutoFocus: a detector, and a branch that looks at its maps.
-    _check_parts(model, _AUTOFOCUS_PARTS)
-    features = _reduce_detector(model.detector, size, unfreeze)
-    if model.get('focus_head'):
-        model.focus_head.update(in_channels=features[-1], feat_channels=size.channels)
-    if model.get('view_test_cfg'):
-        _cap_numbers(model.view_test_cfg, size, 'num_queries' in model.detector)
-
-
-def _reduce_detector(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> list[int]:
-    """Reduce a detector; tells the channels of the maps that its heads look at."""
     _check_parts(model, _PARTS)
-    cls = _class_of(model)
+    cls = _class_of(ConfigDict(type=model.get('detector', model.type)))
     if issubclass(cls, DINO) or (issubclass(cls, DeformableDETR) and model.get('as_two_stage')):
         size = replace(size, channels=_FIXED_CHANNELS)
     if unfreeze:
@@ -164,9 +148,12 @@ def _reduce_detector(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> li
     for key in ('train_cfg', 'test_cfg'):
         if model.get(key):
             _cap_numbers(model[key], size, 'num_queries' in model)
+    if model.get('focus_head'):
+        model.focus_head.update(in_channels=features[-1], feat_channels=size.channels)
+    if model.get('level_rpn'):
+        _cap_numbers(ConfigDict(rpn=model.level_rpn), size, False)
     for part in _nested(model):
         _make_trainable_on_a_cpu(part, size)
-    return features
 
 
 def _check_parts(of: Mapping[str, Any], known: Sequence[str]) -> None:

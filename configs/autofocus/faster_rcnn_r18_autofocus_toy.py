@@ -4,5 +4,4 @@ sniper = dict(
     autofocus=dict(focus_head=dict(feat_channels=32), thresholds=(0.02, 0.2), min_rpn_proposals=50)
 )
 # Enough for the objects of a level, and cheap: on a CPU proposals cost as much as convolutions.
-# (Also with --tta, so that thresholds of 0 give what --tta gives.)
-tta_model = dict(view_test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)))
+model = dict(level_rpn=dict(nms_pre=200, max_per_img=100))

@@ -13,6 +13,9 @@ runner_type = 'mmsniper.engine.SNIPERRunner'
 pyramid = _base_.pyramid
 
 model = dict(
+    type='PyramidDetector',  # a FasterRCNN in all but its test, which sees every level
+    detector='FasterRCNN',
+    pyramid=pyramid,
     data_preprocessor=dict(
         # Chips at the coarse level may be smaller; equal shapes keep cuDNN and memory steady.
         batch_augments=[dict(type='BatchFixedSizePad', size=(pyramid['chip_size'],) * 2)]
@@ -23,7 +26,11 @@ model = dict(
         norm_cfg=dict(requires_grad=True, momentum=0.005), norm_eval=False, frozen_stages=1
     ),
     # The release's losses of boxes.
-    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)),
+    rpn_head=dict(
+        type='SNIPERRPNHead',
+        pyramid=pyramid,
+        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0),
+    ),
     roi_head=dict(
         type='SNIPERRoIHead',
         pyramid=pyramid,
@@ -94,34 +101,25 @@ param_scheduler = [
     ),
 ]
 
-# Validation during training: one pass at 800x1333, as in the stock config.
-# `tools/test.py --tta`: every level, each keeps what is in its test range, merged by Soft-NMS.
-tta_model = dict(
-    type='SNIPERTTAModel',
-    pyramid=pyramid,
-    tta_cfg=dict(
-        nms=dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001), max_per_img=200
-    ),
-    # Soft-NMS is to see all of a level's detections, of which those out of its range go first.
-    view_test_cfg=dict(rcnn=dict(score_thr=0.001, nms=None, max_per_img=1000)),
-)
-# The default of PackDetInputs, and what tells the level.
-meta_keys = (
-    *('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
-    *('level', 'homography_matrix'),
-)
-tta_pipeline = [
+# Validation and test see the images as they are, at every level: model.type.
+meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=meta_keys),
+]
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+# For `tools/test.py --tta`: add views, such as RandomFlip(prob=1.0) to the first list.
+tta_model = dict(type='SNIPERTTAModel')
+tta_pipeline = [
+    test_pipeline[0],
     dict(
         type='TestTimeAug',
         transforms=[
-            [
-                dict(type='LevelResize', pyramid=pyramid, level=level, test=True)
-                for level in range(len(pyramid['levels']))
-            ],
             [dict(type='RandomFlip', prob=0.0)],
-            [dict(type='LoadAnnotations', with_bbox=True)],
-            [dict(type='PackDetInputs', meta_keys=meta_keys)],
+            [test_pipeline[1]],
+            [dict(type='PackDetInputs', meta_keys=(*meta_keys, 'flip', 'flip_direction'))],
         ],
     ),
 ]

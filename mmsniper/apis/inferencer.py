@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -17,27 +16,25 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mmsniper.apis.images import ImagePipeline, find_images
-from mmsniper.apis.modes import SINGLE, mode_config
+from mmsniper.apis.modes import mode_config
 from mmsniper.apis.results import Classes, coco_results, content_of
 from mmsniper.convert import load_config, sniper_version
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.visualization.figure import shrunk
 
 Image = str | os.PathLike[str] | np.ndarray
 
 
 class SNIPERInferencer(DetInferencer):
-    """``DetInferencer`` that detects at one scale, at all levels of the pyramid, or by AutoFocus.
-
-    Boxes only: masks of the size of a large image would not fit into memory.
+    """``DetInferencer`` for any config, image files of any size and folders, with COCO results.
 
     Args:
         model (str | os.PathLike | Config): Config file, or a config that has been read.
         weights (str | os.PathLike): Checkpoint of the detector or of AutoFocus. All weights of the
             config's model must be in it.
-        mode (str): ``'single'``, the test pipeline's one scale (of an AutoFocus config, that of
-            validation); ``'pyramid'``, the config's ``tta_model`` and ``tta_pipeline``, for SNIPER
-            all levels; ``'autofocus'``, coarse to fine, by an AutoFocus config or, without
-            FocusHead, any SNIPER config. Defaults to ``'single'``.
+        mode (str | None): ``'pyramid'``, all levels; ``'autofocus'``, coarse to fine, by an
+            AutoFocus config or, without FocusHead, any SNIPER config. Defaults to None, as the
+            config tests.
         thresholds (float | Sequence[float] | None): Of AutoFocus: minimum probability of a
             FocusPixel, for each step, coarse to fine, or one for all. Defaults to None, those of
             the config.
@@ -52,7 +49,7 @@ class SNIPERInferencer(DetInferencer):
             the model.
 
     Example:
-        >>> detect = SNIPERInferencer('my_config.py', 'epoch_7.pth', mode='autofocus')
+        >>> detect = SNIPERInferencer('my_config.py', 'epoch_7.pth')
         >>> detect('images/')['detections'][0]  # COCO's results; images are numbered from 1
         {'image_id': 1, 'category_id': 3, 'bbox': [10.0, 20.0, 30.0, 40.0], 'score': 0.98}
     """
@@ -61,7 +58,7 @@ class SNIPERInferencer(DetInferencer):
         self,
         model: str | os.PathLike[str] | Config,
         weights: str | os.PathLike[str],
-        mode: str = SINGLE,
+        mode: str | None = None,
         thresholds: float | Sequence[float] | None = None,
         device: str | None = None,
         palette: str = 'none',
@@ -71,6 +68,11 @@ class SNIPERInferencer(DetInferencer):
         cfg = sniper_version(model) if isinstance(model, Config) else load_config(model)
         config, self._transforms = mode_config(cfg, mode)
         if thresholds is not None:
+            if type_name(config) != 'AutoFocus':
+                raise ValueError(
+                    f"thresholds are AutoFocus's, but the model is a {type_name(config)}: detect "
+                    f"with mode='autofocus'"
+                )
             config.thresholds = thresholds
         if '://' not in self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f'there is no checkpoint {self.weights}')
@@ -87,11 +89,10 @@ class SNIPERInferencer(DetInferencer):
         """Load all weights; what labels mean is known from the config as well."""
         self.classes = Classes.of(cfg, checkpoint, self.palette)
         self.palette = self.classes.palette
-        for part in model.modules():
-            if getattr(getattr(part, 'roi_head', None), 'with_mask', False):
-                part.roi_head.mask_head = None
         state = checkpoint.get('state_dict', checkpoint)
-        state = {re.sub(r'^(module\.)?(detector\.)?', '', key): w for key, w in state.items()}
+        state = {key.removeprefix('module.'): weight for key, weight in state.items()}
+        if getattr(model, 'focus_head', None) is None:  # a detector of an AutoFocus's weights
+            state = {key: w for key, w in state.items() if not key.startswith('focus_head.')}
         meta = dict(dataset_meta=dict(classes=list(self.classes.names) or None))
         with torch.no_grad():
             for weight in model.parameters():
@@ -161,7 +162,7 @@ class SNIPERInferencer(DetInferencer):
         # A copy, which no transform can change.
         picture = np.clip(shrunk(results['img'], picture_side), 0, 255).astype(np.uint8)
         data = self.pipeline.prepare(results)
-        # In AutoFocus the input is the image itself. Elsewhere it can go.
+        # The input may be the image itself. Elsewhere it can go.
         del results, image
         [sample] = self.forward(self.collate_fn([data]))
         return sample, picture

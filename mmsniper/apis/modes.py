@@ -1,75 +1,65 @@
-"""Three ways to detect, and what each needs of a config."""
+"""How a config's detector sees images, or another way that its model allows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmsniper.convert.autofocus import autofocus_model
+from mmsniper.convert.inference import TESTED
 from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.models import AutoFocus
 
-SINGLE, PYRAMID, AUTOFOCUS = MODES = ('single', 'pyramid', 'autofocus')
+PYRAMID, AUTOFOCUS = MODES = ('pyramid', 'autofocus')
 
-_NEEDS = {
-    SINGLE: 'a test_dataloader whose data set has a pipeline',
-    PYRAMID: 'tta_model and tta_pipeline, which SNIPER configs have',
-    AUTOFOCUS: "a model of type 'AutoFocus', or a pyramid, which SNIPER configs have",
-}
+# What an AutoFocus has beside a PyramidDetector.
+_BRANCH = set(signature(AutoFocus.__init__).parameters) - {'self', 'kwargs'}
 
 
-def mode_config(cfg: Config, mode: str) -> tuple[ConfigDict, list[Mapping[str, Any]]]:
+def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[Mapping[str, Any]]]:
     """The model and the pipeline of a mode.
 
     Args:
         cfg (Config): The config. Left as it is.
-        mode (str): One of ``MODES``.
+        mode (str | None): One of ``MODES``. Defaults to None, as the config tests.
 
     Returns:
         tuple[ConfigDict, list[dict]]: Config of the model, and those of the transforms, of which
-        the first loads the image. For AutoFocus that is all: it sees the image as it is.
+        the first loads the image. That is all for a model that sees the image as it is.
 
     Raises:
         ValueError: If the config lacks what the mode needs.
     """
-    if mode not in MODES:
+    if mode not in (None, *MODES):
         raise ValueError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
     cfg = deepcopy(cfg)
-    is_autofocus = type_name(cfg.model) == 'AutoFocus'
-    single = _pipeline(cfg.get('val_dataloader' if is_autofocus else 'test_dataloader'))
-    has = {
-        SINGLE: single is not None,
-        PYRAMID: 'tta_model' in cfg and 'tta_pipeline' in cfg,
-        AUTOFOCUS: is_autofocus or 'pyramid' in cfg,
-    }
-    if not has[mode]:
-        works = ' or '.join(other for other in MODES if has[other])
-        raise ValueError(
-            f'--mode {mode} needs {_NEEDS[mode]}; {cfg.filename} has none. '
-            + (f'With it works: --mode {works}' if works else 'No mode works with it')
-        )
-    detector = cfg.model.detector if is_autofocus else cfg.model
+    model, name = cfg.model, type_name(cfg.model)
     if cfg.get('data_preprocessor'):
-        detector.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if mode == PYRAMID:
-        model, pipeline = ConfigDict(**cfg.tta_model, module=detector), cfg.tta_pipeline
-    elif mode == SINGLE:
-        model, pipeline = detector, single
-    else:
-        model, pipeline = cfg.model, (single or [ConfigDict(type='LoadImageFromFile')])[:1]
-        if not is_autofocus:
-            tta_model = cfg.get('tta_model') or {}
-            model = autofocus_model(detector, cfg.pyramid, tta_model, dict(focus_head=None))
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    loader = cfg.get('test_dataloader')
+    pipeline = loader and next(read_datasets(loader.dataset)).get('pipeline')
+    if name in TESTED:
+        pipeline = (pipeline or [ConfigDict(type='LoadImageFromFile')])[:1]
+        if mode == AUTOFOCUS:
+            model.type = 'AutoFocus'
+        elif mode == PYRAMID:
+            model.type = 'PyramidDetector'
+            for key in _BRANCH & set(model):
+                del model[key]
+    elif mode is not None:
+        raise ValueError(
+            f'--mode {mode} needs a model of type {" or ".join(TESTED)}, which SNIPER configs '
+            f'have; {cfg.filename} has a {name}: leave --mode out'
+        )
+    if not pipeline:
+        raise ValueError(
+            f'{cfg.filename} has no test_dataloader whose data set has a pipeline, which tells how '
+            f'images are loaded and resized'
+        )
     return model, [_loading(cfg, pipeline[0]), *pipeline[1:]]
-
-
-def _pipeline(loader: Mapping[str, Any] | None) -> list[Mapping[str, Any]] | None:
-    """The pipeline of a loader's (first) data set."""
-    if loader is None:
-        return None
-    return next(read_datasets(loader.dataset)).get('pipeline') or None
 
 
 def _loading(cfg: Config, transform: Mapping[str, Any]) -> ConfigDict:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config, ConfigDict
+from numpy.typing import NDArray
 
 from mmsniper.datasets.wrappers import read_datasets
 
@@ -88,22 +90,31 @@ def content_of(sample: DetDataSample, classes: Classes) -> dict[str, Any]:
 
     Returns:
         dict: ``width`` and ``height`` of the image; ``detections``, each with ``category_id``,
-        ``bbox`` (x, y, width, height in original pixels) and ``score``; of AutoFocus also
-        ``focus_chips``, for each level, fine to coarse, and ``focus_pixels``.
+        ``bbox`` (x, y, width, height in original pixels) and ``score``, with masks also
+        ``segmentation``, a COCO RLE; of AutoFocus ``focus_chips``, for each level, fine to coarse,
+        and ``focus_pixels``.
     """
     found = sample.pred_instances.cpu().numpy()
+    rles = coco_rles(found.get('masks'))
     low, high = np.split(found.bboxes.astype(float), 2, axis=1)
     boxes = np.concatenate([low, high - low], axis=1).round(3).tolist()
     detections = [
         dict(category_id=classes.category(label), bbox=box, score=round(score, 6))
         for label, box, score in zip(found.labels.tolist(), boxes, found.scores.tolist())
     ]
+    for detection, rle in zip(detections, rles):
+        detection['segmentation'] = dict(rle, counts=rle['counts'].decode())
     height, width = sample.ori_shape[:2]
     content = dict(width=width, height=height, detections=detections)
     if 'focus_chips' in sample:
         content['focus_chips'] = [level.round(3).tolist() for level in sample.focus_chips]
         content['focus_pixels'] = int(sample.focus_pixels)
     return content
+
+
+def coco_rles(masks: NDArray[np.bool_] | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Masks (n, h, w), or RLEs already, as COCO's RLEs; none of None."""
+    return encode_mask_results(masks) if isinstance(masks, np.ndarray) else list(masks or ())
 
 
 def coco_results(

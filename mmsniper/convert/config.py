@@ -8,13 +8,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmsniper.convert.autofocus import autofocus_model, see_coarse_to_fine
 from mmsniper.convert.data import snip_dataloader, sniper_dataloader, with_inner_settings
 from mmsniper.convert.imports import with_imports
-from mmsniper.convert.inference import sniper_tta, wrap_in_tta
+from mmsniper.convert.inference import see_all_levels, see_images_as_they_are, wrap_in_tta
 from mmsniper.convert.model import has_rpn, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
 from mmsniper.datasets.wrappers import type_name
@@ -119,9 +118,9 @@ def sniper_version(cfg: Config) -> Config:
 
     Training data become chips (:func:`~mmsniper.convert.data.sniper_dataloader`), objects that are
     out of a level's range are neither positive nor background
-    (:func:`~mmsniper.convert.model.sniper_model`), and ``tta_model`` and ``tta_pipeline`` test the
-    levels of the pyramid (:mod:`mmsniper.convert.inference`); with ``autofocus`` the test is coarse
-    to fine (:mod:`mmsniper.convert.autofocus`). All else stays as it is.
+    (:func:`~mmsniper.convert.model.sniper_model`), and validation and test see every level of the
+    pyramid, with ``autofocus`` coarse to fine (:mod:`mmsniper.convert.inference`). All else stays
+    as it is.
 
     A config that uses mmsniper imports it (:func:`~mmsniper.convert.imports.with_imports`), and
     its pieces have its pyramid (:func:`~mmsniper.convert.pyramid.bind_pyramid`), with ``sniper``
@@ -163,38 +162,19 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     negatives = _negative_chips(cfg, detector, options, notes)
     if cfg.get('train_dataloader') is not None:
         _convert_training(cfg, options, negatives is not None, notes)
-    given = cfg.get('tta_model') or {}
-    if type_name(detector) != 'RPN':  # proposals are not merged
-        cfg.tta_model, cfg.tta_pipeline = sniper_tta(cfg, detector, pyramid)
-        _merge_tta(cfg.tta_model, given)
+    name = type_name(detector)
     sniper_model(detector, pyramid, options.whole_images, notes)
-    model = detector
-    if options.autofocus is not None:
-        model = autofocus_model(detector, pyramid, cfg.get('tta_model') or {}, options.autofocus)
-        notes.append('AutoFocus: tested coarse to fine')
-    cfg.model = model
-    if in_tta:
-        wrap_in_tta(cfg, model)
+    if name != 'RPN':  # proposals are not merged
+        see_all_levels(detector, pyramid, options.autofocus)
+        see_images_as_they_are(cfg)
     elif options.autofocus is not None:
-        see_coarse_to_fine(cfg)
+        raise ValueError('AutoFocus is for detectors, an RPN only proposes: leave it out')
+    if in_tta:
+        wrap_in_tta(cfg, detector)
     _add_runtime(cfg, negatives, notes)
     # The processes have not found each other yet: the launchers' variables tell the first one.
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        name = type_name(detector)
         print_log('\n  '.join([f'SNIPER version of {name}:', *notes]), logger='current')
-
-
-def _merge_tta(model: ConfigDict, given: Mapping[str, Any]) -> None:
-    """Take over what a config says of ``tta_model``.
-
-    Settings of ours are merged. A stock ``DetTTAModel``, which some stock configs bring along, is
-    replaced; of it a higher ``max_per_img`` is kept, by which more detections can be asked for.
-    """
-    if type_name(given) in ('', model.type):
-        model.merge(given)
-    else:
-        number = (given.get('tta_cfg') or {}).get('max_per_img', 0)
-        model.tta_cfg.max_per_img = max(model.tta_cfg.max_per_img, number)
 
 
 def _convert_training(

@@ -1,4 +1,4 @@
-"""Testing: one pass for every level of the pyramid."""
+"""Testing: the detector becomes one that sees every level of the pyramid, or coarse to fine."""
 
 from __future__ import annotations
 
@@ -7,79 +7,122 @@ from copy import deepcopy
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
 
-from mmsniper.convert.data import with_level
+from mmsniper.convert.data import SCALE_TRANSFORMS
+from mmsniper.convert.model import as_list
 from mmsniper.datasets.wrappers import read_datasets, type_name
-from mmsniper.models.tta import MERGE_NMS
 
-# Detections of a level, so many because those out of its range are then dropped.
-_VIEW_SCORE, _VIEW_DETECTIONS = 0.001, 1000
+TESTED = ('PyramidDetector', 'AutoFocus')
+"""Types of a model that sees the levels of a pyramid, see :mod:`mmsniper.models`."""
+
+# Without a scale_factor the image is as it is, see PyramidDetector.
+_META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+_FLIP_KEYS = ('flip', 'flip_direction')
 
 
-def sniper_tta(
-    cfg: Config, detector: Mapping[str, Any], pyramid: Mapping[str, Any]
-) -> tuple[ConfigDict, list[ConfigDict]]:
-    """``tta_model`` and ``tta_pipeline``: all levels, each with its range, merged by Soft-NMS.
+def see_all_levels(
+    model: ConfigDict, pyramid: Mapping[str, Any], autofocus: Mapping[str, Any] | None = None
+) -> None:
+    """Make a detector's config that of a ``PyramidDetector``, or of an ``AutoFocus``.
+
+    An AutoFocus has a branch with the channels of the neck and each level's sizes of the pyramid.
 
     Args:
-        cfg (Config): The config; images are loaded as its test pipeline does.
-        detector (dict): The detector's config.
+        model (ConfigDict): The detector's config, changed in place.
         pyramid (dict): The scale pyramid's config.
+        autofocus (dict | None): Arguments of ``AutoFocus``; those of ``focus_head`` are added to
+            the branch's, and ``focus_head=None`` leaves it out. What the detector's config says
+            goes before. Defaults to None, no AutoFocus.
+
+    Raises:
+        ValueError: If the channels of the branch are unknown.
+    """
+    detector = model.detector if type_name(model) in TESTED else model.type
+    model.update(type='PyramidDetector', detector=detector, pyramid=pyramid)
+    if autofocus is None:
+        return
+    model.type = 'AutoFocus'
+    head = autofocus.get('focus_head', {})
+    if head is not None:
+        ours = {} if 'type' in head else dict(type='PyramidFocusHead', pyramid=pyramid)
+        model.setdefault('focus_head', ConfigDict())
+        model.focus_head = ConfigDict({**ours, **head, **model.focus_head})
+        if 'in_channels' not in model.focus_head:
+            model.focus_head.in_channels = _channels(model)
+    for key, value in autofocus.items():
+        if key != 'focus_head':
+            model.setdefault(key, value)
+
+
+def see_images_as_they_are(cfg: Config) -> None:
+    """Give validation and test the images as they are, and ``--tta`` a view of them.
+
+    ``--tta`` of one's own, such as with flips, is a ``tta_model`` of type ``SNIPERTTAModel`` and a
+    ``tta_pipeline``. That of a stock config is replaced.
+
+    Raises:
+        ValueError: If ``tta_model`` says how to merge, which ``model.merge_cfg`` does.
+    """
+    for name in ('val_dataloader', 'test_dataloader'):
+        if cfg.get(name) is not None:
+            cfg[name] = deepcopy(cfg[name])  # set in Python both may be one object
+            for dataset in read_datasets(cfg[name].dataset):
+                dataset.pipeline = unresized(dataset.get('pipeline') or [])
+    given = cfg.get('tta_model') or {}
+    wrong = [] if type_name(given) == 'DetTTAModel' else {'tta_cfg', 'view_test_cfg'} & set(given)
+    if wrong:
+        raise ValueError(
+            f'tta_model has {sorted(wrong)}, but how levels are merged is said once, by '
+            f'model = dict(merge_cfg=dict(score_thr=..., nms=..., max_per_img=...)), and how many '
+            f"boxes a level gives by the detector's own test_cfg"
+        )
+    cfg.tta_model = ConfigDict(type='SNIPERTTAModel')
+    if cfg.get('test_dataloader') is None:
+        return
+    pipeline = cfg.test_pipeline = deepcopy(
+        next(read_datasets(cfg.test_dataloader.dataset)).pipeline
+    )
+    if type_name(given) != 'SNIPERTTAModel' or 'tta_pipeline' not in cfg:
+        loading, *others, pack = deepcopy(pipeline)
+        pack.meta_keys = (*_META_KEYS, *_FLIP_KEYS)
+        steps = [[dict(type='RandomFlip', prob=0.0)], *([step] for step in (*others, pack))]
+        cfg.tta_pipeline = [loading, ConfigDict(type='TestTimeAug', transforms=steps)]
+
+
+def unresized(pipeline: Sequence[Mapping[str, Any]]) -> list[ConfigDict]:
+    """A test pipeline that leaves the image its size.
+
+    Args:
+        pipeline (Sequence[dict]): Configs of the transforms. Left as it is.
 
     Returns:
-        tuple[ConfigDict, list[ConfigDict]]: Both.
+        list[ConfigDict]: Those that do not change the scale, from ``LoadImageFromFile`` to
+        ``PackDetInputs``.
     """
-    rcnn = (detector.get('test_cfg') or {}).get('rcnn')
-    own = rcnn or detector.get('test_cfg') or {}
-    max_per_img = own.get('max_per_img', 100)
-    view: dict[str, Any] = dict(max_per_img=max(max_per_img, _VIEW_DETECTIONS))
-    if 'score_thr' in own:
-        view['score_thr'] = min(own['score_thr'], _VIEW_SCORE)
-    if rcnn:  # Soft-NMS is to see all of a level's detections
-        view = dict(rcnn=dict(view, nms=None))
-    if 'num_queries' in detector or 'num_query' in detector:  # the detections are the queries
-        view = {}
-    tta_cfg = dict(nms=MERGE_NMS, max_per_img=max_per_img)
-    model = ConfigDict(type='SNIPERTTAModel', pyramid=pyramid, tta_cfg=tta_cfg)
-    if view:
-        model.view_test_cfg = ConfigDict(view)
-    transforms = [
-        [
-            dict(type='LevelResize', pyramid=pyramid, level=level, test=True)
-            for level in range(len(pyramid['levels']))
-        ],
-        [dict(type='RandomFlip', prob=0.0)],
-        [dict(type='LoadAnnotations', with_bbox=True)],
-        [with_level(dict(type='PackDetInputs'))],
+    kept = [
+        ConfigDict(step) for step in deepcopy(pipeline) if type_name(step) not in SCALE_TRANSFORMS
     ]
-    return model, [image_loading(cfg), ConfigDict(type='TestTimeAug', transforms=transforms)]
+    for step in kept:
+        if type_name(step) == 'PackDetInputs':
+            step.meta_keys = _META_KEYS
+    return kept
 
 
 def wrap_in_tta(cfg: Config, model: ConfigDict) -> None:
     """Put the config's ``tta_model`` around a model, and test with its ``tta_pipeline``."""
     cfg.model = ConfigDict(**cfg.tta_model, module=model)
-    use_test_pipeline(cfg, cfg.tta_pipeline)
-
-
-def use_test_pipeline(cfg: Config, pipeline: Sequence[Mapping[str, Any]]) -> None:
-    """Test with a pipeline whose levels are merged, and leave masks out: boxes only are merged."""
     for dataset in read_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = pipeline
-    evaluators = cfg.get('test_evaluator') or []
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        metrics = evaluator.get('metric')
-        if isinstance(metrics, list) and 'segm' in metrics:
-            print_log('levels are merged without masks: segm is not evaluated', logger='current')
-            evaluator.metric = [metric for metric in metrics if metric != 'segm']
+        dataset.pipeline = cfg.tta_pipeline
 
 
-def image_loading(cfg: Config) -> ConfigDict:
-    """The transform that loads the image in the test pipeline."""
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if loader is not None:
-        for dataset in read_datasets(loader.dataset):
-            for transform in dataset.get('pipeline') or []:
-                if 'LoadImage' in type_name(transform):
-                    return deepcopy(transform)
-    return ConfigDict(type='LoadImageFromFile')
+def _channels(detector: Mapping[str, Any]) -> int:
+    """Channels of the neck's maps."""
+    last = as_list(detector.get('neck') or {})[-1]
+    channels = last.get('out_channels')
+    if not isinstance(channels, int):
+        raise ValueError(
+            f'how many channels the maps of {type_name(dict(type=detector["detector"]))} have '
+            f'cannot be told from its neck ({type_name(last) or "it has none"}): write '
+            f'sniper = dict(autofocus=dict(focus_head=dict(in_channels=...)))'
+        )
+    return channels

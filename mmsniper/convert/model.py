@@ -15,8 +15,9 @@ from mmsniper.datasets.wrappers import type_name
 # Heads of two-stage detectors, and what takes their place.
 ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascadeRoIHead'}
 
-# One-stage and set-prediction heads that have a version of their own.
+# Dense and set-prediction heads that have a version of their own.
 DENSE_HEADS = {
+    'RPNHead': 'SNIPERRPNHead',
     'FCOSHead': 'SNIPERFCOSHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
     'DINOHead': 'SNIPERDINOHead',
@@ -24,7 +25,7 @@ DENSE_HEADS = {
 
 # Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset(
-    {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RPNHead', 'RTMDetHead', 'RTMDetSepBNHead'}
+    {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead'}
     | {'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
 )
 
@@ -60,6 +61,8 @@ def sniper_model(
     train = detector.get('train_cfg') or {}
     if has_rpn(detector):
         exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {})
+        if type_name(detector.rpn_head) == 'SNIPERRPNHead':
+            detector.rpn_head.pyramid = pyramid
     else:
         exchanged = _exchange_dense(detector, 'bbox_head', train)
     for head in as_list(detector.get('roi_head') or []):

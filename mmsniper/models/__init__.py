@@ -1,4 +1,4 @@
-"""What SNIPER's training and inference do differently: label assignment and merging of levels."""
+"""What SNIPER's training and inference do differently: label assignment, all levels in testing."""
 
 from mmsniper.models.assigners import (
     IgnoreInvalidAssigner,
@@ -11,11 +11,13 @@ from mmsniper.models.dense_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDINOHead,
     SNIPERFCOSHead,
+    SNIPERRPNHead,
     SNIPERSetPredictionMixin,
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
+from mmsniper.models.pyramid_detector import PyramidDetector
 from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
 from mmsniper.models.tta import SNIPERTTAModel
 
@@ -25,11 +27,13 @@ __all__ = [
     'FocusHead',
     'IgnoreInvalidAssigner',
     'LevelRange',
+    'PyramidDetector',
     'PyramidFocusHead',
     'SNIPERCascadeRoIHead',
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
+    'SNIPERRPNHead',
     'SNIPERRoIHead',
     'SNIPERRoIMixin',
     'SNIPERSetPredictionMixin',

@@ -1,19 +1,93 @@
-"""Heads without an assigner, or that drop its verdict, taught to ignore invalid objects."""
+"""Dense heads taught what the level's range means, where an assigner is not enough."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead
+from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead, RPNHead
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
+from mmsniper.models.level_range import LevelRange
+
+
+@MODELS.register_module()
+class SNIPERRPNHead(RPNHead):
+    """``RPNHead`` that, in training, proposes only what has the level's sizes.
+
+    The R-CNN learns from nothing else (:class:`~mmsniper.models.roi_heads.InRangeSampler`). Others
+    are left out before the best are chosen and before NMS, as in the authors' release, so that it
+    gets as many as ``train_cfg.rpn_proposal`` asks for. Testing is ``RPNHead``'s.
+
+    With ``adopt_orphans`` in the pyramid nothing is left out: an object that is valid although it
+    is out of range has proposals of its size.
+
+    Args:
+        *args: As for ``RPNHead``.
+        pyramid (ScalePyramid | dict): The config's pyramid.
+        **kwargs: As for ``RPNHead``.
+
+    Raises:
+        ValueError: If the head scores by softmax.
+    """
+
+    def __init__(
+        self, *args: Any, pyramid: ScalePyramid | Mapping[str, Any], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.use_sigmoid_cls:
+            raise ValueError('SNIPERRPNHead scores by a sigmoid: loss_cls=dict(use_sigmoid=True)')
+        self.pyramid = ScalePyramid.from_config(pyramid)
+
+    def _predict_by_feat_single(
+        self,
+        cls_score_list: list[Tensor],
+        bbox_pred_list: list[Tensor],
+        score_factor_list: list[Tensor],
+        mlvl_priors: list[Tensor],
+        img_meta: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> InstanceData:
+        """Proposals of one input, of the level's sizes first if training; as ``RPNHead``."""
+        if self.training and not self.pyramid.adopt_orphans:
+            level_range = LevelRange.of_input(img_meta, self.pyramid)
+            shape = img_meta['img_shape']
+            cls_score_list = [
+                self._scores_in_range(level_range, shape, *maps)
+                for maps in zip(cls_score_list, bbox_pred_list, mlvl_priors)
+            ]
+        return super()._predict_by_feat_single(
+            cls_score_list,
+            bbox_pred_list,
+            score_factor_list,
+            mlvl_priors,
+            img_meta,
+            *args,
+            **kwargs,
+        )
+
+    def _scores_in_range(
+        self,
+        level_range: LevelRange,
+        shape: tuple[int, int],
+        scores: Tensor,
+        deltas: Tensor,
+        priors: Tensor,
+    ) -> Tensor:
+        """Logits (A, H, W), without hope for boxes of other sizes."""
+        deltas = deltas.permute(1, 2, 0).reshape(-1, self.bbox_coder.encode_size)
+        keep = level_range.contains(self.bbox_coder.decode(priors, deltas, max_shape=shape))
+        rows_first = keep.view(*scores.shape[1:], scores.shape[0])
+        return scores.masked_fill(~rows_first.permute(2, 0, 1), -torch.inf)
 
 
 def _weigh_ignored_labels(

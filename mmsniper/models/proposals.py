@@ -12,15 +12,12 @@ from mmdet.models.detectors import RPN
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmsniper.models.autofocus import AutoFocus
-
 
 def proposal_head(model: nn.Module) -> nn.Module:
     """The part of a detector that proposes regions.
 
     Args:
-        model (nn.Module): A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``, in
-            an ``AutoFocus`` or not.
+        model (nn.Module): A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``.
 
     Returns:
         nn.Module: Its ``rpn_head``, or the ``bbox_head`` of an ``RPN``.
@@ -28,8 +25,6 @@ def proposal_head(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: If it has none, or one whose boxes are the same for every image (Sparse R-CNN).
     """
-    if isinstance(model, AutoFocus):
-        model = model.detector
     head = model.bbox_head if isinstance(model, RPN) else getattr(model, 'rpn_head', None)
     if head is None or isinstance(head, EmbeddingRPNHead):
         what = 'no rpn_head' if head is None else 'learned boxes for an rpn_head'

@@ -7,29 +7,53 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from mmdet.models.dense_heads import DETRHead
 from mmengine.config import ConfigDict
 from torch import nn
 
+_ALL = 10**9
+
 
 @contextmanager
-def view_settings(detector: nn.Module, changes: Mapping[str, Any] | None) -> Iterator[None]:
-    """Test a one-stage or two-stage detector without its mask head and with changed settings.
+def everything_found(
+    detector: nn.Module, score_thr: float, rpn: Mapping[str, Any] | None = None
+) -> Iterator[Mapping[str, Any] | None]:
+    """Let a detector give all boxes of a score, before its NMS and its best k, without masks.
 
-    ``changes`` are merged into its ``test_cfg``, for a two-stage detector its ``rpn`` and ``rcnn``.
+    Args:
+        detector (nn.Module): A one-stage, two-stage or set-prediction detector.
+        score_thr (float): Least score, where the detector has a threshold that is not less.
+        rpn (dict | None): Settings for its RPN. Defaults to None, its own.
+
+    Returns:
+        Iterator[Mapping | None]: The NMS that a one-stage detector now leaves to be done. A
+        two-stage detector's is left out: merging is to see all that it finds. None for those and
+        for set predictions.
     """
-    changes = changes or {}
     roi_head = getattr(detector, 'roi_head', None)
+    head = detector.bbox_head if roi_head is None else roi_head
+    own = head.test_cfg or {}
+    changes: dict[str, Any] = dict(max_per_img=_ALL)
+    if 'score_thr' in own:
+        changes['score_thr'] = min(own['score_thr'], score_thr)
+    if 'nms' in own:
+        changes['nms'] = None
+    if isinstance(head, DETRHead):  # it takes the best of (query, class), or of queries
+        classes = head.num_classes if head.loss_cls.use_sigmoid else 1
+        changes['max_per_img'] = detector.num_queries * classes
     with ExitStack() as stack:
-        if roi_head is None:
-            stack.enter_context(_test_cfg(detector.bbox_head, changes))
-        else:
-            stack.enter_context(_test_cfg(roi_head, changes.get('rcnn')))
-            if getattr(roi_head, 'mask_head', None) is not None:
-                stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
-                roi_head.mask_head = None
-        if 'rpn' in changes:
-            stack.enter_context(_test_cfg(detector.rpn_head, changes['rpn']))
-        yield
+        stack.enter_context(_test_cfg(head, changes))
+        if rpn:
+            stack.enter_context(_test_cfg(detector.rpn_head, rpn))
+        if has_masks(detector):
+            stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
+            roi_head.mask_head = None
+        yield own.get('nms') if roi_head is None else None
+
+
+def has_masks(detector: nn.Module) -> bool:
+    """Whether a detector has a RoI head that predicts masks."""
+    return bool(getattr(getattr(detector, 'roi_head', None), 'with_mask', False))
 
 
 @contextmanager
@@ -50,9 +74,9 @@ def fewer_proposals(detector: nn.Module, share: float, min_proposals: int | None
 
 
 @contextmanager
-def _test_cfg(head: nn.Module, changes: Mapping[str, Any] | None) -> Iterator[None]:
+def _test_cfg(head: nn.Module, changes: Mapping[str, Any]) -> Iterator[None]:
     own = head.test_cfg
-    head.test_cfg = ConfigDict({**(own or {}), **(changes or {})})
+    head.test_cfg = ConfigDict({**(own or {}), **changes})
     try:
         yield
     finally:

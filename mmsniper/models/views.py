@@ -1,22 +1,61 @@
-"""Pixels of an image for the detector of AutoFocus, and which detections a cut spares."""
+"""What the network sees of images that are tested at the levels of a pyramid."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import mmcv
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mmsniper.chips.windows import Box, pixel_window
+from mmsniper.chips.focus import FocusMap
+from mmsniper.chips.windows import Box, Window, pixel_window
 
 # A window's edge this close to a pixel's edge (original px) lies on it: coordinates are float64.
 _ON_PIXEL = 1e-6
 
 
-def image_size(image: Tensor) -> tuple[int, int]:
-    """Width and height of an image (3, H, W)."""
-    return image.shape[2], image.shape[1]
+@dataclass
+class Scene:
+    """An image while it is tested.
+
+    Attributes:
+        image: Shape (3, H, W), original pixels.
+        chips: What was looked at, of each level so far, coarse to fine; boxes (n, 4) in original
+            pixels.
+        maps: FocusPixels of these levels.
+        found: Detections of each window so far, see ``PyramidDetector.detect``.
+        pixels: How many pixels the detector has seen.
+    """
+
+    image: Tensor
+    chips: list[NDArray[np.float64]] = field(default_factory=list)
+    maps: list[list[FocusMap]] = field(default_factory=list)
+    found: list[InstanceData] = field(default_factory=list)
+    pixels: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.shape[2], self.image.shape[1]
+
+
+@dataclass
+class SeenBatch:
+    """Windows that were seen together.
+
+    Attributes:
+        windows: The windows.
+        feats: Their feature maps, None if they were not kept.
+    """
+
+    windows: Sequence[Window]
+    feats: Sequence[Tensor] | None = None
 
 
 def area_share(box: Box, size: tuple[int, int]) -> float:
@@ -30,10 +69,10 @@ def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return pixel_window(box, *size, _ON_PIXEL)
 
 
-def load_window(image: Tensor, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
+def load_window(scene: Scene, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
     """A window of an image at a level's scale, as a pipeline would give it."""
-    x1, y1, x2, y2 = whole_pixels(box, image_size(image))
-    crop = image[:, y1:y2, x1:x2]
+    x1, y1, x2, y2 = whole_pixels(box, scene.size)
+    crop = scene.image[:, y1:y2, x1:x2]
     out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
     pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)

@@ -1,0 +1,415 @@
+"""Any detector, tested at every level of the pyramid."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.ops import batched_nms
+from mmdet.models.detectors import BaseDetector
+from mmdet.models.utils.misc import samplelist_boxtype2tensor
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.config import ConfigDict
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.scale_agreement import scale_disagreement
+from mmsniper.chips.windows import (
+    WINDOW_SIZE,
+    Window,
+    check_window_size,
+    cut_windows,
+    window_batches,
+)
+from mmsniper.models.level_range import LevelRange
+from mmsniper.models.masks import ImageMasks, predict_masks
+from mmsniper.models.temporary_settings import everything_found, has_masks
+from mmsniper.models.views import Scene, SeenBatch, load_window, uncut, whole_pixels
+
+# Sigma and least score of SNIPER's authors (paper, section 4; release).
+MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
+"""How the detections of all levels are merged where a config does not say it."""
+
+# Inputs go into a batch with others of the same size, rounded up to this: most backbones want sides
+# that are multiples of 32, and data preprocessors pad to them.
+_PAD_SIZE_DIVISOR = 32
+
+# So many images are looked at for scales that differ from those of training.
+_COMPARED_IMAGES = 100
+
+
+@MODELS.register_module()
+class PyramidDetector(BaseDetector):
+    """A detector that is tested at every level of the pyramid (SNIPER section 4).
+
+    It *is* the detector: an instance of its class, with its parts, its losses and the keys of its
+    weights, so that checkpoints of either are those of the other. Only ``val_step`` and
+    ``test_step`` differ. In a stock config change ``type`` and add ``detector`` and ``pyramid``.
+
+    An image comes as it is, which a pipeline without ``Resize`` does. It is seen at each level,
+    coarse to fine; what is larger than ``window_size`` there in overlapping windows, so that memory
+    is bounded. Of a window those detections stay that are in the level's test range and that no
+    edge of it cuts; only then come the detector's own NMS (one-stage) and the best ``nms_pre``.
+    What all levels have found is merged once. Masks are predicted for what is left, from the
+    features of the level that found it.
+
+    An image that a pipeline has resized (it has a ``scale_factor``) is detected by the detector as
+    it is, at that one scale; the log says so.
+
+    Args:
+        detector (str): Type of the detector, such as ``'FasterRCNN'``.
+        pyramid (ScalePyramid | dict): The config's pyramid; its test rules and test ranges count.
+        merge_cfg (dict | None): Of the merge: ``score_thr``, ``nms_pre`` (best detections of a
+            window that take part), ``nms`` and ``max_per_img``, or some of them. Defaults to 0.001,
+            1000, :data:`MERGE_NMS` and the detector's ``max_per_img``.
+        level_rpn (dict | None): Merged into ``test_cfg.rpn`` while levels are seen: each may need
+            fewer proposals than a whole image. Defaults to None.
+        window_size (int): Longest side of what the network sees at once, pixels of the level; more
+            than the chip size. Defaults to 2048.
+        batch_pixels (int): Pixels of a batch, at their level, at most (but at least one window).
+            Defaults to 2 ** 22, one window of the default size.
+        edge (float): Detections within so many pixels (of the level) of an edge of their window
+            that is not an edge of the image are dropped. Defaults to 10, as in AutoFocus's release.
+        val_levels (Sequence[int] | None): Levels that validation sees, 0 is the finest: fewer are
+            cheaper. Defaults to None, all.
+        **kwargs: As for the detector. ``data_preprocessor`` is needed.
+
+    Raises:
+        ValueError: If an argument is out of its range or missing.
+
+    Example:
+        >>> model = dict(type='PyramidDetector', detector='RetinaNet', pyramid=pyramid)
+    """
+
+    def __new__(cls, *args: Any, detector: str | type | None = None, **kwargs: Any) -> Any:
+        """An instance of a class that is both this one and the detector's."""
+        if detector is not None:
+            kind = MODELS.get(detector) if isinstance(detector, str) else detector
+            if kind is None:
+                raise ValueError(f'there is no detector {detector!r} among the MODELS')
+            cls = _joined(cls, kind)
+        elif not hasattr(cls, '_joined_from'):
+            raise ValueError(
+                f"{cls.__name__} needs the type of its detector, such as detector='FasterRCNN', "
+                f"beside that detector's own settings"
+            )
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        *,
+        detector: str | type,
+        pyramid: ScalePyramid | Mapping[str, Any],
+        merge_cfg: Mapping[str, Any] | None = None,
+        level_rpn: Mapping[str, Any] | None = None,
+        window_size: int = WINDOW_SIZE,
+        batch_pixels: int = 2**22,
+        edge: float = 10,
+        val_levels: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not kwargs.get('data_preprocessor'):
+            raise ValueError(f'{type(self).__name__} needs the data_preprocessor of its detector')
+        super().__init__(**kwargs)
+        self.pyramid = ScalePyramid.from_config(pyramid)
+        check_window_size(window_size, self.pyramid)
+        self.window_size, self.batch_pixels, self.edge = window_size, batch_pixels, edge
+        self.merge_cfg = ConfigDict({**self._default_merge(), **(merge_cfg or {})})
+        self.level_rpn = level_rpn
+        every = range(self.pyramid.num_levels)
+        self.val_levels = tuple(every if val_levels is None else sorted(set(val_levels)))
+        if not self.val_levels or not set(self.val_levels) <= set(every):
+            raise ValueError(f'val_levels must be some of {list(every)}, got {val_levels!r}')
+        self._told: set[str] = set()
+        self._sizes: list[tuple[int, int]] = []
+        self._scales_are_compared = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _empty, self._joined_from, self.__dict__
+
+    def _default_merge(self) -> dict[str, Any]:
+        own = self.test_cfg or {}
+        own = own.get('rcnn') or own
+        most = own.get('max_per_img', 100)
+        return dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
+
+    def val_step(self, data: Mapping[str, Any]) -> SampleList:
+        """As :meth:`test_step`, at ``val_levels``."""
+        return self._step(data, self.val_levels, 'validation')
+
+    def test_step(self, data: Mapping[str, Any]) -> SampleList:
+        """Detect at all levels.
+
+        Args:
+            data (dict): ``inputs``, images (3, H, W) in original pixels, and ``data_samples``.
+
+        Returns:
+            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels,
+            ``scores``, ``labels``, the ``levels`` that found them, and of a detector with a mask
+            head ``masks``, bool (n, H, W), or a list of COCO RLEs where that would be too large
+            (:class:`~mmsniper.models.masks.ImageMasks`).
+        """
+        return self._step(data, range(self.pyramid.num_levels), 'test')
+
+    def unmerged_step(self, data: Mapping[str, Any]) -> SampleList:
+        """As :meth:`test_step`, without merging and masks: what there is to merge."""
+        scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
+        samples = self.data_preprocessor.cast_data(data['data_samples'])
+        return [
+            _with(sample, InstanceData.cat(scene.found)) for sample, scene in zip(samples, scenes)
+        ]
+
+    def _step(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
+        if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
+            self._tell(
+                f'{what}: images at the one scale that the pipeline resizes them to, not at the '
+                f'levels of the pyramid. Take Resize out of the pipeline to see these'
+            )
+            return super().test_step(data)
+        self._tell(f'{what}: {self._described(levels)}')
+        self._compare_scales(data['inputs'])
+        samples = self.data_preprocessor.cast_data(data['data_samples'])
+        if getattr(self.data_preprocessor, 'boxtype2tensor', False):
+            samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
+        scenes, batches = self.detect(data['inputs'], levels)
+        results = [
+            _with(sample, self.merge(scene.found), self._about(scene))
+            for sample, scene in zip(samples, scenes)
+        ]
+        if has_masks(self):
+            self._add_masks(results, scenes, batches)
+        for result in results:
+            result.pred_instances.pop('views', None)
+        return results
+
+    def _described(self, levels: Sequence[int]) -> str:
+        """How images are tested, for the log."""
+        ranges = self.pyramid.ranges(test=True)
+        seen = ', '.join(
+            f'{i} (objects of {ranges[i][0]:g} to {ranges[i][1]:g} px)' for i in levels
+        )
+        return f'every image is seen at the levels {seen}, merged by {self.merge_cfg.nms["type"]}'
+
+    def _compare_scales(self, images: Sequence[Tensor]) -> None:
+        """Warn once, if the first images have other scales here than in training."""
+        if not self._scales_are_compared:
+            self._sizes += [(image.shape[2], image.shape[1]) for image in images]
+            message = scale_disagreement(self.pyramid, *zip(*self._sizes)).message
+            if message:
+                self._tell(message, logging.WARNING)
+            self._scales_are_compared = bool(message) or len(self._sizes) >= _COMPARED_IMAGES
+
+    def _tell(self, message: str, level: int = logging.INFO) -> None:
+        """Log a message once."""
+        if message not in self._told:
+            self._told.add(message)
+            print_log(message, logger='current', level=level)
+
+    @torch.no_grad()
+    def detect(
+        self, images: Sequence[Tensor], levels: Sequence[int]
+    ) -> tuple[list[Scene], list[SeenBatch]]:
+        """Detect at levels of the pyramid, coarse to fine.
+
+        Args:
+            images (Sequence[Tensor]): Each (3, H, W), original pixels.
+            levels (Sequence[int]): The levels.
+
+        Returns:
+            tuple[list[Scene], list[SeenBatch]]: The images with what was found in each window:
+            ``bboxes`` in original pixels, ``scores``, ``labels``, ``levels`` and ``views``, the
+            positions (n, 2) of batch and of the window in it; and these batches.
+        """
+        scenes = [Scene(image) for image in images]
+        batches: list[SeenBatch] = []
+        keep_feats = has_masks(self)
+        with everything_found(self, self.merge_cfg.score_thr, self.level_rpn) as nms:
+            for level in sorted(levels, reverse=True):
+                for batch in window_batches(
+                    self._windows(scenes, level),
+                    self.batch_pixels,
+                    pad_size_divisor=_PAD_SIZE_DIVISOR,
+                ):
+                    seen = SeenBatch(batch)
+                    batches.append(seen)
+                    feats = self._see(scenes, batch, len(batches) - 1, nms)
+                    # So many as fit into memory whatever the images' size; others come again.
+                    if keep_feats and sum(scene.pixels for scene in scenes) <= self.batch_pixels:
+                        seen.feats = feats
+        return scenes, batches
+
+    def _windows(self, scenes: Sequence[Scene], level: int) -> list[Window]:
+        """The windows of all images at a level."""
+        windows: list[Window] = []
+        for i, scene in enumerate(scenes):
+            chips = self._regions(scene, level)
+            scene.chips.append(chips)
+            scene.maps.append([])
+            for chip in chips.tolist():
+                scale, overlap = self._scale(scene, level), self.pyramid.chip_size
+                windows += cut_windows(chip, scale, self.window_size, overlap, image=i, level=level)
+        return windows
+
+    def _regions(self, scene: Scene, level: int) -> NDArray[np.float64]:
+        """Where to look at a level: boxes (n, 4), original pixels. Here everywhere."""
+        return np.array([[0.0, 0.0, *scene.size]])
+
+    def _see(
+        self,
+        scenes: Sequence[Scene],
+        windows: Sequence[Window],
+        number: int,
+        nms: Mapping[str, Any] | None,
+    ) -> Sequence[Tensor]:
+        """Detect in windows of one size, note what is found, and return the feature maps."""
+        data = self._load(scenes, windows)
+        with self._features() as feats:
+            results = self._look(scenes, windows, data['inputs'], data['data_samples'])
+        self._look_again(scenes, windows, data, feats[-1], results)
+        for place, (window, result) in enumerate(zip(windows, results)):
+            scene = scenes[window.image]
+            found = self._keep(result.pred_instances, window, scene)
+            found.views = found.labels.new_tensor([number, place]).repeat(len(found), 1)
+            scene.found.append(self._best(found, nms))
+            scene.pixels += window_pixels(result)
+        return feats[-1]
+
+    def _load(self, scenes: Sequence[Scene], windows: Sequence[Window]) -> dict[str, Any]:
+        """The windows as the network gets them."""
+        views = [
+            load_window(scenes[w.image], w.box, self._scale(scenes[w.image], w.level))
+            for w in windows
+        ]
+        inputs, samples = map(list, zip(*views))
+        return self.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
+
+    def _look(
+        self,
+        scenes: Sequence[Scene],
+        windows: Sequence[Window],
+        inputs: Tensor,
+        samples: SampleList,
+    ) -> SampleList:
+        """Detections in each window, in its original pixels."""
+        return self.predict(inputs, samples, rescale=True)
+
+    def _look_again(self, *args: Any) -> None:
+        """Note where to look at the next finer level."""
+
+    def _about(self, scene: Scene) -> dict[str, Any]:
+        """Metainfo of a result."""
+        return {}
+
+    def _scale(self, scene: Scene, level: int) -> float:
+        return float(self.pyramid.scales(*scene.size, test=True)[level])
+
+    def _keep(self, found: InstanceData, window: Window, scene: Scene) -> InstanceData:
+        """Detections of a window, in the image's pixels, that are in range, its own and whole."""
+        seen = whole_pixels(window.box, scene.size)
+        boxes = found.bboxes + found.bboxes.new_tensor(seen[:2] * 2)
+        lo, hi = self.pyramid.ranges(test=True)[window.level].tolist()
+        keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *scene.size)
+        keep &= uncut(boxes, seen, scene.size, self.edge / self._scale(scene, window.level))
+        keep &= found.scores >= self.merge_cfg.score_thr
+        return InstanceData(
+            bboxes=boxes,
+            scores=found.scores,
+            labels=found.labels,
+            levels=torch.full_like(found.labels, window.level),
+        )[keep]
+
+    def _best(self, found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:
+        """The best of a window, after the NMS of a detector that has its own."""
+        return _nms(found, nms)[: self.merge_cfg.nms_pre]
+
+    def merge(self, found: Sequence[InstanceData]) -> InstanceData:
+        """Merge the detections of all levels."""
+        return _nms(InstanceData.cat(found), self.merge_cfg.nms)[: self.merge_cfg.max_per_img]
+
+    def _add_masks(
+        self, results: SampleList, scenes: Sequence[Scene], batches: Sequence[SeenBatch]
+    ) -> None:
+        """Predict the masks of what is left, batch by batch."""
+        masks = [
+            ImageMasks(len(result.pred_instances), scene.size)
+            for result, scene in zip(results, scenes)
+        ]
+        for number, batch in enumerate(batches):
+            members = []  # of each window
+            for place, window in enumerate(batch.windows):
+                views = results[window.image].pred_instances.views
+                members.append(((views[:, 0] == number) & (views[:, 1] == place)).nonzero()[:, 0])
+            if not any(map(len, members)):
+                continue
+            data = self._load(scenes, batch.windows)
+            feats = self.extract_feat(data['inputs']) if batch.feats is None else batch.feats
+            corners = [whole_pixels(w.box, scenes[w.image].size)[:2] for w in batch.windows]
+            instances = [
+                results[window.image].pred_instances[chosen]
+                for window, chosen in zip(batch.windows, members)
+            ]
+            predicted = predict_masks(
+                self.roi_head, feats, data['data_samples'], instances, corners
+            )
+            for window, chosen, of_window in zip(batch.windows, members, predicted):
+                masks[window.image].add(chosen.tolist(), of_window)
+        for result, of_image in zip(results, masks):
+            result.pred_instances.masks = of_image.finished(result.pred_instances.bboxes.device)
+
+    @contextmanager
+    def _features(self) -> Iterator[list[Sequence[Tensor]]]:
+        """Collect the features that the detector computes meanwhile."""
+        feats: list[Sequence[Tensor]] = []
+        source = self.neck if self.with_neck else self.backbone
+        handle = source.register_forward_hook(lambda module, args, output: feats.append(output))
+        try:
+            yield feats
+        finally:
+            handle.remove()
+
+
+def window_pixels(sample: DetDataSample) -> int:
+    """Pixels of a window that the network has seen, without padding."""
+    height, width = sample.metainfo['img_shape']
+    return height * width
+
+
+def _nms(found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:
+    """What an NMS leaves, by score; all with None."""
+    if not len(found):
+        return found
+    boxes, keep = batched_nms(found.bboxes, found.scores, found.labels, nms)
+    found = found[keep]
+    found.bboxes, found.scores = boxes[:, :4], boxes[:, 4]
+    return found
+
+
+def _with(
+    sample: DetDataSample, instances: InstanceData, metainfo: Mapping[str, Any] | None = None
+) -> DetDataSample:
+    result = sample.new()
+    result.pred_instances = instances
+    result.set_metainfo(dict(metainfo or {}))
+    return result
+
+
+@functools.cache
+def _joined(tested: type, detector: type) -> type:
+    """The class of a detector that is tested in another way."""
+    name = f'{tested.__name__}{detector.__name__}'
+    members = dict(_joined_from=(tested, detector), __module__=tested.__module__)
+    return type(tested)(name, (tested, detector), members)
+
+
+def _empty(tested: type, detector: type) -> Any:
+    joined = _joined(tested, detector)
+    return joined.__new__(joined)

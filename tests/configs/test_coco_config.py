@@ -1,4 +1,4 @@
-"""The COCO config is the paper's recipe on MMDetection's own detector."""
+"""The COCO config is the recipe of paper and release on MMDetection's own detector."""
 
 from pathlib import Path
 
@@ -38,9 +38,12 @@ def test_it_is_the_stock_detector_but_for_the_recipe(cfg):
     mine = without_scope(cfg.model)
     assert (mine['type'], mine['detector']) == ('PyramidDetector', stock.model.type)
     assert mine['neck'] == stock.model.neck
-    ours = dict(type='SNIPERRPNHead', pyramid=without_scope(cfg.pyramid))
+    ours = dict(
+        type='SNIPERRPNHead',
+        pyramid=without_scope(cfg.pyramid),
+        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0),
+    )
     assert mine['rpn_head'] == {**stock.model.rpn_head, **ours}
-    assert mine['test_cfg'] == stock.model.test_cfg
     assert cfg.model.backbone.depth == 101
     types = [t.type for t in stock.test_pipeline if t.type != 'Resize']
     assert [t.type for t in cfg.test_pipeline] == types
@@ -58,13 +61,45 @@ def test_batchnorm_is_trained_beyond_the_stem_and_the_first_stage(model):
             trained = name.split('.')[0] not in frozen
             assert module.training == trained, name
             assert module.weight.requires_grad == trained, name
+            assert module.momentum == 0.005, 'in MXNet, whose release says 0.995, of the old'
 
 
-def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
-    """0.0005 to 0.015 in 2000 iterations, a tenth from epoch 5.33; times 160 / 128."""
+@pytest.mark.parametrize(
+    ('name', 'maps', 'stride', 'anchors'),
+    [
+        ('dcn_c5', 1, 16, [32, 64, 112, 160, 208, 256, 384]),
+        ('mobilenetv2', 1, 32, [32, 64, 128, 256, 384]),
+    ],
+)
+def test_the_release_s_models_have_one_map_and_its_anchors(name, maps, stride, anchors):
+    file = {'dcn_c5': 'r101_dcn_c5', 'mobilenetv2': 'mobilenetv2'}[name]
+    cfg = reduced(load_config(CONFIG.with_name(f'faster_rcnn_{file}_sniper.py')))
+    model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        features = model.extract_feat(torch.zeros(1, 3, 128, 128))
+    assert [f.shape[-1] for f in features] == [128 // stride] * maps
+    (boxes,) = model.rpn_head.prior_generator.base_anchors
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+    assert sides.reshape(3, -1).tolist() == [pytest.approx(anchors)] * 3
+
+
+def test_mobilenet_s_batchnorm_has_statistics_of_the_chips_and_frozen_weights():
+    cfg = reduced(load_config(CONFIG.with_name('faster_rcnn_mobilenetv2_sniper.py')))
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.train()
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            assert module.training
+            assert not module.weight.requires_grad
+        elif isinstance(module, torch.nn.Conv2d):
+            assert module.weight.requires_grad
+
+
+def test_the_learning_rate_follows_the_release_scaled_to_160_chips(cfg):
+    """0.0005 to 0.015 in 1000 iterations, a tenth from epoch 10.67; times 160 / 128."""
     scheduled = torch.nn.Linear(1, 1)
     optim = build_optim_wrapper(scheduled, {**cfg.optim_wrapper, 'type': 'OptimWrapper'})
-    epoch_length = 3000
+    epoch_length = 300
     schedulers = []
     for item in cfg.param_scheduler:
         item = dict(item)
@@ -81,9 +116,9 @@ def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
         optim.step()
         for scheduler in schedulers:
             scheduler.step()
-    drop = int(5.33 * epoch_length)
+    drop = int(10.67 * epoch_length)
     assert rates[0] == pytest.approx(0.0005)
-    assert rates[2000] == pytest.approx(0.015)
+    assert rates[1000] == pytest.approx(0.015)
     assert rates[drop - 1] == pytest.approx(0.015)
     assert rates[drop + 1] == pytest.approx(0.0015)
     assert rates[-1] == pytest.approx(0.0015)

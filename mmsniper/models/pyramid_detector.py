@@ -161,7 +161,16 @@ class PyramidDetector(BaseDetector):
         return self._step(data, range(self.pyramid.num_levels), 'test')
 
     def unmerged_step(self, data: Mapping[str, Any]) -> SampleList:
-        """As :meth:`test_step`, without merging and masks: what there is to merge."""
+        """As :meth:`test_step`, without merging and masks: what there is to merge.
+
+        Raises:
+            ValueError: If a pipeline has resized an image.
+        """
+        if _resized(data):
+            raise ValueError(
+                'all levels are seen of an image as it is, but a pipeline (tta_pipeline) has '
+                'resized it: take Resize out, and scale_factor out of meta_keys'
+            )
         scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
         samples = self.data_preprocessor.cast_data(data['data_samples'])
         return [
@@ -169,7 +178,7 @@ class PyramidDetector(BaseDetector):
         ]
 
     def _step(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
-        if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
+        if _resized(data):
             self._tell(
                 f'{what}: images at the one scale that the pipeline resizes them to, not at the '
                 f'levels of the pyramid. Take Resize out of the pipeline to see these'
@@ -375,6 +384,10 @@ class PyramidDetector(BaseDetector):
             yield feats
         finally:
             handle.remove()
+
+
+def _resized(data: Mapping[str, Any]) -> bool:
+    return any('scale_factor' in sample.metainfo for sample in data['data_samples'])
 
 
 def window_pixels(sample: DetDataSample) -> int:

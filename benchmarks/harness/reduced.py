@@ -48,7 +48,7 @@ _PARTS = (
     'level_rpn',
 )
 _ROI_PARTS = ('bbox_roi_extractor', 'mask_roi_extractor', 'bbox_head', 'mask_head')
-# Of them with arguments of their own that are configs, but no parts: of a PyramidDetector and so on.
+# Arguments of detectors that are configs, but of no part.
 _OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid', 'merge_cfg')
 
 

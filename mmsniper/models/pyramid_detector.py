@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.scale_agreement import scale_disagreement
 from mmsniper.chips.windows import (
     WINDOW_SIZE,
     Window,
@@ -40,6 +42,9 @@ MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001
 # Inputs go into a batch with others of the same size, rounded up to this: most backbones want sides
 # that are multiples of 32, and data preprocessors pad to them.
 _PAD_SIZE_DIVISOR = 32
+
+# So many images are looked at for scales that differ from those of training.
+_COMPARED_IMAGES = 100
 
 
 @MODELS.register_module()
@@ -125,6 +130,8 @@ class PyramidDetector(BaseDetector):
         if not self.val_levels or not set(self.val_levels) <= set(every):
             raise ValueError(f'val_levels must be some of {list(every)}, got {val_levels!r}')
         self._told: set[str] = set()
+        self._sizes: list[tuple[int, int]] = []
+        self._scales_are_compared = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _empty, self._joined_from, self.__dict__
@@ -169,6 +176,7 @@ class PyramidDetector(BaseDetector):
             )
             return super().test_step(data)
         self._tell(f'{what}: {self._described(levels)}')
+        self._compare_scales(data['inputs'])
         samples = self.data_preprocessor.cast_data(data['data_samples'])
         if getattr(self.data_preprocessor, 'boxtype2tensor', False):
             samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
@@ -191,11 +199,20 @@ class PyramidDetector(BaseDetector):
         )
         return f'every image is seen at the levels {seen}, merged by {self.merge_cfg.nms["type"]}'
 
-    def _tell(self, message: str) -> None:
+    def _compare_scales(self, images: Sequence[Tensor]) -> None:
+        """Warn once, if the first images have other scales here than in training."""
+        if not self._scales_are_compared:
+            self._sizes += [(image.shape[2], image.shape[1]) for image in images]
+            message = scale_disagreement(self.pyramid, *zip(*self._sizes)).message
+            if message:
+                self._tell(message, logging.WARNING)
+            self._scales_are_compared = bool(message) or len(self._sizes) >= _COMPARED_IMAGES
+
+    def _tell(self, message: str, level: int = logging.INFO) -> None:
         """Log a message once."""
         if message not in self._told:
             self._told.add(message)
-            print_log(message, logger='current')
+            print_log(message, logger='current', level=level)
 
     @torch.no_grad()
     def detect(
@@ -389,7 +406,8 @@ def _with(
 def _joined(tested: type, detector: type) -> type:
     """The class of a detector that is tested in another way."""
     name = f'{tested.__name__}{detector.__name__}'
-    return type(tested)(name, (tested, detector), dict(_joined_from=(tested, detector)))
+    members = dict(_joined_from=(tested, detector), __module__=tested.__module__)
+    return type(tested)(name, (tested, detector), members)
 
 
 def _empty(tested: type, detector: type) -> Any:

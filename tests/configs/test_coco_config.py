@@ -1,4 +1,4 @@
-"""The COCO config is the paper's recipe on MMDetection's own detector."""
+"""The COCO config is the recipe of paper and release on MMDetection's own detector."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from comparing import without_scope
+from harness.reduced import reduced
 from mmsniper.convert import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r101_sniper.py'
@@ -30,9 +32,12 @@ def model(cfg):
 
 def test_it_is_the_stock_detector_but_for_the_recipe(cfg):
     stock = get_config('mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py')
-    for part in ('neck', 'rpn_head'):
-        mine = {k: v for k, v in cfg.model[part].items() if k != '_scope_'}
-        assert mine == stock.model[part]
+    assert without_scope(cfg.model.neck) == stock.model.neck
+    rpn_head = without_scope(cfg.model.rpn_head)
+    assert rpn_head.pop('loss_bbox') == dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)
+    rpn_head.pop('pyramid', None)  # of SNIPERRPNHead
+    differ = ('type', 'loss_bbox')
+    assert rpn_head | dict.fromkeys(differ) == stock.model.rpn_head | dict.fromkeys(differ)
     assert cfg.model.backbone.depth == 101
     assert [t.type for t in cfg.test_pipeline] == [t.type for t in stock.test_pipeline]
     assert cfg.test_pipeline[1].scale == stock.test_pipeline[1].scale == (1333, 800)
@@ -47,13 +52,45 @@ def test_batchnorm_is_trained_beyond_the_stem_and_the_first_stage(model):
             trained = name.split('.')[0] not in frozen
             assert module.training == trained, name
             assert module.weight.requires_grad == trained, name
+            assert module.momentum == 0.005, 'in MXNet, whose release says 0.995, of the old'
 
 
-def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
-    """0.0005 to 0.015 in 2000 iterations, a tenth from epoch 5.33; times 160 / 128."""
+@pytest.mark.parametrize(
+    ('name', 'maps', 'stride', 'anchors'),
+    [
+        ('dcn_c5', 1, 16, [32, 64, 112, 160, 208, 256, 384]),
+        ('mobilenetv2', 1, 32, [32, 64, 128, 256, 384]),
+    ],
+)
+def test_the_release_s_models_have_one_map_and_its_anchors(name, maps, stride, anchors):
+    file = {'dcn_c5': 'r101_dcn_c5', 'mobilenetv2': 'mobilenetv2'}[name]
+    cfg = reduced(load_config(CONFIG.with_name(f'faster_rcnn_{file}_sniper.py')))
+    model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        features = model.extract_feat(torch.zeros(1, 3, 128, 128))
+    assert [f.shape[-1] for f in features] == [128 // stride] * maps
+    (boxes,) = model.rpn_head.prior_generator.base_anchors
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
+    assert sides.reshape(3, -1).tolist() == [pytest.approx(anchors)] * 3
+
+
+def test_mobilenet_s_batchnorm_has_statistics_of_the_chips_and_frozen_weights():
+    cfg = reduced(load_config(CONFIG.with_name('faster_rcnn_mobilenetv2_sniper.py')))
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.train()
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            assert module.training
+            assert not module.weight.requires_grad
+        elif isinstance(module, torch.nn.Conv2d):
+            assert module.weight.requires_grad
+
+
+def test_the_learning_rate_follows_the_release_scaled_to_160_chips(cfg):
+    """0.0005 to 0.015 in 1000 iterations, a tenth from epoch 10.67; times 160 / 128."""
     scheduled = torch.nn.Linear(1, 1)
     optim = build_optim_wrapper(scheduled, {**cfg.optim_wrapper, 'type': 'OptimWrapper'})
-    epoch_length = 3000
+    epoch_length = 300
     schedulers = []
     for item in cfg.param_scheduler:
         item = dict(item)
@@ -70,9 +107,9 @@ def test_the_learning_rate_follows_the_paper_scaled_to_160_chips(cfg):
         optim.step()
         for scheduler in schedulers:
             scheduler.step()
-    drop = int(5.33 * epoch_length)
+    drop = int(10.67 * epoch_length)
     assert rates[0] == pytest.approx(0.0005)
-    assert rates[2000] == pytest.approx(0.015)
+    assert rates[1000] == pytest.approx(0.015)
     assert rates[drop - 1] == pytest.approx(0.015)
     assert rates[drop + 1] == pytest.approx(0.0015)
     assert rates[-1] == pytest.approx(0.0015)

@@ -10,7 +10,9 @@ from mmsniper.chips.focus import (
     merge_rectangles,
 )
 from mmsniper.chips.negative import (
+    COVERED,
     MIN_PROPOSALS,
+    NegativeChipPlanner,
     NegativeChips,
     NegativeStatistics,
     draw_negative_chips,
@@ -31,6 +33,7 @@ from mmsniper.chips.suggestion import (
 )
 
 __all__ = [
+    'COVERED',
     'GOOD_SIZE_RANGE',
     'KINDS',
     'MIN_PROPOSALS',
@@ -42,6 +45,7 @@ __all__ = [
     'Cover',
     'FocusMap',
     'Level',
+    'NegativeChipPlanner',
     'NegativeChipPool',
     'NegativeChips',
     'NegativeStatistics',

@@ -336,7 +336,7 @@ class TestPlan:
             AnnotationTable.from_images([(64, 60, boxes_at((20, 20)), None)] * 9), SMALL
         )
         whole = plan_negative_chips(table, positives, SMALL, 2)
-        assert whole.statistics.enclosed > 0
+        assert whole.statistics.covered > 0
         monkeypatch.setattr(targets_module, '_BOXES', 50)
         parts = plan_negative_chips(table, positives, SMALL, 2)
         assert same(parts.chips, whole.chips)
@@ -362,7 +362,7 @@ class TestByHand:
             images=1,
             proposals=9,
             valid=9,
-            enclosed=0,
+            covered=0,
             chips_per_level=(2,),
             capped=0,
             images_with_chips=1,
@@ -393,7 +393,7 @@ class TestByHand:
         # The last one sticks out of the positive chip by 5 px.
         assert found.uncovered.index.tolist() == [3]
         assert found.proposals_per_chip.tolist() == [1]
-        assert found.statistics.enclosed == 3
+        assert found.statistics.covered == 3
 
     def test_a_positive_chip_of_another_level_or_image_does_not_count(self):
         # Boxes of 10 px are valid at levels 0 (side 16), 1 (side 32) and 2.
@@ -408,7 +408,7 @@ class TestByHand:
             (1, 2),
         ]
         assert found.proposals_per_chip.tolist() == [2] * 5
-        assert found.statistics.enclosed == 2
+        assert found.statistics.covered == 2
 
     def test_least_numbers_are_for_each_level_and_the_last_is_for_all_further_ones(self):
         # Two boxes that are valid at all three levels.
@@ -520,7 +520,7 @@ class TestStatistics:
         assert got.images == len(table)
         assert got.proposals == (~table.ignore).sum()
         assert got.valid == len(plan_negative_chips(table, ChipPlan.empty(), SMALL).uncovered.image)
-        assert got.enclosed == got.valid - len(found.uncovered.image)
+        assert got.covered == got.valid - len(found.uncovered.image)
         assert got.chips_per_level == tuple(
             int((found.chips.level == level).sum()) for level in range(3)
         )
@@ -552,7 +552,7 @@ class TestStatistics:
                 images=5,
                 proposals=900,
                 valid=1000,
-                enclosed=250,
+                covered=250,
                 chips_per_level=(3, 0, 4),
                 capped=2,
                 images_with_chips=4,

@@ -312,7 +312,7 @@ def show(pool: NegativeChipPool, miner: NegativeChipMiner, out: Path, console: C
     table.add_row('(proposal, level) pairs that are valid', f'{found.valid:,}')
     table.add_row(
         '  covered by positive chips',
-        f'{found.enclosed:,}  ({found.enclosed / max(found.valid, 1):.1%})',
+        f'{found.covered:,}  ({found.covered / max(found.valid, 1):.1%})',
     )
     table.add_row('negative chips', f'{found.chips:,}')
     for level, chips in zip(pool.pyramid.levels, found.chips_per_level):

@@ -39,7 +39,7 @@ def script():
 
 
 # ----------------------------------------------------------------------------------- configurations
-@pytest.mark.parametrize('name', ['toy', 'bccd'])
+@pytest.mark.parametrize('name', ['toy', 'bccd', 'hituav'])
 def test_only_the_hook_and_the_images_without_objects_tell_the_sides_apart(script, name):
     configs = script.PRESETS[name].comparison.configs
     plain, mined = (load_config(ROOT / configs[side]).to_dict() for side in ('without', 'with'))
@@ -222,6 +222,7 @@ def fake_execute(order):
         if mined:
             info['mining_pixels'] = 5e6
             pool().save(run.work_dir / 'negative_chips.npz')
+            (run.work_dir / 'negatives.json').write_text('{"chips": 9, "with_object": 0.125}')
         torch.save(
             dict(meta=dict(iter=iterations), message_hub=dict(runtime_info=info)), run.checkpoint
         )
@@ -300,7 +301,9 @@ def test_all_of_it(result):
         assert run['measures']['fp_recall_0.9'] == 0
         assert run['measures']['lookalikes_recall_0.9'] == 0
         assert run['measures']['recall_score_0.5'] == 0.5
-        assert run['pool'] == dict(chips=1, chips_per_level=[1], images=1, images_with_chips=1)
+        assert run['pool'] == dict(
+            chips=1, chips_per_level=[1], images=1, images_with_chips=1, with_object=0.125
+        )
     assert summary['difference']['mean']['measures']['AP'] == 0.1875
     assert plain['std']['measures']['AP'] == pytest.approx(0.125 / np.sqrt(2))
 
@@ -321,8 +324,9 @@ def test_the_page_has_a_table_of_each_kind(script, result):
     assert difference[columns.index('AP')] == '+0.188 ± 0.088'
     assert difference[columns.index('FP at recall 0.5')] == '-0.500 ± 0.000'
     assert lookalikes == ['-0.500 ± 0.000'] * 5
-    assert plain_cost == ['8, 10', '16, 20', '60.0', '1000000.0', '1000000.0', '-', '-']
-    assert mined_cost == ['10, 10', '16, 19', '60.0', '1000000.0', '1000000.0', '1, 1', '5.0']
+    assert plain_cost == ['8, 10', '16, 20', '60.0', '1000000.0', '1000000.0', '-', '-', '-']
+    assert mined_cost[:5] == ['10, 10', '16, 19', '60.0', '1000000.0', '1000000.0']
+    assert mined_cost[5:] == ['1, 1', '5.0', '12.5%, 12.5%']
     assert cells(page, 'ratio')[0][:2] == ['', '1.000, 0.950']
 
 

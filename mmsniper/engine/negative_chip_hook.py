@@ -41,7 +41,8 @@ class NegativeChipHook(Hook):
     fitted (:func:`~mmsniper.engine.schedule.fit_to_epoch_length`).
 
     Checkpoints name the pool, so that a resumed run loads it. Mining that was interrupted goes on
-    where it was, from ``negative_chips.parts/`` in the work folder.
+    where it was, from ``negative_chips.parts/`` in the work folder. With ``placed='anew'`` epochs
+    differ in length by a few chips, and the schedules are fitted to each.
 
     Args:
         warmup_epochs (int): Epochs on positive chips alone, at least 1. Defaults to 2, as in the

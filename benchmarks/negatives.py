@@ -65,6 +65,7 @@ from mmsniper.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
+SIDES = WITHOUT, WITH
 RULES = {'release': {'covered': 'touched', 'placed': 'anew'}}
 """Rules other than the configs', as arguments of ``NegativeChipHook``."""
 
@@ -363,7 +364,7 @@ def annotation_file(comparison: Comparison) -> Path:
 def summary_of(
     comparison: Comparison, contestants: Sequence[Contestant], description: str
 ) -> dict[str, Any]:
-    """All that is written to the JSON file.
+    """What is written to the JSON file of some contestants.
 
     Args:
         comparison (Comparison): What was compared.
@@ -379,24 +380,26 @@ def summary_of(
             if contestant.name != WITHOUT:
                 item['pool'] = pool_of(run)
         _add_statistics(entry)
-    return compared(summary)
-
-
-def compared(summary: dict[str, Any]) -> dict[str, Any]:
-    """Add to a summary what tells its last two contestants apart, if it has two."""
-    if len(summary['contestants']) > 1:
-        before, after = (entry['runs'] for entry in summary['contestants'][-2:])
-        summary['difference'] = difference(before, after)
-        summary['remarks'] = remarks(before, after)
     return summary
 
 
-def with_results(summary: dict[str, Any], file: Path) -> dict[str, Any]:
-    """A summary of one rule together with the two sides of an earlier result, of the same seeds.
+def compared(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary with what tells its last two contestants apart."""
+    last = summary['contestants'][-2:]
+    names, (before, after) = [entry['name'] for entry in last], [entry['runs'] for entry in last]
+    return {
+        **summary,
+        'difference': difference(before, after),
+        'remarks': remarks(before, after, names),
+    }
+
+
+def earlier_sides(file: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The two sides of an earlier result, as far as they are of some seeds.
 
     Args:
-        summary (dict): From :func:`summary_of`, of one contestant.
         file (Path): The JSON file of the comparison of both sides.
+        seeds (Sequence[int]): The seeds.
 
     Raises:
         RunError: If there is no such file, or a seed is not in it.
@@ -407,16 +410,17 @@ def with_results(summary: dict[str, Any], file: Path) -> dict[str, Any]:
     sides = json.loads(file.read_text())['contestants']
     for entry in sides:
         runs = {run['seed']: run for run in entry['runs']}
-        missing = set(summary['seeds']) - set(runs)
+        missing = set(seeds) - set(runs)
         if missing:
             raise RunError(f'{file} has no runs of the seeds {_listed(missing)}: run {command}')
-        entry['runs'] = [runs[seed] for seed in summary['seeds']]
+        entry['runs'] = [runs[seed] for seed in seeds]
+        entry['epochs'] = [run[TRAIN]['epochs'] for run in entry['runs']]
         for name, statistic in (('mean', mean), ('std', sample_std)):
-            entry[name][TRAIN] = {
-                key: statistic(run[TRAIN][key] for run in entry['runs']) for key in COSTS
+            entry[name] = {
+                TRAIN: {key: statistic(run[TRAIN][key] for run in entry['runs']) for key in COSTS}
             }
         _add_statistics(entry)
-    return compared({**summary, 'contestants': [*sides, *summary['contestants']]})
+    return sides
 
 
 def pool_of(run: TrainingRun) -> dict[str, Any]:
@@ -510,20 +514,26 @@ def _add_statistics(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def remarks(plain: Sequence[Mapping[str, Any]], mined: Sequence[Mapping[str, Any]]) -> list[str]:
+def remarks(
+    plain: Sequence[Mapping[str, Any]],
+    mined: Sequence[Mapping[str, Any]],
+    names: Sequence[str] = (WITHOUT, WITH),
+) -> list[str]:
     """What whoever reads the result must know: runs that are not quite comparable.
 
     Args:
-        plain (Sequence[dict]): The runs without, as in the summary.
+        plain (Sequence[dict]): The runs without, or by the configs' rule, as in the summary.
         mined (Sequence[dict]): The runs with negative chips, of the same seeds.
+        names (Sequence[str]): Of the two contestants. Defaults to those without and with.
     """
+    before, after = (f'{name} negative chips' if name in SIDES else name for name in names)
     found = []
     for one, other in zip(plain, mined):
         ratio = other[TRAIN]['iterations'] / one[TRAIN]['iterations']
         if abs(ratio - 1) > TOLERANCE:
             found.append(
-                f'Seed {one["seed"]}: the run with negative chips has {abs(ratio - 1):.1%} '
-                f'{"more" if ratio > 1 else "fewer"} iterations than the run without; no whole '
+                f'Seed {one["seed"]}: the run {after} has {abs(ratio - 1):.1%} '
+                f'{"more" if ratio > 1 else "fewer"} iterations than the run {before}; no whole '
                 f'number of epochs comes nearer, other --pixels may.'
             )
         if not other['pool']['chips']:
@@ -669,22 +679,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     preset = PRESETS[args.name]
     work_dir = (args.work_dir or ROOT / 'work_dirs' / 'negatives' / args.name).resolve()
     suffix = f'_{args.chips_per_image}_per_image' if args.chips_per_image else ''
-    if args.rule:
-        suffix += f'_{args.rule}'
     out = args.out_dir.resolve() / f'negatives_{args.name}{suffix}'
     os.chdir(ROOT)  # the configs' paths start here
     comparison = with_options(preset.comparison, args)
     preset.prepare()
+    sides: list[dict[str, Any]] = []
     if args.rule:
+        sides = earlier_sides(out.with_suffix('.json'), comparison.seeds)
+        out = out.with_name(f'{out.name}_{args.rule}')
         changed = with_chips_per_image(comparison, args.chips_per_image)
         contestants = [run_rule(changed, args.rule, work_dir, args.jobs, console)]
     else:
         contestants = run_all(comparison, work_dir, args.jobs, console, args.chips_per_image)
     with console.status('measuring false positives, and the recall of proposals'):
         summary = summary_of(comparison, contestants, preset.description)
-    if args.rule:
-        sides = out.with_name(out.name.removesuffix(f'_{args.rule}'))
-        summary = with_results(summary, sides.with_suffix('.json'))
+    summary = compared({**summary, 'contestants': [*sides, *summary['contestants']]})
     command = noted_command('benchmarks/negatives.py', argv)
     write_results(out, summary, page(summary, preset.title, command))
     print_summary(summary, preset.title, console)

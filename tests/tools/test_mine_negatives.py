@@ -337,6 +337,9 @@ def test_the_command_line_goes_before_the_hook(tool, write_config):
     assert options('--min-proposals', '8', '4', '--no-empty-images')[0] == (
         NegativeChipMiner(min_proposals=[8, 4], empty_images=False)
     )
+    assert options('--covered', 'touched', '--placed', 'anew')[0] == (
+        NegativeChipMiner(covered='touched', placed='anew')
+    )
 
 
 def test_full_and_wrapped_checkpoints_hold_the_same_weights(

@@ -1,6 +1,6 @@
 # SNIPER on HIT-UAV, infrared images from drones, from scratch, on a CPU.
 _base_ = [
-    '../_base_/models/faster_rcnn_r18_small.py',
+    '../_base_/models/faster_rcnn_r18_tiny.py',
     '../_base_/datasets/hituav.py',
     '../_base_/schedules/adamw_cosine.py',
     '../_base_/default_runtime.py',

@@ -68,7 +68,7 @@ class PoolPlanner:
         positives = _chips_of_images(self.positives, images)
         chips = plan_negative_chips(proposals, positives, pyramid, **self.options)
         uncovered = chips.uncovered.take(self.shown[images][chips.uncovered.image])
-        kept = slice(None if self.anew else 0)
+        kept = ~proposals.ignore & self.anew
         paths = self.sampler.img_paths()
         return NegativeChipPool(
             pyramid=pyramid,

@@ -38,6 +38,8 @@ ARRAYS = (
     'uncovered_image',
     'uncovered_level',
     'uncovered_box',
+    'proposal_image',
+    'proposal_box',
 )
 CHIP_ARRAYS = ('image', 'level', 'box', 'kind')
 
@@ -552,13 +554,18 @@ def test_a_pool_s_chips_hold_more_than_min_proposals(model, sampler, propose_box
     assert mine(model, sampler, min_proposals=4).statistics.chips == 0
 
 
-def test_a_pool_whose_chips_are_placed_anew_keeps_all_proposals(model, sampler, propose_boxes):
-    propose_boxes(lambda path: grid(5, left=80, top=60))
+def test_a_pool_whose_chips_are_placed_anew_keeps_all_proposals(
+    model, sampler, propose_boxes, tmp_path
+):
+    tiny = [[80, 60, 80.5, 60.5]]  # is no proposal
+    propose_boxes(lambda path: np.concatenate([grid(5, left=80, top=60), tiny]))
     fixed = mine(model, sampler, min_proposals=1, covered='touched')
     anew = mine(model, sampler, min_proposals=1, covered='touched', placed='anew')
     assert (fixed.options, len(fixed.proposal_box)) == (None, 0)
     assert anew.options == dict(min_proposals=1, max_per_image=None, covered='touched')
     assert len(anew.proposal_box) == anew.statistics.proposals > 0
+    anew.save(tmp_path / 'pool.npz')
+    assert_same(NegativeChipPool.from_file(tmp_path / 'pool.npz'), anew)
     np.testing.assert_array_equal(anew.chips.box, fixed.chips.box)
     plans = []
     for epoch in (1, 2):

@@ -28,7 +28,8 @@ from mmsniper.models.proposals import proposal_head
 # Of the small images of conftest.py: how many, and which have no objects.
 NUM_IMAGES, EMPTY = 8, (3, 6)
 # As in the small run; windows of up to 128 px: the images are two or four windows at level 0.
-MINER = dict(min_proposals=2, num_proposals=30, window_size=128)
+# Placed anew: pools hold most then.
+MINER = dict(min_proposals=2, num_proposals=30, window_size=128, placed='anew')
 BATCH_PIXELS = 4 * 64 * 64
 ARRAYS = (
     'img_path',
@@ -559,7 +560,7 @@ def test_a_pool_whose_chips_are_placed_anew_keeps_all_proposals(
 ):
     tiny = [[80, 60, 80.5, 60.5]]  # is no proposal
     propose_boxes(lambda path: np.concatenate([grid(5, left=80, top=60), tiny]))
-    fixed = mine(model, sampler, min_proposals=1, covered='touched')
+    fixed = mine(model, sampler, min_proposals=1, covered='touched', placed='fixed')
     anew = mine(model, sampler, min_proposals=1, covered='touched', placed='anew')
     assert (fixed.options, len(fixed.proposal_box)) == (None, 0)
     assert anew.options == dict(min_proposals=1, max_per_image=None, covered='touched')
@@ -836,7 +837,7 @@ def test_the_origin_changes_with(cfg, model, sampler, change):
         dict(window_size=129),
         dict(batch_pixels=7),
         dict(covered='touched'),
-        dict(placed='anew'),
+        dict(placed='fixed'),
     ],
     ids=str,
 )

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from harness.reduced import reduced
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
@@ -19,6 +18,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
 
 import mmsniper.models  # noqa: F401
+from harness.reduced import reduced
 
 STOCK = {
     'faster': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',

@@ -321,7 +321,7 @@ def test_it_is_the_stock_detector_at_each_level_its_range_and_one_merge(
     for level, (lo, hi) in zip(levels, ranges):
         size = sizes(level.bboxes)
         inside = level[(size >= lo) & (size < hi) & (level.scores >= 0.001)]
-        assert 0 < len(inside)
+        assert len(inside) > 0
         _, best = batched_nms(inside.bboxes, inside.scores, inside.labels, nms)
         kept.append(inside[best][:1000])
     everything = InstanceData.cat(kept[::-1])

@@ -108,13 +108,13 @@ def test_with_a_threshold_above_one_it_is_the_coarse_level_alone(make, picture, 
     assert set(result.pred_instances.levels.tolist()) == {2}
 
 
-def fire_at(model, *cells):
-    """Let the branch fire at the given (row, column) of the coarsest map, and nowhere after."""
+def fire_at(model, *cells, levels=(2,)):
+    """Let the branch fire at the given (row, column) of a map of these levels, with 0.9."""
 
     def predict(feats, shape, level):
         rows, columns = (-(-side // 16) for side in shape)
         maps = torch.zeros(len(feats[0]), rows, columns)
-        if level == 2:
+        if level in levels:
             for row, column in cells:
                 maps[:, row, column] = 0.9
         return maps
@@ -133,6 +133,14 @@ def test_it_looks_again_only_where_the_branch_fires(make, picture, unresized):
     found = result.pred_instances
     assert set(found.levels.tolist()) == {1, 2}
     assert (found.bboxes[found.levels == 1] <= 64).all()
+
+
+@pytest.mark.parametrize(('thresholds', 'chips'), [((0.5, 0.8), 1), ((0.5, 0.95), 0)])
+def test_each_step_has_its_threshold(make, picture, unresized, thresholds, chips):
+    model = make(thresholds=thresholds)
+    fire_at(model, (3, 3), levels=(2, 1))
+    (result,) = model.test_step(unresized(picture(512, 512)))
+    assert [len(of_level) for of_level in result.focus_chips] == [chips, 1, 1]
 
 
 def test_chips_are_as_large_as_the_detector_was_trained_on(make, picture, unresized):

@@ -132,6 +132,13 @@ class TestMerging:
         assert got.levels.tolist() == [1, 0]
         assert set(got.keys()) == {'bboxes', 'scores', 'labels', 'levels'}
 
+    def test_boxes_without_an_area_are_nothing(self, merged):
+        """Two of them at the image's edge have no IoU, and Soft-NMS would make NaN of a score."""
+        edge = [[1000.0, 5.0, 1000.0, 50.0], [1000.0, 20.0, 1000.0, 60.0], self.A]
+        speck = [[3.0, 3.0, 3.00001, 3.00001]] * 2
+        got = merged(family='FasterRCNN', fine=(edge + speck, [0.5, 0.4, 0.3, 0.6, 0.6]))
+        assert got.bboxes.tolist() == [self.A]
+
     @pytest.mark.parametrize('split_thr', [10000, 1], ids=['together', 'class by class'])
     def test_classes_do_not_touch_each_other_and_scores_are_sorted(self, merged, split_thr):
         got = merged(

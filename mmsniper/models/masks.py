@@ -181,7 +181,7 @@ def _pasted_one_by_one(roi_head: nn.Module) -> Iterator[list[list[PlacedMask]]]:
                 for box, label, (corner, _) in zip(boxes, objects.labels, pictures)
             ]
             infos = [dict(ori_shape=shape, scale_factor=(1.0, 1.0)) for _, shape in pictures]
-            paste(logits.split(1), singles, infos, *args, **kwargs)
+            paste([one[None] for one in logits], singles, infos, *args, **kwargs)
             pasted.append(
                 [
                     PlacedMask(single.masks[0].bool().cpu().numpy(), corner)

@@ -45,6 +45,9 @@ _PAD_SIZE_DIVISOR = 32
 
 # So many images are looked at for scales that differ from those of training.
 _COMPARED_IMAGES = 100
+# What is thinner, original px, is no object: a box that was clipped at the image's edge. Its area
+# can be 0 in the float32 of the NMS, and the IoU of two of them 0 / 0.
+_MIN_SIDE = 0.1
 
 
 @MODELS.register_module()
@@ -328,6 +331,7 @@ class PyramidDetector(BaseDetector):
         lo, hi = self.pyramid.ranges(test=True)[window.level].tolist()
         keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *scene.size)
         keep &= uncut(boxes, seen, scene.size, self.edge / self._scale(scene, window.level))
+        keep &= (boxes[:, 2:] - boxes[:, :2] >= _MIN_SIDE).all(dim=1)
         keep &= found.scores >= self.merge_cfg.score_thr
         return InstanceData(
             bboxes=boxes,

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
 
 import mmsniper.models  # noqa: F401
+from harness.reduced import reduced
 
 STOCK = {
     'faster': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'mask': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
     'cascade': 'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+}
+FAMILIES = {
+    'FasterRCNN': STOCK['faster'],
+    'MaskRCNN': STOCK['mask'],
+    'CascadeRCNN': STOCK['cascade'],
+    'RetinaNet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    'FCOS': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'RTMDet': 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+    'DeformableDETR': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
 }
 NUM_CLASSES = 3
 
@@ -60,3 +79,75 @@ def build():
         return model
 
     return build_
+
+
+@functools.cache
+def _reduced_family(family: str) -> ConfigDict:
+    cfg = reduced(get_config(FAMILIES[family])).model
+    cfg.data_preprocessor.pad_size_divisor = 32  # as our configs have it
+    roi_head = cfg.get('roi_head') or ConfigDict()
+    parts = (roi_head.get('bbox_head', cfg.get('bbox_head')), roi_head.get('mask_head'))
+    for part in parts:
+        for head in part if isinstance(part, list) else [part]:
+            if head is not None:
+                head.num_classes = NUM_CLASSES
+    return cfg
+
+
+@pytest.fixture
+def family_config() -> Callable[[str], ConfigDict]:
+    """(key of FAMILIES) -> the stock config of that detector at reduced size, with 3 classes."""
+    return lambda family: copy.deepcopy(_reduced_family(family))
+
+
+@pytest.fixture
+def at_levels(family_config, build) -> Callable[..., torch.nn.Module]:
+    """(key of FAMILIES, pyramid) -> a PyramidDetector whose random weights find boxes of sizes."""
+
+    def make(family: str, pyramid: dict, type: str = 'PyramidDetector', **settings: Any) -> Any:
+        cfg = family_config(family)
+        cfg.update(settings, type=type, detector=family, pyramid=pyramid)
+        model = build(cfg).eval()
+        for name, value in model.named_parameters():
+            value.data += 0.02 * torch.randn_like(value)
+            # Distances from a point to the sides of its box, which are tiny at first.
+            if name.endswith('conv_reg.bias') or ('rtm_reg' in name and name.endswith('bias')):
+                value.data += 2
+        return model
+
+    return make
+
+
+@pytest.fixture
+def picture() -> Callable[..., np.ndarray]:
+    """(width, height, seed) -> an image of blurred noise."""
+
+    def make(width: int = 230, height: int = 190, seed: int = 0) -> np.ndarray:
+        noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return cv2.GaussianBlur(noise, (0, 0), 3)
+
+    return make
+
+
+@pytest.fixture
+def unresized() -> Callable[..., dict]:
+    """Images as they are, as a data loader gives them."""
+    pack = Compose([dict(type='PackDetInputs')])
+
+    def batch(*images: np.ndarray) -> dict:
+        return pseudo_collate(
+            [
+                pack(
+                    dict(
+                        img=image,
+                        img_shape=image.shape[:2],
+                        ori_shape=image.shape[:2],
+                        img_path='x.jpg',
+                        img_id=i,
+                    )
+                )
+                for i, image in enumerate(images)
+            ]
+        )
+
+    return batch

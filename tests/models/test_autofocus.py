@@ -2,24 +2,20 @@
 
 import copy
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import ConfigDict
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.hub import get_config
+from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 
-import mmsniper.datasets  # noqa: F401
-from mmsniper.chips.windows import Window
-from mmsniper.models import AutoFocus, SNIPERTTAModel, autofocus
-from mmsniper.models.focus_windows import uncut
-from mmsniper.models.temporary_settings import fewer_proposals, view_settings
+from mmsniper.models import AutoFocus, PyramidDetector, autofocus
+from mmsniper.models.temporary_settings import fewer_proposals
+from mmsniper.models.views import uncut
 
 PYRAMID = dict(
     chip_size=64,
@@ -29,179 +25,150 @@ PYRAMID = dict(
         dict(resize=dict(factor=0.25), valid_range=(60, None)),
     ],
 )
-SOFT = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
-MERGE = dict(nms=SOFT, max_per_img=100)
-VIEW = dict(rcnn=dict(score_thr=0.0, nms=None, max_per_img=50))
 
 
 @pytest.fixture
-def make(small_config, build):
+def config(small_config):
+    """The config of an AutoFocus of a small detector."""
+
+    def config_(head=True, pyramid=PYRAMID, name='faster', **settings):
+        cfg = small_config(name)
+        if head:
+            cfg.focus_head = dict(type='FocusHead', in_channels=8, feat_channels=8)
+        cfg.update(settings, type='AutoFocus', detector=cfg.type, pyramid=pyramid)
+        return cfg
+
+    return config_
+
+
+@pytest.fixture
+def make(config, build):
     """An AutoFocus of a small detector with random weights."""
-
-    def make_(head=True, pyramid=PYRAMID, name='faster', **settings):
-        focus_head = dict(type='FocusHead', in_channels=8, feat_channels=8) if head else None
-        settings = {**dict(tta_cfg=MERGE, view_test_cfg=VIEW), **settings}
-        model = build(
-            dict(
-                type='AutoFocus',
-                detector=small_config(name),
-                pyramid=pyramid,
-                focus_head=focus_head,
-                **settings,
-            )
-        )
-        return model.eval()
-
-    return make_
+    return lambda *args, **kwargs: build(config(*args, **kwargs)).eval()
 
 
-def picture(width=230, height=190, seed=0):
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return cv2.GaussianBlur(noise, (0, 0), 3)
+@pytest.fixture
+def full_pyramid(small_config):
+    """What the same detector finds at all levels, seen whole."""
+
+    def full_pyramid_(model, batch):
+        cfg = small_config('faster')
+        cfg.update(type='PyramidDetector', detector='FasterRCNN', pyramid=PYRAMID)
+        detector = MODELS.build(cfg).eval()
+        detector.load_state_dict(without_branch(model), strict=True)
+        (result,) = detector.test_step(batch)
+        return result.pred_instances
+
+    return full_pyramid_
 
 
-def unresized(*images):
-    pack = Compose([dict(type='PackDetInputs')])
-    return pseudo_collate(
-        [
-            pack(
-                dict(
-                    img=image,
-                    img_shape=image.shape[:2],
-                    ori_shape=image.shape[:2],
-                    img_path='x.jpg',
-                    img_id=i,
-                )
-            )
-            for i, image in enumerate(images)
-        ]
-    )
-
-
-def full_pyramid(model, image):
-    """What ``tools/test.py --tta`` does with the same detector."""
-    pipeline = Compose(
-        [
-            dict(
-                type='TestTimeAug',
-                transforms=[
-                    [
-                        dict(type='LevelResize', pyramid=PYRAMID, level=level, test=True)
-                        for level in range(3)
-                    ],
-                    [dict(type='RandomFlip', prob=0.0)],
-                    [
-                        dict(
-                            type='PackDetInputs',
-                            meta_keys=(
-                                'ori_shape',
-                                'img_shape',
-                                'scale_factor',
-                                'flip',
-                                'flip_direction',
-                            ),
-                        )
-                    ],
-                ],
-            )
-        ]
-    )
-    tta = SNIPERTTAModel(PYRAMID, MERGE, model)
-    views = pipeline(dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2]))
-    with torch.no_grad():
-        return tta.test_step(pseudo_collate([views]))[0].pred_instances
+def without_branch(model):
+    """The weights of the detector alone."""
+    return {k: v for k, v in model.state_dict().items() if not k.startswith('focus_head.')}
 
 
 def same(a, b):
-    return (
-        torch.equal(a.bboxes, b.bboxes)
-        and torch.equal(a.scores, b.scores)
-        and torch.equal(a.labels, b.labels)
-    )
-
-
-def all_views(model):
-    """The detector as it is while chips are seen."""
-    model.detector.roi_head.test_cfg.update(VIEW['rcnn'])
-    return model.detector
+    return all(torch.equal(a[key], b[key]) for key in ('bboxes', 'scores', 'labels'))
 
 
 # The two ends of the curve -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('size', [(201, 199), (333, 127), (250, 350), (77, 421)])
-def test_edges_of_the_image_are_no_edges_of_a_chip_whatever_its_size(make, size):
+def test_edges_of_the_image_are_no_edges_of_a_chip_whatever_its_size(
+    make, full_pyramid, picture, unresized, size
+):
     """A scale that does not divide the size must not move the chip's edge off the image's."""
-    model, image = make(thresholds=0.0), picture(*size)
-    (result,) = model.test_step(unresized(image))
+    model, batch = make(thresholds=0.0), unresized(picture(*size))
+    (result,) = model.test_step(batch)
     assert [chips.tolist() for chips in result.focus_chips] == [[[0, 0, *size]]] * 3
-    assert same(result.pred_instances, full_pyramid(all_views(model), image))
+    assert same(result.pred_instances, full_pyramid(model, batch))
 
 
 @pytest.mark.parametrize('head', [True, False], ids=['head', 'detections'])
-def test_with_a_threshold_of_zero_it_is_the_full_pyramid(make, head):
-    model, image = make(head, thresholds=0.0), picture()
-    (result,) = model.test_step(unresized(image))
+def test_with_a_threshold_of_zero_it_is_the_full_pyramid(
+    make, full_pyramid, picture, unresized, head
+):
+    model, batch = make(head, thresholds=0.0), unresized(picture())
+    (result,) = model.test_step(batch)
     assert len(result.pred_instances) > 5
-    assert same(result.pred_instances, full_pyramid(all_views(model), image))
+    assert same(result.pred_instances, full_pyramid(model, batch))
     assert [chips.tolist() for chips in result.focus_chips] == [[[0, 0, 230, 190]]] * 3
     # 230 x 190, 115 x 95, and rounded 58 x 48
     assert result.focus_pixels == 230 * 190 + 115 * 95 + 58 * 48
 
 
-def test_with_a_threshold_above_one_it_is_the_coarse_level_alone(make):
-    model, image = make(thresholds=1.1), picture()
-    (result,) = model.test_step(unresized(image))
+def test_with_a_threshold_above_one_it_is_the_coarse_level_alone(make, picture, unresized):
+    (result,) = make(thresholds=1.1).test_step(unresized(picture()))
     assert result.focus_pixels == 58 * 48
     assert [len(chips) for chips in result.focus_chips] == [0, 0, 1]
     boxes = result.pred_instances.bboxes
-    size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
     assert len(boxes)
-    assert (size >= 60).all()
+    assert ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt() >= 60).all()
+    assert set(result.pred_instances.levels.tolist()) == {2}
 
 
-def at_cells(model, *cells):
-    """Let the branch fire at the given (row, column) of the coarsest map, and nowhere after."""
-    calls = []
+def fire_at(model, *cells, levels=(2,)):
+    """Let the branch fire at the given (row, column) of a map of these levels, with 0.9."""
 
     def predict(feats, shape, level):
         rows, columns = (-(-side // 16) for side in shape)
         maps = torch.zeros(len(feats[0]), rows, columns)
-        if not calls:
+        if level in levels:
             for row, column in cells:
                 maps[:, row, column] = 0.9
-        calls.append(shape)
         return maps
 
     model.focus_head.predict = predict
-    return calls
 
 
-def test_it_looks_again_only_where_the_branch_fires(make):
+def test_it_looks_again_only_where_the_branch_fires(make, picture, unresized):
     model = make(thresholds=0.5, dilation=1, min_chip_side=16)
-    at_cells(model, (0, 0))
+    fire_at(model, (0, 0))
     (result,) = model.test_step(unresized(picture(512, 512)))
     # A cell of 16 px at scale 1/4 is 64 original pixels, twice as large as a chip must be.
     assert result.focus_chips[1].tolist() == [[0, 0, 64, 64]]
     assert len(result.focus_chips[0]) == 0
     assert result.focus_pixels == 128 * 128 + 32 * 32
-    boxes = result.pred_instances.bboxes
-    fine = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt() < 60
-    assert (boxes[fine] <= 64).all()
+    found = result.pred_instances
+    assert set(found.levels.tolist()) == {1, 2}
+    assert (found.bboxes[found.levels == 1] <= 64).all()
 
 
-def test_chips_are_as_large_as_the_detector_was_trained_on(make):
+@pytest.mark.parametrize(('thresholds', 'chips'), [((0.5, 0.8), 1), ((0.5, 0.95), 0)])
+def test_each_step_has_its_threshold(make, picture, unresized, thresholds, chips):
+    model = make(thresholds=thresholds)
+    fire_at(model, (3, 3), levels=(2, 1))
+    (result,) = model.test_step(unresized(picture(512, 512)))
+    assert [len(of_level) for of_level in result.focus_chips] == [chips, 1, 1]
+
+
+def test_chips_are_as_large_as_the_detector_was_trained_on(make, picture, unresized):
     model = make(thresholds=0.5, dilation=1)
-    at_cells(model, (3, 3))
+    fire_at(model, (3, 3))
     (result,) = model.test_step(unresized(picture(512, 512)))
     # The chip size, 64 px, at scale 1/2.
     assert result.focus_chips[1].tolist() == [[192 - 32, 192 - 32, 256 + 32, 256 + 32]]
 
 
+def test_the_maps_are_kept_for_pictures(make, picture, unresized):
+    model = make(thresholds=0.5, dilation=1)
+    fire_at(model, (3, 3))
+    batch = unresized(picture(512, 512))
+    assert 'focus_maps' not in model.test_step(batch)[0]
+    model.keep_maps = True
+    (result,) = model.test_step(batch)
+    assert [len(maps) for maps in result.focus_maps] == [0, 1, 1]
+    (coarsest,) = result.focus_maps[2]
+    assert np.argwhere(coarsest.probability).tolist() == [[3, 3]]
+
+
 # Images, batches, windows ------------------------------------------------------------------------
 
 
-def test_images_of_several_sizes_in_a_batch_have_the_results_they_have_alone(make):
+def test_images_of_several_sizes_in_a_batch_have_the_results_they_have_alone(
+    make, picture, unresized
+):
     model = make(thresholds=0.3)
     images = [picture(230, 190, 1), picture(100, 300, 2), picture(20, 17, 3), picture(230, 190, 4)]
     together = model.test_step(unresized(*images))
@@ -214,32 +181,18 @@ def test_images_of_several_sizes_in_a_batch_have_the_results_they_have_alone(mak
         )
 
 
-def test_chips_of_one_size_are_seen_together_up_to_a_number_of_pixels(make):
-    model = make(thresholds=0.0, batch_pixels=2 * 256 * 192)
-    seen = []
-    forward = model.data_preprocessor.forward
-    model.data_preprocessor.forward = lambda data, training: (
-        seen.append(len(data['inputs'])),
-        forward(data, training),
-    )[1]
-    model.test_step(unresized(*[picture(230, 190, i) for i in range(3)]))
-    assert seen == [3, 3, 2, 1]
-
-
-def test_an_image_smaller_than_a_chip(make):
-    model = make(thresholds=0.0)
-    (result,) = model.test_step(unresized(picture(9, 5)))
+def test_an_image_smaller_than_a_chip(make, picture, unresized):
+    (result,) = make(thresholds=0.0).test_step(unresized(picture(9, 5)))
     assert all(chips.tolist() == [[0, 0, 9, 5]] for chips in result.focus_chips)
 
 
-def test_an_image_without_detections(make):
-    model = make(thresholds=0.0, view_test_cfg=dict(rcnn=dict(score_thr=1.1)))
+def test_an_image_without_detections(make, picture, unresized):
+    model = make(thresholds=0.0, merge_cfg=dict(score_thr=1.1))
     (result,) = model.test_step(unresized(picture()))
-    assert len(result.pred_instances) == 0
     assert result.pred_instances.bboxes.shape == (0, 4)
 
 
-def test_large_images_are_seen_in_windows(make):
+def test_large_images_are_seen_in_windows(make, picture, unresized):
     model = make(thresholds=0.0, window_size=96)
     shapes = []
     forward = model.data_preprocessor.forward
@@ -253,41 +206,6 @@ def test_large_images_are_seen_in_windows(make):
     boxes = result.pred_instances.bboxes
     assert (boxes[:, 2] > 350).any()
     assert (boxes >= 0).all()
-
-
-def test_a_detection_in_two_windows_counts_in_one(make):
-    model = make()
-    instances = InstanceData(
-        bboxes=torch.tensor([[40.0, 10, 60, 30]]),
-        scores=torch.ones(1),
-        labels=torch.zeros(1).long(),
-    )
-    windows = [
-        Window(0, 0, (0, 0, 80, 40), (0, 0, 50, 40), (40, 80)),
-        Window(0, 0, (20, 0, 100, 40), (50, 0, 100, 40), (40, 80)),
-    ]
-    kept = [len(model._keep(instances, window, (100, 40))) for window in windows]
-    assert kept == [0, 1]
-
-
-# Detections at edges -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ('box', 'kept'),
-    [
-        ([30, 30, 50, 50], True),
-        ([20, 30, 50, 50], False),  # at the left edge of the chip
-        ([24, 30, 50, 50], False),  # within 5 px of it
-        ([26, 30, 50, 50], True),
-        ([30, 0, 50, 50], True),  # the top edge is that of the image
-        ([30, 30, 79, 50], False),
-        ([30, 30, 50, 60], True),  # the bottom edge, too
-    ],
-)
-def test_what_an_edge_cuts_is_dropped_unless_the_edge_is_the_images(box, kept):
-    window, size = (20, 0, 80, 60), (200, 60)
-    assert uncut(torch.tensor([box]).float(), window, size, 5).tolist() == [kept]
 
 
 COORDINATE = st.integers(0, 100)
@@ -322,90 +240,123 @@ def test_no_detection_that_survives_is_cut(window, box, edge):
     assert survives == all(not i or d > edge for i, d in zip(inner, distances))
 
 
-def test_levels_keep_what_is_in_their_test_range(make):
-    model = make()
-    sides = [10, 59, 60, 159, 160]
-    boxes = torch.tensor([[0.0, 0, side, side] for side in sides])
-    instances = InstanceData(bboxes=boxes, scores=torch.ones(5), labels=torch.zeros(5).long())
-    whole = (0, 0, 500, 500)
-    windows = [Window(0, level, whole, whole, (500, 500)) for level in range(3)]
-    kept = [model._keep(instances, w, (500, 500)).bboxes[:, 2].tolist() for w in windows]
-    assert kept == [[10, 59], [59, 60, 159], [60, 159, 160]]
-
-
 # Without a branch --------------------------------------------------------------------------------
 
 
-def test_without_a_branch_the_scores_of_small_detections_tell_where_to_look(make):
-    model = make(head=False, thresholds=0.5, dilation=1, min_chip_side=16, edge=0)
+def let_find(model, boxes, scores):
+    """Let it find the same boxes, original pixels, at the coarsest level, and nothing after."""
 
     def predict(inputs, samples, rescale):
+        model.extract_feat(inputs)
         for sample in samples:
-            # In original pixels; at scale 1/4 these are 10, 10 and 80 px.
+            coarsest = sample.metainfo['scale_factor'][0] == 0.25
             sample.pred_instances = InstanceData(
-                bboxes=torch.tensor(
-                    [[70.0, 70, 110, 110], [300, 300, 340, 340], [100, 100, 420, 420]]
-                ),
-                scores=torch.tensor([0.6, 0.4, 0.9]),
-                labels=torch.zeros(3).long(),
-            )
+                bboxes=torch.tensor(boxes).float(),
+                scores=torch.tensor(scores),
+                labels=torch.zeros(len(boxes)).long(),
+            )[: len(boxes) if coarsest else 0]
         return samples
 
-    model.detector.predict = predict
+    model.predict = predict
+
+
+def test_without_a_branch_the_scores_of_small_detections_tell_where_to_look(
+    make, picture, unresized
+):
+    model = make(head=False, thresholds=0.5, dilation=1, min_chip_side=16)
+    # At scale 1/4 these are 10, 10 and 80 px.
+    boxes = [[70, 70, 110, 110], [300, 300, 340, 340], [100, 100, 420, 420]]
+    let_find(model, boxes, [0.6, 0.4, 0.9])
     (result,) = model.test_step(unresized(picture(512, 512)))
     assert result.focus_chips[1].tolist() == [[64, 64, 128, 128]]
+    assert result.pred_instances.bboxes.tolist() == [[100, 100, 420, 420]]
 
 
 @pytest.mark.parametrize(
-    ('sides', 'expected'), [((100, 159), [1, 1]), ((100, 160), [1, 0]), ((19, 300), [1, 0])]
+    ('side', 'small', 'chips'),
+    [
+        (159, None, 1),
+        (160, None, 0),  # of 160 px and more there are none at the middle level, see PYRAMID
+        (300, None, 0),
+        (19, None, 1),
+        (19, (5, 64), 0),  # at scale 1/4: 20 to 256 px
+        (21, (5, 64), 1),
+        (255, (5, 64), 1),
+        (257, (5, 64), 0),
+    ],
 )
-def test_small_are_those_that_the_next_finer_level_has(make, sides, expected):
-    """Of 160 px and more there are none at the middle level, see PYRAMID."""
-    model = make(head=False)
-    result = DetDataSample(metainfo=dict(scale_factor=(0.25, 0.25)))
-    result.pred_instances = InstanceData(
-        bboxes=torch.tensor([[0.0, 0, sides[0], sides[0]], [640, 0, 640 + sides[1], sides[1]]]),
-        scores=torch.ones(2),
-    )
-    (grid,) = model._probabilities([], (256, 256), [result], level=2)
-    assert [grid[0, 0], grid[0, 10]] == expected
-    model.small = (5, 64)  # input pixels: 20 to 256 px
-    (grid,) = model._probabilities([], (256, 256), [result], level=2)
-    assert [grid[0, 0], grid[0, 10]] == [20 < side < 256 for side in sides]
+def test_small_are_those_that_the_next_finer_level_has(
+    make, picture, unresized, side, small, chips
+):
+    model = make(head=False, thresholds=0.5, small=small)
+    let_find(model, [[100, 100, 100 + side, 100 + side]], [0.9])
+    (result,) = model.test_step(unresized(picture(512, 512)))
+    assert len(result.focus_chips[1]) == chips
+
+
+# Validation --------------------------------------------------------------------------------------
+
+
+def test_validation_goes_down_to_its_finest_level(make, picture, unresized):
+    model = make(thresholds=0.0, val_levels=[2, 1])
+    (result,) = model.val_step(unresized(picture()))
+    assert result.focus_pixels == 115 * 95 + 58 * 48
+    assert set(result.pred_instances.levels.tolist()) == {1, 2}
+    (result,) = model.test_step(unresized(picture()))
+    assert result.focus_pixels == 230 * 190 + 115 * 95 + 58 * 48
+
+
+@pytest.mark.parametrize('levels', [[0], [0, 1], [0, 2]])
+def test_validation_must_not_leave_out_a_level_on_the_way(make, levels):
+    with pytest.raises(ValueError, match='must not leave one out'):
+        make(val_levels=levels)
+
+
+def test_resized_images_are_detected_as_they_are(make):
+    model, data = make(), training_data()
+    found = model.test_step(copy.deepcopy(data))
+    ready = model.data_preprocessor(data, False)
+    with torch.no_grad():
+        alone = model.predict(ready['inputs'], ready['data_samples'])
+    assert all(same(a.pred_instances, b.pred_instances) for a, b in zip(found, alone))
+    assert 'focus_chips' not in found[0]
 
 
 # Training ----------------------------------------------------------------------------------------
 
 
-def training_data(count=2):
-    data = unresized(*[picture(64, 64, i) for i in range(count)])
-    for sample in data['data_samples']:
-        sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
+def training_data():
+    rng, images, samples = np.random.default_rng(0), [], []
+    for _ in range(2):
+        info = dict(img_shape=(64, 64), ori_shape=(64, 64), scale_factor=(1.0, 1.0))
+        sample = DetDataSample(metainfo=info)
         sample.gt_instances = InstanceData(
             bboxes=torch.tensor([[5.0, 5, 40, 40]]), labels=torch.tensor([1])
         )
         sample.ignored_instances = InstanceData(
             bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long()
         )
-    return data
+        images.append(torch.from_numpy(rng.integers(0, 256, (3, 64, 64), np.uint8)))
+        samples.append(sample)
+    return pseudo_collate([dict(inputs=i, data_samples=s) for i, s in zip(images, samples)])
 
 
-def test_losses_are_those_of_the_detector_and_of_the_branch(make):
+def test_losses_are_those_of_the_detector_and_of_the_branch(make, small_config):
     model = make().train()
+    detector = MODELS.build(small_config('faster')).train()
+    detector.load_state_dict(without_branch(model), strict=True)
     data = model.data_preprocessor(training_data(), True)
-    torch.manual_seed(0)
-    losses = model(**data, mode='loss')
-    torch.manual_seed(0)
-    alone = model.detector(**copy.deepcopy(data), mode='loss')
-    assert set(losses) - set(alone) == {'loss_focus', 'focus_recall', 'focus_precision'}
-    assert all(
-        torch.equal(torch.as_tensor(losses[k]), torch.as_tensor(alone[k]))
-        for k in ('loss_cls', 'loss_bbox')
-    )
-    total, logged = model.parse_losses(losses)
+    losses = []
+    for trained in (model, detector):
+        torch.manual_seed(0)
+        losses.append(trained(**copy.deepcopy(data), mode='loss'))
+    both, alone = losses
+    assert set(both) - set(alone) == {'loss_focus', 'focus_recall', 'focus_precision'}
+    assert all(torch.equal(both[key], alone[key]) for key in ('loss_cls', 'loss_bbox'))
+    total, logged = model.parse_losses(both)
     total.backward()
     assert model.focus_head.conv.conv.weight.grad.abs().sum() > 0
-    assert model.detector.neck.fpn_convs[0].conv.weight.grad is not None
+    assert model.neck.fpn_convs[0].conv.weight.grad is not None
     assert 'focus_recall' in logged
 
 
@@ -413,99 +364,70 @@ def test_the_branch_teaches_the_backbone(make):
     model = make().train()
     data = model.data_preprocessor(training_data(), True)
     model(**data, mode='loss')['loss_focus'].backward()
-    assert model.detector.neck.fpn_convs[2].conv.weight.grad.abs().sum() > 0
+    assert model.neck.fpn_convs[2].conv.weight.grad.abs().sum() > 0
 
 
-def test_the_hook_on_the_features_does_not_stay(make):
+def test_without_a_branch_it_is_trained_as_the_detector(make):
+    model = make(head=False).train()
+    losses = model(**model.data_preprocessor(training_data(), True), mode='loss')
+    assert not any('focus' in key for key in losses)
+
+
+def test_the_hook_on_the_features_does_not_stay(make, picture, unresized):
     model = make()
     model.test_step(unresized(picture()))
-    assert not model.detector.neck._forward_hooks
+    model(**model.data_preprocessor(training_data(), True), mode='loss')
+    assert not model.neck._forward_hooks
 
 
-# Inputs that a pipeline has resized --------------------------------------------------------------
+# Weights -----------------------------------------------------------------------------------------
 
 
-def test_resized_inputs_are_detected_as_they_are(make):
-    """Validation at one scale, and the views of SNIPERTTAModel."""
-    model = make()
-    data = training_data()
-    found = model.test_step(copy.deepcopy(data))
-    detector = model.detector
-    ready = model.data_preprocessor(data, False)
-    alone = detector.predict(ready['inputs'], ready['data_samples'])
-    assert all(same(a.pred_instances, b.pred_instances) for a, b in zip(found, alone))
-    assert same(full_pyramid(model, picture()), full_pyramid(model.detector, picture()))
+def test_its_weights_are_the_detectors_and_the_branchs(make, small_config):
+    model, detector = make(), MODELS.build(small_config('faster'))
+    assert isinstance(model, AutoFocus)
+    assert isinstance(model, PyramidDetector)
+    assert isinstance(model, type(detector))
+    assert set(without_branch(model)) == set(detector.state_dict())
+    branch = set(model.state_dict()) - set(detector.state_dict())
+    assert branch == {f'focus_head.{key}' for key in model.focus_head.state_dict()}
+    assert set(make(head=False).state_dict()) == set(detector.state_dict())
 
 
-# Checkpoints and settings ------------------------------------------------------------------------
+def wrapped(model):
+    """As of a model in another one, such as a moving average."""
+    return torch.nn.ModuleDict(dict(module=model))
 
 
-def test_ground_truth_comes_out_as_of_any_detector(make):
-    """Metrics and visualizers take its boxes for tensors."""
-    data = unresized(picture())
-    (sample,) = data['data_samples']
-    sample.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes([[5.0, 5, 40, 40]]), labels=torch.tensor([1])
-    )
-    (result,) = make().test_step(data)
-    assert type(result.gt_instances.bboxes) is torch.Tensor
-    assert result.gt_instances.bboxes.tolist() == [[5, 5, 40, 40]]
-
-
-def test_weights_of_the_detector_alone_are_taken(make):
-    model, other = make(), make()
-    for p in other.parameters():
-        torch.nn.init.normal_(p)
-    missing = other.load_state_dict(model.detector.state_dict(), strict=False)
+@pytest.mark.parametrize('wrap', [lambda model: model, wrapped], ids=['alone', 'wrapped'])
+def test_weights_of_the_detector_alone_are_not_tested(make, picture, unresized, wrap):
+    model, other, batch = make(), make(), unresized(picture())
+    weights = wrap(model).state_dict()
+    alone = {key: value for key, value in weights.items() if 'focus_head.' not in key}
+    missing = wrap(other).load_state_dict(alone, strict=False)
     assert not missing.unexpected_keys
-    assert all(key.startswith('focus_head.') for key in missing.missing_keys)
-    assert torch.equal(other.detector.backbone.conv1.weight, model.detector.backbone.conv1.weight)
+    for step in (other.test_step, other.val_step, copy.deepcopy(other).test_step):
+        with pytest.raises(ValueError, match=r'no focus_head\.\*.*model.focus_head=None'):
+            step(batch)
+    wrap(other).load_state_dict(wrap(model).state_dict())
+    (expected,), (got,) = model.test_step(batch), other.test_step(batch)
+    assert same(got.pred_instances, expected.pred_instances)
 
 
-def test_its_own_weights_are_taken(make):
-    model, other = make(), make()
-    torch.nn.init.normal_(model.focus_head.cls.weight)
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other.focus_head.cls.weight, model.focus_head.cls.weight)
-
-
-def test_the_settings_of_the_detector_are_its_own_again_afterwards(make):
+def test_weights_of_the_detector_alone_are_trained_and_then_tested(make, picture, unresized):
     model = make()
-    before = copy.deepcopy(model.detector.roi_head.test_cfg)
-    model.test_step(unresized(picture()))
-    assert model.detector.roi_head.test_cfg == before
+    model.load_state_dict(without_branch(make()), strict=False)
+    model.train()(**model.data_preprocessor(training_data(), True), mode='loss')
+    assert len(model.eval().test_step(unresized(picture()))) == 1
 
 
-def test_the_rpn_and_the_rcnn_have_their_part_of_the_settings_of_views(make):
-    model = make(view_test_cfg=dict(rpn=dict(max_per_img=5), rcnn=dict(score_thr=0.9)))
-    rpn, rcnn = model.detector.rpn_head, model.detector.roi_head
-    before = copy.deepcopy(rpn.test_cfg), copy.deepcopy(rcnn.test_cfg)
-    with view_settings(model.detector, model.view_test_cfg):
-        assert (rpn.test_cfg.max_per_img, rcnn.test_cfg.score_thr) == (5, 0.9)
-        assert rpn.test_cfg.nms_pre == before[0].nms_pre
-        with fewer_proposals(model.detector, 0.5, model.min_rpn_proposals):
-            assert rpn.test_cfg.max_per_img == 5  # without min_rpn_proposals they are not shared
-    assert (rpn.test_cfg, rcnn.test_cfg) == before
+def test_without_a_branch_weights_of_the_detector_are_tested(make, picture, unresized):
+    model = make(head=False)
+    model.load_state_dict(without_branch(make()), strict=True)
+    assert len(model.test_step(unresized(picture()))) == 1
 
 
-def test_masks_are_not_predicted_and_the_mask_head_stays(make):
-    view = dict(rcnn=dict(score_thr=0.0, max_per_img=5))
-    model = make(name='mask', thresholds=0.0, view_test_cfg=view)
-    head = model.detector.roi_head.mask_head
-    (result,) = model.test_step(unresized(picture()))
-    assert 'masks' not in result.pred_instances
-    assert model.detector.roi_head.mask_head is head
-
-
-def test_it_can_be_tested_as_the_full_pyramid_by_its_config(small_config, build):
-    """As ``tools/test.py --tta`` builds it."""
-    module = dict(type='AutoFocus', detector=small_config('faster'), pyramid=PYRAMID)
-    tta = build(
-        dict(
-            type='SNIPERTTAModel', pyramid=PYRAMID, tta_cfg=MERGE, view_test_cfg=VIEW, module=module
-        )
-    )
-    assert tta.module.detector.roi_head.test_cfg.max_per_img == 50
+# Settings ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -521,6 +443,7 @@ def test_there_is_a_threshold_for_each_step(make, thresholds, expected):
         (dict(thresholds=(0.1,)), 'each of the 2 steps'),
         (dict(thresholds=-1), 'at least 0'),
         (dict(window_size=64), 'window_size 64 must exceed the chip size, 64'),
+        (dict(min_rpn_proposals=0), 'at least 1, got 0'),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, change, message):
@@ -528,11 +451,9 @@ def test_settings_that_cannot_be_are_refused(make, change, message):
         make(**change)
 
 
-def test_a_detector_without_a_preprocessor_is_refused(small_config):
-    config = small_config('faster')
-    config.pop('data_preprocessor')
-    with pytest.raises(ValueError, match='needs its data_preprocessor'):
-        AutoFocus(config, PYRAMID)
+def test_min_rpn_proposals_need_an_rpn(at_levels):
+    with pytest.raises(ValueError, match='RetinaNet has none'):
+        at_levels('RetinaNet', PYRAMID, type='AutoFocus', min_rpn_proposals=10)
 
 
 @pytest.mark.parametrize(
@@ -540,15 +461,26 @@ def test_a_detector_without_a_preprocessor_is_refused(small_config):
 )
 def test_a_chip_gets_its_share_of_proposals_but_at_least_so_many(make, share, number, before):
     model = make(min_rpn_proposals=7)
-    head = model.detector.rpn_head
+    head = model.rpn_head
     own = head.test_cfg = ConfigDict({**head.test_cfg, 'max_per_img': 30, 'nms_pre': 60})
-    with fewer_proposals(model.detector, share, model.min_rpn_proposals):
+    with fewer_proposals(model, share, model.min_rpn_proposals):
         assert (head.test_cfg.max_per_img, head.test_cfg.nms_pre) == (number, before)
     assert head.test_cfg is own
 
 
-def test_the_share_of_proposals_goes_by_the_areas_of_the_chips(make, monkeypatch):
-    model, shares = make(thresholds=0.0, min_rpn_proposals=1, window_size=100), []
+def test_without_min_rpn_proposals_each_chip_gets_all(make):
+    model = make()
+    own = model.rpn_head.test_cfg
+    with fewer_proposals(model, 0.1, model.min_rpn_proposals):
+        assert model.rpn_head.test_cfg is own
+
+
+def test_the_share_of_proposals_goes_by_the_areas_of_the_chips(
+    make, picture, unresized, monkeypatch
+):
+    """And is a share of what a level has."""
+    settings = dict(min_rpn_proposals=1, level_rpn=dict(max_per_img=40))
+    model, shares, numbers = make(thresholds=0.0, window_size=100, **settings), [], []
     monkeypatch.setattr(
         autofocus,
         'fewer_proposals',
@@ -557,27 +489,13 @@ def test_the_share_of_proposals_goes_by_the_areas_of_the_chips(make, monkeypatch
             fewer_proposals(detector, share, least),
         )[1],
     )
+    predict = model.rpn_head.predict
+    model.rpn_head.predict = lambda *args, **kwargs: (
+        numbers.append(model.rpn_head.test_cfg.max_per_img),
+        predict(*args, **kwargs),
+    )[1]
     model.test_step(unresized(picture(200, 100)))
     # Whole at the coarse and the middle level, at the finest in windows of 100 px, half of it.
     assert [share for share, _ in shares] == pytest.approx([1.0, 1.0, 0.5])
     assert {least for _, least in shares} == {1}
-
-
-def test_without_min_rpn_proposals_each_chip_gets_all(make):
-    model = make()
-    own = model.detector.rpn_head.test_cfg
-    with fewer_proposals(model.detector, 0.1, model.min_rpn_proposals):
-        assert model.detector.rpn_head.test_cfg is own
-
-
-def test_min_rpn_proposals_need_an_rpn(build):
-    detector = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model
-    detector.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    detector.neck.update(in_channels=[8, 16, 32, 64])
-    with pytest.raises(ValueError, match='RetinaNet has none'):
-        build(dict(type='AutoFocus', detector=detector, pyramid=PYRAMID, min_rpn_proposals=10))
-
-
-def test_min_rpn_proposals_are_positive(make):
-    with pytest.raises(ValueError, match='at least 1, got 0'):
-        make(min_rpn_proposals=0)
+    assert numbers == [40, 40, pytest.approx(20, abs=1)]  # rounded up

@@ -1,4 +1,4 @@
-"""Levels keep the detections that suit them, and Soft-NMS merges them (spec section 8)."""
+"""``--tta``: views of an image, each seen at all levels, are merged once."""
 
 import copy
 import math
@@ -6,266 +6,148 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.config import ConfigDict
+from mmdet.registry import MODELS
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.structures import InstanceData
+from scipy import ndimage
 
-from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models import SNIPERTTAModel
-from mmsniper.models.tta import keep_in_test_range
 
-PYRAMID = {
-    'chip_size': 64,
-    'levels': [
-        {
-            'resize': {'factor': 2.0},
-            'valid_range': (0, 16),
-            'test_resize': {'factor': 1.5},
-            'test_range': (0, 20),
-        },
-        {'resize': {'factor': 0.5}, 'valid_range': (12, None), 'test_range': (14, 40)},
+PYRAMID = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 20)),
+        dict(resize=dict(factor=0.5), valid_range=(16, None)),
     ],
-}
-FINE, COARSE = 1.5, 0.5
-SOFT = {'type': 'soft_nms', 'method': 'gaussian', 'sigma': 0.55, 'min_score': 0.001}
-TTA_CFG = {'nms': SOFT, 'max_per_img': 100}
+)
 
 
-class Detector(torch.nn.Module):
-    """Stands in for a detector: its test_step returns the samples that it is given."""
-
-    def test_step(self, data):
-        return data['data_samples']
-
-
-def model(**tta_cfg):
-    return SNIPERTTAModel(PYRAMID, {**TTA_CFG, **tta_cfg}, Detector())
-
-
-def view(boxes, scores, labels=None, scale=FINE, flip=False):
-    sample = DetDataSample(
-        metainfo={
-            'ori_shape': (100, 200),
-            'scale_factor': (scale, scale),
-            'flip': flip,
-            'flip_direction': 'horizontal' if flip else None,
-        }
-    )
-    sample.pred_instances = InstanceData(
-        bboxes=torch.tensor(boxes).reshape(-1, 4).float(),
-        scores=torch.tensor(scores).float(),
-        labels=torch.tensor(labels or [0] * len(scores), dtype=torch.long),
-    )
-    return sample
-
-
-def squares(*sides):
-    """Squares at far places."""
-    return [[60.0 * i, 0.0, 60.0 * i + s, s] for i, s in enumerate(sides)]
-
-
-def merge(*views, **tta_cfg):
-    [merged] = model(**tta_cfg).merge_preds([list(views)])
-    return merged.pred_instances
-
-
-class TestTestRanges:
-    def test_each_level_keeps_its_own_sizes_and_bounds_are_half_open(self):
-        sides = (1, 14, 19.99, 20)
-        fine = merge(view(squares(*sides), [0.9, 0.8, 0.7, 0.6], scale=FINE))
-        assert fine.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
-        sides = (13.99, 14, 39.99, 40)
-        coarse = merge(view(squares(*sides), [0.9, 0.8, 0.7, 0.6], scale=COARSE))
-        assert coarse.scores.tolist() == pytest.approx([0.8, 0.7])
-
-    def test_the_test_rules_tell_the_level_and_not_those_of_training(self):
-        pyramid = ScalePyramid.from_config(
-            {
-                'chip_size': 64,
-                'levels': [
-                    {
-                        'resize': {'factor': 3.0},
-                        'valid_range': (0, 9),
-                        'test_resize': {'factor': 1.0},
-                    },
-                    {
-                        'resize': {'factor': 1.0},
-                        'valid_range': (9, None),
-                        'test_resize': {'factor': 0.2},
-                    },
+def views(*images, flips=(0.0,)):
+    """Images as a ``tta_pipeline`` gives them: unresized, and mirrored."""
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip', 'flip_direction')
+    pipeline = Compose(
+        [
+            dict(
+                type='TestTimeAug',
+                transforms=[
+                    [dict(type='RandomFlip', prob=p) for p in flips],
+                    [dict(type='PackDetInputs', meta_keys=keys)],
                 ],
-            }
-        )
-        kept = keep_in_test_range(view(squares(5, 30), [0.9, 0.8], scale=1.0), pyramid)
-        assert kept.pred_instances.scores.tolist() == pytest.approx([0.9])
-
-    def test_levels_that_coincide_keep_what_is_their_own(self):
-        levels = [
-            {'resize': {'factor': 1.0}, 'valid_range': (0, 16)},
-            {'resize': {'long_side': 200}, 'valid_range': (16, None)},
+            )
         ]
-        pyramid = ScalePyramid.from_config({'chip_size': 64, 'levels': levels})
-        for level, score in enumerate((0.9, 0.8)):
-            seen = view(squares(5, 30), [0.9, 0.8], scale=1.0)
-            seen.set_metainfo({'level': level})
-            kept = keep_in_test_range(seen, pyramid).pred_instances
-            assert kept.scores.tolist() == pytest.approx([score])
-
-    def test_sizes_are_the_square_root_of_the_area(self):
-        long_and_thin = [[0.0, 0.0, 100.0, 3.9], [0.0, 50.0, 100.0, 54.1]]
-        assert len(merge(view(long_and_thin, [0.9, 0.8]))) == 1
-
-    def test_views_are_left_as_they_are(self):
-        sample = view(squares(10, 30), [0.9, 0.8])
-        before = sample.pred_instances
-        kept = keep_in_test_range(sample, ScalePyramid.from_config(PYRAMID))
-        assert len(kept.pred_instances) == 1
-        assert sample.pred_instances is before
-        assert len(before) == 2
-        assert kept.metainfo == sample.metainfo
-
-
-class TestMerging:
-    # IoU: A and B 0.8, A and C 0.5, B and C 40 / 90.
-    A, B, C = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 5.0, 10.0]
-
-    def test_gaussian_soft_nms_worked_out_by_hand(self):
-        c = 0.7 * math.exp(-(0.5**2) / 0.55)  # 0.444, so it comes before B
-        b = 0.8 * math.exp(-(0.8**2) / 0.55) * math.exp(-((40 / 90) ** 2) / 0.55)  # 0.174
-        got = merge(view([self.B, self.A, self.C], [0.8, 0.9, 0.7]))
-        assert got.scores.tolist() == pytest.approx([0.9, c, b], abs=1e-6)
-        assert got.bboxes.tolist() == [self.A, self.C, self.B]
-
-    def test_the_same_across_levels_and_batches(self):
-        box = [0.0, 0.0, 16.0, 16.0]  # in the range of both levels
-        views = [view([box], [0.9], scale=FINE), view([box], [0.9], scale=COARSE)]
-        decayed = 0.9 * math.exp(-1 / 0.55)
-        merged = model().merge_preds([views, views[:1]])
-        assert merged[0].pred_instances.scores.tolist() == pytest.approx([0.9, decayed])
-        assert merged[1].pred_instances.scores.tolist() == pytest.approx([0.9])
-
-    @pytest.mark.parametrize('split_thr', [10000, 1], ids=['together', 'class by class'])
-    def test_classes_do_not_touch_each_other_and_scores_are_sorted(self, split_thr):
-        got = merge(
-            view([self.A, self.A, self.B, self.B], [0.5, 0.9, 0.4, 0.3], [0, 1, 0, 2]),
-            nms={**SOFT, 'split_thr': split_thr},
-        )
-        decayed = 0.4 * math.exp(-(0.8**2) / 0.55)
-        assert got.scores.tolist() == pytest.approx([0.9, 0.5, 0.3, decayed])
-        assert got.labels.tolist() == [1, 0, 2, 0]
-
-    def test_min_score_drops_and_max_per_img_caps(self):
-        boxes = [self.A, self.A, [50.0, 50, 60, 60]]
-        assert len(merge(view(boxes, [0.9, 0.8, 0.7]), nms={**SOFT, 'min_score': 0.2})) == 2
-        assert merge(view(boxes, [0.9, 0.8, 0.7]), max_per_img=1).scores.tolist() == (
-            pytest.approx([0.9])
-        )
-
-    def test_flipped_views_are_flipped_back(self):
-        got = merge(view([[180.0, 0.0, 190.0, 10.0]], [0.9], flip=True))
-        assert got.bboxes.tolist() == [[10.0, 0.0, 20.0, 10.0]]
-
-    @pytest.mark.parametrize('empty', [view([], []), view(squares(30), [0.99])])
-    def test_a_view_without_detections_does_not_matter(self, empty):
-        got = merge(empty, view([self.A], [0.9]))
-        assert got.bboxes.tolist() == [self.A]
-
-    def test_nothing_in_range_in_any_view_gives_an_empty_result(self):
-        got = merge(view(squares(30), [0.9]), view(squares(5), [0.8], scale=COARSE))
-        assert got.bboxes.shape == (0, 4)
-        assert got.bboxes.dtype == got.scores.dtype == torch.float32
-        assert got.scores.shape == got.labels.shape == (0,)
-        assert got.labels.dtype == torch.long
-
-    def test_masks_are_refused_as_by_mmdetection(self):
-        sample = view([self.A], [0.9])
-        sample.pred_instances.masks = torch.zeros(1, 100, 200, dtype=torch.bool)
-        with pytest.raises(AssertionError, match='instance segmentation'):
-            merge(sample)
-
-
-class TestWithADetector:
-    """The flow of ``tools/test.py --tta`` on a real model."""
-
-    def config(self, small_config, **kwargs):
-        module = small_config('faster')
-        module.test_cfg.rcnn.score_thr = 0.0
-        tta = {'type': 'SNIPERTTAModel', 'pyramid': PYRAMID, 'tta_cfg': TTA_CFG, **kwargs}
-        return ConfigDict(**tta, module=module)
-
-    def batch(self):
-        keys = ('img_id', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-        pipeline = Compose(
-            [
-                {
-                    'type': 'TestTimeAug',
-                    'transforms': [
-                        [
-                            {'type': 'Resize', 'scale_factor': scale, 'keep_ratio': True}
-                            for scale in (FINE, COARSE)
-                        ],
-                        [{'type': 'RandomFlip', 'prob': p} for p in (0.0, 1.0)],
-                        [{'type': 'PackDetInputs', 'meta_keys': keys}],
-                    ],
-                }
-            ]
-        )
-        rng = np.random.default_rng(0)
-        shapes = [(90, 120), (64, 64)]
-        images = [rng.integers(0, 255, (*s, 3), dtype=np.uint8) for s in shapes]
-        return shapes, pseudo_collate(
-            [
-                pipeline(
-                    {'img': i, 'img_id': n, 'img_shape': i.shape[:2], 'ori_shape': i.shape[:2]}
+    )
+    return pseudo_collate(
+        [
+            pipeline(
+                dict(
+                    img=image,
+                    img_id=i,
+                    img_path='x.jpg',
+                    img_shape=image.shape[:2],
+                    ori_shape=image.shape[:2],
                 )
-                for n, i in enumerate(images)
-            ]
-        )
-
-    def test_detections_are_in_original_pixels_and_in_range(self, small_config, build):
-        tta = build(self.config(small_config)).eval()
-        shapes, batch = self.batch()
-        with torch.no_grad():
-            merged = tta.test_step(batch)
-        assert len(merged) == len(shapes)
-        for sample, (height, width) in zip(merged, shapes, strict=True):
-            boxes = sample.pred_instances.bboxes
-            assert 0 < len(boxes) <= TTA_CFG['max_per_img']
-            size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-            assert size.max() < 40
-            assert boxes.min() >= 0
-            assert boxes[:, 0::2].max() <= width + 1e-3
-            assert boxes[:, 1::2].max() <= height + 1e-3
-            assert boxes[:, 0::2].max() > width / 2
-
-    def test_view_test_cfg_changes_what_views_return_and_nothing_else(self, small_config, build):
-        config = self.config(small_config, view_test_cfg={'rcnn': {'nms': None, 'max_per_img': 7}})
-        before = copy.deepcopy(config.module.test_cfg)
-        tta = build(config).eval()
-        assert config.module.test_cfg == before
-        assert tta.module.roi_head.test_cfg.nms is None
-        assert tta.module.roi_head.test_cfg.score_thr == 0.0
-        _, batch = self.batch()
-        first = {key: value[0] for key, value in batch.items()}
-        with torch.no_grad():
-            assert len(tta.module.test_step(first)[0].pred_instances) == 7
-            assert len(tta.test_step(self.batch()[1])) == 2
+            )
+            for i, image in enumerate(images)
+        ]
+    )
 
 
-class TestErrors:
-    @pytest.mark.parametrize('tta_cfg', [None, {}, {'nms': SOFT}, {'max_per_img': 100}])
-    def test_a_merge_that_is_not_described_is_refused(self, tta_cfg):
-        with pytest.raises(ValueError, match='tta_cfg must say how'):
-            SNIPERTTAModel(PYRAMID, tta_cfg, Detector())
+def find_bright_squares(model):
+    """A detector that sees white squares on black, the larger ones better."""
 
-    def test_view_test_cfg_needs_a_config(self):
-        with pytest.raises(ValueError, match='view_test_cfg needs the config'):
-            SNIPERTTAModel(PYRAMID, TTA_CFG, Detector(), view_test_cfg={'rcnn': {}})
+    def predict(inputs, samples, rescale):
+        model.extract_feat(inputs)
+        for pixels, sample in zip(inputs, samples):
+            height, width = sample.metainfo['img_shape']
+            bright = pixels[0, :height, :width].numpy() > 0
+            slices = ndimage.find_objects(ndimage.label(bright)[0])
+            boxes = torch.tensor([[x.start, y.start, x.stop, y.stop] for y, x in slices])
+            boxes = boxes.reshape(-1, 4) / torch.tensor(sample.metainfo['scale_factor']).repeat(2)
+            sample.pred_instances = InstanceData(
+                bboxes=boxes,
+                scores=(boxes[:, 2] - boxes[:, 0]) / 100,
+                labels=torch.zeros(len(boxes), dtype=torch.long),
+            )
+        return samples
 
-    @pytest.mark.parametrize('key', ['scale_factor', 'ori_shape'])
-    def test_metainfo_that_is_missing_is_named(self, key):
-        sample = view(squares(10), [0.9])
-        sample.pop(key)
-        with pytest.raises(ValueError, match=key):
-            merge(sample)
+    model.predict = predict
+    return model
+
+
+def black_with(width, height, *squares):
+    image = np.zeros((height, width, 3), np.uint8)
+    for x, y, side in squares:
+        image[y : y + side, x : x + side] = 255
+    return image
+
+
+@pytest.mark.parametrize('family', ['FasterRCNN', 'MaskRCNN', 'DINO'])
+def test_a_single_view_is_tested_as_without_augmentation(at_levels, picture, unresized, family):
+    """Masks included."""
+    model, images = at_levels(family, PYRAMID), [picture(160, 120, 1), picture(90, 130, 2)]
+    expected = model.test_step(unresized(*images))
+    for got, result in zip(SNIPERTTAModel(module=model).test_step(views(*images)), expected):
+        assert set(got.pred_instances.keys()) == set(result.pred_instances.keys())
+        assert ('masks' in got.pred_instances) == (family == 'MaskRCNN')
+        for key, values in got.pred_instances.items():
+            assert torch.equal(values, result.pred_instances[key])
+
+
+def test_a_mirrored_view_finds_the_same_boxes(at_levels):
+    """Each level's twin has an IoU of 1, so Soft-NMS decays it by exp(-1 / 0.55)."""
+    model = find_bright_squares(at_levels('RetinaNet', PYRAMID))
+    # 10 px are the fine level's, 40 px the coarse one's.
+    images = [black_with(200, 100, (20, 30, 40), (150, 60, 10)), black_with(60, 80, (4, 6, 10))]
+    boxes = [[[20, 30, 60, 70], [150, 60, 160, 70]], [[4, 6, 14, 16]]]
+    tta = SNIPERTTAModel(module=model)
+    one = tta.test_step(views(*images))
+    two = tta.test_step(views(*images, flips=(0.0, 1.0)))
+    twin = math.exp(-1 / 0.55)
+    for expected, alone, both in zip(boxes, one, two):
+        assert alone.pred_instances.bboxes.tolist() == expected
+        scores = alone.pred_instances.scores.tolist()
+        merged = both.pred_instances
+        pairs = sorted([*scores, *(s * twin for s in scores)], reverse=True)
+        assert merged.scores.tolist() == pytest.approx(pairs)
+        assert {tuple(box) for box in merged.bboxes.tolist()} == {tuple(box) for box in expected}
+        assert len(merged) == 2 * len(expected)
+
+
+def test_views_are_merged_as_the_detector_merges_levels(at_levels):
+    merge_cfg = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=1)
+    model = find_bright_squares(at_levels('RetinaNet', PYRAMID, merge_cfg=merge_cfg))
+    image = black_with(200, 100, (20, 30, 40), (150, 60, 10))
+    (result,) = SNIPERTTAModel(module=model).test_step(views(image, flips=(0.0, 1.0)))
+    assert result.pred_instances.bboxes.tolist() == [[20, 30, 60, 70]]
+
+
+def test_several_views_of_a_detector_with_masks_give_boxes_only(at_levels, picture):
+    tta = SNIPERTTAModel(module=at_levels('MaskRCNN', PYRAMID))
+    (result,) = tta.test_step(views(picture(160, 120), flips=(0.0, 1.0)))
+    assert len(result.pred_instances) > 0
+    assert 'masks' not in result.pred_instances
+
+
+def test_an_image_without_detections(at_levels, picture):
+    tta = SNIPERTTAModel(module=at_levels('RetinaNet', PYRAMID, merge_cfg=dict(score_thr=1.1)))
+    (result,) = tta.test_step(views(picture(160, 120), flips=(0.0, 1.0)))
+    assert result.pred_instances.bboxes.shape == (0, 4)
+
+
+def test_it_is_built_of_the_config_of_a_detector(family_config):
+    """As ``tools/test.py --tta`` does."""
+    module = family_config('RetinaNet')
+    module.update(type='PyramidDetector', detector='RetinaNet', pyramid=PYRAMID)
+    tta = MODELS.build(dict(type='SNIPERTTAModel', module=copy.deepcopy(module)))
+    assert tta.module.pyramid.num_levels == 2
+
+
+def test_another_detector_is_refused(family_config):
+    with pytest.raises(TypeError, match="type='PyramidDetector', detector='RetinaNet'"):
+        MODELS.build(dict(type='SNIPERTTAModel', module=family_config('RetinaNet')))
+
+
+@pytest.mark.parametrize('key', ['tta_cfg', 'pyramid', 'view_test_cfg'])
+def test_settings_that_are_the_detectors_are_refused(at_levels, key):
+    with pytest.raises(TypeError, match=key):
+        SNIPERTTAModel(module=at_levels('RetinaNet', PYRAMID), **{key: {}})

@@ -15,7 +15,7 @@ _SCALE_TOLERANCE = 0.02
 
 
 def levels_of_input(
-    info: Mapping[str, Any], pyramid: ScalePyramid, *, test: bool = False
+    info: Mapping[str, Any], pyramid: ScalePyramid
 ) -> tuple[tuple[int, ...], float]:
     """Levels that an input belongs to, and its scale.
 
@@ -26,7 +26,6 @@ def levels_of_input(
         info (dict): Results of a pipeline or a data sample's metainfo: ``ori_shape`` (h, w) of the
             whole image; ``level`` and ``homography_matrix``, or ``scale_factor`` (w, h).
         pyramid (ScalePyramid): The pyramid that the input was made with.
-        test (bool): Use the pyramid's test rules. Defaults to False.
 
     Returns:
         tuple[tuple[int, ...], float]: The level, or those of :meth:`ScalePyramid.levels_at`; and
@@ -44,8 +43,8 @@ def levels_of_input(
         scale = homography_scale(matrix)
     height, width = _pair_of(info, 'ori_shape')
     if level is None:
-        return pyramid.levels_at(scale, (width, height), test=test), scale
-    _check_scale(scale, level, pyramid, (width, height), test)
+        return pyramid.levels_at(scale, (width, height)), scale
+    _check_scale(scale, level, pyramid, (width, height))
     return (level,), scale
 
 
@@ -55,20 +54,20 @@ def homography_scale(matrix: Any) -> float:
 
 
 def _check_scale(
-    scale: float, level: int, pyramid: ScalePyramid, size: tuple[float, float], test: bool
+    scale: float, level: int, pyramid: ScalePyramid, size: tuple[float, float]
 ) -> None:
     if not 0 <= level < pyramid.num_levels:
         raise ValueError(
             f'the input was made for level {level}, but the pyramid has the levels 0 to '
             f'{pyramid.num_levels - 1}: use the same pyramid in the pipeline and the model'
         )
-    wanted = float(pyramid.scales(*size, test=test)[level])
+    wanted = float(pyramid.scales(*size)[level])
     # A window is rounded outwards, by up to 2 original px, and the input by up to 1 px.
     side = min(pyramid.chip_size, wanted * min(size))
     if not abs(scale / wanted - 1) <= _SCALE_TOLERANCE + (2 * wanted + 1) / side:
         raise ValueError(
             f'the input was made for level {level}, at which its image has '
-            f'{"a test" if test else "a"} scale of {wanted:.3g}, but it has one of {scale:.3g}: '
+            f'a scale of {wanted:.3g}, but it has one of {scale:.3g}: '
             f'drop the transform after ChipSampler or LevelResize that changes the scale (such as '
             f'Resize, RandomResize, RandomAffine or Mosaic), and use the same pyramid in the '
             f'pipeline and the model'

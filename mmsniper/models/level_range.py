@@ -28,28 +28,21 @@ class LevelRange:
     area_scale: float = 1.0
 
     @classmethod
-    def of_input(
-        cls, metainfo: Mapping[str, Any], pyramid: ScalePyramid, *, test: bool = False
-    ) -> LevelRange:
+    def of_input(cls, metainfo: Mapping[str, Any], pyramid: ScalePyramid) -> LevelRange:
         """Range for the boxes of an input, in the input's pixels (a chip or a resized image).
 
         Args:
             metainfo (dict): A data sample's metainfo, which tells the level, see
                 :func:`~mmsniper.chips.input_level.levels_of_input`.
             pyramid (ScalePyramid): The pyramid that the input was made with.
-            test (bool): Use the pyramid's test rules and ranges. Defaults to False.
 
         Raises:
             ValueError: If ``scale_factor`` or ``ori_shape`` is missing or malformed, or the input's
                 scale is not that of its ``level``.
         """
-        levels, scale = levels_of_input(metainfo, pyramid, test=test)
-        ranges = pyramid.ranges(test=test)[list(levels)]
+        levels, scale = levels_of_input(metainfo, pyramid)
+        ranges = pyramid.ranges()[list(levels)]
         return cls(tuple((float(lo), float(hi)) for lo, hi in ranges), scale * scale)
-
-    def in_original_pixels(self) -> LevelRange:
-        """The same range, for boxes that were mapped back to original pixels."""
-        return LevelRange(self.ranges)
 
     def contains(self, boxes: Tensor | BaseBoxes) -> Tensor:
         """Which boxes have a size in range.

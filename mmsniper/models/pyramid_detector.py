@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -243,7 +244,7 @@ class PyramidDetector(BaseDetector):
         """
         scenes = [Scene(image) for image in images]
         batches: list[SeenBatch] = []
-        keep_feats = has_masks(self)
+        with_masks = has_masks(self)
         with everything_found(self, self.merge_cfg.score_thr, self.level_rpn) as nms:
             for level in sorted(levels, reverse=True):
                 for batch in window_batches(
@@ -251,12 +252,11 @@ class PyramidDetector(BaseDetector):
                     self.batch_pixels,
                     pad_size_divisor=_PAD_SIZE_DIVISOR,
                 ):
-                    seen = SeenBatch(batch)
-                    batches.append(seen)
-                    feats = self._see(scenes, batch, len(batches) - 1, nms)
+                    seen = self._see(scenes, batch, len(batches), nms)
                     # So many as fit into memory whatever the images' size; others come again.
-                    if keep_feats and sum(scene.pixels for scene in scenes) <= self.batch_pixels:
-                        seen.feats = feats
+                    if not with_masks or sum(s.pixels for s in scenes) > self.batch_pixels:
+                        seen.feats = None
+                    batches.append(seen)
         return scenes, batches
 
     def _windows(self, scenes: Sequence[Scene], level: int) -> list[Window]:
@@ -281,8 +281,8 @@ class PyramidDetector(BaseDetector):
         windows: Sequence[Window],
         number: int,
         nms: Mapping[str, Any] | None,
-    ) -> Sequence[Tensor]:
-        """Detect in windows of one size, note what is found, and return the feature maps."""
+    ) -> SeenBatch:
+        """Detect in windows of one size, and note what is found."""
         data = self._load(scenes, windows)
         with self._features() as feats:
             results = self._look(scenes, windows, data['inputs'], data['data_samples'])
@@ -292,8 +292,8 @@ class PyramidDetector(BaseDetector):
             found = self._keep(result.pred_instances, window, scene)
             found.views = found.labels.new_tensor([number, place]).repeat(len(found), 1)
             scene.found.append(self._best(found, nms))
-            scene.pixels += window_pixels(result)
-        return feats[-1]
+            scene.pixels += math.prod(result.metainfo['img_shape'])
+        return SeenBatch(windows, data['data_samples'], feats[-1])
 
     def _load(self, scenes: Sequence[Scene], windows: Sequence[Window]) -> dict[str, Any]:
         """The windows as the network gets them."""
@@ -363,16 +363,15 @@ class PyramidDetector(BaseDetector):
                 members.append(((views[:, 0] == number) & (views[:, 1] == place)).nonzero()[:, 0])
             if not any(map(len, members)):
                 continue
-            data = self._load(scenes, batch.windows)
-            feats = self.extract_feat(data['inputs']) if batch.feats is None else batch.feats
+            feats = batch.feats
+            if feats is None:
+                feats = self.extract_feat(self._load(scenes, batch.windows)['inputs'])
             corners = [whole_pixels(w.box, scenes[w.image].size)[:2] for w in batch.windows]
             instances = [
                 results[window.image].pred_instances[chosen]
                 for window, chosen in zip(batch.windows, members)
             ]
-            predicted = predict_masks(
-                self.roi_head, feats, data['data_samples'], instances, corners
-            )
+            predicted = predict_masks(self.roi_head, feats, batch.samples, instances, corners)
             for window, chosen, of_window in zip(batch.windows, members, predicted):
                 masks[window.image].add(chosen.tolist(), of_window)
         for result, of_image in zip(results, masks):
@@ -392,12 +391,6 @@ class PyramidDetector(BaseDetector):
 
 def _resized(data: Mapping[str, Any]) -> bool:
     return any('scale_factor' in sample.metainfo for sample in data['data_samples'])
-
-
-def window_pixels(sample: DetDataSample) -> int:
-    """Pixels of a window that the network has seen, without padding."""
-    height, width = sample.metainfo['img_shape']
-    return height * width
 
 
 def _nms(found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:

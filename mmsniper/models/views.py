@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import mmcv
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
+from mmdet.structures import DetDataSample, SampleList
 from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor
@@ -51,11 +51,13 @@ class SeenBatch:
 
     Attributes:
         windows: The windows.
+        samples: As the network got them.
         feats: Their feature maps, None if they were not kept.
     """
 
     windows: Sequence[Window]
-    feats: Sequence[Tensor] | None = None
+    samples: SampleList
+    feats: Sequence[Tensor] | None
 
 
 def area_share(box: Box, size: tuple[int, int]) -> float:

@@ -77,12 +77,6 @@ def test_of_a_resize_that_has_overwritten_scale_factor_the_homography_tells():
         levels_of_input(info(2.0, level=0, homography_matrix=matrix(4, 4)), PYRAMID)
 
 
-def test_the_test_rules_have_scales_of_their_own():
-    assert levels_of_input(info(4.0, level=0), PYRAMID, test=True)[0] == (0,)
-    with pytest.raises(ValueError, match='a test scale of 4, but it has one of 2'):
-        levels_of_input(info(2.0, level=0), PYRAMID, test=True)
-
-
 @pytest.mark.parametrize('level', [-1, 2])
 def test_a_level_that_the_pyramid_has_not_is_refused(level):
     with pytest.raises(ValueError, match=f'level {level}, but .* levels 0 to 1: use the same'):

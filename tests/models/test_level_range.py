@@ -30,7 +30,6 @@ def test_the_range_is_that_of_the_level_nearest_to_the_scale():
     assert LevelRange.of_input(meta((2.0, 2.0)), PYRAMID).ranges == ((0, 16),)
     assert LevelRange.of_input(meta((1.99, 2.02)), PYRAMID).ranges == ((0, 16),)
     assert LevelRange.of_input(meta((0.5, 0.5)), PYRAMID).ranges == ((12, float('inf')),)
-    assert LevelRange.of_input(meta((2.0, 2.0)), PYRAMID, test=True).ranges == ((0, 20),)
 
 
 def test_sizes_are_in_original_pixels_and_ranges_half_open():

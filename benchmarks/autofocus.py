@@ -5,7 +5,7 @@ One model is tested in many ways on the validation images, all in one process an
 - the full pyramid, which is AutoFocus with thresholds of 0;
 - AutoFocus at several thresholds, with its focus head and by the detector's own detections, with
   the config's other settings; and with some that differ, as their names say;
-- the coarsest level alone, and one scale (the config's `val_pipeline`);
+- the coarsest level alone, and one scale: the stock detector with the pipeline of the baseline;
 - slices by SAHI (`pip install -r requirements/benchmark.txt`), with its defaults and with a small
   grid of settings. Without SAHI these rows are left out.
 
@@ -48,6 +48,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from harness.results import write_results
+from harness.stock_detector import stock_detector
 from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
 from mmsniper.models.autofocus import step_thresholds
@@ -58,6 +59,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
     name: ROOT / 'configs' / 'autofocus' / f'faster_rcnn_r18_autofocus_{name}.py'
     for name in ('toy', 'bccd')
+}
+BASELINES = {
+    name: ROOT / 'configs' / 'baselines' / f'faster_rcnn_r18_single_scale_{name}.py'
+    for name in CONFIGS
 }
 FULL = 'full pyramid'
 HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
@@ -137,13 +142,16 @@ class Bench:
     Args:
         config (Path): Config file of the AutoFocus model.
         checkpoint (Path): Its weights.
+        baseline (Path): Config whose test pipeline resizes to the one scale.
         images (int | None): Number of validation images to take; None: all.
 
     Raises:
         ValueError: If the config is of another model.
     """
 
-    def __init__(self, config: Path, checkpoint: Path, images: int | None = None) -> None:
+    def __init__(
+        self, config: Path, checkpoint: Path, baseline: Path, images: int | None = None
+    ) -> None:
         self.cfg = load_config(config)
         if self.cfg.model.type != 'AutoFocus':
             raise ValueError(f'{config} has a model of type {self.cfg.model.type}, not AutoFocus')
@@ -151,16 +159,20 @@ class Bench:
         data.data_root = str(ROOT / data.data_root)
         self.model: AutoFocus = MODELS.build(self.cfg.model).eval()
         weights = load_checkpoint(self.model, str(checkpoint), map_location='cpu')
-        self.state, self.meta = weights['state_dict'], weights['meta']['dataset_meta']
+        self.meta = weights['meta']['dataset_meta']
         self.focus_head = self.model.focus_head
+        self.stock = MODELS.build(stock_detector(self.cfg.model)).eval()
+        own = self.model.state_dict()
+        self.stock.load_state_dict({key: own[key] for key in self.stock.state_dict()})
         self.dataset = DATASETS.build(data)
         self.infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))][:images]
         with contextlib.redirect_stdout(io.StringIO()):
             self.truth = COCO(self.dataset.ann_file)
         self.coarse_to_fine = self.dataset.pipeline
-        self.one_scale = Compose(self.cfg.val_dataloader.dataset.pipeline)
+        self.one_scale = Compose(load_config(baseline).test_dataloader.dataset.pipeline)
         self.counter = InputCounter()
-        self.counter.watch(self.model.data_preprocessor)
+        for model in (self.model, self.stock):
+            self.counter.watch(model.data_preprocessor)
 
     def focus(
         self, thresholds: float | Sequence[float], head: nn.Module | None, **settings: Any
@@ -175,7 +187,7 @@ class Bench:
             try:
                 for key, value in settings.items():
                     setattr(self.model, key, value)
-                return self._test(self.coarse_to_fine, number)
+                return self._test(self.model, self.coarse_to_fine, number)
             finally:
                 for key, value in before.items():
                     setattr(self.model, key, value)
@@ -183,13 +195,13 @@ class Bench:
         return detect
 
     def single(self, number: int) -> Detections:
-        """One pass, as in validation."""
-        return self._test(self.one_scale, number)
+        """One pass of the stock detector."""
+        return self._test(self.stock, self.one_scale, number)
 
-    def _test(self, pipeline: Compose, number: int) -> Detections:
+    def _test(self, model: nn.Module, pipeline: Compose, number: int) -> Detections:
         item = pipeline(dict(self.infos[number]))
         data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
-        found = self.model.test_step(data)[0].pred_instances
+        found = model.test_step(data)[0].pred_instances
         rows = zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist())
         return [
             dict(
@@ -227,7 +239,7 @@ class Bench:
 
 
 class Slicer:
-    """SAHI with the plain detector: its config and weights, without the focus head.
+    """SAHI with the stock detector: its config and weights, without the focus head.
 
     Slices are seen at the scale of the original image, which is that of the finest level. The full
     image, if it is seen as well, is resized to a slice's size, as SAHI's `image_size` does.
@@ -240,13 +252,8 @@ class Slicer:
     def __init__(self, bench: Bench, folder: Path) -> None:
         self.bench, self.folder = bench, folder
         self.models: dict[tuple[int, float], Any] = {}
-        prefix = 'detector.'
-        weights = {
-            key[len(prefix) :]: value
-            for key, value in bench.state.items()
-            if key.startswith(prefix)
-        }
-        torch.save(dict(state_dict=weights, meta=dict(dataset_meta=bench.meta)), self.weights)
+        content = dict(state_dict=bench.stock.state_dict(), meta=dict(dataset_meta=bench.meta))
+        torch.save(content, self.weights)
 
     @property
     def weights(self) -> Path:
@@ -275,8 +282,8 @@ class Slicer:
     def _config(self, confidence: float) -> Config:
         """The detector, with as many proposals as AutoFocus has; its scores begin low enough."""
         cfg = self.bench.cfg
-        detector = cfg.model.detector.to_dict()
-        detector['test_cfg']['rpn'].update(cfg.model.view_test_cfg.get('rpn', {}))
+        detector = stock_detector(cfg.model).to_dict()
+        detector['test_cfg']['rpn'].update(cfg.model.get('level_rpn') or {})
         rcnn = detector['test_cfg']['rcnn']
         rcnn['score_thr'] = min(rcnn['score_thr'], confidence)
         pipeline = [
@@ -528,6 +535,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='path of the results, without suffix')
     args = parser.parse_args(argv)
     args.config = args.config or CONFIGS[args.data]
+    args.baseline = BASELINES[args.data]
     args.out = args.out or ROOT / 'benchmarks' / 'results' / f'autofocus_{args.data}'
     return args
 
@@ -546,7 +554,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             'its rows are left out.',
             file=sys.stderr,
         )
-    bench = Bench(args.config, args.checkpoint, args.images)
+    bench = Bench(args.config, args.checkpoint, args.baseline, args.images)
     with all_ways(bench, sahi) as ways:
         bench.counter.pixels = bench.counter.inputs = 0
         measured = measure(bench, ways, args.rounds)

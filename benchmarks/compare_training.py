@@ -5,6 +5,7 @@ benchmarks/results/NAME.md. Interrupted, it goes on where it was when it is star
 
     python benchmarks/compare_training.py bccd --jobs 4
     python benchmarks/compare_training.py toy --jobs 2
+    python benchmarks/compare_training.py range_first_bccd --jobs 2
     python benchmarks/compare_training.py mine --configs a=configs/a.py b=configs/b.py --pixels 1e9
 """
 
@@ -37,6 +38,19 @@ from mmsniper.utils.command_line import command_parser, exit_on_error
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def _range_first(config: str) -> Comparison:
+    """SNIPERRPNHead's rule against none."""
+    return Comparison(
+        configs={'before': config, 'after': config},
+        pixels=300e6,
+        own_options={'before': {'model.rpn_head.range_first': False}},
+    )
+
+
+_RANGE_FIRST = (
+    "Before: the RPN proposes the best 300 boxes of any size in training, of which the level's "
+    "sizes are learned. After: the best 300 of the level's sizes, chosen before NMS. "
+)
 PRESETS = {
     'bccd': Preset(
         'BCCD blood cells: SNIPER against whole images',
@@ -63,6 +77,17 @@ PRESETS = {
             },
             pixels=300e6,
         ),
+        prepare=make_toy_data,
+    ),
+    'range_first_bccd': Preset(
+        "BCCD blood cells: proposals of the level's sizes first",
+        _RANGE_FIRST + 'The SNIPER config of BCCD, otherwise as it is.',
+        _range_first('configs/sniper/faster_rcnn_r18_sniper_bccd.py'),
+    ),
+    'range_first_toy': Preset(
+        "Toy scenes: proposals of the level's sizes first",
+        _RANGE_FIRST + 'The SNIPER config of the toy scenes, otherwise as it is.',
+        _range_first('configs/sniper/faster_rcnn_r18_sniper_toy.py'),
         prepare=make_toy_data,
     ),
 }

@@ -480,7 +480,7 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         summary['description'],
         '',
         f'Seeds: {seeds}. The tables give means ± sample standard deviations; the difference is '
-        f'that of with less without, seed by seed. Both are tested at every level (--tta). AR is '
+        f'that of with less without, seed by seed. Both are tested at all levels. AR is '
         f"COCO's, at 100 detections; proposal AR is that of the RPN's best {PROPOSALS} "
         f'proposals of all levels, classes ignored.',
         '',

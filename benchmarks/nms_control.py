@@ -23,10 +23,10 @@ from mmengine.config import Config
 
 from harness.results import write_results
 from harness.training_run import RunError
+from mmsniper.models.pyramid_detector import MERGE_NMS as SOFT
 from mmsniper.utils.command_line import at_least, command_parser, exit_on_error, progress
 
 ROOT = Path(__file__).resolve().parents[1]
-SOFT = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
 HARD = dict(type='nms', iou_threshold=0.5)
 
 
@@ -36,19 +36,19 @@ def soft_at_one_scale(cfg: Config) -> None:
 
 
 def soft_merge(cfg: Config) -> None:
-    """Levels return all that they find and Soft-NMS merges, as in SNIPER's test."""
+    """Scales return all that they find and Soft-NMS merges, as in SNIPER's test."""
     cfg.model.test_cfg.rcnn = dict(score_thr=0.001, nms=None, max_per_img=500)
     cfg.tta_model.tta_cfg = dict(nms=SOFT, max_per_img=100)
 
 
 def hard_merge(cfg: Config) -> None:
     """SNIPER's test with hard NMS."""
-    cfg.tta_model.tta_cfg = dict(nms=HARD, max_per_img=100)
+    cfg.model.merge_cfg = {**cfg.model.get('merge_cfg', {}), 'nms': HARD}
 
 
 # Name in the comparison, how its test is named here, what is changed, whether it is the --tta test.
 CONTROLS = (
-    ('SNIPER', 'every level, ranges, hard NMS', hard_merge, True),
+    ('SNIPER', 'every level, ranges, hard NMS', hard_merge, False),
     ('single-scale', 'one scale, Soft-NMS', soft_at_one_scale, False),
     ('multi-scale', 'one scale, Soft-NMS', soft_at_one_scale, False),
     ('multi-scale', 'the three scales, Soft-NMS', soft_merge, True),

@@ -46,7 +46,7 @@ def test_commands_name_tools_that_exist():
     assert [tool for tool in sorted(tools) if not (ROOT / tool).exists()] == []
 
 
-@pytest.mark.parametrize('method', ['autofocus', 'sniper', 'snip'])
+@pytest.mark.parametrize('method', ['ablations', 'autofocus', 'sniper', 'snip'])
 def test_every_config_of_a_method_is_listed_in_its_readme_and_metafile(method):
     folder = ROOT / 'configs' / method
     names = {path.stem for path in folder.glob('*.py')}
@@ -58,7 +58,8 @@ def test_every_config_of_a_method_is_listed_in_its_readme_and_metafile(method):
 
 
 def test_the_epochs_of_the_metafile_are_those_of_the_config():
-    for model in yaml.safe_load((ROOT / 'configs/sniper/metafile.yml').read_text())['Models']:
-        if 'Epochs' in model['Metadata']:
-            cfg = load_config(ROOT / model['Config'])
-            assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs, model['Name']
+    for metafile in sorted(ROOT.glob('configs/*/metafile.yml')):
+        for model in yaml.safe_load(metafile.read_text())['Models']:
+            if 'Epochs' in model['Metadata']:
+                cfg = load_config(ROOT / model['Config'])
+                assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs, model['Name']

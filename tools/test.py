@@ -27,8 +27,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation by the config's tta_model and tta_pipeline; for SNIPER: all "
-        'levels of the pyramid, each with its own range of sizes',
+        help="test-time augmentation by the config's tta_model and tta_pipeline, such as mirror "
+        'images; SNIPER sees all levels of the pyramid without it',
     )
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):

@@ -22,13 +22,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from harness.pixel_budget import epochs_for, pixels_per_epoch
 from harness.results import markdown_table
-from harness.training_run import COSTS, METRICS, TRAIN, TTA, RunError, TrainingRun, execute
+from harness.training_run import COSTS, METRICS, TEST, TRAIN, TTA, RunError, TrainingRun, execute
 from mmsniper.convert import load_config
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.utils.compat import SUPPORTED
 from mmsniper.version import __version__
 
-# Of a run's time, for the progress bar.
-_WEIGHTS = {TRAIN: 0.8, 'test': 0.07, TTA: 0.13}
+# Of a run's time, for the progress bar; a test's counts for each.
+_TRAIN_WEIGHT = 0.8
+_TEST_WEIGHT = 0.1
+
+_SEEN = {'PyramidDetector': 'all levels', 'AutoFocus': 'coarse to fine'}
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,20 @@ class Comparison:
             comes nearest.
         seeds (tuple): Random seeds; one run for each of every contestant. Defaults to (0, 1, 2).
         options (dict): Settings that override all configs. Defaults to none.
+        own_options (dict): Settings that override the config of one contestant, by its name.
+            Defaults to none.
         threads (int): Threads of each process. Defaults to 1.
 
     Raises:
-        ValueError: If there is nothing to compare.
+        ValueError: If there is nothing to compare, or options are of a contestant that is not
+            there.
     """
 
     configs: Mapping[str, str]
     pixels: float
     seeds: tuple[int, ...] = (0, 1, 2)
     options: Mapping[str, Any] = field(default_factory=dict)
+    own_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -62,6 +70,12 @@ class Comparison:
             raise ValueError(f'every seed counts once, got {self.seeds}')
         if not (self.pixels > 0 and math.isfinite(self.pixels)):
             raise ValueError(f'pixels must be positive, got {self.pixels!r}')
+        unknown = sorted(set(self.own_options) - set(self.configs))
+        if unknown:
+            raise ValueError(
+                f'own_options are of {", ".join(unknown)}, but the contestants are '
+                f'{", ".join(self.configs)}'
+            )
 
 
 @dataclass(frozen=True)
@@ -73,12 +87,15 @@ class Contestant:
         config (str): Its config file.
         pixels_per_epoch (float): Pixels of an epoch, as planned.
         runs (tuple[TrainingRun, ...]): One for each seed.
+        tests (dict): What each stage that is a test shows the detector, in words. Defaults to
+            none.
     """
 
     name: str
     config: str
     pixels_per_epoch: float
     runs: tuple[TrainingRun, ...]
+    tests: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contestant]:
@@ -128,7 +145,9 @@ def plan_contestant(
         FileNotFoundError: If the config or its data is not there.
     """
     config = comparison.configs[name]
-    cfg = load_config(root / config, comparison.options)
+    options = {**comparison.options, **comparison.own_options.get(name, {})}
+    cfg = load_config(root / config, options)
+    tests = tests_of(cfg)
     try:
         per_epoch = pixels_per_epoch(cfg)
     except FileNotFoundError as error:
@@ -140,14 +159,25 @@ def plan_contestant(
             max_epochs=epochs(cfg, per_epoch, seed),
             seed=seed,
             root=root,
-            tta='tta_model' in cfg,
-            options=comparison.options,
+            tta=TTA in tests,
+            options=options,
             threads=comparison.threads,
         )
-        options = TrainingRun(work_dir=work_dir, **settings).all_options()
-        folder = f'{name}_seed{seed}_{_digest(cfg, options)}'
+        overridden = TrainingRun(work_dir=work_dir, **settings).all_options()
+        folder = f'{name}_seed{seed}_{_digest(cfg, overridden)}'
         runs.append(TrainingRun(work_dir=work_dir / folder, **settings))
-    return Contestant(name, config, per_epoch, tuple(runs))
+    return Contestant(name, config, per_epoch, tuple(runs), tests)
+
+
+def tests_of(cfg: Config) -> dict[str, str]:
+    """The stages that test a config's detector, and what each shows it.
+
+    ``--tta`` of a detector that sees all levels without it is no stage of its own.
+    """
+    tests = {TEST: _SEEN.get(type_name(cfg.model), 'one scale')}
+    if type_name(cfg.get('tta_model') or {}) not in ('', 'SNIPERTTAModel'):
+        tests[TTA] = 'multi-scale --tta'
+    return tests
 
 
 def _digest(cfg: Config, options: Mapping[str, Any]) -> str:
@@ -242,8 +272,9 @@ class _Processes:
 
 def overall_progress(stages: Sequence[str], stage: str, done: float) -> float:
     """How much of a run is done when ``done`` of one of its stages is."""
-    before = sum(_WEIGHTS[s] for s in stages[: stages.index(stage)])
-    return (before + _WEIGHTS[stage] * done) / sum(_WEIGHTS[s] for s in stages)
+    weights = [_TRAIN_WEIGHT if s == TRAIN else _TEST_WEIGHT for s in stages]
+    number = stages.index(stage)
+    return (sum(weights[:number]) + weights[number] * done) / sum(weights)
 
 
 def describe(run: TrainingRun) -> str:
@@ -274,6 +305,7 @@ def summarise(
         'pixels': comparison.pixels,
         'seeds': list(comparison.seeds),
         'options': dict(comparison.options),
+        'own_options': {name: dict(own) for name, own in comparison.own_options.items()},
         'threads': comparison.threads,
         'versions': {'mmsniper': __version__, **_installed()},
         'contestants': [_summary_of(contestant) for contestant in contestants],
@@ -288,6 +320,7 @@ def _summary_of(contestant: Contestant) -> dict[str, Any]:
     return {
         'name': contestant.name,
         'config': contestant.config,
+        'tests': dict(contestant.tests),
         'epochs': contestant.runs[0].max_epochs,
         'planned_pixels_per_epoch': round(contestant.pixels_per_epoch),
         'runs': runs,
@@ -349,7 +382,7 @@ def table_rows(summary: Mapping[str, Any]) -> list[list[str]]:
             if stage == TRAIN:
                 continue
             metrics = [_number(average[stage][m], spread[stage][m]) for m in _SHOWN]
-            test = 'multi-scale' if stage == TTA else 'single scale'
+            test = entry['tests'].get(stage, stage)
             rows.append([entry['name'], test, str(entry['epochs']), *cost, *metrics])
     return rows
 

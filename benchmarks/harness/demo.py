@@ -144,7 +144,7 @@ def busiest(dataset: Any, count: int) -> list[int]:
 def demo_table(summary: dict[str, Any]) -> Table:
     """The table of a summary, a column for each test, so that it fits into 80 characters."""
     rows = table_rows(summary)
-    table = Table('', *(f'{name}\n{test} test' for name, test, *_ in rows))
+    table = Table('', *(f'{name}\n{test}' for name, test, *_ in rows))
     for name, *cells in list(zip(COLUMNS, *rows))[2:]:
         table.add_row(name, *cells)
     return table

@@ -27,6 +27,8 @@ from mmdet.models.utils import make_divisible
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
+from mmsniper.models import ConcatNeck
+
 # Channels that share a group where 256 channels are normalised in 32 groups, as all configs do.
 _CHANNELS_OF_A_GROUP = 8
 
@@ -48,7 +50,6 @@ _PARTS = (
     'level_rpn',
 )
 _ROI_PARTS = ('bbox_roi_extractor', 'mask_roi_extractor', 'bbox_head', 'mask_head')
-# Of them with arguments of their own that are configs, but no parts: of a PyramidDetector and so on.
 _OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid', 'merge_cfg')
 
 
@@ -103,8 +104,9 @@ def reduced(cfg: Config, size: ReducedSize | None = None, unfreeze: bool = False
     Args:
         cfg (Config): Any detector's config, stock or SNIPER. Left as it is.
         size (ReducedSize | None): How small. Defaults to ``ReducedSize()``.
-        unfreeze (bool): Train what the config freezes in the backbone, BatchNorm included: without
-            pre-trained weights there is nothing worth freezing. Defaults to False.
+        unfreeze (bool): Train what the config freezes in the backbone, BatchNorm included, whose
+            statistics then follow at PyTorch's default pace: without pre-trained weights there is
+            nothing worth freezing or keeping. Defaults to False.
 
     Raises:
         ValueError: If the detector has a part for which there is no rule.
@@ -132,7 +134,9 @@ def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
         size = replace(size, channels=_FIXED_CHANNELS)
     if unfreeze:
         model.backbone.update(frozen_stages=-1, norm_eval=False)
-        (model.backbone.get('norm_cfg') or ConfigDict()).requires_grad = True
+        norm = model.backbone.get('norm_cfg') or ConfigDict()
+        norm.requires_grad = True
+        norm.pop('momentum', None)
     features = _apply(model, 'backbone', size)
     if model.get('neck'):
         features = _apply(model, 'neck', size, features)
@@ -243,7 +247,7 @@ def _cspnext(part: ConfigDict, size: ReducedSize) -> list[int]:
 # Necks: (part, size, channels that come in) -> channels that go out.
 
 
-@_rule(FPN, ChannelMapper)
+@_rule(FPN, ChannelMapper, ConcatNeck)
 def _neck(part: ConfigDict, size: ReducedSize, features: list[int]) -> list[int]:
     part.update(in_channels=features, out_channels=size.channels)
     return [size.channels]

@@ -35,6 +35,9 @@ METRICS = {
 }
 """Our names of COCO's metrics, and those of ``CocoMetric``."""
 
+SEGM_METRICS = {f'mask {name}': f'coco/segm_{theirs}' for name, theirs in METRICS.items()}
+"""Our names of the same metrics of masks, and those that ``CocoMetric`` logs."""
+
 COSTS = ('train_pixels', 'train_seconds', 'train_cpu_seconds')
 """What ``PixelCounterHook`` and ``TrainingTimeHook`` keep in every checkpoint."""
 
@@ -63,6 +66,8 @@ class TrainingRun:
         work_dir (Path): Folder of everything that the run writes.
         root (Path): Folder that holds ``tools/`` and that the config's data paths start from.
         tta (bool): Test with ``--tta`` besides. Defaults to False.
+        other_tests (dict): Config files that the weights are tested with besides, as seen from
+            ``root``, each by the name of its stage. Defaults to none.
         options (dict): Settings that override the config. Defaults to none.
         threads (int): Threads of each process. Defaults to 1.
     """
@@ -73,13 +78,14 @@ class TrainingRun:
     work_dir: Path
     root: Path
     tta: bool = False
+    other_tests: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages, in their order."""
-        return (TRAIN, TEST, TTA) if self.tta else (TRAIN, TEST)
+        return (TRAIN, TEST, *([TTA] if self.tta else []), *self.other_tests)
 
     @property
     def checkpoint(self) -> Path:
@@ -116,7 +122,7 @@ class TrainingRun:
             tool, arguments = (
                 'test.py',
                 [
-                    self.config,
+                    self.other_tests.get(stage, self.config),
                     self.checkpoint,
                     '--work-dir',
                     self.work_dir / stage,
@@ -202,7 +208,12 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
 
 
 def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
-    """COCO's metrics as the last test wrote them; None for sizes of which there is no object."""
+    """COCO's metrics as the last test wrote them.
+
+    Returns:
+        dict: ``METRICS`` of boxes and, where the test has them, ``SEGM_METRICS``; None for sizes of
+        which there is no object.
+    """
     files = [
         path for path in (run.work_dir / stage).glob('*/*.json') if path.stem == path.parent.name
     ]
@@ -211,6 +222,7 @@ def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
     content = json.loads(max(files).read_text())
     # Without a single detection CocoMetric gives no metrics at all.
     metrics = {name: content.get(f'coco/bbox_{theirs}', 0.0) for name, theirs in METRICS.items()}
+    metrics |= {name: content[key] for name, key in SEGM_METRICS.items() if key in content}
     return {name: None if value < 0 else value for name, value in metrics.items()}
 
 

@@ -3,6 +3,11 @@
 # Two bases of mmengine's configs cannot share a key, so this one changes none of theirs: it names
 # a Runner that rewrites the config before it builds anything (mmsniper/convert). The result is
 # shown by tools/misc/print_config.py and dumped into the work folder.
+#
+# Reading this file imports mmsniper, as custom_imports would, which may be theirs. From torch 2.6
+# on its checkpoints then also load into the stock detector that DetInferencer and init_detector
+# build of this config.
+__import__('mmsniper')
 runner_type = 'mmsniper.engine.SNIPERRunner'
 sniper = dict(
     batch_size=None,  # chips of a GPU; None: the pixels of train_dataloader.batch_size images

@@ -1,27 +1,22 @@
-# SNIPER with the paper's kind of model on COCO: no FPN, a dilated C5 (stride 16) with deformable
-# convolutions, here on MMDetection's DC5 detector. The recipe: faster_rcnn_r101_sniper.py.
-_base_ = [
-    'mmdet::_base_/models/faster-rcnn_r50-caffe-dc5.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    'mmdet::_base_/default_runtime.py',
-    '../_base_/schedules/sniper_7e.py',
-    '../_base_/sniper.py',
-    '../_base_/pyramids/coco_paper.py',
-]
+# SNIPER with the release's kind of model on COCO, the one to compare with the paper's figure. No
+# FPN: C4 and a dilated C5 with deformable convolutions, both of stride 16, make one map.
+_base_ = '../_base_/faster_rcnn_r101_paper_coco.py'
 model = dict(
     backbone=dict(
-        depth=101,
-        norm_cfg=dict(requires_grad=True),
-        norm_eval=False,
-        dcn=dict(type='DCN', deform_groups=1, fallback_on_stride=False),
+        strides=(1, 2, 2, 1),
+        dilations=(1, 1, 1, 2),
+        out_indices=(2, 3),
+        dcn=dict(type='DCN', deform_groups=4, fallback_on_stride=False),
         stage_with_dcn=(False, False, False, True),
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet101_caffe'),
     ),
-    roi_head=dict(bbox_head=dict(reg_class_agnostic=True)),
-    train_cfg=dict(
-        rpn=dict(assigner=dict(pos_iou_thr=0.5, neg_iou_thr=0.4)),
-        rpn_proposal=dict(max_per_img=300),
-        rcnn=dict(sampler=dict(num=1024, pos_fraction=0.5)),
+    neck=dict(_delete_=True, type='ConcatNeck', in_channels=[1024, 2048], out_channels=256),
+    rpn_head=dict(
+        feat_channels=512,
+        # Of 32 to 384 px.
+        anchor_generator=dict(scales=[2, 4, 7, 10, 13, 16, 24], strides=[16]),
     ),
+    roi_head=dict(bbox_roi_extractor=dict(featmap_strides=[16])),
+    # Anchors that lie further out of the chip are ignored.
+    train_cfg=dict(rpn=dict(allowed_border=32), rpn_proposal=dict(nms_pre=6000)),
+    test_cfg=dict(rpn=dict(nms_pre=6000)),
 )
-sniper = dict(batch_size=20)

@@ -5,4 +5,3 @@ _base_ = [
     '../_base_/pyramids/bccd.py',
 ]
 sniper = dict(batch_size=8, negative_chips=None)
-# Without --tta: one pass over the whole image at the baseline's scale.

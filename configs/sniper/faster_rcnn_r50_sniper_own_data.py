@@ -3,7 +3,8 @@
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',  # any detector
     '../_base_/sniper.py',
-    '../_base_/pyramids/coco_paper.py',  # yours: what suggest_pyramid.py writes
+    # Yours: what suggest_pyramid.py writes. This one is for images of 400 to 1000 px.
+    '../_base_/pyramids/resolution.py',
 ]
 data_root = 'data/mine/'  # yours
 classes = ('first', 'second')  # yours: the names in the annotation file

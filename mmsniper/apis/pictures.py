@@ -89,9 +89,8 @@ class Pictures:
         shrunk = InstanceData(scores=found.scores, labels=found.labels)
         shrunk.bboxes = found.bboxes * found.bboxes.new_tensor([w / width, h / height] * 2)
         if 'masks' in found:
-            shrunk.masks = np.stack(
-                [shrunk_mask(mask, (w, h)) for mask in found.masks] or [np.zeros((0, h, w), bool)]
-            )
+            masks = [shrunk_mask(mask, (w, h)) for mask in found.masks]
+            shrunk.masks = np.array(masks, bool).reshape(-1, h, w)  # none too
         number = max([len(self.classes.names), *(found.labels + 1).tolist()])
         self.visualizer.dataset_meta = dict(
             classes=[self.classes.name(label) for label in range(number)],

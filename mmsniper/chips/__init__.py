@@ -21,6 +21,7 @@ from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
 from mmsniper.chips.pyramid_text import describe_rule, pyramid_config
+from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, scale_disagreement
 from mmsniper.chips.statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
 from mmsniper.chips.suggestion import (
     GOOD_SIZE_RANGE,
@@ -36,6 +37,7 @@ __all__ = [
     'MIN_PROPOSALS',
     'NEGATIVE',
     'POSITIVE',
+    'SCALE_TOLERANCE',
     'STRATEGIES',
     'AnnotationTable',
     'ChipPlan',
@@ -48,6 +50,7 @@ __all__ = [
     'PlanStatistics',
     'PositiveChipPlanner',
     'ResizeRule',
+    'ScaleDisagreement',
     'ScalePyramid',
     'Suggestion',
     'describe_rule',
@@ -65,6 +68,7 @@ __all__ = [
     'plan_positive_chips',
     'plan_statistics',
     'pyramid_config',
+    'scale_disagreement',
     'shown_area',
     'suggest_pyramid',
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -43,7 +43,7 @@ def see_all_levels(
         return
     model.type = 'AutoFocus'
     head = autofocus.get('focus_head', {})
-    if head is not None:
+    if head is not None and model.get('focus_head', {}) is not None:
         ours = {} if 'type' in head else dict(type='PyramidFocusHead', pyramid=pyramid)
         model.setdefault('focus_head', ConfigDict())
         model.focus_head = ConfigDict({**ours, **head, **model.focus_head})
@@ -82,10 +82,9 @@ def see_images_as_they_are(cfg: Config) -> None:
     pipeline = cfg.test_pipeline = deepcopy(
         next(read_datasets(cfg.test_dataloader.dataset)).pipeline
     )
-    if type_name(given) != 'SNIPERTTAModel' or 'tta_pipeline' not in cfg:
-        loading, *others, pack = deepcopy(pipeline)
-        pack.meta_keys = (*_META_KEYS, *_FLIP_KEYS)
-        steps = [[dict(type='RandomFlip', prob=0.0)], *([step] for step in (*others, pack))]
+    if pipeline and (type_name(given) != 'SNIPERTTAModel' or 'tta_pipeline' not in cfg):
+        loading, *others = _packed_with(deepcopy(pipeline), (*_META_KEYS, *_FLIP_KEYS))
+        steps = [[dict(type='RandomFlip', prob=0.0)], *([step] for step in others)]
         cfg.tta_pipeline = [loading, ConfigDict(type='TestTimeAug', transforms=steps)]
 
 
@@ -97,15 +96,33 @@ def unresized(pipeline: Sequence[Mapping[str, Any]]) -> list[ConfigDict]:
 
     Returns:
         list[ConfigDict]: Those that do not change the scale, from ``LoadImageFromFile`` to
-        ``PackDetInputs``.
+        ``PackDetInputs``. Of a ``TestTimeAug``, which MMDetection's own ``tools/test.py --tta``
+        has put there, those of one view, not flipped.
     """
     kept = [
-        ConfigDict(step) for step in deepcopy(pipeline) if type_name(step) not in SCALE_TRANSFORMS
+        ConfigDict(step)
+        for step in _one_view(deepcopy(pipeline))
+        if type_name(step) not in SCALE_TRANSFORMS
     ]
-    for step in kept:
+    return _packed_with(kept, _META_KEYS)
+
+
+def _one_view(pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The transforms of a pipeline, of ``TestTimeAug`` those of one view."""
+    for step in pipeline:
+        if type_name(step) != 'TestTimeAug':
+            yield step
+            continue
+        for first, *_ in step['transforms']:
+            if type_name(first) != 'RandomFlip':
+                yield first
+
+
+def _packed_with(pipeline: list[ConfigDict], meta_keys: Sequence[str]) -> list[ConfigDict]:
+    for step in pipeline:
         if type_name(step) == 'PackDetInputs':
-            step.meta_keys = _META_KEYS
-    return kept
+            step.meta_keys = meta_keys
+    return pipeline
 
 
 def wrap_in_tta(cfg: Config, model: ConfigDict) -> None:

@@ -29,9 +29,9 @@ def config_pyramid(cfg: Config) -> Mapping[str, Any]:
     """
     if not cfg.get('pyramid'):
         raise ValueError(
-            f'{cfg.filename or "the config"} has no pyramid; add one to _base_, such as '
-            f'configs/_base_/pyramids/coco_paper.py or what '
-            f'tools/analysis_tools/suggest_pyramid.py writes, or set '
+            f'{cfg.filename or "the config"} has no pyramid; add one to _base_: what '
+            f'tools/analysis_tools/suggest_pyramid.py writes for your data, or '
+            f'configs/_base_/pyramids/coco_paper.py for COCO, or set '
             f'pyramid = dict(chip_size=..., levels=[...])'
         )
     ScalePyramid.from_config(cfg.pyramid)

@@ -80,6 +80,10 @@ class ChipIndexTable(list):
         return ChipIndex(image, idx.chip) if isinstance(idx, ChipIndex) else image
 
 
+# What the model has to know of a chip.
+_PACKED = ('level', 'homography_matrix', 'uncut_objects')
+
+
 @DATASETS.register_module()
 class ChipDataset:
     """Wrap a data set so that a chip index gives that chip of the image.
@@ -87,8 +91,8 @@ class ChipDataset:
     The wrapped data set finds the image and its annotations (any MMDetection data set, or
     ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset`` of them). This wrapper
     attaches the chip, if the index has one, and runs ``pipeline``, in which :class:`ChipSampler`
-    cuts it out. Samples have their ``level`` and ``homography_matrix`` in the metainfo, whether
-    ``PackDetInputs`` packs them or not.
+    cuts it out. Samples have their ``level``, ``homography_matrix`` and ``uncut_objects`` in the
+    metainfo, whether ``PackDetInputs`` packs them or not.
 
     Args:
         dataset (BaseDataset | dict): The data set to wrap, or its config, without a pipeline.
@@ -218,7 +222,7 @@ class _ChipPipeline(Compose):
                 return None
             if not {'level', 'homography_matrix'} <= data.keys():
                 continue
-            kept = {key: data[key] for key in ('level', 'homography_matrix')}
+            kept = {key: data[key] for key in _PACKED if key in data}
             now = (*data['scale_factor'], homography_scale(data['homography_matrix']))
             made = made or now
             if not np.allclose(now, made, rtol=1e-3, atol=0):  # it is float32

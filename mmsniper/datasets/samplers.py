@@ -23,6 +23,7 @@ from mmsniper.chips import (
     ScalePyramid,
     draw_negative_chips,
     plan_statistics,
+    scale_disagreement,
 )
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.scale_transforms import rescaling
@@ -192,6 +193,9 @@ class ChipAwareSampler(Sampler):
             )
         if len(self.plan) == 0:
             raise ValueError(_nothing_valid(table, self.pyramid))
+        differing = scale_disagreement(self.pyramid, table.width, table.height).message
+        if differing and self.rank == 0:
+            print_log(differing, logger='current', level=logging.WARNING)
         stats = plan_statistics(table, self.pyramid, self.plan)
         print_log(
             f'{stats.chips} chips for {stats.images} images, fine to coarse '

@@ -16,12 +16,14 @@ from mmsniper.models.dense_heads import (
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
 from mmsniper.models.level_range import LevelRange
+from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
 from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
 from mmsniper.models.tta import SNIPERTTAModel
 
 __all__ = [
     'AutoFocus',
+    'ConcatNeck',
     'FocusHead',
     'IgnoreInvalidAssigner',
     'LevelRange',

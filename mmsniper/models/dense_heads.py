@@ -33,6 +33,8 @@ class SNIPERRPNHead(RPNHead):
     Args:
         *args: As for ``RPNHead``.
         pyramid (ScalePyramid | dict): The config's pyramid.
+        range_first (bool): False proposes as ``RPNHead`` does, to see what the rule is worth.
+            Defaults to True.
         **kwargs: As for ``RPNHead``.
 
     Raises:
@@ -40,12 +42,17 @@ class SNIPERRPNHead(RPNHead):
     """
 
     def __init__(
-        self, *args: Any, pyramid: ScalePyramid | Mapping[str, Any], **kwargs: Any
+        self,
+        *args: Any,
+        pyramid: ScalePyramid | Mapping[str, Any],
+        range_first: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         if not self.use_sigmoid_cls:
             raise ValueError('SNIPERRPNHead scores by a sigmoid: loss_cls=dict(use_sigmoid=True)')
         self.pyramid = ScalePyramid.from_config(pyramid)
+        self.range_first = range_first and not self.pyramid.adopt_orphans
 
     def _predict_by_feat_single(
         self,
@@ -58,7 +65,7 @@ class SNIPERRPNHead(RPNHead):
         **kwargs: Any,
     ) -> InstanceData:
         """Proposals of one input, of the level's sizes first if training; as ``RPNHead``."""
-        if self.training and not self.pyramid.adopt_orphans:
+        if self.training and self.range_first:
             level_range = LevelRange.of_input(img_meta, self.pyramid)
             shape = img_meta['img_shape']
             cls_score_list = [

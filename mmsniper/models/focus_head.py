@@ -9,7 +9,7 @@ import torch
 from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmdet.structures.bbox import get_box_tensor
+from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -84,6 +84,31 @@ def _touched(boxes: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
     return down.float().t() @ across.float() > 0
 
 
+def uncut_objects(metainfo: Mapping[str, Any]) -> Tensor:
+    """The objects that a chip shows, as they were without its edges.
+
+    Args:
+        metainfo (dict): Of the chip: ``uncut_objects``, boxes of shape (n, 4) in original pixels,
+            and ``homography_matrix``, original to input pixels with all crops and flips.
+
+    Returns:
+        Tensor: Boxes, xyxy in input pixels, float32, shape (n, 4). They may reach beyond the input.
+
+    Raises:
+        ValueError: If one of them is missing.
+    """
+    missing = [key for key in ('uncut_objects', 'homography_matrix') if key not in metainfo]
+    if missing:
+        raise ValueError(
+            f'uncut_sizes needs {missing} in the metainfo. ChipDataset packs what ChipSampler '
+            f"writes; with another data set add it to PackDetInputs' meta_keys. Whole images cut "
+            f'nothing: leave uncut_sizes out'
+        )
+    boxes = HorizontalBoxes(metainfo['uncut_objects'])
+    boxes.project_(metainfo['homography_matrix'])
+    return boxes.tensor
+
+
 @MODELS.register_module()
 class FocusHead(BaseModule):
     """Predicts, for each cell of the stride-16 map, whether it shows a small object.
@@ -98,6 +123,9 @@ class FocusHead(BaseModule):
         stride (int): Stride of the map to use; the detector must have one of it. Defaults to 16.
         small, ignored: As in :func:`focus_targets`. Default to those of the paper.
         loss_weight (float): Weight of the loss. Defaults to 1.
+        uncut_sizes (bool): In a chip, take an object's size from the whole object, as the authors'
+            release does, instead of from what the chip leaves of it. A large object that a chip
+            cuts is then not small. Defaults to False.
         init_cfg (dict | None): Initialization. Defaults to normal, of 0.01, as the RPN's.
 
     Raises:
@@ -112,6 +140,7 @@ class FocusHead(BaseModule):
         small: tuple[float, float] = PAPER_SMALL,
         ignored: float = PAPER_IGNORED,
         loss_weight: float = 1.0,
+        uncut_sizes: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
@@ -122,6 +151,7 @@ class FocusHead(BaseModule):
         self.stride = stride
         self.small, self.ignored = tuple(small), ignored
         self.loss_weight = loss_weight
+        self.uncut_sizes = uncut_sizes
         self.conv = ConvModule(in_channels, feat_channels, 3, padding=1)
         self.cls = nn.Conv2d(feat_channels, 2, 1)
 
@@ -176,11 +206,15 @@ class FocusHead(BaseModule):
         Args:
             feats, input_shape: As in :meth:`select`.
             samples (SampleList): Ground truth of each input. Objects out of the level's range count
-                as well: they are what to look for at another level.
+                as well: they are what to look for at another level. Cells that begin beyond
+                ``img_shape``, in the padding, do not count.
 
         Returns:
             dict[str, Tensor]: ``loss_focus``, and for the log ``focus_recall`` and
             ``focus_precision`` of cells at a probability of 0.5.
+
+        Raises:
+            ValueError: If ``uncut_sizes`` is set and the metainfo does not tell the uncut objects.
         """
         logits = self(self.select(feats, input_shape))
         looks = [self.look_of(sample.metainfo) for sample in samples]
@@ -207,11 +241,16 @@ class FocusHead(BaseModule):
         if not look.small[1]:
             return logits.new_full(shape, DONT_CARE, dtype=torch.long)
         regions, invalid = split_ignored(sample.get('ignored_instances'))
-        valid, invalid, regions = (
-            _boxes(part).to(logits.device) for part in (sample.gt_instances, invalid, regions)
-        )
-        objects = torch.cat([valid, invalid])
-        return focus_targets(objects, regions, shape, self.stride, look.small, look.ignored)
+        if self.uncut_sizes:
+            objects = uncut_objects(sample.metainfo)
+        else:
+            objects = torch.cat([_boxes(sample.gt_instances), _boxes(invalid)])
+        objects, regions = objects.to(logits.device), _boxes(regions).to(logits.device)
+        targets = focus_targets(objects, regions, shape, self.stride, look.small, look.ignored)
+        if 'img_shape' in sample:
+            rows, columns = (-(-side // self.stride) for side in sample.img_shape[:2])
+            targets[rows:], targets[:, columns:] = DONT_CARE, DONT_CARE
+        return targets
 
 
 @MODELS.register_module()

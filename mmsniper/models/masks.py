@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,53 @@ class PlacedMask:
         return coco_masks.frPyObjects(dict(size=[height, width], counts=counts), height, width)
 
 
+class EncodedMask(dict):
+    """COCO's RLE of a mask, which is the array (h, w) where it is indexed as one."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else coco_masks.decode(self)[key]
+
+
+class EncodedMasks:
+    """The ``EncodedMask`` of each object of an image, for MMDetection's code that has a tensor.
+
+    Args:
+        masks (Iterable[EncodedMask]): The masks.
+        shape (tuple[int, int]): Height and width of the image.
+    """
+
+    def __init__(self, masks: Iterable[EncodedMask], shape: tuple[int, int]) -> None:
+        self.masks, self.shape = list(masks), shape
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, key: int | slice) -> EncodedMask | EncodedMasks:
+        found = self.masks[key]
+        return EncodedMasks(found, self.shape) if isinstance(key, slice) else found
+
+    def cat(self, parts: Iterable[EncodedMasks]) -> EncodedMasks:
+        """Masks one after the other, by which ``InstanceData`` chooses some."""
+        return EncodedMasks(chain.from_iterable(parts), self.shape)
+
+    def numpy(self) -> EncodedMasks:
+        """As it is: ``DumpDetResults`` encodes masks one by one."""
+        return self
+
+    def astype(self, dtype: Any) -> NDArray[Any]:
+        """The masks (n, h, w), which visualizers draw."""
+        masks = np.zeros((len(self), *self.shape), dtype)
+        for canvas, mask in zip(masks, self):
+            canvas[:] = mask[:]
+        return masks
+
+
 class ImageMasks:
     """The masks of an image's objects, as they come.
 
-    They become a tensor, as MMDetection has them, or a list of COCO RLEs where the tensor would
-    have more than :data:`MAX_MASK_PIXELS`. COCO's metric takes either.
+    They become a tensor, as MMDetection has them, or :class:`EncodedMasks` where the tensor would
+    have more than :data:`MAX_MASK_PIXELS`. MMDetection's metrics, inferencer and visualizers take
+    either.
 
     Args:
         count (int): Number of objects.
@@ -68,10 +111,10 @@ class ImageMasks:
         for i, mask in zip(objects, masks):
             self._placed[i] = mask if self.as_tensor else mask.rle(*self.size)
 
-    def finished(self, device: torch.device) -> Tensor | list[dict[str, Any]]:
+    def finished(self, device: torch.device) -> Tensor | EncodedMasks:
         """The masks of all objects."""
         if not self.as_tensor:
-            return self._placed
+            return EncodedMasks(map(EncodedMask, self._placed), self.size[::-1])
         masks = np.zeros((len(self._placed), *self.size[::-1]), bool)
         for canvas, placed in zip(masks, self._placed):
             (x, y), (height, width) = placed.corner, placed.mask.shape

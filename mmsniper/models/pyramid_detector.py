@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.scale_agreement import scale_disagreement
 from mmsniper.chips.windows import (
     WINDOW_SIZE,
     Window,
@@ -44,6 +46,9 @@ _PAD_SIZE_DIVISOR = 32
 # What is thinner, original px, is no object: a box that was clipped at the image's edge. Its area
 # can be 0 in the float32 of the NMS, and the IoU of two of them 0 / 0.
 _MIN_SIDE = 0.1
+
+# So many images are looked at for scales that differ from those of training.
+_COMPARED_IMAGES = 100
 
 
 @MODELS.register_module()
@@ -129,6 +134,8 @@ class PyramidDetector(BaseDetector):
         if not self.val_levels or not set(self.val_levels) <= set(every):
             raise ValueError(f'val_levels must be some of {list(every)}, got {val_levels!r}')
         self._told: set[str] = set()
+        self._sizes: list[tuple[int, int]] = []
+        self._scales_are_compared = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _empty, self._joined_from, self.__dict__
@@ -152,13 +159,22 @@ class PyramidDetector(BaseDetector):
         Returns:
             SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels,
             ``scores``, ``labels``, the ``levels`` that found them, and of a detector with a mask
-            head ``masks``, bool (n, H, W), or a list of COCO RLEs where that would be too large
+            head ``masks``, bool (n, H, W), or COCO RLEs where that would be too large
             (:class:`~mmsniper.models.masks.ImageMasks`).
         """
         return self._step(data, range(self.pyramid.num_levels), 'test')
 
     def unmerged_step(self, data: Mapping[str, Any]) -> SampleList:
-        """As :meth:`test_step`, without merging and masks: what there is to merge."""
+        """As :meth:`test_step`, without merging and masks: what there is to merge.
+
+        Raises:
+            ValueError: If a pipeline has resized an image.
+        """
+        if _resized(data):
+            raise ValueError(
+                'all levels are seen of an image as it is, but a pipeline (tta_pipeline) has '
+                'resized it: take Resize out, and scale_factor out of meta_keys'
+            )
         scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
         samples = self.data_preprocessor.cast_data(data['data_samples'])
         return [
@@ -166,13 +182,14 @@ class PyramidDetector(BaseDetector):
         ]
 
     def _step(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
-        if any('scale_factor' in sample.metainfo for sample in data['data_samples']):
+        if _resized(data):
             self._tell(
                 f'{what}: images at the one scale that the pipeline resizes them to, not at the '
                 f'levels of the pyramid. Take Resize out of the pipeline to see these'
             )
             return super().test_step(data)
         self._tell(f'{what}: {self._described(levels)}')
+        self._compare_scales(data['inputs'])
         samples = self.data_preprocessor.cast_data(data['data_samples'])
         if getattr(self.data_preprocessor, 'boxtype2tensor', False):
             samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
@@ -195,11 +212,20 @@ class PyramidDetector(BaseDetector):
         )
         return f'every image is seen at the levels {seen}, merged by {self.merge_cfg.nms["type"]}'
 
-    def _tell(self, message: str) -> None:
+    def _compare_scales(self, images: Sequence[Tensor]) -> None:
+        """Warn once, if the first images have other scales here than in training."""
+        if not self._scales_are_compared:
+            self._sizes += [(image.shape[2], image.shape[1]) for image in images]
+            message = scale_disagreement(self.pyramid, *zip(*self._sizes)).message
+            if message:
+                self._tell(message, logging.WARNING)
+            self._scales_are_compared = bool(message) or len(self._sizes) >= _COMPARED_IMAGES
+
+    def _tell(self, message: str, level: int = logging.INFO) -> None:
         """Log a message once."""
         if message not in self._told:
             self._told.add(message)
-            print_log(message, logger='current')
+            print_log(message, logger='current', level=level)
 
     @torch.no_grad()
     def detect(
@@ -365,6 +391,10 @@ class PyramidDetector(BaseDetector):
             handle.remove()
 
 
+def _resized(data: Mapping[str, Any]) -> bool:
+    return any('scale_factor' in sample.metainfo for sample in data['data_samples'])
+
+
 def window_pixels(sample: DetDataSample) -> int:
     """Pixels of a window that the network has seen, without padding."""
     height, width = sample.metainfo['img_shape']
@@ -394,7 +424,8 @@ def _with(
 def _joined(tested: type, detector: type) -> type:
     """The class of a detector that is tested in another way."""
     name = f'{tested.__name__}{detector.__name__}'
-    return type(tested)(name, (tested, detector), dict(_joined_from=(tested, detector)))
+    members = dict(_joined_from=(tested, detector), __module__=tested.__module__)
+    return type(tested)(name, (tested, detector), members)
 
 
 def _empty(tested: type, detector: type) -> Any:

@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import DetInferencer
+from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
+from harness.reduced import reduced
 from mmsniper.apis import MODES, SNIPERInferencer
+from mmsniper.apis.pictures import Pictures
 from mmsniper.convert import load_config
+from mmsniper.models.masks import EncodedMasks
 
 ROOT = Path(__file__).resolve().parents[2]
-AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
-SNIPER = ROOT / 'configs' / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
+CONFIGS = ROOT / 'configs'
+AUTOFOCUS = CONFIGS / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
+SNIPER = CONFIGS / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
+STOCK = CONFIGS / 'baselines' / 'faster_rcnn_r18_single_scale_toy.py'
 SIZES = {'a.jpg': (250, 170), 'below/b.png': (150, 100)}  # width, height
 
 
@@ -27,7 +33,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = MODELS.build(load_config(AUTOFOCUS).model)
     with torch.no_grad():  # scores and FocusPixels that differ from place to place
-        model.detector.roi_head.bbox_head.fc_cls.weight.mul_(30)
+        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
         model.focus_head.cls.weight.mul_(30)
     path = tmp_path_factory.mktemp('weights') / 'autofocus.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
@@ -45,7 +51,7 @@ def images(tmp_path_factory):
     return folder
 
 
-def inferencer(config, checkpoint, mode, **options):
+def inferencer(config, checkpoint, mode=None, **options):
     return SNIPERInferencer(config, checkpoint, mode, device='cpu', show_progress=False, **options)
 
 
@@ -55,7 +61,7 @@ def everywhere(checkpoint):
     return inferencer(AUTOFOCUS, checkpoint, 'autofocus', thresholds=0)
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', [None, *MODES])
 def test_a_folder_gives_coco_results_of_all_images_below_it(checkpoint, images, mode):
     results = inferencer(AUTOFOCUS, checkpoint, mode)(images)
     coco = COCO()
@@ -64,7 +70,7 @@ def test_a_folder_gives_coco_results_of_all_images_below_it(checkpoint, images, 
     assert [Path(image['file_name']) for image in coco.imgs.values()] == [images / n for n in SIZES]
     assert [(i['width'], i['height']) for i in coco.imgs.values()] == list(SIZES.values())
     assert [item['name'] for item in coco.cats.values()] == ['disc', 'ring', 'square', 'cross']
-    assert all(('focus_chips' in image) == (mode == 'autofocus') for image in coco.imgs.values())
+    assert all(('focus_chips' in image) == (mode != 'pyramid') for image in coco.imgs.values())
     found = coco.loadRes(results['detections'])
     for number, prediction in enumerate(results['predictions'], 1):
         mine = found.loadAnns(found.getAnnIds(imgIds=[number]))
@@ -75,19 +81,34 @@ def test_a_folder_gives_coco_results_of_all_images_below_it(checkpoint, images, 
         assert [one['category_id'] - 1 for one in mine] == prediction['labels']
 
 
-def test_single_is_mmdetections_inferencer(checkpoint, images):
-    path = str(images / 'a.jpg')
-    cfg = load_config(SNIPER)
+@pytest.fixture(scope='module')
+def plain(checkpoint, tmp_path_factory):
+    """The weights without those of the branch: of the detector."""
     state = torch.load(checkpoint)['state_dict']
-    plain = images.parent / 'plain.pth'
-    prefix = 'detector.'
-    weights = {k.removeprefix(prefix): w for k, w in state.items() if k.startswith(prefix)}
-    meta = dict(dataset_meta=cfg.val_dataloader.dataset.metainfo.to_dict())
-    torch.save(dict(state_dict=weights, meta=meta), plain)
-    [theirs] = DetInferencer(cfg, str(plain), 'cpu', show_progress=False)(path)['predictions']
-    [ours] = inferencer(SNIPER, plain, 'single')(path)['predictions']
-    assert ours == theirs
+    weights = {key: w for key, w in state.items() if not key.startswith('focus_head.')}
+    meta = dict(dataset_meta=load_config(SNIPER).val_dataloader.dataset.metainfo.to_dict())
+    path = tmp_path_factory.mktemp('weights') / 'plain.pth'
+    torch.save(dict(state_dict=weights, meta=meta), path)
+    return path
+
+
+@pytest.mark.parametrize('config', [SNIPER, STOCK], ids=['sniper', 'stock'])
+def test_by_default_it_is_mmdetections_inferencer(plain, images, config):
+    """With the same weights: at all levels, and at one scale by the stock config."""
+    path = str(images / 'a.jpg')
+    [ours] = inferencer(config, plain)(path)['predictions']
+    found = DetInferencer(load_config(config), str(plain), 'cpu', show_progress=False)(path)
+    assert [ours] == found['predictions']
     assert len(ours['scores']) > 0
+
+
+def test_the_mode_of_a_config_is_its_models(checkpoint, plain, images):
+    def found(*args):
+        return inferencer(*args)(images)['detections']
+
+    assert found(AUTOFOCUS, checkpoint) == found(AUTOFOCUS, checkpoint, 'autofocus')
+    assert found(SNIPER, plain) == found(SNIPER, checkpoint, 'pyramid') != found(STOCK, plain)
+    assert found(AUTOFOCUS, checkpoint, 'pyramid') == found(AUTOFOCUS, plain, 'pyramid')
 
 
 def test_arrays_and_files_in_batches_give_the_same(everywhere, images):
@@ -112,19 +133,109 @@ def test_mmdetections_own_outputs_are_there(everywhere, images, tmp_path):
     assert len(list((tmp_path / 'vis').iterdir())) == 1
 
 
-def test_config_and_checkpoint_must_belong_together(checkpoint, tmp_path):
+def test_config_and_checkpoint_must_belong_together(checkpoint, plain, tmp_path):
     state = torch.load(checkpoint)['state_dict']
     torch.save(dict(state_dict=dict(list(state.items())[1:])), tmp_path / 'less.pth')
     with pytest.raises(ValueError, match=r'less\.pth is of another model: it lacks 1 of'):
-        inferencer(AUTOFOCUS, tmp_path / 'less.pth', 'single')
+        inferencer(AUTOFOCUS, tmp_path / 'less.pth')
+    with pytest.raises(ValueError, match=r'lacks 4 of.*Without a FocusHead use the SNIPER config'):
+        inferencer(AUTOFOCUS, plain)
     with pytest.raises(FileNotFoundError, match='there is no checkpoint'):
-        inferencer(AUTOFOCUS, tmp_path / 'none.pth', 'single')
-    with pytest.raises(ValueError, match="one of single, pyramid, autofocus, got 'both'"):
-        inferencer(AUTOFOCUS, checkpoint, 'both')
+        inferencer(AUTOFOCUS, tmp_path / 'none.pth')
 
 
-def test_a_stock_config_with_a_fragment_of_ours_is_converted(checkpoint):
+def test_what_the_model_does_not_know_is_refused(checkpoint, plain):
+    with pytest.raises(ValueError, match="one of pyramid, autofocus, got 'single'"):
+        inferencer(AUTOFOCUS, checkpoint, 'single')
+    for mode in MODES:
+        with pytest.raises(ValueError, match=rf'--mode {mode} needs .*has a FasterRCNN: leave'):
+            inferencer(STOCK, plain, mode)
+    for config, mode in ((SNIPER, None), (AUTOFOCUS, 'pyramid'), (STOCK, None)):
+        with pytest.raises(ValueError, match="thresholds are AutoFocus's, but the model is a"):
+            inferencer(config, checkpoint, mode, thresholds=0.5)
+    assert inferencer(SNIPER, plain, 'autofocus', thresholds=0.5).model.thresholds == (0.5, 0.5)
+
+
+def test_a_config_with_a_fragment_of_ours_that_was_only_read_is_converted(checkpoint):
     with pytest.raises(ValueError, match='is of another model'):
         inferencer(
-            Config.fromfile(ROOT / 'configs/sniper/retinanet_r50_sniper.py'), checkpoint, 'pyramid'
+            Config.fromfile(CONFIGS / 'sniper' / 'retinanet_r50_sniper.py'), checkpoint, 'pyramid'
         )
+
+
+# Masks -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def masks(tmp_path_factory):
+    """Config and checkpoint of a Mask R-CNN, with weights at random."""
+    folder = tmp_path_factory.mktemp('masks')
+    bases = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
+    bases += [f'{CONFIGS}/_base_/{name}.py' for name in ('sniper', 'pyramids/toy')]
+    (folder / 'fragment.py').write_text(f'_base_ = {bases}')
+    cfg = reduced(load_config(folder / 'fragment.py', {'model.merge_cfg.max_per_img': 12}))
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    with torch.no_grad():  # scores and masks that differ from place to place
+        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
+        model.roi_head.mask_head.conv_logits.weight.mul_(30)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'masks.pth')
+    return cfg, folder / 'masks.pth'
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_detections_have_masks_as_coco_wants_them(masks, images, mode):
+    results = inferencer(*masks, mode)(images)
+    coco = COCO()
+    coco.dataset = results['images']
+    coco.createIndex()
+    found = coco.loadRes(results['detections'])
+    drawn = 0
+    for annotation in found.anns.values():
+        image = coco.imgs[annotation['image_id']]
+        mask = found.annToMask(annotation)
+        assert mask.shape == (image['height'], image['width'])
+        x, y, width, height = annotation['bbox']
+        ys, xs = mask.nonzero()
+        assert ((xs >= x - 1) & (xs <= x + width + 1)).all()
+        assert ((ys >= y - 1) & (ys <= y + height + 1)).all()
+        drawn += len(xs) > 0
+    assert drawn > len(found.anns) / 2 > 0
+
+
+def test_masks_are_the_same_where_they_are_too_large_for_a_tensor(
+    masks, images, monkeypatch, tmp_path
+):
+    detect, path = inferencer(*masks), images / 'a.jpg'
+    whole = detect(path)
+    drawn = picture(detect, path, tmp_path / 'tensor')
+    np.random.seed(0)  # of the colours of masks, which are jittered
+    [expected] = detect(path, return_vis=True)['visualization']
+    monkeypatch.setattr('mmsniper.models.masks.MAX_MASK_PIXELS', 0)
+    assert detect(path)['detections'] == whole['detections']
+    assert detect(path)['predictions'] == whole['predictions']
+    assert np.array_equal(picture(detect, path, tmp_path / 'rles'), drawn)
+    # MMDetection's own picture, and what tools/test.py --out writes.
+    np.random.seed(0)
+    results = detect(path, return_vis=True, return_datasamples=True)
+    [sample], [vis] = results['predictions'], results['visualization']
+    assert isinstance(sample.pred_instances.masks, EncodedMasks)
+    assert np.array_equal(vis, expected)
+    dump = DumpDetResults(str(tmp_path / 'out.pkl'))
+    dump.process({}, [sample.to_dict()])
+    counts = [rle['counts'].decode() for rle in dump.results[0]['pred_instances']['masks']]
+    assert counts == [one['segmentation']['counts'] for one in whole['detections']]
+
+
+def picture(detect, path, folder):
+    """What infer.py draws of an image, with masks and without: they are seen."""
+    sample, image = detect.detect(path, picture_side=100)
+    pictures = Pictures(folder, detect.classes, score_thr=0)
+    np.random.seed(0)
+    pictures.draw('masks.png', sample, image)
+    drawn = cv2.imread(str(folder / 'vis' / 'masks.png'))
+    del sample.pred_instances.masks
+    pictures.draw('boxes.png', sample, image)
+    assert drawn.shape[:2] == image.shape[:2] == (68, 100)
+    assert not np.array_equal(drawn, cv2.imread(str(folder / 'vis' / 'boxes.png')))
+    return drawn

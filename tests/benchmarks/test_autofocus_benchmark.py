@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +28,6 @@ def benchmark():
 @pytest.fixture
 def scene(tmp_path):
     """A data set of one image of 240x160 px, and random weights, as files."""
-    from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
 
     from mmsniper.convert import load_config
@@ -77,6 +77,10 @@ def run(benchmark, scene, tmp_path, *options):
             *options,
         ]
     )
+
+
+def open_bench(benchmark, scene):
+    return benchmark.Bench(*scene, benchmark.BASELINES['toy'])
 
 
 def without_sahi(benchmark, monkeypatch):
@@ -130,9 +134,28 @@ def test_sahi_can_be_left_out(benchmark, scene, tmp_path, capsys):
     assert {one['group'] for one in result['rows']} & {'SAHI'} == set()
 
 
+def test_one_scale_is_a_pass_of_the_stock_detector_with_the_same_weights(benchmark, scene):
+    bench = open_bench(benchmark, scene)
+    assert type(bench.stock) is MODELS.get('FasterRCNN')
+    ours = bench.model.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in bench.stock.state_dict().items())
+
+
+def test_without_thresholds_autofocus_is_the_full_pyramid(benchmark, scene):
+    bench = open_bench(benchmark, scene)
+    everywhere = bench.focus(0.0, bench.focus_head, min_rpn_proposals=None)(0)
+    del bench.cfg.model['thresholds'], bench.cfg.model['focus_head']
+    del bench.cfg.model['min_rpn_proposals']
+    pyramid = MODELS.build(dict(bench.cfg.model, type='PyramidDetector')).eval()
+    own = bench.model.state_dict()
+    pyramid.load_state_dict({key: own[key] for key in pyramid.state_dict()})
+    assert everywhere
+    assert bench._test(pyramid, bench.coarse_to_fine, 0) == everywhere
+
+
 def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path):
     pytest.importorskip('sahi')
-    bench = benchmark.Bench(*scene)
+    bench = open_bench(benchmark, scene)
     slicer = benchmark.Slicer(bench, tmp_path)
     settings = dict(benchmark.SAHI_DEFAULTS, slice=160, overlap=0.0)
     for full, pixels in ((False, 2 * 160 * 160), (True, 2 * 160 * 160 + 160 * 107)):
@@ -141,17 +164,27 @@ def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path
         assert bench.counter.pixels - before == pixels
 
 
+def test_sahi_has_the_stock_detector_with_as_many_proposals_as_a_level(benchmark, scene, tmp_path):
+    bench = open_bench(benchmark, scene)
+    model = benchmark.Slicer(bench, tmp_path)._config(confidence=0.01).model
+    assert model.type == 'FasterRCNN'
+    assert (model.test_cfg.rpn.nms_pre, model.test_cfg.rpn.max_per_img) == (200, 100)
+    assert model.test_cfg.rcnn.score_thr == 0.01
+    weights = torch.load(tmp_path / 'detector.pth', weights_only=False)['state_dict']
+    MODELS.build(model).load_state_dict(weights)
+
+
 def test_sahi_has_the_weights_of_the_detector(benchmark, scene, tmp_path):
     pytest.importorskip('sahi')
-    bench = benchmark.Bench(*scene)
+    bench = open_bench(benchmark, scene)
     theirs = benchmark.Slicer(bench, tmp_path).model(160, 0.3).model.model.state_dict()
-    ours = bench.model.detector.state_dict()
-    assert theirs.keys() == ours.keys()
-    assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+    ours = bench.model.state_dict()
+    assert theirs.keys() == {key for key in ours if not key.startswith('focus_head.')}
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
 
 
 def test_what_autofocus_is_told_for_one_way_is_taken_back(benchmark, scene):
-    bench = benchmark.Bench(*scene)
+    bench = open_bench(benchmark, scene)
     before = bench.model.thresholds, bench.model.dilation, bench.model.focus_head
     bench.focus(0.7, None, dilation=1)(0)
     assert (bench.model.thresholds, bench.model.dilation, bench.model.focus_head) == before

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
 from harness import comparison as module
+from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,19 @@ def script():
 def test_every_preset_names_configs_that_exist(script):
     for preset in script.PRESETS.values():
         for config in preset.comparison.configs.values():
-            assert 'train_dataloader' in Config.fromfile(ROOT / config)
+            assert 'train_dataloader' in load_config(ROOT / config)
+
+
+@pytest.mark.parametrize('data', ['toy', 'bccd'])
+def test_before_and_after_differ_by_which_proposals_are_learned(script, data):
+    comparison = script.PRESETS[f'range_first_{data}'].comparison
+    before, after = (
+        load_config(ROOT / config, comparison.own_options.get(name))
+        for name, config in comparison.configs.items()
+    )
+    assert before.model.rpn_head.pop('range_first') is False
+    assert before.model.rpn_head.type == 'SNIPERRPNHead'
+    assert before.to_dict() == after.to_dict()
 
 
 def test_a_preset_runs_as_it_is_unless_told_otherwise(script):

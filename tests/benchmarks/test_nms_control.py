@@ -31,10 +31,16 @@ def test_it_changes_the_nms_that_decides_and_nothing_else(control):
     before = cfg.to_dict()
     change(cfg)
     after = cfg.to_dict()
-    deciding = after['tta_model']['tta_cfg'] if tta else after['model']['test_cfg']['rcnn']
+    per_scale = after['model']['test_cfg']['rcnn']
+    if name == 'SNIPER':
+        assert not tta, 'its test sees all levels as it is'
+        deciding = dict(per_scale, **after['model']['merge_cfg'])
+    else:
+        deciding = after['tta_model']['tta_cfg'] if tta else per_scale
     assert deciding['nms']['type'] == ('soft_nms' if 'Soft-NMS' in how else 'nms')
     assert deciding['max_per_img'] == 100
     for side in (before, after):
         side['model']['test_cfg'].pop('rcnn')
+        side['model'].pop('merge_cfg', None)
         side.get('tta_model', {}).pop('tta_cfg', None)
     assert after == before

@@ -24,13 +24,14 @@ def test_they_add_the_hook_and_keep_images_without_objects(data):
         assert cfg[key] == plain[key], key
 
 
-def test_the_paper_s_config_mines_after_two_epochs():
+def test_the_paper_s_config_mines_after_four_epochs():
     cfg = load_config(SNIPER / 'faster_rcnn_r101_sniper.py')
     assert [hook.type for hook in cfg.custom_hooks] == [
+        'SyncBuffersHook',
         'PixelCounterHook',
         'TrainingTimeHook',
         'NegativeChipHook',
     ]
-    assert HOOKS.build(cfg.custom_hooks[-1]).warmup_epochs == 2
+    assert HOOKS.build(cfg.custom_hooks[-1]).warmup_epochs == 4
     filter_cfg = cfg.train_dataloader.dataset.dataset.filter_cfg
     assert filter_cfg == dict(filter_empty_gt=False, min_size=32)

@@ -26,10 +26,16 @@ def spelled_out(pyramid=PYRAMID):
     dataset = dict(type='ChipDataset', dataset=dict(type='CocoDataset'), pipeline=chips)
     sampler = dict(type='ChipAwareSampler')
     views = dict(type='TestTimeAug', transforms=[[dict(type='LevelResize', level=0)]])
+    detector = dict(
+        type='PyramidDetector',
+        detector='FasterRCNN',
+        rpn_head=dict(type='SNIPERRPNHead'),
+        roi_head=dict(type='SNIPERRoIHead'),
+    )
     return Config(
         dict(
             pyramid=pyramid,
-            model=dict(type='FasterRCNN', roi_head=dict(type='SNIPERRoIHead')),
+            model=detector,
             train_dataloader=dict(
                 sampler=sampler, dataset=dict(type='RepeatDataset', dataset=dataset, times=2)
             ),
@@ -43,6 +49,8 @@ def pyramids(cfg):
     data = cfg.train_dataloader
     return [
         cfg.model.roi_head.pyramid,
+        cfg.model.rpn_head.pyramid,
+        cfg.model.pyramid,
         data.sampler.pyramid,
         *(transform.pyramid for transform in data.dataset.dataset.pipeline),
         cfg.tta_pipeline[0].transforms[0][0].pyramid,
@@ -52,7 +60,7 @@ def pyramids(cfg):
 def test_pieces_without_a_pyramid_get_the_configs():
     cfg = spelled_out()
     bind_pyramid(cfg)
-    assert pyramids(cfg) == [PYRAMID] * 5
+    assert pyramids(cfg) == [PYRAMID] * 7
 
 
 def test_the_same_pyramid_written_otherwise_is_the_same():
@@ -61,7 +69,7 @@ def test_the_same_pyramid_written_otherwise_is_the_same():
     cfg = spelled_out()
     cfg.model.roi_head.pyramid = other
     bind_pyramid(cfg)
-    assert pyramids(cfg) == [other] + [PYRAMID] * 4
+    assert pyramids(cfg) == [other] + [PYRAMID] * 6
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,7 @@ def test_another_pyramid_is_refused_with_both_values_and_the_way_out(change, mes
 
 def test_each_piece_is_looked_at():
     for path, name in (
+        ('model', 'PyramidDetector'),
         ('train_dataloader.sampler', 'ChipAwareSampler'),
         ('train_dataloader.dataset.dataset.pipeline.1', 'ScaleRangeFilter'),
         ('tta_pipeline.0.transforms.0.0', 'LevelResize'),
@@ -140,9 +149,8 @@ class TestChildConfigs:
         else:
             cfg = load_config(configs / base, {'pyramid.chip_size': 96})
         data, model = cfg.train_dataloader, cfg.model
-        pieces = [data.sampler, *data.dataset.pipeline[2:4], model.roi_head, cfg.tta_model]
-        pieces += cfg.tta_pipeline[1].transforms[0]
-        assert [piece.pyramid.chip_size for piece in pieces] == [96] * 8
+        pieces = [data.sampler, *data.dataset.pipeline[2:4], model, model.rpn_head, model.roi_head]
+        assert [piece.pyramid.chip_size for piece in pieces] == [96] * 6
         assert model.data_preprocessor.batch_augments[0].size == (96, 96)
 
     @pytest.mark.parametrize('way', ['variable', 'option'])

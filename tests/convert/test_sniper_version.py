@@ -1,6 +1,9 @@
 """A config becomes its SNIPER version, as a whole."""
 
+import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import mmdet
 import pytest
+import torch
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import Resize
 from mmdet.models import RPNHead
@@ -17,6 +21,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from comparing import without_scope
+from mmsniper.apis import SNIPERInferencer
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.testing import make_toy_dataset
@@ -106,22 +111,12 @@ def test_the_fragment_makes_of_the_stock_detector_what_the_r101_config_spells_ou
         assert without_scope(made.get(key)) == without_scope(spelled.get(key)), key
 
 
-@pytest.mark.parametrize(
-    'key',
-    [
-        'optim_wrapper',
-        'param_scheduler',
-        'train_cfg',
-        'val_dataloader',
-        'test_dataloader',
-        'val_evaluator',
-        'test_pipeline',
-    ],
-)
-def test_schedule_evaluation_and_the_test_at_one_scale_stay(tmp_path, key):
-    base = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-    file = stock_file(tmp_path, base)
-    assert load_config(file)[key] == Config.fromfile(file)[key]
+def test_schedule_and_evaluation_stay(tmp_path):
+    file = stock_file(tmp_path, 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    made, stock = load_config(file), Config.fromfile(file)
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_evaluator', 'test_evaluator'):
+        assert made[key] == stock[key], key
+    assert made.val_evaluator.metric == made.test_evaluator.metric == ['bbox', 'segm']
 
 
 def test_options_of_the_command_line_come_first(tmp_path):
@@ -214,46 +209,128 @@ def test_a_seed_of_theirs_stays():
 # Testing -----------------------------------------------------------------------------------------
 
 
-def test_a_tta_that_stock_tools_have_put_around_the_model_becomes_that_of_the_levels():
+def steps_of(pipeline):
+    """The transforms' names, one after the other, of a TestTimeAug with one view as well."""
+    names = [type_name(step) for step in pipeline]
+    if names[-1] == 'TestTimeAug':
+        assert all(len(choices) == 1 for choices in pipeline[-1].transforms)
+        names[-1:] = [type_name(step) for (step,) in pipeline[-1].transforms]
+    return names
+
+
+def packed_keys(pipeline):
+    last = pipeline[-1]
+    last = last.transforms[-1][0] if type_name(last) == 'TestTimeAug' else last
+    assert type_name(last) == 'PackDetInputs'
+    return last.meta_keys
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'retinanet/retinanet_r50_fpn_1x_coco.py',  # has a tta_model
+        'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',  # pads, and has a TestTimeAug with three scales
+    ],
+)
+def test_validation_and_test_get_the_images_as_they_are(tmp_path, base):
+    cfg = load_config(stock_file(tmp_path, base))
+    steps = ['LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs']
+    for pipeline in (
+        cfg.val_dataloader.dataset.pipeline,
+        cfg.test_dataloader.dataset.pipeline,
+        cfg.test_pipeline,
+    ):
+        assert steps_of(pipeline) == steps
+        assert 'scale_factor' not in packed_keys(pipeline)
+    assert steps_of(cfg.tta_pipeline) == [steps[0], 'RandomFlip', *steps[1:]]
+    assert 'scale_factor' not in packed_keys(cfg.tta_pipeline)
+    assert {'flip', 'flip_direction'} <= set(packed_keys(cfg.tta_pipeline))
+    assert cfg.tta_model == dict(type='SNIPERTTAModel')
+
+
+def test_the_detector_sees_all_levels_and_keeps_its_settings():
     cfg = stock_config()
-    cfg.model = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=100), module=cfg.model)
+    found = sniper_version(cfg).model
+    assert (found.type, found.detector, found.pyramid) == ('PyramidDetector', 'FasterRCNN', PYRAMID)
+    assert found.test_cfg == cfg.model.test_cfg
+    cfg.model.update(merge_cfg=dict(max_per_img=7), val_levels=[1])
+    found = sniper_version(cfg).model
+    assert (found.merge_cfg, found.val_levels) == (dict(max_per_img=7), [1])
+
+
+def test_one_loader_for_validation_and_test_is_changed_once():
+    """In Python both may be one object, and so may their pipelines."""
+    cfg = stock_config()
+    cfg.val_dataloader = cfg.test_dataloader
+    before = deepcopy(cfg.to_dict())
+    found = sniper_version(cfg)
+    assert found.val_dataloader == found.test_dataloader
+    assert steps_of(found.val_dataloader.dataset.pipeline) == [
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'PackDetInputs',
+    ]
+    assert cfg.to_dict() == before
+
+
+def test_every_data_set_of_a_test_gets_the_images_as_they_are():
+    cfg = stock_config()
+    part = cfg.test_dataloader.dataset
+    several = dict(type='ConcatDataset', datasets=[part, dict(type='RepeatDataset', dataset=part)])
+    cfg.test_dataloader.dataset = several
+    first, second = sniper_version(cfg).test_dataloader.dataset.datasets
+    assert 'Resize' not in steps_of(first.pipeline)
+    assert first.pipeline == second.dataset.pipeline
+
+
+def test_without_a_test_there_is_nothing_to_change():
+    cfg = sniper_version(stock_config(test_dataloader=None))
+    assert cfg.model.type == 'PyramidDetector'
+    assert 'tta_pipeline' not in cfg
+
+
+STOCK_TTA = dict(
+    type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=500)
+)
+
+
+@pytest.mark.parametrize('own', [False, True], ids=['default', 'of the config'])
+def test_a_tta_that_stock_tools_have_put_around_the_model_becomes_ours(own):
+    """As MMDetection's tools/test.py --tta leaves a config, with its default or the config's."""
+    cfg, flips = stock_config(), [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip')]
+    expected = sniper_version(cfg)
+    loading, load_boxes, resize, pack = cfg.test_dataloader.dataset.pipeline
+    if own:
+        before, views = [loading], [[resize, resize], flips, [load_boxes], [pack]]
+    else:
+        before, views = [loading, load_boxes, resize], [flips, [pack]]
+    cfg.tta_model = STOCK_TTA
+    cfg.tta_pipeline = [*before, dict(type='TestTimeAug', transforms=views)]
+    cfg.model = dict(**STOCK_TTA, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg = sniper_version(cfg)
-    assert cfg.model.type == 'SNIPERTTAModel'
-    assert cfg.model.module.roi_head.type == 'SNIPERRoIHead'
-    assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
+    assert cfg.model == dict(type='SNIPERTTAModel', module=expected.model)
+    assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline == expected.tta_pipeline
+    assert cfg.test_pipeline == expected.test_pipeline
 
 
-def test_test_time_augmentation_merges_boxes_so_masks_are_not_evaluated():
-    cfg = stock_config(test_evaluator=dict(type='CocoMetric', metric=['bbox', 'segm']))
-    assert sniper_version(cfg).test_evaluator.metric == ['bbox', 'segm']
-    cfg.model = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=100), module=cfg.model)
-    assert sniper_version(cfg).test_evaluator.metric == ['bbox']
+def test_a_tta_of_ones_own_stays():
+    views = [[dict(type='RandomFlip', prob=p) for p in (0.0, 1.0)], [dict(type='PackDetInputs')]]
+    mine = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=views)]
+    model = dict(type='SNIPERTTAModel')
+    assert sniper_version(stock_config(tta_model=model, tta_pipeline=mine)).tta_pipeline == mine
+    replaced = sniper_version(stock_config(tta_model=STOCK_TTA, tta_pipeline=mine))
+    assert replaced.tta_model == model
+    assert replaced.tta_pipeline != mine
 
 
-def test_views_keep_all_detections_until_the_merge():
-    cfg = sniper_version(stock_config())
-    assert cfg.tta_model.view_test_cfg == dict(
-        rcnn=dict(max_per_img=1000, score_thr=0.001, nms=None)
-    )
-    assert cfg.tta_model.tta_cfg.max_per_img == 100
-
-
-def test_settings_of_the_test_change_ours_and_a_model_of_theirs_is_replaced():
-    ours = sniper_version(stock_config(tta_model=dict(tta_cfg=dict(max_per_img=9)))).tta_model
-    assert (ours.type, ours.tta_cfg.max_per_img) == ('SNIPERTTAModel', 9)
-    assert ours.tta_cfg.nms.type == 'soft_nms'
-    named = dict(type='SNIPERTTAModel', tta_cfg=dict(max_per_img=9))
-    assert sniper_version(stock_config(tta_model=named)).tta_model.tta_cfg.max_per_img == 9
-
-
-@pytest.mark.parametrize(('theirs', 'merged'), [(9, 100), (100, 100), (500, 500)])
-def test_of_a_stock_tta_model_only_a_higher_number_of_detections_is_kept(theirs, merged):
-    """RetinaNet's config has one: --cfg-options tta_model.tta_cfg.max_per_img=500 must do."""
-    nms = dict(type='nms', iou_threshold=0.5)
-    stock = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=theirs))
-    found = sniper_version(stock_config(tta_model=stock)).tta_model
-    assert (found.type, found.tta_cfg.nms.type) == ('SNIPERTTAModel', 'soft_nms')
-    assert found.tta_cfg.max_per_img == merged
+@pytest.mark.parametrize('name', ['tta_cfg', 'view_test_cfg'])
+@pytest.mark.parametrize('kind', [{}, dict(type='SNIPERTTAModel')], ids=['option', 'own'])
+def test_how_levels_are_merged_is_not_said_twice(name, kind):
+    """As --cfg-options tta_model.tta_cfg.max_per_img=500 would."""
+    with pytest.raises(ValueError, match=rf"tta_model has \['{name}'\].*merge_cfg"):
+        sniper_version(stock_config(tta_model={**kind, name: dict(max_per_img=500)}))
 
 
 def test_scopes_classes_and_lists_of_heads_are_understood():
@@ -336,7 +413,8 @@ def test_images_are_loaded_at_test_time_as_the_test_pipeline_loads_them():
     loading = dict(type='LoadImageFromFile', color_type='unchanged')
     cfg = stock_config()
     cfg.test_dataloader.dataset.pipeline[0] = loading
-    assert sniper_version(cfg).tta_pipeline[0] == loading
+    found = sniper_version(cfg)
+    assert found.test_dataloader.dataset.pipeline[0] == found.tta_pipeline[0] == loading
 
 
 # AutoFocus ---------------------------------------------------------------------------------------
@@ -346,59 +424,34 @@ def autofocus_config(neck=True, **options):
     cfg = stock_config()
     if neck:
         cfg.model.neck = dict(type='FPN', out_channels=64)
-    cfg.test_evaluator = dict(type='CocoMetric', metric=['bbox', 'segm'])
     cfg.sniper.autofocus = options
     return cfg
 
 
-def test_with_autofocus_the_sniper_version_of_the_detector_is_tested_coarse_to_fine():
-    plain, cfg = sniper_version(stock_config()), sniper_version(autofocus_config(edge=4))
-    assert cfg.model.type == 'AutoFocus'
-    assert cfg.model.detector.roi_head == plain.model.roi_head
-    assert cfg.model.pyramid == PYRAMID
-    assert cfg.model.focus_head == dict(type='PyramidFocusHead', in_channels=64, pyramid=PYRAMID)
-    assert cfg.model.tta_cfg == plain.tta_model.tta_cfg
-    assert cfg.model.view_test_cfg == plain.tta_model.view_test_cfg
-    assert cfg.model.edge == 4
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    assert [one.type for one in pipeline] == [
-        'LoadImageFromFile',
-        'LoadAnnotations',
-        'PackDetInputs',
-    ]
-    assert 'scale_factor' not in pipeline[-1].meta_keys
-    assert cfg.test_evaluator.metric == ['bbox']
-    assert cfg.train_dataloader == plain.train_dataloader
-
-
-def test_without_a_test_there_is_nothing_to_see_coarse_to_fine():
-    cfg = autofocus_config()
-    cfg.test_dataloader = cfg.test_evaluator = None
-    assert sniper_version(cfg).model.type == 'AutoFocus'
-
-
-def test_validation_stays_at_one_scale_also_where_its_loader_is_that_of_the_test():
-    cfg = autofocus_config()
-    cfg.val_dataloader = cfg.test_dataloader
+def test_an_autofocus_is_the_pyramid_detector_with_a_branch():
+    cfg = autofocus_config(edge=4)
+    cfg.test_evaluator = dict(type='CocoMetric', metric=['bbox', 'segm'])
     found = sniper_version(cfg)
-    assert 'Resize' in [type_name(step) for step in found.val_dataloader.dataset.pipeline]
-    assert 'Resize' not in [type_name(step) for step in found.test_dataloader.dataset.pipeline]
+    cfg.sniper.pop('autofocus')
+    plain = sniper_version(cfg)
+    branch = dict(type='PyramidFocusHead', in_channels=64, pyramid=PYRAMID)
+    assert found.model == {**plain.model, 'type': 'AutoFocus', 'edge': 4, 'focus_head': branch}
+    for key in ('train_dataloader', 'test_dataloader', 'test_evaluator', 'tta_model'):
+        assert found[key] == plain[key], key
 
 
 def test_settings_of_an_autofocus_can_be_given_to_the_model():
     """As --cfg-options model.thresholds=0.1 does, also with a config that is dumped."""
     cfg = autofocus_config(thresholds=0.5, edge=4)
-    cfg.model.update(thresholds=0.1, tta_cfg=dict(max_per_img=7))
+    cfg.model.update(thresholds=0.1, merge_cfg=dict(max_per_img=7))
     model = sniper_version(cfg).model
-    assert (model.thresholds, model.edge) == (0.1, 4)
-    assert (model.tta_cfg.max_per_img, model.tta_cfg.nms.type) == (7, 'soft_nms')
-    assert 'thresholds' not in model.detector
+    assert (model.thresholds, model.edge, model.merge_cfg) == (0.1, 4, dict(max_per_img=7))
 
 
-def test_the_full_pyramid_of_an_autofocus_is_around_all_of_it():
+def test_a_tta_of_an_autofocus_is_around_all_of_it():
     """As the tools' --tta makes it: weights keep their names."""
     cfg = autofocus_config()
-    cfg.model = dict(type='DetTTAModel', tta_cfg=dict(max_per_img=100), module=cfg.model)
+    cfg.model = dict(**STOCK_TTA, module=cfg.model)
     cfg = sniper_version(cfg)
     assert (cfg.model.type, cfg.model.module.type) == ('SNIPERTTAModel', 'AutoFocus')
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
@@ -411,7 +464,12 @@ def test_the_branch_can_be_told_its_channels_be_the_papers_or_left_out():
     papers = dict(type='FocusHead', small=(5, 64))
     made = sniper_version(autofocus_config(focus_head=papers)).model.focus_head
     assert made == dict(papers, in_channels=64)
-    assert sniper_version(autofocus_config(focus_head=None)).model.focus_head is None
+    left_out = sniper_version(autofocus_config(focus_head=None)).model
+    by_option = autofocus_config()
+    by_option.model.focus_head = None
+    for model in (left_out, sniper_version(by_option).model):
+        assert model.type == 'AutoFocus'
+        assert model.get('focus_head') is None
 
 
 def test_channels_that_cannot_be_told_are_asked_for():
@@ -478,7 +536,7 @@ def test_the_runner_is_built_from_the_sniper_version(monkeypatch):
 
 @pytest.fixture(scope='module')
 def toy_config(tmp_path_factory):
-    """A stock-style config with our mixin, on five toy scenes."""
+    """A stock-style config with our fragment and imports of its own, on five toy scenes."""
     folder = tmp_path_factory.mktemp('toy')
     spec = ToyDatasetSpec(num_train=3, num_val=2, min_side=400, max_side=500)
     make_toy_dataset(folder / 'data', spec, processes=1)
@@ -495,34 +553,126 @@ def toy_config(tmp_path_factory):
         'test_evaluator = val_evaluator\n'
         'train_cfg = dict(max_epochs=2, val_interval=2)\n'
         'sniper = dict(negative_chips=dict(warmup_epochs=1))\n'
-        f"work_dir = '{folder}/run'\n"
+        "custom_imports = dict(imports=['json'])\n"
     )
     return file
 
 
-@pytest.mark.parametrize('tools', [STOCK_TOOLS, ROOT / 'tools'], ids=['mmdet', 'ours'])
-def test_a_mixed_config_trains_and_tests_with_mmdetections_tools_and_ours(
-    toy_config, tools, tmp_path
+def run(*command):
+    """Run a tool; returns what it says."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+# This MMDetection may have been installed without its tools.
+TOOLS = dict(ours=ROOT / 'tools', **dict(theirs=STOCK_TOOLS) if STOCK_TOOLS.exists() else {})
+
+
+@pytest.fixture(scope='module')
+def trained(toy_config):
+    """Work folders of trainings by our tools and by theirs, and what these said."""
+    said = {}
+    for kind, tools in TOOLS.items():
+        folder = toy_config.parent / kind
+        said[folder] = run(tools / 'train.py', toy_config, '--work-dir', folder)
+    return said
+
+
+@pytest.fixture(scope='module')
+def checkpoint(trained):
+    return next(iter(trained)) / 'epoch_2.pth'
+
+
+def test_a_fragment_config_trains_with_mmdetections_tools_and_ours(trained):
+    for folder, said in trained.items():
+        assert 'SNIPER version of FasterRCNN' in said
+        assert (folder / 'negative_chips.npz').exists()
+        dumped = load_config(folder / 'mine.py')
+        assert dumped.train_dataloader.dataset.type == 'ChipDataset'
+        assert dumped.custom_imports.imports == ['json', 'mmsniper']
+
+
+def test_mmdetections_tools_and_ours_detect_the_same_with_tta_and_without(
+    toy_config, checkpoint, tmp_path
 ):
-    if not (tools / 'train.py').exists():
-        pytest.skip('this MMDetection was installed without its tools')
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    found = {}
+    for kind, tools in TOOLS.items():
+        for options in ([], ['--tta']):
+            file = tmp_path / f'{kind}{"".join(options)}.pkl'
+            files = ['--work-dir', tmp_path / 'test', '--out', file]
+            said = run(tools / 'test.py', toy_config, checkpoint, *options, *files)
+            assert 'test: every image is seen at the levels 0' in said
+            metrics = re.findall(r'coco/(bbox_mAP\w*: \S+)', said)
+            assert len(metrics) == 6
+            found[file.stem] = metrics, pickle.loads(file.read_bytes())
+    metrics, ours = found['ours']
+    assert len(torch.cat([sample['pred_instances']['levels'] for sample in ours]).unique()) > 1
+    for name, (their_metrics, theirs) in found.items():
+        assert their_metrics == metrics, name
+        for mine, other in zip(ours, theirs, strict=True):
+            for key in ('bboxes', 'scores', 'labels'):
+                assert torch.equal(mine['pred_instances'][key], other['pred_instances'][key]), name
 
-    def run(*command):
-        done = subprocess.run(
-            [sys.executable, *map(str, command), '--work-dir', str(tmp_path)],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
 
-    output = run(tools / 'train.py', toy_config)
-    assert 'SNIPER version of FasterRCNN' in output
-    assert (tmp_path / 'negative_chips.npz').exists()
-    dumped = load_config(tmp_path / 'mine.py')
-    assert dumped.train_dataloader.dataset.type == 'ChipDataset'
-    assert 'bbox_mAP' in run(tools / 'test.py', toy_config, tmp_path / 'epoch_2.pth', '--tta')
+# With what builds the model of a config without a Runner -----------------------------------------
+
+INFERENCE = """
+import json
+import sys
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+config, checkpoint, image = sys.argv[1:]
+model = init_detector(config, checkpoint, device='cpu')
+result = inference_detector(model, image)
+inferencer = DetInferencer(config, checkpoint, device='cpu', show_progress=False)
+[other] = inferencer(image, no_save_vis=True)['predictions']
+found = dict(
+    type=type(model).__name__,
+    scale=result.metainfo.get('scale_factor'),
+    boxes=result.pred_instances.bboxes.tolist(),
+    others=other['bboxes'],
+)
+print('found:', json.dumps(found))
+"""
+
+
+@pytest.fixture(scope='module')
+def infer(checkpoint, toy_config):
+    """What MMDetection's functions make of a config, in a Python that has imported nothing yet."""
+    image = next((toy_config.parent / 'data' / 'val').iterdir())
+
+    def run_(config):
+        said = run('-c', INFERENCE, config, checkpoint, image)
+        assert not re.search('unexpected key|missing keys', said)
+        return json.loads(said.rpartition('found: ')[2].splitlines()[0])
+
+    run_.image = image
+    return run_
+
+
+def test_by_the_config_in_the_work_folder_mmdetections_inference_sees_all_levels(
+    infer, toy_config, checkpoint
+):
+    found = infer(checkpoint.parent / 'mine.py')
+    ours = SNIPERInferencer(toy_config, checkpoint, device='cpu', show_progress=False)
+    [sample] = ours(infer.image, return_datasamples=True, no_save_vis=True)['predictions']
+    assert len(sample.pred_instances.levels.unique()) > 1
+    assert found['type'] == 'PyramidDetectorFasterRCNN'
+    boxes = sample.pred_instances.bboxes
+    for theirs in (found['boxes'], found['others']):
+        torch.testing.assert_close(torch.tensor(theirs), boxes, atol=1e-3, rtol=0)
+
+
+def test_of_a_fragment_file_mmdetections_inference_makes_the_stock_detector(infer, toy_config):
+    """One scale; it loads the whole checkpoint, which holds what torch 2.6 refuses by itself."""
+    found = infer(toy_config)
+    assert found['type'] == 'FasterRCNN'
+    assert found['scale'] is not None
+    torch.testing.assert_close(torch.tensor(found['boxes']), torch.tensor(found['others']))

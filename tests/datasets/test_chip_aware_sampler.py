@@ -1,4 +1,5 @@
 import gc
+import logging
 import pickle
 import time
 import tracemalloc
@@ -319,6 +320,30 @@ def test_annotations_are_read_once_for_all_epochs(make_sampler, dataset):
         sampler.set_epoch(epoch)
         list(sampler)
     assert counting.reads == 5
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('rank', 'test_factor', 'warns'), [(0, 4, 1), (1, 4, 0), (0, 2.4, 0)])
+def test_other_scales_in_the_test_are_warned_of_once_by_the_first_rank(
+    five_images, chips_of, make_sampler, pyramid, monkeypatch, rank, test_factor, warns
+):
+    pyramid['levels'][0]['test_resize'] = dict(factor=test_factor)
+    said = []
+    monkeypatch.setattr(
+        samplers, 'print_log', lambda msg, logger, level=logging.INFO: said.append((level, msg))
+    )
+    monkeypatch.setattr(samplers, 'get_dist_info', lambda: (rank, 2))
+    sampler = make_sampler(chips_of(five_images()))
+    sampler.set_epoch(1)
+    list(sampler)
+    warnings = [msg for level, msg in said if level == logging.WARNING]
+    assert len(warnings) == warns
+    for message in warnings:
+        assert message.startswith(
+            'the pyramid trains level 0 at 0.5 times the scale of its test (images of 220x240 px): '
+        )
 
 
 # --- mistakes -------------------------------------------------------------------------------------

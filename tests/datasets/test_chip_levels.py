@@ -99,8 +99,18 @@ def test_packed_keys_are_left_as_they_are(five_images, chip_pipeline):
     keys = ('ori_shape', 'scale_factor', 'level', 'homography_matrix', 'chip')
     pipeline = [*chip_pipeline[:-1], dict(type='PackDetInputs', meta_keys=keys)]
     sample = ChipDataset(five_images(), pipeline)[ChipIndex(3, CHIPS[1])]['data_samples']
-    assert set(sample.metainfo_keys()) == set(keys)
+    assert set(sample.metainfo_keys()) == {*keys, 'uncut_objects'}
     assert sample.level == 1
+
+
+def test_stock_packing_keeps_the_uncut_objects_of_a_chip(chip_dataset, pyramid):
+    """Of the box of 50 px at (150, 150) the chip at (160, 160) shows a part."""
+    chip = Chip(1, (160.0, 160.0, 224.0, 224.0), 0)
+    dataset = chip_dataset(FLIP)
+    sample = dataset[ChipIndex(3, chip)]['data_samples']
+    assert sample.uncut_objects.tolist() == [[150, 150, 200, 200]]
+    # It shows 40 px of it, flipped; the level has objects of up to 40 px.
+    assert sample.ignored_instances.bboxes.tensor.tolist() == [[24, 0, 64, 40]]
 
 
 def test_what_packs_nothing_has_the_level_in_its_results(chip_dataset):

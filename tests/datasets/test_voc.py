@@ -50,7 +50,7 @@ def write_year(root, images):
 @pytest.fixture
 def pyramid():
     """Of the sampler and the pipelines, too."""
-    return Config.fromfile(ROOT / 'configs/_base_/pyramids/voc.py').pyramid
+    return Config.fromfile(ROOT / 'configs/_base_/pyramids/resolution.py').pyramid
 
 
 @pytest.fixture

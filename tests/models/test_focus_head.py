@@ -2,14 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmcv.transforms import Compose
+from mmdet.datasets.transforms import PackDetInputs, RandomFlip
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 
+from mmsniper.datasets import Chip, ChipSampler, ScaleRangeFilter
 from mmsniper.models import FocusHead, PyramidFocusHead, focus_targets
+from mmsniper.models.focus_head import uncut_objects
 
 
 def boxes(*rows):
@@ -145,6 +151,122 @@ def test_invalid_objects_are_objects_and_unlabelled_or_crowd_boxes_are_regions(h
         [1, 1, -1, 0]
     ]
     assert head.targets(sample([valid], [invalid]), look, logits).tolist() == [[1, -1, 0, 0]]
+
+
+def test_cells_in_the_padding_are_dont_care(head):
+    """An image of 33x20 px in an input of 64x48: it ends in the third column and second row."""
+    data = sample([square(0, 0, 10), square(30, 0, 30)])
+    data.set_metainfo(dict(img_shape=(20, 33)))
+    found = head.targets(data, head.look_of({}), torch.zeros(2, 3, 4)).tolist()
+    assert found == [[1, 1, 1, -1], [0, 1, 1, -1], [-1] * 4]
+
+
+def test_padding_has_no_part_in_the_loss(head):
+    feats = [torch.randn(1, 4, 4, 4)]
+    data = sample([square(0, 0, 10)])
+    whole = head.loss(feats, (64, 64), [data])['loss_focus']
+    data.set_metainfo(dict(img_shape=(64, 32)))
+    loss = head.loss(feats, (64, 64), [data])['loss_focus']
+    logits = head(feats[0])[0, 0].permute(1, 2, 0)[:, :2].reshape(-1, 2)
+    assert loss.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, torch.tensor([1] + [0] * 7)).item()
+    )
+    assert loss != whole
+
+
+# Sizes of whole objects ---------------------------------------------------------------------------
+
+CHIPS = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=2.0), valid_range=(0, 16)),
+        dict(resize=dict(factor=1.0), valid_range=(12, None)),
+    ],
+)
+
+
+def cut_out(boxes, regions=(), window=(0, 40, 40, 104, 104), flips=()):
+    """The packed sample of a chip (level, x1, y1, x2, y2) of a 200x160 image."""
+    level, *window = window
+    every = np.array([*boxes, *regions], np.float32).reshape(-1, 4)
+    pipeline = [
+        ChipSampler(CHIPS),
+        ScaleRangeFilter(CHIPS),
+        *(RandomFlip(prob=1.0, direction=direction) for direction in flips),
+        PackDetInputs(meta_keys=('img_shape', 'homography_matrix', 'uncut_objects')),
+    ]
+    results = dict(
+        img=np.zeros((160, 200, 3), np.uint8),
+        img_shape=(160, 200),
+        ori_shape=(160, 200),
+        chip=Chip(level, tuple(map(float, window)), 0),
+        gt_bboxes=HorizontalBoxes(every),
+        gt_bboxes_labels=np.arange(len(every)),
+        gt_ignore_flags=np.arange(len(every)) >= len(boxes),
+    )
+    return Compose(pipeline)(results)['data_samples']
+
+
+def targets_of(data, **kwargs):
+    head = FocusHead(4, feat_channels=8, **kwargs)
+    return head.targets(data, head.look_of({}), torch.zeros(2, 4, 4)).tolist()
+
+
+def test_a_large_object_that_the_chip_cuts_counts_by_its_whole_size():
+    """Of 84x120 px the chip shows 44x64 at factor 1, and of an object of 20 px all."""
+    boxes = [[0, 0, 84, 120], square(80, 80, 20)]
+    data = cut_out(boxes, window=(1, 40, 40, 104, 104))
+    assert targets_of(data) == [[1, 1, 1, 0]] * 2 + [[1] * 4] * 2
+    assert targets_of(data, uncut_sizes=True) == [[0] * 4] * 2 + [[0, 0, 1, 1]] * 2
+
+
+def test_ignore_regions_stay_regions():
+    data = cut_out([], [[0, 0, 56, 160]], window=(1, 40, 40, 104, 104))
+    for uncut in (False, True):
+        assert targets_of(data, uncut_sizes=uncut) == [[-1, 0, 0, 0]] * 4
+
+
+SOME_BOXES = st.lists(
+    st.tuples(st.floats(-20, 190), st.floats(-20, 150), st.floats(1, 150), st.floats(1, 150)),
+    max_size=5,
+)
+
+
+@given(
+    SOME_BOXES,
+    st.sampled_from([0, 1]),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.lists(st.sampled_from(['horizontal', 'vertical', 'diagonal']), max_size=2),
+)
+@settings(max_examples=150, deadline=None)
+def test_uncut_objects_are_where_the_chip_shows_them_and_whole(boxes, level, x, y, flips):
+    side = (32, 64)[level]
+    x, y = x * (200 - side), y * (160 - side)
+    boxes = [[x1, y1, x1 + w, y1 + h] for x1, y1, w, h in boxes]
+    data = cut_out(boxes, window=(level, x, y, x + side, y + side), flips=flips)
+    uncut = uncut_objects(data.metainfo)
+    parts = (data.gt_instances, data.ignored_instances)
+    labels = torch.cat([part.labels for part in parts])
+    shown = torch.cat([part.bboxes.tensor for part in parts])[labels.argsort()]
+    height, width = data.img_shape
+    edges = torch.tensor([width, height, width, height])
+    torch.testing.assert_close(torch.minimum(uncut.clamp(min=0), edges), shown, atol=5e-3, rtol=0)
+    # Of their size in the image, at the scale of the level but for the rounding of the window.
+    whole = data.uncut_objects[:, 2:] - data.uncut_objects[:, :2]
+    scale = ((uncut[:, 2:] - uncut[:, :2]) / torch.from_numpy(whole)).flatten()
+    assert ((scale / (2, 1)[level] - 1).abs() < 0.1).all()
+
+
+@pytest.mark.parametrize('window', [(0, 40, 40, 72, 72), (1, 40, 40, 104, 104)])
+def test_without_a_cut_both_sizes_give_the_same(window):
+    data = cut_out([square(45, 45, 12), square(60, 60, 7)], window=window, flips=['horizontal'])
+    assert targets_of(data) == targets_of(data, uncut_sizes=True)
+
+
+def test_uncut_sizes_without_uncut_objects_name_what_brings_them():
+    with pytest.raises(ValueError, match=r"needs \['uncut_objects'.*ChipDataset packs"):
+        targets_of(sample([square(0, 0, 10)]), uncut_sizes=True)
 
 
 # The third level's range starts at 60 and the second's ends at 160 px of the image.

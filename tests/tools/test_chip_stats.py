@@ -83,6 +83,22 @@ def test_a_readable_table_is_printed(chip_stats, folder, capsys):
     assert '100.00%' in printed
 
 
+def test_other_scales_in_the_test_are_warned_of(chip_stats, folder, capsys):
+    config = folder / 'config.py'
+    numbers = chip_stats.main([str(config)])
+    assert numbers['train_over_test_scale'] == [1, 1]
+    assert 'warning' not in capsys.readouterr().out
+    config.write_text(
+        config.read_text().replace('(10, None)', '(10, None), test_resize=dict(factor=0.5)')
+    )
+    numbers = chip_stats.main([str(config)])
+    assert numbers['train_over_test_scale'] == [1, 2]
+    # On one line, so that the files in it can be copied.
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if 'warning' in line)
+    assert line.startswith('warning: the pyramid trains level 1 at 2 times the scale of its test')
+    assert 'suggest_pyramid.py' in line
+
+
 def test_strategy_stride_seed_and_epoch_reach_the_planner(chip_stats, folder, monkeypatch):
     seen = []
 

@@ -144,5 +144,5 @@ def test_the_metric_is_the_one_asked_for_or_a_map(tool):
 
 
 def test_only_an_autofocus_has_thresholds(run):
-    with pytest.raises(SystemExit, match='FasterRCNN, not AutoFocus'):
+    with pytest.raises(SystemExit, match='PyramidDetector, not AutoFocus'):
         run(config=ROOT / 'configs' / 'sniper' / 'faster_rcnn_r18_sniper_toy.py')

@@ -1,4 +1,4 @@
-"""infer.py detects in image files, in three ways, and loses nothing."""
+"""infer.py detects in image files, as the config tests or in another mode, and loses nothing."""
 
 import json
 import shutil
@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet.apis import DetInferencer, inference_detector
+from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
-from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
-from mmsniper.apis import SNIPERInferencer, find_images
+from harness.reduced import reduced
+from mmsniper.apis import MODES, SNIPERInferencer, find_images
 from mmsniper.apis.images import pack_as_it_is
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.pictures import Pictures
@@ -48,7 +48,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = MODELS.build(load_config(AUTOFOCUS).model)
     with torch.no_grad():  # scores and FocusPixels that differ from place to place
-        model.detector.roi_head.bbox_head.fc_cls.weight.mul_(30)
+        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
         model.focus_head.cls.weight.mul_(30)
     path = tmp_path_factory.mktemp('weights') / 'autofocus.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
@@ -89,7 +89,7 @@ def infer(tool, images, checkpoint, tmp_path):
     """Run the tool; returns detections and images of its results."""
 
     def run(
-        mode='autofocus',
+        mode=None,
         *options,
         config=AUTOFOCUS,
         inputs=(images,),
@@ -99,13 +99,12 @@ def infer(tool, images, checkpoint, tmp_path):
         pictures=False,
     ):
         options = [*options, *([] if pictures else ['--no-pictures'])]
+        options += [] if mode is None else ['--mode', mode]
         tool.main(
             [
                 *map(str, inputs),
                 str(config),
                 str(weights),
-                '--mode',
-                mode,
                 '--out-dir',
                 str(out),
                 '--device',
@@ -187,12 +186,13 @@ def test_nothing_to_detect_is_said_before_anything_is_loaded(infer, tmp_path):
 
 
 @pytest.mark.parametrize('config', [AUTOFOCUS, SNIPER], ids=['autofocus', 'sniper'])
-@pytest.mark.parametrize('mode', ['single', 'pyramid', 'autofocus'])
+@pytest.mark.parametrize('mode', [None, 'pyramid', 'autofocus'])
 def test_every_mode_works_with_autofocus_and_sniper_configs(
     infer, annotations, tmp_path, mode, config
 ):
     # Pictures take the most time by far.
     infer(mode, config=config, cfg_options=[annotations], pictures=config == AUTOFOCUS)
+    focused = mode == 'autofocus' or (mode is None and config == AUTOFOCUS)
     coco = COCO(str(tmp_path / 'out' / 'images.json'))
     found = coco.loadRes(str(tmp_path / 'out' / 'detections.json'))
     assert [image['file_name'] for image in coco.imgs.values()] == ['a.jpg', 'b.png', 'below/c.png']
@@ -210,10 +210,10 @@ def test_every_mode_works_with_autofocus_and_sniper_configs(
             assert y + height <= image['height'] + 0.01
     names = [image['file_name'] for image in coco.imgs.values()] if config == AUTOFOCUS else []
     made = ['detections.json', 'images.json', *(f'vis/{name}' for name in names)]
-    if mode == 'autofocus':
+    if focused:
         made += [f'focus/{name}.png' for name in names]
     assert files_in(tmp_path / 'out') == sorted(made)
-    assert all(('focus_chips' in image) == (mode == 'autofocus') for image in coco.imgs.values())
+    assert all(('focus_chips' in image) == focused for image in coco.imgs.values())
 
 
 @pytest.mark.parametrize('config', [AUTOFOCUS, SNIPER], ids=['autofocus', 'sniper'])
@@ -227,27 +227,24 @@ def test_autofocus_that_looks_everywhere_is_the_pyramid(infer, tmp_path, config)
 
 
 def test_thresholds_can_be_set_and_chips_are_told_fine_to_coarse(infer):
-    _, images = infer('autofocus', '--thresholds', '1.1')
+    _, images = infer(None, '--thresholds', '1.1')
     assert images['images'][0]['focus_chips'] == [[], [], [[0, 0, 250, 170]]]
     assert images['images'][0]['focus_pixels'] == 50 * 34
-    _, images = infer('autofocus', '--thresholds', '0', '1.1')
+    _, images = infer(None, '--thresholds', '0', '1.1')
     assert images['images'][0]['focus_chips'] == [[]] + [[[0, 0, 250, 170]]] * 2
     _, images = infer(cfg_options=['model.thresholds=(1.1,0)'])
     assert images['images'][0]['focus_chips'] == [[], [], [[0, 0, 250, 170]]]
-    assert 'each of the 2 steps' in error_of(infer, 'autofocus', '--thresholds', '0', '0', '0')
-    error_of(infer, 'single', '--thresholds', '0')
+    assert 'each of the 2 steps' in error_of(infer, None, '--thresholds', '0', '0', '0')
+    for mode, config in (('pyramid', AUTOFOCUS), (None, SNIPER), (None, SINGLE_SCALE)):
+        message = error_of(infer, mode, '--thresholds', '0', config=config)
+        assert "thresholds are AutoFocus's" in message
 
 
-def test_single_is_mmdetections_inference_by_the_validation_pipeline(infer, images, checkpoint):
-    found, _ = infer('single')
-    cfg = load_config(AUTOFOCUS)
-    model = SNIPERInferencer(cfg, checkpoint, 'single', device='cpu').model
-    model.cfg = cfg
-    from mmcv.transforms import Compose
-
-    expected = inference_detector(
-        model, str(images / 'a.jpg'), Compose(cfg.val_dataloader.dataset.pipeline)
-    ).pred_instances
+def test_a_stock_config_is_tested_as_mmdetection_does(infer, images, checkpoint, tmp_path):
+    """A detector at one scale, without a mode; weights of an AutoFocus fit, too."""
+    found, _ = infer(config=SINGLE_SCALE)
+    model = init_detector(str(SINGLE_SCALE), str(checkpoint), device='cpu')
+    expected = inference_detector(model, str(images / 'a.jpg')).pred_instances
     mine = [item for item in found if item['image_id'] == 1]
     assert len(mine) == len(expected) > 0
     x1, y1, x2, y2 = expected.bboxes.numpy().T
@@ -259,7 +256,7 @@ def test_single_is_mmdetections_inference_by_the_validation_pipeline(infer, imag
 
 
 def test_without_an_annotation_file_category_ids_are_labels_from_1(infer, capsys):
-    found, images = infer('single')
+    found, images = infer()
     assert images['categories'] == [
         dict(id=number, name=name)
         for number, name in enumerate(('disc', 'ring', 'square', 'cross'), 1)
@@ -275,27 +272,27 @@ def test_class_names_of_the_checkpoint_come_before_those_of_the_config():
     assert (classes.name(1), classes.name(5), classes.category(5)) == ('new', 'class 5', 6)
 
 
-def test_a_config_without_what_the_mode_needs_names_the_modes_that_work(infer):
-    message = error_of(infer, 'autofocus', config=SINGLE_SCALE)
-    assert '--mode autofocus needs a model of type' in message
-    assert 'With it works: --mode single' in message
-    message = error_of(infer, 'pyramid', config=SINGLE_SCALE)
-    assert 'needs tta_model and tta_pipeline' in message
+@pytest.mark.parametrize('mode', ['pyramid', 'autofocus'])
+def test_a_stock_config_has_no_modes(infer, mode):
+    message = error_of(infer, mode, config=SINGLE_SCALE)
+    assert f'--mode {mode} needs a model of type PyramidDetector or AutoFocus' in message
+    assert 'has a FasterRCNN: leave --mode out' in message
 
 
 def test_only_pipelines_that_load_files_are_taken(infer):
     message = error_of(
         infer,
-        'single',
         config=SNIPER,
         cfg_options=['test_dataloader.dataset.pipeline.0.type=LoadImageFromNDArray'],
     )
     assert 'begins with LoadImageFromNDArray; image files need LoadImageFromFile' in message
 
 
-def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus():
-    _, pipeline = mode_config(load_config(AUTOFOCUS), 'autofocus')
-    assert [transform.type for transform in pipeline] == ['mmdet.LoadLargeImageFromFile']
+def test_images_are_loaded_without_a_second_copy_and_given_to_the_model_as_they_are():
+    for config in (AUTOFOCUS, SNIPER):
+        for mode in (None, *MODES):
+            _, pipeline = mode_config(load_config(config), mode)
+            assert [step.type for step in pipeline] == ['mmdet.LoadLargeImageFromFile']
     image = np.zeros((20, 30, 3), np.uint8)
     packed = pack_as_it_is(
         dict(img=image, img_id=0, img_path='', ori_shape=(20, 30), img_shape=(20, 30))
@@ -310,43 +307,53 @@ def test_images_are_loaded_without_a_second_copy_and_not_copied_for_autofocus():
 
 def test_a_checkpoint_that_lacks_weights_is_refused(infer, checkpoint, tmp_path):
     state = torch.load(checkpoint)['state_dict']
-    plain = {
-        key.removeprefix('detector.'): value
-        for key, value in state.items()
-        if key.startswith('detector.')
-    }
+    plain = {key: w for key, w in state.items() if not key.startswith('focus_head.')}
     torch.save(dict(state_dict=plain), tmp_path / 'plain.pth')
     infer(config=SNIPER, weights=tmp_path / 'plain.pth')
-    message = error_of(infer, 'autofocus', weights=tmp_path / 'plain.pth')
+    message = error_of(infer, weights=tmp_path / 'plain.pth')
     assert 'lacks 4 of the weights' in message
     assert 'Without a FocusHead use the SNIPER config' in message
     plain['neck.fpn_convs.0.conv.bias'] = torch.zeros(3)
     torch.save(dict(state_dict=plain), tmp_path / 'other.pth')
-    message = error_of(infer, 'single', weights=tmp_path / 'other.pth')
+    message = error_of(infer, 'pyramid', weights=tmp_path / 'other.pth')
     assert 'lacks 1 of the weights' in message
     assert 'neck.fpn_convs.0.conv.bias' in message
     assert 'there is no checkpoint' in error_of(infer, weights=tmp_path / 'none.pth')
 
 
-def test_masks_are_not_predicted(tmp_path):
-    cfg = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model
-    cfg.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
-    cfg.rpn_head.update(in_channels=8, feat_channels=8)
-    cfg.roi_head.bbox_roi_extractor.out_channels = 8
-    cfg.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16, num_classes=3)
-    cfg.roi_head.mask_roi_extractor.out_channels = 8
-    cfg.roi_head.mask_head.update(in_channels=8, conv_out_channels=8, num_classes=3, num_convs=1)
-    built = MODELS.build(cfg)
-    assert built.with_mask
-    torch.save(dict(state_dict=built.state_dict()), tmp_path / 'mask.pth')
-    pyramid = dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
-    wrapped = ConfigDict(type='AutoFocus', detector=cfg, pyramid=pyramid)
-    loader = dict(dataset=dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile')]))
-    for config, mode in ((cfg, 'single'), (wrapped, 'autofocus')):
-        whole = Config(dict(model=config, test_dataloader=loader))
-        model = SNIPERInferencer(whole, tmp_path / 'mask.pth', mode, device='cpu').model
-        assert not getattr(model, 'detector', model).with_mask
+@pytest.fixture
+def masks(tmp_path):
+    """A fragment config of a small Mask R-CNN, and random weights."""
+    bases = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
+    bases += [f'{ROOT}/configs/_base_/{name}.py' for name in ('sniper', 'pyramids/toy')]
+    config, weights = tmp_path / 'masks.py', tmp_path / 'masks.pth'
+    config.write_text(f'_base_ = {bases}')
+    reduced(load_config(config)).dump(config)
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    with torch.no_grad():
+        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    return config, weights
+
+
+def test_masks_are_written_and_drawn_and_a_run_goes_on_with_them(
+    infer, masks, images, tmp_path, monkeypatch
+):
+    config, weights = masks
+    given = dict(config=config, weights=weights, cfg_options=['model.merge_cfg.max_per_img=5'])
+    with monkeypatch.context() as patch:
+        count_detected(patch, stop_at='c.png')
+        with pytest.raises(KeyboardInterrupt):
+            infer(**given, pictures=True)
+    infer(**given, pictures=True)
+    coco = COCO(str(tmp_path / 'out' / 'images.json'))
+    found = coco.loadRes(str(tmp_path / 'out' / 'detections.json'))
+    assert {one['image_id'] for one in found.anns.values()} == {1, 2, 3}
+    for one in found.anns.values():
+        image = coco.imgs[one['image_id']]
+        assert found.annToMask(one).shape == (image['height'], image['width'])
+    assert (tmp_path / 'out' / 'vis' / 'a.jpg').is_file()
 
 
 # Nothing is lost ----------------------------------------------------------------------------------
@@ -421,13 +428,13 @@ def test_what_no_longer_holds_is_done_again(
         again = ['b.png', 'c.png']
     names = count_detected(monkeypatch)
     same = dict(weights=weights, cfg_options=cfg_options)
-    results = infer('autofocus', *options, pictures=pictures, **same)
+    results = infer(None, *options, pictures=pictures, **same)
     assert names == again
-    assert results == infer('autofocus', *options, out=tmp_path / 'fresh', **same)
+    assert results == infer(None, *options, out=tmp_path / 'fresh', **same)
 
 
 def test_what_is_added_after_a_line_that_was_cut_short_can_be_read_again(progress_of, tmp_path):
-    path, run, image = tmp_path / 'progress.jsonl', dict(mode='single'), tmp_path / 'image'
+    path, run, image = tmp_path / 'progress.jsonl', dict(mode='pyramid'), tmp_path / 'image'
     image.write_text('pixels')
     progress = progress_of(path, run)
     for name in 'ab':
@@ -441,8 +448,8 @@ def test_what_is_added_after_a_line_that_was_cut_short_can_be_read_again(progres
 def test_a_file_of_something_else_in_the_place_of_the_progress_is_replaced(progress_of, tmp_path):
     path = tmp_path / 'progress.jsonl'
     path.write_text('no JSON\nat all\n')
-    progress_of(path, dict(mode='single'))
-    assert path.read_text() == '{"mode": "single"}\n'
+    progress_of(path, dict(mode='pyramid'))
+    assert path.read_text() == '{"mode": "pyramid"}\n'
 
 
 def test_no_images_done_is_an_empty_result(infer, images, tmp_path):
@@ -457,9 +464,9 @@ def test_no_images_done_is_an_empty_result(infer, images, tmp_path):
 
 
 def test_pictures_of_large_images_are_reduced_and_results_are_not(infer, tmp_path):
-    whole, _ = infer('single')
+    whole, _ = infer('pyramid')
     assert files_in(tmp_path / 'out') == ['detections.json', 'images.json']
-    found, listed = infer('single', '--picture-side', '100', pictures=True)
+    found, listed = infer('pyramid', '--picture-side', '100', pictures=True)
     assert found == whole
     assert listed['images'][0]['width'] == 250
     assert cv2.imread(str(tmp_path / 'out' / 'vis' / 'a.jpg')).shape == (68, 100, 3)
@@ -498,12 +505,12 @@ def test_a_label_that_has_no_name_is_drawn(tmp_path):
 
 
 def test_images_come_first_and_options_anywhere(tool):
-    args = tool.parse_args(['a', 'b', '--mode', 'single', 'c.py', 'd.pth', '--out-dir', 'o'])
+    args = tool.parse_args(['a', 'b', '--mode', 'pyramid', 'c.py', 'd.pth', '--out-dir', 'o'])
     assert (args.images, args.config, args.checkpoint) == (['a', 'b'], 'c.py', 'd.pth')
-    with pytest.raises(SystemExit):
-        tool.parse_args(
-            ['a', 'c.py', 'd.pth', '--mode', 'single', '--out-dir', 'o', '--picture-side', '0']
-        )
+    assert tool.parse_args(['a', 'c.py', 'd.pth', '--out-dir', 'o']).mode is None
+    for wrong in (['--picture-side', '0'], ['--mode', 'single']):
+        with pytest.raises(SystemExit):
+            tool.parse_args(['a', 'c.py', 'd.pth', '--out-dir', 'o', *wrong])
 
 
 def test_mmdetections_inferencer_detects_the_same_and_draws_it(infer, images, checkpoint, tmp_path):

@@ -157,15 +157,15 @@ def test_tta_puts_its_pipeline_into_every_innermost_data_set(load_tool):
     wrapped = dict(type='RepeatDataset', dataset=other)
     cfg = Config(
         dict(
-            model=dict(type='FasterRCNN'),
+            model=dict(type='PyramidDetector', detector='FasterRCNN'),
             test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[leaf, wrapped])),
-            tta_model=dict(type='SNIPERTTAModel', pyramid=dict(chip_size=512)),
+            tta_model=dict(type='SNIPERTTAModel'),
             tta_pipeline=[dict(type='TestTimeAug')],
         )
     )
     load_tool('test').use_tta(cfg)
     assert cfg.model == dict(
-        type='SNIPERTTAModel', pyramid=dict(chip_size=512), module=dict(type='FasterRCNN')
+        type='SNIPERTTAModel', module=dict(type='PyramidDetector', detector='FasterRCNN')
     )
     first, second = cfg.test_dataloader.dataset.datasets
     assert first.pipeline == second.dataset.pipeline == [dict(type='TestTimeAug')]

@@ -19,6 +19,7 @@ from mmsniper.chips import (
     ScalePyramid,
     pixel_ratio,
     plan_statistics,
+    scale_disagreement,
     shown_area,
 )
 from mmsniper.convert import read_config
@@ -158,6 +159,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     file, table, pyramid = read_annotations(args, console)
     numbers = plan_chips(table, pyramid, args)
     show(numbers, pyramid, f'{args.strategy} chips of {file}', console)
+    scales = scale_disagreement(pyramid, table.width, table.height)
+    numbers['train_over_test_scale'] = [round(v, 4) for v in scales.factors.tolist()]
+    if scales.message:
+        warning = f'warning: {scales.message}'
+        console.print(warning, style='yellow', highlight=False, soft_wrap=True)
     if args.out:
         write_json(args.out, numbers)
     return numbers

@@ -70,6 +70,8 @@ class ChipSampler(BaseTransform):
     - keep_ratio (bool)
     - homography_matrix (np.float32): original to chip pixels
     - gt_full_bboxes (np.float32): the uncropped boxes, clipped to the image, original pixels
+    - uncut_objects (np.float32): those of them that are objects, no ignore regions, for the
+      metainfo; whatever follows leaves them as they are
 
     Args:
         pyramid (dict): The scale pyramid.
@@ -144,6 +146,8 @@ class ChipSampler(BaseTransform):
         boxes: BaseBoxes = results['gt_bboxes']
         boxes.tensor = boxes.tensor.new_tensor(cropped[keep])
         results['gt_full_bboxes'] = full[keep]
+        regions = np.asarray(results.get('gt_ignore_flags', np.zeros(keep.sum())), bool)
+        results['uncut_objects'] = full[keep][~regions]
         if results.get('gt_masks') is not None:
             results['gt_masks'] = results['gt_masks'].crop(np.array(window)).resize((h, w))
 

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from mmengine.config import Config
 from rich.console import Console
 
 from harness import comparison as module
@@ -24,21 +25,23 @@ from harness.training_run import METRICS, RunError
 
 CONFIG = """
 train_dataloader = dict(pixels={pixels})
-{tta}
+model = dict(type='FasterRCNN')
+{more}
 """
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project with two configs whose epochs have 100 and 30 pixels; the first has a TTA."""
-    (tmp_path / 'fine.py').write_text(CONFIG.format(pixels=100, tta='tta_model = dict(type="T")'))
-    (tmp_path / 'whole.py').write_text(CONFIG.format(pixels=30, tta=''))
+    tta = 'tta_model = dict(type="DetTTAModel")'
+    (tmp_path / 'fine.py').write_text(CONFIG.format(pixels=100, more=tta))
+    (tmp_path / 'whole.py').write_text(CONFIG.format(pixels=30, more=''))
     monkeypatch.setattr(module, 'pixels_per_epoch', lambda cfg: cfg.train_dataloader.pixels)
     return tmp_path
 
 
 def plan(project, **changes):
-    settings = dict(configs={'SNIPER': 'fine.py', 'single': 'whole.py'}, pixels=310, seeds=(0, 1))
+    settings = dict(configs={'many': 'fine.py', 'single': 'whole.py'}, pixels=310, seeds=(0, 1))
     comparison = Comparison(**{**settings, **changes})
     return comparison, plan_runs(comparison, project, project / 'runs')
 
@@ -70,19 +73,46 @@ def quiet():
 
 
 def test_every_contestant_gets_the_epochs_that_come_nearest_to_the_pixels(project):
-    _, (sniper, single) = plan(project)
-    assert [run.max_epochs for run in sniper.runs] == [3, 3]  # 300 of 310
+    _, (many, single) = plan(project)
+    assert [run.max_epochs for run in many.runs] == [3, 3]  # 300 of 310
     assert [run.max_epochs for run in single.runs] == [10, 10]
-    assert [run.seed for run in sniper.runs] == [0, 1]
-    assert [run.tta for run in (sniper.runs[0], single.runs[0])] == [True, False]
+    assert [run.seed for run in many.runs] == [0, 1]
+    assert [run.tta for run in (many.runs[0], single.runs[0])] == [True, False]
 
 
 def test_options_change_the_pixels_and_reach_the_runs(project):
     options = {'train_dataloader.pixels': 50}
-    _, (sniper, _) = plan(project, options=options)
-    assert sniper.pixels_per_epoch == 50
-    assert sniper.runs[0].max_epochs == 6
-    assert sniper.runs[0].options == options
+    _, (many, _) = plan(project, options=options)
+    assert many.pixels_per_epoch == 50
+    assert many.runs[0].max_epochs == 6
+    assert many.runs[0].options == options
+
+
+def test_a_contestant_may_have_options_of_its_own(project):
+    names = {'before': 'fine.py', 'after': 'fine.py'}
+    own = {'before': {'train_dataloader.pixels': 50, 'model.depth': 3}}
+    options = {'train_dataloader.pixels': 25}
+    comparison, (before, after) = plan(project, configs=names, own_options=own, options=options)
+    assert (before.pixels_per_epoch, after.pixels_per_epoch) == (50, 25)
+    assert before.runs[0].options == own['before']
+    assert after.runs[0].options == options
+    assert summarise(comparison, [before, after])['own_options'] == own
+
+
+@pytest.mark.parametrize(
+    ('changes', 'tests'),
+    [
+        (dict(), dict(test='one scale')),
+        (dict(tta_model=dict(type='DetTTAModel')), dict(test='one scale', tta='multi-scale --tta')),
+        (
+            dict(model=dict(type='PyramidDetector'), tta_model=dict(type='SNIPERTTAModel')),
+            dict(test='all levels'),
+        ),
+        (dict(model=dict(type='AutoFocus')), dict(test='coarse to fine')),
+    ],
+)
+def test_what_a_test_shows_the_detector_is_told(changes, tests):
+    assert module.tests_of(Config(dict(dict(model=dict(type='FasterRCNN')), **changes))) == tests
 
 
 def test_a_run_keeps_its_folder_until_its_settings_change(project):
@@ -111,6 +141,7 @@ def test_a_run_keeps_its_folder_until_its_settings_change(project):
         (dict(seeds=(1, 1)), 'every seed counts once'),
         (dict(pixels=0), 'pixels must be positive'),
         (dict(pixels=math.inf), 'pixels must be positive'),
+        (dict(own_options={'b': {}}), 'own_options are of b, but the contestants are a'),
     ],
 )
 def test_an_impossible_comparison_is_refused(changes, message):
@@ -125,11 +156,11 @@ def test_means_and_sample_deviations_over_the_seeds(project, monkeypatch):
     execute_all(contestants, 2, quiet())
 
     summary = summarise(comparison, contestants)
-    sniper, single = summary['contestants']
-    assert [run['seed'] for run in sniper['runs']] == [0, 1, 2]
-    assert sniper['runs'][1]['tta']['AP'] == pytest.approx(0.6)
-    assert sniper['mean']['tta']['AP'] == pytest.approx(0.6)
-    assert sniper['std']['tta']['AP'] == pytest.approx(0.1)  # of 0.5, 0.6, 0.7, by n - 1
+    many, single = summary['contestants']
+    assert [run['seed'] for run in many['runs']] == [0, 1, 2]
+    assert many['runs'][1]['tta']['AP'] == pytest.approx(0.6)
+    assert many['mean']['tta']['AP'] == pytest.approx(0.6)
+    assert many['std']['tta']['AP'] == pytest.approx(0.1)  # of 0.5, 0.6, 0.7, by n - 1
     assert single['mean']['test']['AP'] == pytest.approx(0.5)
     assert single['mean']['train'] == dict(train_pixels=301, train_seconds=60, train_cpu_seconds=30)
     assert 'tta' not in single['mean']
@@ -148,14 +179,14 @@ def test_a_failed_run_stops_no_other_and_is_told_of(project, monkeypatch):
     monkeypatch.setattr(
         module, 'execute', fake_execute(lambda run: None if run == failing else 0.5)
     )
-    with pytest.raises(RunError, match='SNIPER, seed 0: out of luck'):
+    with pytest.raises(RunError, match='many, seed 0: out of luck'):
         execute_all(contestants, 1, quiet())
     assert [run.finished for c in contestants for run in c.runs] == [False, True, True, True]
 
-    sniper = summarise(comparison, contestants)['contestants'][0]
-    assert [run['seed'] for run in sniper['runs']] == [1]
-    assert sniper['mean']['test']['AP'] == 0.5
-    assert sniper['std']['test']['AP'] is None
+    many = summarise(comparison, contestants)['contestants'][0]
+    assert [run['seed'] for run in many['runs']] == [1]
+    assert many['mean']['test']['AP'] == 0.5
+    assert many['std']['test']['AP'] is None
 
 
 def test_an_interruption_ends_what_was_started(project, monkeypatch):
@@ -169,7 +200,7 @@ def test_an_interruption_ends_what_was_started(project, monkeypatch):
         started(Process())
         raise KeyboardInterrupt
 
-    _, contestants = plan(project, configs={'SNIPER': 'fine.py'}, seeds=(0,))
+    _, contestants = plan(project, configs={'many': 'fine.py'}, seeds=(0,))
     monkeypatch.setattr(module, 'execute', execute)
 
     def interrupted(futures):
@@ -189,9 +220,9 @@ def test_the_table_has_a_row_for_each_test(project, monkeypatch):
     rows = table_rows(summarise(comparison, contestants))
 
     assert [row[:3] for row in rows] == [
-        ['SNIPER', 'single scale', '3'],
-        ['SNIPER', 'multi-scale', '3'],
-        ['single', 'single scale', '10'],
+        ['many', 'one scale', '3'],
+        ['many', 'multi-scale --tta', '3'],
+        ['single', 'one scale', '10'],
     ]
     assert rows[1][COLUMNS.index('AP')] == '0.600 ± 0.141'
     assert rows[1][COLUMNS.index('minutes')] == '1.0'

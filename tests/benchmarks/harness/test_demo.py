@@ -29,14 +29,14 @@ def toy_run(tmp_path, monkeypatch):
     )
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=val)))
     monkeypatch.setattr(demo.Config, 'fromfile', lambda path, **options: cfg)
-    run = TrainingRun('toy.py', 1, 0, tmp_path, tmp_path, tta=True)
+    run = TrainingRun('toy.py', 1, 0, tmp_path, tmp_path)
     found = dict(
         bboxes=torch.tensor([[10.0, 10, 50, 50]]),
         labels=torch.tensor([1]),
         scores=torch.tensor([0.9]),
     )
     predictions = [dict(img_id=i + 1, pred_instances=found) for i in range(7)]
-    run.predictions('tta').write_bytes(pickle.dumps(predictions))
+    run.predictions('test').write_bytes(pickle.dumps(predictions))
     return run
 
 
@@ -63,13 +63,13 @@ def test_the_busiest_images_come_in_their_order():
 
 def test_the_table_fits_into_80_columns_and_has_all_numbers(tmp_path):
     contestants = []
-    for name, tta in (('SNIPER', True), ('single-scale', False)):
-        run = TrainingRun(f'{name}.py', 7, 0, tmp_path / name, tmp_path, tta=tta)
+    for name, seen in (('SNIPER', 'all levels'), ('single-scale', 'one scale')):
+        run = TrainingRun(f'{name}.py', 7, 0, tmp_path / name, tmp_path)
         run.work_dir.mkdir()
         for stage in run.stages:
             content = dict.fromkeys(COSTS if stage == 'train' else METRICS, 0.123)
             run.result_file(stage).write_text(str(content).replace("'", '"'))
-        contestants.append(Contestant(name, run.config, 1.0, (run,)))
+        contestants.append(Contestant(name, run.config, 1.0, (run,), dict(test=seen)))
     comparison = Comparison({c.name: c.config for c in contestants}, 1e6, seeds=(0,))
 
     out = io.StringIO()
@@ -79,7 +79,8 @@ def test_the_table_fits_into_80_columns_and_has_all_numbers(tmp_path):
     for name in ('training Mpx', 'minutes', 'AP50', 'AP small', 'AP medium', 'AP large', 'AR'):
         row = next(line for line in lines if name in line)
         assert '…' not in row
-    assert sum(line.count('0.123') for line in lines) == 3 * 6
+    assert sum(line.count('0.123') for line in lines) == 2 * 6
+    assert 'all levels' in out.getvalue()
 
 
 def test_the_tool_asks_for_what_the_demo_does_by_itself(load_tool):

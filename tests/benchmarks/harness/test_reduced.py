@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import nn
@@ -18,6 +19,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmsniper.models  # noqa: F401
 from harness.reduced import ReducedSize, reduced
 
+PYRAMID = dict(
+    chip_size=96,
+    levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 40)),
+        dict(resize=dict(factor=0.5), valid_range=(30, None)),
+    ],
+)
 RETINANET = 'retinanet/retinanet_r50_fpn_1x_coco'
 MASK_RCNN = 'mask_rcnn/mask-rcnn_r101_fpn_1x_coco'
 CASCADE = 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco'
@@ -147,18 +155,24 @@ def test_masks_and_the_stages_of_a_cascade_stay():
         assert mine.bbox_coder.stds == theirs.bbox_coder.target_stds
 
 
-def test_a_detector_within_another_is_reduced_and_a_branch_of_its_maps_fits():
-    cfg = stock(RETINANET)
-    cfg.model = dict(
+def test_a_detector_of_all_levels_is_reduced_as_it_is_and_a_branch_of_its_maps_fits():
+    ours = dict(
         type='AutoFocus',
-        detector=cfg.model,
-        focus_head=dict(in_channels=256, feat_channels=256),
-        view_test_cfg=dict(nms_pre=9000),
+        detector='RetinaNet',
+        pyramid=PYRAMID,
+        merge_cfg=dict(nms_pre=9000),
+        focus_head=dict(type='FocusHead', in_channels=256, feat_channels=256),
     )
+    cfg = stock(RETINANET)
+    cfg.model.update(ours)
     model = reduced(cfg).model
-    assert model.detector == reduced(stock(RETINANET)).model
-    assert model.focus_head == dict(in_channels=32, feat_channels=32)
-    assert model.view_test_cfg.nms_pre == 1000
+    assert (model.focus_head.in_channels, model.focus_head.feat_channels) == (32, 32)
+    assert model.merge_cfg.nms_pre == 9000, 'of what is found, of which there is little anyway'
+    build(Config(dict(model=model)))
+    theirs = reduced(stock(RETINANET)).model
+    assert {key: model[key] for key in theirs if key != 'type'} == {
+        key: value for key, value in theirs.items() if key != 'type'
+    }
 
 
 def test_layers_and_queries_are_lowered_never_raised():
@@ -190,15 +204,11 @@ def test_a_group_keeps_its_number_of_channels():
         assert {m.num_channels // m.num_groups for m in groups} == {8}
 
 
-def test_proposals_are_few_in_training_test_and_tta():
+def test_proposals_are_few_in_training_in_testing_and_at_a_level():
     cfg = stock(MASK_RCNN)
-    cfg.tta_model = dict(view_test_cfg=dict(rpn=dict(nms_pre=9000, max_per_img=1000)))
+    cfg.model.level_rpn = dict(nms_pre=9000, max_per_img=1000)
     cfg = reduced(cfg, ReducedSize(proposals=30))
-    for part in (
-        cfg.model.train_cfg.rpn_proposal,
-        cfg.model.test_cfg.rpn,
-        cfg.tta_model.view_test_cfg.rpn,
-    ):
+    for part in (cfg.model.train_cfg.rpn_proposal, cfg.model.test_cfg.rpn, cfg.model.level_rpn):
         assert (part.nms_pre, part.max_per_img) == (150, 30)
     assert cfg.model.test_cfg.rcnn == stock(MASK_RCNN).model.test_cfg.rcnn
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,8 @@ TEST_TOOL = """
     names = ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR@100']
     values = [0.5, 0.9, 0.4, -1, 0.3, 0.6, 0.7]
     metrics = {f'coco/bbox_{n}': v for n, v in zip(names, values)}
+    if 'with_masks.py' in sys.argv[1]:
+        metrics |= {f'coco/segm_{n}': v / 2 for n, v in zip(names, values)}
     folder = work_dir / '20200101_000000'
     (folder / 'vis_data').mkdir(parents=True, exist_ok=True)
     (folder / f'{folder.name}.json').write_text(json.dumps(metrics))
@@ -96,6 +99,23 @@ def test_results_are_kept_by_stage(run):
     assert run.results()['train'] == {'epochs': 2, 'train_pixels': 5}
     expected = {'AP': 0.5, 'AP50': 0.9, 'AP75': 0.4, 'APs': None, 'APm': 0.3, 'APl': 0.6, 'AR': 0.7}
     assert run.results()['test'] == run.results()['tta'] == expected
+
+
+def test_the_weights_are_tested_with_other_configs_too(run):
+    run = replace(run, tta=False, other_tests={'masks': 'configs/with_masks.py'})
+    execute(run)
+    assert [call[0] for call in calls(run)] == [
+        'configs/some.py',
+        'configs/some.py',
+        'configs/with_masks.py',
+    ]
+    assert calls(run)[2][1] == str(run.checkpoint)
+    assert run.finished
+    boxes, masks = run.results()['test'], run.results()['masks']
+    assert masks == {
+        **boxes,
+        **{f'mask {key}': None if v is None else v / 2 for key, v in boxes.items()},
+    }
 
 
 def test_a_finished_run_is_not_run_again(run):

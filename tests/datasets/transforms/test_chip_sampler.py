@@ -147,6 +147,17 @@ def test_boxes_are_cropped_moved_and_scaled():
     assert out['gt_bboxes'].tensor.dtype == torch.float32
 
 
+def test_uncut_objects_are_those_of_the_chip_without_ignore_regions():
+    boxes = [[12, 22, 20, 30], [0, 30, 15.5, 60], [12, 22, 42, 52], [80, 60, 90, 70]]
+    regions = np.array([False, False, True, False])
+    out = ChipSampler(PYRAMID)(inputs(boxes, chip=FINE, gt_ignore_flags=regions))
+    assert len(out['gt_full_bboxes']) == 3
+    assert out['uncut_objects'].tolist() == boxes[:2]
+    results = inputs(boxes, chip=FINE)
+    del results['gt_ignore_flags']
+    assert ChipSampler(PYRAMID)(results)['uncut_objects'].tolist() == boxes[:3]
+
+
 def test_a_box_cut_to_less_than_the_minimum_size_is_dropped_with_its_label_and_flag():
     cut_to_8, cut_to_10, outside = [0, 30, 14, 40], [0, 30, 15, 40], [60, 60, 70, 70]
     results = inputs([cut_to_8, cut_to_10, outside], chip=FINE)

@@ -11,6 +11,11 @@ again.
 
     python benchmarks/negatives.py toy --jobs 4
     python benchmarks/negatives.py bccd --jobs 4
+
+With another rule of what a negative chip is, only that side is trained, for as many pixels, and
+compared with the two sides of the result above, which must be there:
+
+    python benchmarks/negatives.py toy --rule release
 """
 
 from __future__ import annotations
@@ -28,8 +33,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
@@ -49,7 +56,7 @@ from harness.false_positives import detection_curve
 from harness.proposal_recall import proposal_recall
 from harness.results import markdown_table, write_results
 from harness.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun, exit_on_sigterm
-from mmsniper.chips import NegativeChipPool
+from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
 from mmsniper.convert import load_config, read_config
 from mmsniper.convert.training_chips import negative_chip_hook
 from mmsniper.engine.negative_chip_hook import POOL_FILE
@@ -58,6 +65,13 @@ from mmsniper.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
+SIDES = WITHOUT, WITH
+RULES = {'release': {'covered': 'touched', 'placed': 'anew'}}
+"""Rules other than the configs', as arguments of ``NegativeChipHook``."""
+
+MIN_VISIBLE = 0.5
+"""Share of an object that a chip shows if the object is learned there (``ScaleRangeFilter``)."""
+
 RECALLS = (0.5, 0.7, 0.8, 0.9)
 SCORE = 0.5
 PROPOSALS = 300
@@ -93,6 +107,7 @@ COST_COLUMNS = (
     'CPU minutes',
     'chips in the pool',
     'mined Mpx',
+    'with an object',
 )
 
 
@@ -121,6 +136,12 @@ PRESETS = {
         'of BCCD (640x480 px) and tested on its 87 validation images.',
         Comparison(_configs('bccd'), pixels=294e6),
     ),
+    'hituav': Preset(
+        'HIT-UAV infrared images: SNIPER with and without negative chips',
+        'The same Faster R-CNN R-18, trained from scratch on the chips of 1,099 infrared images '
+        'from drones (HIT-UAV, 640x512 px, every second image) and tested on 298 of other days.',
+        Comparison(_configs('hituav'), pixels=577e6),
+    ),
 }
 
 
@@ -134,6 +155,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help="negative chips that an epoch takes of an image [the config's]; N becomes part of "
         'the names of the files',
+    )
+    parser.add_argument(
+        '--rule', choices=RULES, help="what counts as a negative chip, instead of the config's rule"
     )
     return parser.parse_args(argv)
 
@@ -217,6 +241,25 @@ def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparis
         return comparison
     option = {'sniper.negative_chips.chips_per_image': number}
     return replace(comparison, options={**comparison.options, **option})
+
+
+def with_rule(comparison: Comparison, rule: str) -> Comparison:
+    """The comparison of the side with negative chips, by one of ``RULES``."""
+    option = {f'sniper.negative_chips.{key}': value for key, value in RULES[rule].items()}
+    return replace(comparison, options={**comparison.options, **option})
+
+
+def run_rule(
+    comparison: Comparison, rule: str, work_dir: Path, jobs: int, console: Console
+) -> Contestant:
+    """Run the side with negative chips, by one of ``RULES``; arguments as of :func:`run_all`."""
+    changed = with_rule(comparison, rule)
+    with console.status('counting the pixels of an epoch'):
+        planned = plan_contestant(changed, WITH, epochs_of_the_run_with(changed), ROOT, work_dir)
+    mined = replace(planned, name=rule)
+    _tell_epochs(mined, console)
+    execute_all([mined], jobs, console)
+    return mined
 
 
 def run_all(
@@ -321,7 +364,7 @@ def annotation_file(comparison: Comparison) -> Path:
 def summary_of(
     comparison: Comparison, contestants: Sequence[Contestant], description: str
 ) -> dict[str, Any]:
-    """All that is written to the JSON file.
+    """What is written to the JSON file of some contestants.
 
     Args:
         comparison (Comparison): What was compared.
@@ -334,12 +377,50 @@ def summary_of(
         entry['epochs'] = [run.max_epochs for run in contestant.runs]
         for item, run in zip(entry['runs'], contestant.runs):
             item['measures'] = measures(run, annotations)
-            if contestant.name == WITH:
+            if contestant.name != WITHOUT:
                 item['pool'] = pool_of(run)
         _add_statistics(entry)
-    summary['difference'] = difference(*(entry['runs'] for entry in summary['contestants']))
-    summary['remarks'] = remarks(*(entry['runs'] for entry in summary['contestants']))
     return summary
+
+
+def compared(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary with what tells its last two contestants apart."""
+    last = summary['contestants'][-2:]
+    names, (before, after) = [entry['name'] for entry in last], [entry['runs'] for entry in last]
+    return {
+        **summary,
+        'difference': difference(before, after),
+        'remarks': remarks(before, after, names),
+    }
+
+
+def earlier_sides(file: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The two sides of an earlier result, as far as they are of some seeds.
+
+    Args:
+        file (Path): The JSON file of the comparison of both sides.
+        seeds (Sequence[int]): The seeds.
+
+    Raises:
+        RunError: If there is no such file, or a seed is not in it.
+    """
+    command = f'python benchmarks/negatives.py {file.stem.removeprefix("negatives_")}'
+    if not file.exists():
+        raise RunError(f'there is no {file} to compare the rule with: run {command} first')
+    sides = json.loads(file.read_text())['contestants']
+    for entry in sides:
+        runs = {run['seed']: run for run in entry['runs']}
+        missing = set(seeds) - set(runs)
+        if missing:
+            raise RunError(f'{file} has no runs of the seeds {_listed(missing)}: run {command}')
+        entry['runs'] = [runs[seed] for seed in seeds]
+        entry['epochs'] = [run[TRAIN]['epochs'] for run in entry['runs']]
+        for name, statistic in (('mean', mean), ('std', sample_std)):
+            entry[name] = {
+                TRAIN: {key: statistic(run[TRAIN][key] for run in entry['runs']) for key in COSTS}
+            }
+        _add_statistics(entry)
+    return sides
 
 
 def pool_of(run: TrainingRun) -> dict[str, Any]:
@@ -350,7 +431,55 @@ def pool_of(run: TrainingRun) -> dict[str, Any]:
         'chips_per_level': list(found.chips_per_level),
         'images': found.images,
         'images_with_chips': found.images_with_chips,
+        'with_object': negatives_of(run)['with_object'],
     }
+
+
+def negatives_of(run: TrainingRun) -> dict[str, float]:
+    """What the negative chips of a finished run's epochs show; kept beside its results.
+
+    Returns:
+        dict: ``chips`` in all epochs, and ``with_object``, the share that shows an object to learn.
+    """
+    file = run.work_dir / 'negatives.json'
+    if not file.exists():
+        cfg = load_config(ROOT / run.config, run.all_options())
+        hook = _hook(cfg)
+        with redirect_stdout(io.StringIO()):  # pycocotools talks
+            sampler = Runner.build_dataloader(cfg.train_dataloader, seed=run.seed).sampler
+        pool = NegativeChipPool.from_file(run.work_dir / POOL_FILE)
+        sampler.set_negatives(pool, hook.get('chips_per_image', 2))
+        plans = []
+        for epoch in range(hook.get('warmup_epochs', 2), run.max_epochs):
+            sampler.set_epoch(epoch)
+            plans.append(sampler.plan.take(sampler.plan.kind == NEGATIVE))
+        shown = shows_object(ChipPlan.joined(plans), sampler.planner.table, sampler.pyramid)
+        result = {'chips': len(shown), 'with_object': float(shown.mean()) if len(shown) else None}
+        write_text(file, json.dumps(result) + '\n')
+    return json.loads(file.read_text())
+
+
+def shows_object(
+    plan: ChipPlan, table: AnnotationTable, pyramid: ScalePyramid
+) -> NDArray[np.bool_]:
+    """Which chips show half of an object that is valid at their level, shape (n,).
+
+    Args:
+        plan (ChipPlan): The chips, in any order.
+        table (AnnotationTable): The objects.
+        pyramid (ScalePyramid): The scale pyramid.
+    """
+    width, height = table.width[table.image], table.height[table.image]
+    valid, _ = pyramid.valid_and_fits(table.boxes, width, height)
+    valid &= ~table.ignore[:, None]
+    shown = np.zeros(len(plan), bool)
+    for i, (image, level, chip) in enumerate(zip(plan.image, plan.level, plan.box)):
+        rows = slice(table.offset[image], table.offset[image + 1])
+        box = table.boxes[rows][valid[rows, level]].astype(float)
+        sides = np.minimum(box[:, 2:], chip[2:]) - np.maximum(box[:, :2], chip[:2])
+        visible = np.maximum(sides, 0).prod(axis=1)
+        shown[i] = (visible >= MIN_VISIBLE * (box[:, 2:] - box[:, :2]).prod(axis=1)).any()
+    return shown
 
 
 def difference(
@@ -385,20 +514,26 @@ def _add_statistics(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def remarks(plain: Sequence[Mapping[str, Any]], mined: Sequence[Mapping[str, Any]]) -> list[str]:
+def remarks(
+    plain: Sequence[Mapping[str, Any]],
+    mined: Sequence[Mapping[str, Any]],
+    names: Sequence[str] = (WITHOUT, WITH),
+) -> list[str]:
     """What whoever reads the result must know: runs that are not quite comparable.
 
     Args:
-        plain (Sequence[dict]): The runs without, as in the summary.
+        plain (Sequence[dict]): The runs without, or by the configs' rule, as in the summary.
         mined (Sequence[dict]): The runs with negative chips, of the same seeds.
+        names (Sequence[str]): Of the two contestants. Defaults to those without and with.
     """
+    before, after = (f'{name} negative chips' if name in SIDES else name for name in names)
     found = []
     for one, other in zip(plain, mined):
         ratio = other[TRAIN]['iterations'] / one[TRAIN]['iterations']
         if abs(ratio - 1) > TOLERANCE:
             found.append(
-                f'Seed {one["seed"]}: the run with negative chips has {abs(ratio - 1):.1%} '
-                f'{"more" if ratio > 1 else "fewer"} iterations than the run without; no whole '
+                f'Seed {one["seed"]}: the run {after} has {abs(ratio - 1):.1%} '
+                f'{"more" if ratio > 1 else "fewer"} iterations than the run {before}; no whole '
                 f'number of epochs comes nearer, other --pixels may.'
             )
         if not other['pool']['chips']:
@@ -408,7 +543,7 @@ def remarks(plain: Sequence[Mapping[str, Any]], mined: Sequence[Mapping[str, Any
 
 # ------------------------------------------------------------------------------------------ tables
 def measure_rows(summary: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
-    """Rows of a table of measures: without, with, difference.
+    """Rows of a table of measures: the contestants, and the difference of the last two.
 
     Args:
         summary (dict): From :func:`summary_of`.
@@ -434,7 +569,7 @@ def _cell(value: float | None, spread: float | None, sign: str) -> str:
 
 
 def cost_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """Rows under ``COST_COLUMNS``: without, with, and the ratio of the iterations."""
+    """Rows under ``COST_COLUMNS``: the contestants, and the ratio of the last two's iterations."""
     rows = []
     for entry in summary['contestants']:
         train = [run[TRAIN] for run in entry['runs']]
@@ -450,6 +585,12 @@ def cost_rows(summary: Mapping[str, Any]) -> list[list[str]]:
                 f'{cpu / 60:.1f}',
                 _listed(run['pool']['chips'] for run in entry['runs'] if 'pool' in run) or '-',
                 '-' if mining is None else f'{mining / 1e6:.1f}',
+                _listed(
+                    f'{run["pool"]["with_object"]:.1%}'
+                    for run in entry['runs']
+                    if run.get('pool', {}).get('with_object') is not None
+                )
+                or '-',
             ]
         )
     ratios = _listed(f'{run["iteration_ratio"]:.3f}' for run in summary['difference']['runs'])
@@ -474,13 +615,14 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         command (str): The command line that makes it.
     """
     seeds = _listed(summary['seeds'])
+    before, after = (entry['name'] for entry in summary['contestants'][-2:])
     lines = [
         f'# {title}',
         '',
         summary['description'],
         '',
         f'Seeds: {seeds}. The tables give means ± sample standard deviations; the difference is '
-        f'that of with less without, seed by seed. Both are tested at all levels. AR is '
+        f'that of {after} less {before}, seed by seed. All are tested at all levels. AR is '
         f"COCO's, at 100 detections; proposal AR is that of the RPN's best {PROPOSALS} "
         f'proposals of all levels, classes ignored.',
         '',
@@ -504,7 +646,8 @@ def page(summary: Mapping[str, Any], title: str, command: str) -> str:
         f'What the trainings cost, with {summary["threads"]} thread(s) a process. Epochs, '
         f'iterations and pools are those of the seeds in turn. Pixels are counted before padding; '
         f'minutes are of the training iterations, and how fast the clock ran depends on what else '
-        f'the machine did.',
+        f'the machine did. With an object: share of the negative chips of all epochs that show at '
+        f'least half of an object that is learned at their level.',
         '',
         *markdown_table(COST_COLUMNS, cost_rows(summary)),
     ]
@@ -518,7 +661,8 @@ def print_summary(summary: Mapping[str, Any], title: str, console: Console) -> N
     columns = dict(COLUMNS)
     if has_lookalikes(summary):
         columns |= {f'look-alikes {head}': key for head, key in LOOKALIKE_COLUMNS.items()}
-    table = Table('negative chips', WITHOUT, WITH, DIFFERENCE, title=title)
+    names = [entry['name'] for entry in summary['contestants']]
+    table = Table('negative chips', *names, DIFFERENCE, title=title)
     rows = measure_rows(summary, columns)
     for name, *cells in list(zip(['', *columns], *rows))[1:]:
         table.add_row(name, *cells)
@@ -539,9 +683,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.chdir(ROOT)  # the configs' paths start here
     comparison = with_options(preset.comparison, args)
     preset.prepare()
-    contestants = run_all(comparison, work_dir, args.jobs, console, args.chips_per_image)
+    sides: list[dict[str, Any]] = []
+    if args.rule:
+        sides = earlier_sides(out.with_suffix('.json'), comparison.seeds)
+        out = out.with_name(f'{out.name}_{args.rule}')
+        changed = with_chips_per_image(comparison, args.chips_per_image)
+        contestants = [run_rule(changed, args.rule, work_dir, args.jobs, console)]
+    else:
+        contestants = run_all(comparison, work_dir, args.jobs, console, args.chips_per_image)
     with console.status('measuring false positives, and the recall of proposals'):
         summary = summary_of(comparison, contestants, preset.description)
+    summary = compared({**summary, 'contestants': [*sides, *summary['contestants']]})
     command = noted_command('benchmarks/negatives.py', argv)
     write_results(out, summary, page(summary, preset.title, command))
     print_summary(summary, preset.title, console)

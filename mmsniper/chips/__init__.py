@@ -10,7 +10,9 @@ from mmsniper.chips.focus import (
     merge_rectangles,
 )
 from mmsniper.chips.negative import (
+    COVERED,
     MIN_PROPOSALS,
+    NegativeChipPlanner,
     NegativeChips,
     NegativeStatistics,
     draw_negative_chips,
@@ -32,6 +34,7 @@ from mmsniper.chips.suggestion import (
 )
 
 __all__ = [
+    'COVERED',
     'GOOD_SIZE_RANGE',
     'KINDS',
     'MIN_PROPOSALS',
@@ -44,6 +47,7 @@ __all__ = [
     'Cover',
     'FocusMap',
     'Level',
+    'NegativeChipPlanner',
     'NegativeChipPool',
     'NegativeChips',
     'NegativeStatistics',

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +14,19 @@ from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.cover import grid_greedy
 from mmsniper.chips.plan import NEGATIVE, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.chips.rectangles import Ints, ordinal, run_lengths, run_starts
+from mmsniper.chips.rectangles import Floats, Ints, common, ordinal, run_lengths, run_starts
 from mmsniper.chips.seeding import uniform
-from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, iter_targets
+from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, grid_origins, iter_targets
 from mmsniper.utils.checks import check_whole_number
 
 MIN_PROPOSALS = (25, 10)
 """What the authors' release asks of a chip: more than this many, finest level and others."""
 
-# Tells the draws of negative chips from those that place positive ones.
-_SALT = 2
+COVERED = ('enclosed', 'touched')
+"""What a positive chip does to a proposal that needs no negative chip."""
+
+# Tell the draws of negative chips from those that place positive ones, and from each other.
+_SALT, _SHIFT, _SLIDE = 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class NegativeStatistics:
         images: Images that were looked at.
         proposals: Proposals in them.
         valid: Pairs (proposal, level) that are valid and fit into a chip.
-        enclosed: Pairs whose proposal lies whole in a positive chip of the level.
+        covered: Pairs whose proposal a positive chip of the level covers.
         chips_per_level: Chips of the pool, fine to coarse.
         capped: Chips left out because their image has enough.
         images_with_chips: Images with a chip in the pool.
@@ -42,7 +46,7 @@ class NegativeStatistics:
     images: int
     proposals: int
     valid: int
-    enclosed: int
+    covered: int
     chips_per_level: tuple[int, ...]
     capped: int
     images_with_chips: int
@@ -59,11 +63,11 @@ class NegativeStatistics:
         return NegativeStatistics(**total)
 
     def __str__(self) -> str:
-        share = self.enclosed / max(self.valid, 1)
+        share = self.covered / max(self.valid, 1)
         return (
             f'{self.chips} negative chips for {self.images_with_chips} of {self.images} images, '
             f'fine to coarse {list(self.chips_per_level)}; of {self.proposals} proposals, valid at '
-            f'{self.valid} levels, positive chips enclose {share:.1%}'
+            f'{self.valid} levels, positive chips cover {share:.1%}'
         )
 
 
@@ -74,7 +78,7 @@ class NegativeChips:
     Attributes:
         chips: The chips, ordered by image, level, and number of proposals.
         proposals_per_chip: Uncovered proposals in each chip and in none before it, int32, (n,).
-        uncovered: The proposals that no positive chip encloses, at the levels where they count.
+        uncovered: The proposals that no positive chip covers, at the levels where they count.
         statistics: Numbers about them.
     """
 
@@ -91,12 +95,14 @@ def plan_negative_chips(
     min_proposals: int | Sequence[int] = MIN_PROPOSALS,
     max_per_image: int | None = None,
     stride: int = 32,
+    covered: str = 'enclosed',
+    key: tuple[int, int] | None = None,
 ) -> NegativeChips:
-    """Find windows full of proposals that no positive chip encloses (SNIPER section 3.3).
+    """Find windows full of proposals that no positive chip covers (SNIPER section 3.3).
 
-    At each level, the proposals that are valid there and in no positive chip are covered greedily,
-    each time by the chip that encloses most of what is left: of chips at every ``stride`` scaled
-    pixels, and flush with the image's right and bottom edges.
+    At each level, the proposals that are valid there and that no positive chip covers are enclosed
+    greedily, each time by the chip that encloses most of what is left: of chips at every ``stride``
+    scaled pixels, and flush with the image's right and bottom edges.
 
     Args:
         proposals (AnnotationTable): Image sizes, and proposals as boxes, in any order.
@@ -108,6 +114,12 @@ def plan_negative_chips(
         max_per_image (int | None): Chips of an image to keep, those that enclose most. Defaults to
             None, all.
         stride (int): Stride of the candidates in scaled pixels. Defaults to 32.
+        covered (str): A positive chip covers a proposal if the proposal lies whole in it,
+            ``'enclosed'``, or if they have an area in common, ``'touched'``, as in the authors'
+            release. Defaults to 'enclosed'.
+        key (tuple[int, int] | None): Seed and epoch by which chips are placed at random: the grid
+            of candidates is shifted, and each chip then slides as far as its proposals stay inside.
+            Defaults to None, chips are on the grid that begins at the image's corner.
 
     Returns:
         NegativeChips: The chips, and what they were found from.
@@ -126,13 +138,16 @@ def plan_negative_chips(
     enough = _enough(min_proposals, pyramid.num_levels)
     check_whole_number('max_per_image', max_per_image, 1, optional=True)
     check_whole_number('stride', stride, 1)
+    if covered not in COVERED:
+        raise ValueError(f'covered must be one of {COVERED}, got {covered!r}')
     _check_positives(positives, len(proposals), pyramid.num_levels)
     positive_chips = ChipLookup.from_plan(positives, pyramid.num_levels)
     valid, parts, covers = 0, [], []
     for _, part in iter_targets(proposals, pyramid):
         valid += len(part.image)
-        parts.append(part.take(~positive_chips.enclose(part)))
-        covers.append(_cover(parts[-1], pyramid.num_levels, enough, stride))
+        in_chips = positive_chips.touch if covered == 'touched' else positive_chips.enclose
+        parts.append(part.take(~in_chips(part)))
+        covers.append(_cover(parts[-1], pyramid.num_levels, enough, stride, key))
     uncovered = Targets.joined(parts)
     chips = ChipPlan.joined([chips for chips, _ in covers])
     counts = np.concatenate([counts for _, counts in covers])
@@ -149,7 +164,7 @@ def plan_negative_chips(
             images=len(proposals),
             proposals=int((~proposals.ignore).sum()),
             valid=valid,
-            enclosed=valid - len(uncovered.image),
+            covered=valid - len(uncovered.image),
             chips_per_level=tuple(pool.count_per_level(pyramid.num_levels).tolist()),
             capped=len(chips) - len(pool),
             images_with_chips=len(np.unique(pool.image)),
@@ -178,6 +193,37 @@ def draw_negative_chips(pool: ChipPlan, per_image: int, seed: int, epoch: int) -
     return pool.take(np.sort(order[number < per_image]))
 
 
+@dataclass(frozen=True, eq=False)
+class NegativeChipPlanner:
+    """Plans the negative chips of a data set, epoch by epoch, from what was mined.
+
+    Attributes:
+        pyramid: The scale pyramid.
+        chips: The windows that were mined, ascending by image.
+        proposals: What the windows of each epoch are found from, anew; None: they are ``chips``.
+        options: Arguments of :func:`plan_negative_chips` by which they are found.
+    """
+
+    pyramid: ScalePyramid
+    chips: ChipPlan
+    proposals: AnnotationTable | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def plan(self, positives: ChipPlan, per_image: int, seed: int, epoch: int) -> ChipPlan:
+        """Negative chips of an epoch, ascending by image.
+
+        Args:
+            positives (ChipPlan): The epoch's positive chips.
+            per_image, seed, epoch (int): See :func:`draw_negative_chips`.
+        """
+        chips = self.chips
+        if self.proposals is not None:
+            chips = plan_negative_chips(
+                self.proposals, positives, self.pyramid, **self.options, key=(seed, epoch)
+            ).chips
+        return draw_negative_chips(chips, per_image, seed, epoch)
+
+
 def _enough(min_proposals: int | Sequence[int], levels: int) -> list[int]:
     """The smallest number of proposals that makes a chip, at each level."""
     given = min_proposals if isinstance(min_proposals, Sequence) else [min_proposals]
@@ -202,28 +248,40 @@ def _check_positives(positives: ChipPlan, images: int, levels: int) -> None:
 
 
 def _cover(
-    part: Targets, levels: int, enough: Sequence[int], stride: int
+    part: Targets, levels: int, enough: Sequence[int], stride: int, key: tuple[int, int] | None
 ) -> tuple[ChipPlan, NDArray[np.int32]]:
     """Greedy chips over the targets, and how many targets each is the first to enclose."""
     step, edge = stride / part.scale, np.maximum(part.image_wh - part.side, 0)
-    first, last = grid_lines(part, step, edge)
+    shift: Floats | float = 0.0
+    if key is not None:
+        shift = uniform(*key, part.image[:, None], part.level[:, None], np.arange(2), _SHIFT)
+    first, last = grid_lines(part, step, edge, shift)
     group = part.group(levels)
-    # First target of the group that each chip belongs to, where the chip begins, what it encloses.
-    target, origin, counts = [], [np.zeros((0, 2))], []
+    # Each target's chip, or -1; the first target of the group of each chip; its grid lines.
+    chip, target, lines = np.full(len(group), -1), [], [np.zeros((0, 2), np.int64)]
     for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
         min_gain = enough[part.level[start]]
         if length < min_gain:
             continue
         stop = start + length
         chosen, points = _greedy(first[start:stop], last[start:stop], min_gain)
+        chip[start:stop] = np.where(chosen >= 0, chosen + len(target), -1)
         target += [start] * len(points)
-        origin.append(np.minimum(points * step[start], edge[start]))
-        counts += np.bincount(chosen[chosen >= 0], minlength=len(points)).tolist()
-    target, origin = np.array(target, np.int64), np.concatenate(origin)
-    end = np.minimum(origin + part.side[target], part.image_wh[target])
-    box = np.concatenate([origin, end], axis=1)
-    chips = ChipPlan.of_kind(NEGATIVE, part.image[target], part.level[target], box)
-    return chips, np.array(counts, np.int32)
+        lines.append(points)
+    of_chip = part.take(np.array(target, np.int64))
+    inside = chip >= 0
+    if key is None:
+        origin = grid_origins(np.concatenate(lines), *(x[target] for x in (step, edge)))
+    else:
+        lo, hi = common(*(x[inside] for x in part.origins()), chip[inside])
+        number = ordinal(of_chip.group(levels))[:, None]
+        where = of_chip.image[:, None], of_chip.level[:, None], number, np.arange(2)
+        origin = lo + uniform(*key, *where, _SLIDE) * np.maximum(hi - lo, 0)
+    end = np.minimum(origin + of_chip.side, of_chip.image_wh)
+    chips = ChipPlan.of_kind(
+        NEGATIVE, of_chip.image, of_chip.level, np.concatenate([origin, end], axis=1)
+    )
+    return chips, np.bincount(chip[inside], minlength=len(target)).astype(np.int32)
 
 
 def _greedy(first: Ints, last: Ints, min_gain: int) -> tuple[Ints, Ints]:

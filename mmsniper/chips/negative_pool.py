@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import PurePath
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.file_names import match_files
-from mmsniper.chips.negative import NegativeStatistics
+from mmsniper.chips.negative import NegativeChipPlanner, NegativeStatistics, plan_negative_chips
 from mmsniper.chips.plan import NEGATIVE, ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.chips.rectangles import expand, spread
 from mmsniper.utils.files import replacing
 
-FORMAT = 1  # a file of another one is refused
+FORMAT = 2  # a file of another one is refused
 # Images whose uncovered proposals are kept, for pictures; of all of COCO they would be gigabytes.
 _SHOWN = 1000
 # Types and shapes in a file; names stand for any number. ``held`` are the proposals per chip.
@@ -41,9 +42,13 @@ _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'uncovered_image': (np.int32, ('uncovered',)),
     'uncovered_level': (np.int8, ('uncovered',)),
     'uncovered_box': (np.float32, ('uncovered', 4)),
+    'options': (np.str_, ()),
+    'proposal_image': (np.int32, ('proposals',)),
+    'proposal_box': (np.float32, ('proposals', 4)),
 }
 _CHIPS = ('image', 'level', 'box')
 _UNCOVERED = ('uncovered_image', 'uncovered_level', 'uncovered_box')
+_PROPOSALS = ('proposal_image', 'proposal_box')
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +65,12 @@ class NegativeChipPool:
         proposals_per_chip: Uncovered proposals that each chip encloses, int32, shape (n,).
         statistics: Numbers about the mining.
         uncovered_image, uncovered_level, uncovered_box: For pictures, proposals of up to 1000
-            images that no positive chip encloses: int32 (m,), int8 (m,), float32 (m, 4).
+            images that no positive chip covers: int32 (m,), int8 (m,), float32 (m, 4).
         origin: What the pool was mined from. Defaults to ''.
+        options: Arguments of :func:`plan_negative_chips`, by which every epoch finds chips anew.
+            Defaults to None, an epoch's chips are of ``chips``.
+        proposal_image, proposal_box: With options, what they are found from, ascending by image:
+            int32 (k,), float32 (k, 4). Default to none.
     """
 
     pyramid: ScalePyramid
@@ -75,6 +84,9 @@ class NegativeChipPool:
     uncovered_level: NDArray[np.int8]
     uncovered_box: NDArray[np.float32]
     origin: str = ''
+    options: Mapping[str, Any] | None = None
+    proposal_image: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    proposal_box: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> NegativeChipPool:
@@ -90,6 +102,9 @@ class NegativeChipPool:
             pool = cls._from_arrays(arrays)
             _check_boxes(pool, 'chip', *(arrays[name] for name in _CHIPS))
             _check_boxes(pool, 'proposal', *(arrays[name] for name in _UNCOVERED))
+            image, box = (arrays[name] for name in _PROPOSALS)
+            _check_boxes(pool, 'proposal', image, np.zeros_like(image), box)
+            _check_options(pool)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f'{path} is not a pool of negative chips of format {FORMAT}: {error}. '
@@ -107,7 +122,11 @@ class NegativeChipPool:
             statistics=NegativeStatistics(**statistics),
             chips=ChipPlan.of_kind(NEGATIVE, *(arrays[name] for name in _CHIPS)),
             proposals_per_chip=arrays['held'],
-            **{name: arrays[name] for name in ('img_path', 'width', 'height', *_UNCOVERED)},
+            options=json.loads(str(arrays['options'])),
+            **{
+                name: arrays[name]
+                for name in ('img_path', 'width', 'height', *_UNCOVERED, *_PROPOSALS)
+            },
         )
 
     @classmethod
@@ -122,6 +141,7 @@ class NegativeChipPool:
                 pool,
                 chips=replace(pool.chips, image=pool.chips.image + at),
                 uncovered_image=pool.uncovered_image + at,
+                proposal_image=pool.proposal_image + at,
             )
             for pool, at in zip(pools, first)
         ]
@@ -140,6 +160,7 @@ class NegativeChipPool:
             **vars(self.chips),
             'held': self.proposals_per_chip,
             'format': FORMAT,
+            'options': json.dumps(self.options),
             'pyramid': json.dumps(describe(self.pyramid)),
             'statistics': json.dumps(asdict(self.statistics)),
         }
@@ -184,6 +205,33 @@ class NegativeChipPool:
         Raises:
             ValueError: If an image is not in the pool, or has another size there.
         """
+        index = self._index(img_path, width, height, name)
+        image, chip = _rows(self.chips.image, index)
+        return replace(self.chips.take(chip), image=image.astype(np.int32))
+
+    def planner_for(
+        self, img_path: Sequence[str], width: ArrayLike, height: ArrayLike, name: str = 'the pool'
+    ) -> NegativeChipPlanner:
+        """What plans the negative chips of a data set's epochs, with arguments and errors as above.
+
+        Raises:
+            ValueError: If an image is not in the pool, or has another size there.
+        """
+        chips = self.chips_for(img_path, width, height, name)
+        if self.options is None:
+            return NegativeChipPlanner(self.pyramid, chips)
+        index = self._index(img_path, width, height, name)
+        image, row = _rows(self.proposal_image, index)
+        offset = np.searchsorted(image, np.arange(len(index) + 1))
+        boxes = self.proposal_box[row]
+        ignore = np.zeros(len(boxes), bool)
+        proposals = AnnotationTable.from_arrays(width, height, offset, boxes, ignore)
+        return NegativeChipPlanner(self.pyramid, chips, proposals, self.options)
+
+    def _index(
+        self, img_path: Sequence[str], width: ArrayLike, height: ArrayLike, name: str
+    ) -> NDArray[np.int64]:
+        """Which image of the pool each image of a data set is."""
         index = _match(img_path, self.img_path.tolist(), name)
         wh = np.stack([width, height], axis=1)
         mined_wh = np.stack([self.width, self.height], axis=1)[index]
@@ -195,9 +243,12 @@ class NegativeChipPool:
                 f'{wh[i, 0]}x{wh[i, 1]} px here and {mined_wh[i, 0]}x{mined_wh[i, 1]} px there. '
                 f'Mine the negative chips of this data set'
             )
-        start, stop = (np.searchsorted(self.chips.image, index, side) for side in ('left', 'right'))
-        image, chip = expand(start, stop)
-        return replace(self.chips.take(chip), image=image.astype(np.int32))
+        return index
+
+
+def _rows(image: NDArray, index: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
+    """For each of some images its rows of a column that ascends; positions in ``index``, rows."""
+    return expand(*(np.searchsorted(image, index, side) for side in ('left', 'right')))
 
 
 def shown_images(images: int) -> NDArray[np.bool_]:
@@ -259,8 +310,9 @@ def _check_arrays(arrays: Mapping[str, NDArray]) -> None:
         raise ValueError('it has an image twice')
     if (arrays['width'] < 1).any() or (arrays['height'] < 1).any():
         raise ValueError('it has an image without a size')
-    if (np.diff(arrays['image']) < 0).any():
-        raise ValueError('its chips are not in the order of its images')
+    for name, what in (('image', 'chips'), ('proposal_image', 'proposals')):
+        if (np.diff(arrays[name]) < 0).any():
+            raise ValueError(f'its {what} are not in the order of its images')
 
 
 def _check_boxes(
@@ -284,6 +336,12 @@ def _check_boxes(
             f'it has a {what} at {box[i].tolist()}, outside {pool.img_path[image[i]]} of '
             f'{wh[i, 0]}x{wh[i, 1]} px'
         )
+
+
+def _check_options(pool: NegativeChipPool) -> None:
+    """Check that an epoch's chips can be found, by planning for no image."""
+    nothing = AnnotationTable.from_images([])
+    plan_negative_chips(nothing, ChipPlan.empty(), pool.pyramid, **(pool.options or {}))
 
 
 def _match(paths: Sequence[str], pool: Sequence[str], name: str) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,24 +75,32 @@ def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: in
     )
 
 
-def grid_lines(part: Targets, step: Floats, edge: Floats) -> tuple[Ints, Ints]:
+def grid_lines(
+    part: Targets, step: Floats, edge: Floats, shift: Floats | float = 0.0
+) -> tuple[Ints, Ints]:
     """First and last line of the grid of chip origins with which a chip encloses each box.
 
-    Lines 0, 1, ... are a step apart (original px); an image's last is at its ``edge``, where a chip
-    is flush with the image's end.
+    Lines 0, 1, ... are a step apart (original px), see :func:`grid_origins`; an image's last is at
+    its ``edge``, where a chip is flush with the image's end. The grid is ``shift`` steps, from
+    [0, 1), to the left of and above the image's corner; its first line is at the corner all the
+    same.
     """
-    number = np.ceil(edge / step - TOLERANCE)
+    number = np.ceil(edge / step + shift - TOLERANCE)
     slip = TOLERANCE * part.side
-    first = np.ceil((part.box[:, 2:] - part.side - slip) / step)
-    last = np.floor((part.box[:, :2] + slip) / step)
-    first = np.clip(first, 0, number)
-    last = np.where(part.box[:, :2] + slip >= edge, number, np.minimum(last, number - 1))
+    lo, hi = part.box[:, 2:] - part.side - slip, part.box[:, :2] + slip
+    first = np.where(lo <= 0, 0, np.clip(np.ceil(lo / step + shift), 0, number))
+    last = np.where(hi >= edge, number, np.minimum(np.floor(hi / step + shift), number - 1))
     return first.astype(np.int64), last.astype(np.int64)
+
+
+def grid_origins(lines: Ints, step: Floats, edge: Floats, shift: Floats | float = 0.0) -> Floats:
+    """Where the lines of :func:`grid_lines` are, in original pixels."""
+    return np.clip((lines - shift) * step, 0, edge)
 
 
 @dataclass(frozen=True)
 class ChipLookup:
-    """A plan's chips sorted by image and level, to be asked which boxes they enclose."""
+    """A plan's chips sorted by image and level, to be asked which boxes they enclose or touch."""
 
     num_levels: int
     group: Ints
@@ -107,16 +115,35 @@ class ChipLookup:
 
     def enclose(self, part: Targets) -> NDArray[np.bool_]:
         """Which targets lie whole in a chip of their image and level, shape (n,)."""
+
+        def inside(box: Floats, chip: NDArray[np.float32]) -> NDArray[np.bool_]:
+            slip = _ABSOLUTE + _RELATIVE * box
+            return (box[:, :2] >= chip[:, :2] - slip[:, :2]) & (
+                box[:, 2:] <= chip[:, 2:] + slip[:, 2:]
+            )
+
+        return self._any_chip(part, inside)
+
+    def touch(self, part: Targets) -> NDArray[np.bool_]:
+        """Which targets have an area in common with a chip of their image and level, (n,)."""
+
+        def meet(box: Floats, chip: NDArray[np.float32]) -> NDArray[np.bool_]:
+            slip = _ABSOLUTE + _RELATIVE * box
+            return (box[:, :2] < chip[:, 2:] - slip[:, :2]) & (
+                box[:, 2:] > chip[:, :2] + slip[:, 2:]
+            )
+
+        return self._any_chip(part, meet)
+
+    def _any_chip(
+        self, part: Targets, test: Callable[[Floats, NDArray[np.float32]], NDArray[np.bool_]]
+    ) -> NDArray[np.bool_]:
+        """Which targets pass a test, of shape (n, 2) for both axes, with a chip of theirs."""
         group = part.group(self.num_levels)
         found = np.zeros(len(group), bool)
         start, stop = (np.searchsorted(self.group, group, side) for side in ('left', 'right'))
         for block in blocks(start, stop):
             i, k = expand(start[block], stop[block])
             i += block.start
-            box = part.box[i]
-            slip = _ABSOLUTE + _RELATIVE * box
-            inside = (box[:, :2] >= self.box[k, :2] - slip[:, :2]) & (
-                box[:, 2:] <= self.box[k, 2:] + slip[:, 2:]
-            )
-            found[i[inside.all(axis=1)]] = True
+            found[i[test(part.box[i], self.box[k]).all(axis=1)]] = True
         return found

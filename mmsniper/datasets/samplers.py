@@ -18,10 +18,10 @@ from mmsniper.chips import (
     NEGATIVE,
     AnnotationTable,
     ChipPlan,
+    NegativeChipPlanner,
     NegativeChipPool,
     PositiveChipPlanner,
     ScalePyramid,
-    draw_negative_chips,
     plan_statistics,
     scale_disagreement,
 )
@@ -97,7 +97,8 @@ class ChipAwareSampler(Sampler):
         _check_ranks_agree(self._plan)
         self._check_and_log(table)
         self._img_paths: list[str] | None = None
-        self._negatives, self.negatives_per_image = ChipPlan.empty(), negatives_per_image
+        self._negatives: NegativeChipPlanner | None = None
+        self.negatives_per_image = negatives_per_image
         if negatives is not None:
             pool = NegativeChipPool.from_file(negatives)
             self.set_negatives(pool, negatives_per_image, name=str(negatives))
@@ -106,11 +107,13 @@ class ChipAwareSampler(Sampler):
     def plan(self) -> ChipPlan:
         """The chips of the current epoch, of all ranks, in the order of the images."""
         if self._plan is None:
-            negatives = draw_negative_chips(
-                self._negatives, self.negatives_per_image, self.seed, self.epoch
-            )
-            both = ChipPlan.joined([self.positives(), negatives])
-            self._plan = both.take(np.argsort(both.image, kind='stable'))
+            chips = self.positives()
+            if self._negatives is not None:
+                per_image, seed, epoch = self.negatives_per_image, self.seed, self.epoch
+                negatives = self._negatives.plan(chips, per_image, seed, epoch)
+                both = ChipPlan.joined([chips, negatives])
+                chips = both.take(np.argsort(both.image, kind='stable'))
+            self._plan = chips
         return self._plan
 
     def positives(self) -> ChipPlan:
@@ -143,18 +146,18 @@ class ChipAwareSampler(Sampler):
         """
         pool.check_pyramid(self.pyramid, name)
         table = self.planner.table
-        chips = pool.chips_for(self.img_paths(), table.width, table.height, name)
+        planner = pool.planner_for(self.img_paths(), table.width, table.height, name)
         if per_image is not None:
             self.negatives_per_image = per_image
         if not self.negatives_per_image >= 0:
             raise ValueError(
                 f'negatives_per_image must not be negative, got {self.negatives_per_image!r}'
             )
-        self._negatives, self._plan = chips, None
+        self._negatives, self._plan = planner, None
         _check_ranks_agree(self.plan)
         drawn = int((self.plan.kind == NEGATIVE).sum())
         print_log(
-            f'{len(chips)} negative chips in the pool; an epoch takes up to '
+            f'{len(planner.chips)} negative chips in the pool; an epoch takes up to '
             f'{self.negatives_per_image} of an image, {drawn} in all, beside '
             f'{len(self.plan) - drawn} positive chips',
             logger='current',

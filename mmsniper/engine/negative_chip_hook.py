@@ -41,7 +41,8 @@ class NegativeChipHook(Hook):
     fitted (:func:`~mmsniper.engine.schedule.fit_to_epoch_length`).
 
     Checkpoints name the pool, so that a resumed run loads it. Mining that was interrupted goes on
-    where it was, from ``negative_chips.parts/`` in the work folder.
+    where it was, from ``negative_chips.parts/`` in the work folder. With ``placed='anew'`` epochs
+    differ in length by a few chips, and the schedules are fitted to each.
 
     Args:
         warmup_epochs (int): Epochs on positive chips alone, at least 1. Defaults to 2, as in the
@@ -87,16 +88,19 @@ class NegativeChipHook(Hook):
         record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
         if record is None or self._is_due(runner):
             return
+        sampler.set_epoch(runner.epoch)
         pool = _on_all_ranks(lambda: _recorded_pool(runner, record))
         sampler.set_negatives(pool, self.chips_per_image, name=record['file'])
         fit_to_epoch_length(runner, resumed=True)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Mine if it is time to."""
-        if not self._is_due(runner):
-            return
         sampler, model = _sampler_of(runner), _detector_of(runner)
         sampler.set_epoch(runner.epoch)
+        if not self._is_due(runner):
+            if NEGATIVE_CHIPS in runner.message_hub.runtime_info and self.miner.placed == 'anew':
+                fit_to_epoch_length(runner)  # which is another one in each epoch
+            return
         share_buffers(model)
         name = POOL_FILE
         if runner.epoch > self.warmup_epochs:

@@ -2,5 +2,6 @@
 
 from mmsniper.mining.miner import NegativeChipMiner, share_buffers
 from mmsniper.mining.parts import stored_pool
+from mmsniper.mining.planning import PLACED
 
-__all__ = ['NegativeChipMiner', 'share_buffers', 'stored_pool']
+__all__ = ['PLACED', 'NegativeChipMiner', 'share_buffers', 'stored_pool']

@@ -24,7 +24,7 @@ from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals
 from mmsniper.mining.origin import origin_digest
 from mmsniper.mining.parts import Parts, check_ranks_agree, mined_images, part_file, share_parts
-from mmsniper.mining.planning import PoolPlanner, check_limits
+from mmsniper.mining.planning import PoolPlanner, check_options
 from mmsniper.mining.window_dataset import window_dataset, window_index
 from mmsniper.models.proposals import evaluating, proposal_head, propose
 from mmsniper.utils.checks import check_whole_number
@@ -47,7 +47,11 @@ class NegativeChipMiner:
         num_proposals (int): Proposals to keep of a window. Defaults to 300, as in the authors'
             release.
         score_thr (float): Least score of a proposal. Defaults to 0.
-        min_proposals, max_per_image: See :func:`~mmsniper.chips.plan_negative_chips`.
+        min_proposals, max_per_image, covered: See :func:`~mmsniper.chips.plan_negative_chips`.
+        placed (str): ``'fixed'``, epochs draw from the windows that were mined, or ``'anew'``, as
+            in the authors' release: each epoch finds windows anew in the same proposals, around its
+            own positive chips, at places that are drawn. The pool then keeps all proposals.
+            Defaults to 'fixed'.
         empty_images (bool): Mine in images without objects, too, if they are in the data set
             (``filter_cfg=dict(filter_empty_gt=False)``). Defaults to True.
         window_size (int): Longest side of what the network sees at once, pixels of the level; more
@@ -65,6 +69,8 @@ class NegativeChipMiner:
     score_thr: float = 0.0
     min_proposals: int | Sequence[int] = MIN_PROPOSALS
     max_per_image: int | None = None
+    covered: str = 'enclosed'
+    placed: str = 'fixed'
     empty_images: bool = True
     window_size: int = WINDOW_SIZE
     batch_pixels: int | None = None
@@ -74,7 +80,12 @@ class NegativeChipMiner:
         minima = dict(num_proposals=1, window_size=1, batch_pixels=1, num_workers=0)
         for name, minimum in minima.items():
             check_whole_number(name, getattr(self, name), minimum, optional=True)
-        check_limits(self.min_proposals, self.max_per_image)
+        check_options(self._planning, self.placed)
+
+    @property
+    def _planning(self) -> dict[str, Any]:
+        """Arguments of ``plan_negative_chips``."""
+        return {name: getattr(self, name) for name in ('min_proposals', 'max_per_image', 'covered')}
 
     def check(self, model: nn.Module, sampler: ChipAwareSampler) -> None:
         """Check that :meth:`mine` can mine, without mining.
@@ -224,7 +235,7 @@ class NegativeChipMiner:
 
     def _planner(self, sampler: ChipAwareSampler, origin: str) -> PoolPlanner:
         images = mined_images(sampler, self.empty_images)
-        return PoolPlanner(sampler, images, origin, self.min_proposals, self.max_per_image)
+        return PoolPlanner(sampler, images, origin, self._planning, self.placed)
 
     def _propose(
         self, model: nn.Module, data: Any, batch: Sequence[Window], pyramid: ScalePyramid

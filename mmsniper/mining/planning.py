@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from mmsniper.chips.rectangles import expand
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.mining.parts import mined_images
 
+PLACED = ('fixed', 'anew')
+"""Epochs draw from the windows that were mined, or find theirs anew around their positive chips."""
+
 
 class PoolPlanner:
     """Plans the negative chips of a data set, some of its images at a time.
@@ -28,7 +32,8 @@ class PoolPlanner:
         sampler (ChipAwareSampler): Its data set is mined, around its current positive chips.
         images (NDArray[np.int64]): Indices of the images that are mined, ascending.
         origin (str): What the pool is mined from.
-        min_proposals, max_per_image: See :func:`~mmsniper.chips.plan_negative_chips`.
+        options (Mapping[str, Any]): Arguments of :func:`~mmsniper.chips.plan_negative_chips`.
+        placed (str): One of ``PLACED``.
     """
 
     def __init__(
@@ -36,13 +41,14 @@ class PoolPlanner:
         sampler: ChipAwareSampler,
         images: NDArray[np.int64],
         origin: str,
-        min_proposals: int | Sequence[int],
-        max_per_image: int | None,
+        options: Mapping[str, Any],
+        placed: str,
     ) -> None:
         self.sampler = sampler
         self.images = images
         self.origin = origin
-        self.limits = min_proposals, max_per_image
+        self.options = dict(options)
+        self.anew = placed == 'anew'
         self.positives = sampler.positives()
         self.shown = np.zeros(len(sampler.planner.table), bool)
         self.shown[images] = shown_images(len(images))
@@ -60,8 +66,9 @@ class PoolPlanner:
             [(w, h, some, None) for w, h, some in zip(width, height, boxes)]
         )
         positives = _chips_of_images(self.positives, images)
-        chips = plan_negative_chips(proposals, positives, pyramid, *self.limits)
+        chips = plan_negative_chips(proposals, positives, pyramid, **self.options)
         uncovered = chips.uncovered.take(self.shown[images][chips.uncovered.image])
+        kept = ~proposals.ignore & self.anew
         paths = self.sampler.img_paths()
         return NegativeChipPool(
             pyramid=pyramid,
@@ -75,6 +82,9 @@ class PoolPlanner:
             uncovered_level=uncovered.level.astype(np.int8),
             uncovered_box=uncovered.box.astype(np.float32),
             origin=self.origin,
+            options=self.options if self.anew else None,
+            proposal_image=proposals.image[kept].astype(np.int32),
+            proposal_box=proposals.boxes[kept],
         )
 
     def joined(self, pools: Sequence[NegativeChipPool]) -> NegativeChipPool:
@@ -90,11 +100,13 @@ class PoolPlanner:
         return NegativeChipPool.joined(pools)
 
 
-def check_limits(min_proposals: int | Sequence[int], max_per_image: int | None) -> None:
-    """Check the limits of :func:`~mmsniper.chips.plan_negative_chips` by planning for no image."""
+def check_options(options: Mapping[str, Any], placed: str) -> None:
+    """Check what a :class:`PoolPlanner` gets, by planning for no image."""
+    if placed not in PLACED:
+        raise ValueError(f'placed must be one of {PLACED}, got {placed!r}')
     pyramid = ScalePyramid(1, ({'resize': {'factor': 1.0}, 'valid_range': (0, None)},))
     nothing = AnnotationTable.from_images([])
-    plan_negative_chips(nothing, ChipPlan.empty(), pyramid, min_proposals, max_per_image)
+    plan_negative_chips(nothing, ChipPlan.empty(), pyramid, **options)
 
 
 def _chips_of_images(plan: ChipPlan, images: NDArray[np.int64]) -> ChipPlan:

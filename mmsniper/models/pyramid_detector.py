@@ -43,12 +43,11 @@ MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001
 # that are multiples of 32, and data preprocessors pad to them.
 _PAD_SIZE_DIVISOR = 32
 
+# So many images are looked at for scales that differ from those of training.
+_COMPARED_IMAGES = 100
 # What is thinner, original px, is no object: a box that was clipped at the image's edge. Its area
 # can be 0 in the float32 of the NMS, and the IoU of two of them 0 / 0.
 _MIN_SIDE = 0.1
-
-# So many images are looked at for scales that differ from those of training.
-_COMPARED_IMAGES = 100
 
 
 @MODELS.register_module()

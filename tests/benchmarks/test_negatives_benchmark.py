@@ -39,7 +39,7 @@ def script():
 
 
 # ----------------------------------------------------------------------------------- configurations
-@pytest.mark.parametrize('name', ['toy', 'bccd'])
+@pytest.mark.parametrize('name', ['toy', 'bccd', 'hituav'])
 def test_only_the_hook_and_the_images_without_objects_tell_the_sides_apart(script, name):
     configs = script.PRESETS[name].comparison.configs
     plain, mined = (load_config(ROOT / configs[side]).to_dict() for side in ('without', 'with'))
@@ -222,6 +222,7 @@ def fake_execute(order):
         if mined:
             info['mining_pixels'] = 5e6
             pool().save(run.work_dir / 'negative_chips.npz')
+            (run.work_dir / 'negatives.json').write_text('{"chips": 9, "with_object": 0.125}')
         torch.save(
             dict(meta=dict(iter=iterations), message_hub=dict(runtime_info=info)), run.checkpoint
         )
@@ -300,9 +301,63 @@ def test_all_of_it(result):
         assert run['measures']['fp_recall_0.9'] == 0
         assert run['measures']['lookalikes_recall_0.9'] == 0
         assert run['measures']['recall_score_0.5'] == 0.5
-        assert run['pool'] == dict(chips=1, chips_per_level=[1], images=1, images_with_chips=1)
+        assert run['pool'] == dict(
+            chips=1, chips_per_level=[1], images=1, images_with_chips=1, with_object=0.125
+        )
     assert summary['difference']['mean']['measures']['AP'] == 0.1875
     assert plain['std']['measures']['AP'] == pytest.approx(0.125 / np.sqrt(2))
+
+
+def test_another_rule_is_compared_with_what_was_measured(script, result, tmp_path, monkeypatch):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'negatives_toy.json').write_text(json.dumps(result[0]))
+    toy, order = replace(script.PRESETS['toy'], prepare=lambda: None), []
+    monkeypatch.setitem(script.PRESETS, 'toy', toy)
+    monkeypatch.setattr(comparison, 'execute', fake_execute(order))
+    monkeypatch.chdir(tmp_path)  # the script goes to the project's folder
+    folders = ['--work-dir', str(tmp_path / 'work'), '--out-dir', str(tmp_path / 'out')]
+    command = ['toy', '--rule', 'release', '--pixels', '4.4e6', *folders, '--seeds']
+    data = ['--cfg-options', *write_data(tmp_path)]
+    script.main([*command, '1', *data])
+    assert order == [(True, 1)]
+    out = tmp_path / 'out' / 'negatives_toy_release.json'
+    summary, page = json.loads(out.read_text()), out.with_suffix('.md').read_text()
+    names = [entry['name'] for entry in summary['contestants']]
+    assert names == ['without', 'with', 'release']
+    assert [entry['mean']['measures']['AP'] for entry in summary['contestants']] == [
+        0.375,
+        0.5,
+        0.5,
+    ]
+    assert all([run['seed'] for run in entry['runs']] == [1] for entry in summary['contestants'])
+    assert summary['difference']['mean']['measures']['AP'] == 0
+    assert cells(page, 'release')[0][0] == '0.500'
+    with pytest.raises(SystemExit, match='no runs of the seeds 2'):
+        script.main([*command, '2', *data])
+    (tmp_path / 'out' / 'negatives_toy.json').unlink()
+    with pytest.raises(SystemExit, match='negatives.py toy first'):
+        script.main([*command, '1', *data])
+
+
+def test_a_rule_changes_the_hook_only(script):
+    plain = script.PRESETS['toy'].comparison
+    cfg = load_config(ROOT / plain.configs['with'], script.with_rule(plain, 'release').options)
+    hook = load_config(ROOT / plain.configs['with']).custom_hooks[-1]
+    assert cfg.custom_hooks[-1] == {**hook, 'covered': 'touched', 'placed': 'anew'}
+
+
+def test_a_chip_shows_an_object_that_is_half_in_it_and_of_its_level(script):
+    levels = [
+        dict(resize=dict(factor=1.0), valid_range=(0, 15)),
+        dict(resize=dict(factor=0.5), valid_range=(15, None)),
+    ]
+    pyramid = ScalePyramid.from_config(dict(chip_size=50, levels=levels))
+    boxes = [[45, 10, 55, 20], [100, 100, 120, 120]]
+    table = AnnotationTable.from_images([(300, 200, boxes, None), (300, 200, [], None)])
+    windows = [[0, 0, 50, 50], [0, 0, 49, 50], [90, 90, 140, 140], [90, 90, 190, 190]]
+    plan = ChipPlan.of_kind(1, [0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [*windows, windows[0]])
+    shown = script.shows_object(plan, table, pyramid)
+    assert shown.tolist() == [True, False, False, True, False]
 
 
 def test_the_page_has_a_table_of_each_kind(script, result):
@@ -321,8 +376,9 @@ def test_the_page_has_a_table_of_each_kind(script, result):
     assert difference[columns.index('AP')] == '+0.188 ± 0.088'
     assert difference[columns.index('FP at recall 0.5')] == '-0.500 ± 0.000'
     assert lookalikes == ['-0.500 ± 0.000'] * 5
-    assert plain_cost == ['8, 10', '16, 20', '60.0', '1000000.0', '1000000.0', '-', '-']
-    assert mined_cost == ['10, 10', '16, 19', '60.0', '1000000.0', '1000000.0', '1, 1', '5.0']
+    assert plain_cost == ['8, 10', '16, 20', '60.0', '1000000.0', '1000000.0', '-', '-', '-']
+    assert mined_cost[:5] == ['10, 10', '16, 19', '60.0', '1000000.0', '1000000.0']
+    assert mined_cost[5:] == ['1, 1', '5.0', '12.5%, 12.5%']
     assert cells(page, 'ratio')[0][:2] == ['', '1.000, 0.950']
 
 

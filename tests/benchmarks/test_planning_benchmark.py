@@ -102,7 +102,7 @@ def test_proposals_are_of_all_levels_and_some_of_them_on_objects(planning):
         table, positives = planning.proposals_and_positives(*size, pyramid, 0)
         found = planning.plan_negative_chips(table, positives, pyramid).statistics
         assert found.proposals == 900
-        assert 0 < found.enclosed < found.valid
+        assert 0 < found.covered < found.valid
         assert min(found.chips_per_level[:2]) > 0  # the coarsest is one positive chip
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsniper.chips import (
+    COVERED,
     NEGATIVE,
     POSITIVE,
     AnnotationTable,
@@ -19,6 +20,7 @@ from mmsniper.chips import (
     plan_positive_chips,
 )
 from mmsniper.chips import targets as targets_module
+from mmsniper.chips.seeding import uniform
 
 PAPER = ScalePyramid.from_config(
     dict(
@@ -50,12 +52,15 @@ PLAIN = ScalePyramid.from_config(
 # --- what negative chips are, one candidate at a time ---------------------------------------------
 
 
-def candidates(length, side, step):
-    """Origins along an axis: every step, and the one that is flush with the far end."""
+def candidates(length, side, step, shift=0.0):
+    """Origins along an axis: every step, and the one that is flush with the far end.
+
+    A shift, in steps, moves all but the first and the last towards the corner.
+    """
     edge = max(length - side, 0)
     k = 0
-    while k * step < edge - 1e-6:
-        yield k * step
+    while (k - shift) * step < edge - 1e-6:
+        yield max((k - shift) * step, 0)
         k += 1
     yield edge
 
@@ -70,8 +75,8 @@ def encloses(x, y, side, box):
     )
 
 
-def uncovered_boxes(table, positives, pyramid, image, level):
-    """Rows of the proposals that count at a level and are not whole in a positive chip of it."""
+def uncovered_boxes(table, positives, pyramid, image, level, covered='enclosed'):
+    """Rows of the proposals that count at a level and that no positive chip of it covers."""
     side = pyramid.chip_size / pyramid.scales(table.width[image], table.height[image])[level]
     lo, hi = pyramid.levels[level].valid_range
     rows = []
@@ -81,23 +86,28 @@ def uncovered_boxes(table, positives, pyramid, image, level):
         if table.ignore[row] or not lo <= (w * h) ** 0.5 < hi or max(w, h) > side * (1 + 1e-9):
             continue
         chips = positives.box[(positives.image == image) & (positives.level == level)]
-        if not any((c[:2] <= box[:2]).all() and (box[2:] <= c[2:]).all() for c in chips):
+        if covered == 'touched':
+            in_chip = any((np.minimum(c, box)[2:] > np.maximum(c, box)[:2]).all() for c in chips)
+        else:
+            in_chip = any((c[:2] <= box[:2]).all() and (box[2:] <= c[2:]).all() for c in chips)
+        if not in_chip:
             rows.append(row)
     return rows
 
 
-def slow_plan(table, positives, pyramid, more_than, stride):
-    """(image, level, window, held) by the definition: all candidates, one after the other."""
+def slow_plan(table, positives, pyramid, more_than, stride, covered='enclosed', key=None):
+    """(image, level, window, rows) by the definition: all candidates, one after the other."""
     chips = []
     for image in range(len(table)):
         width, height = int(table.width[image]), int(table.height[image])
         for level, scale in enumerate(pyramid.scales(width, height).tolist()):
             side = pyramid.chip_size / scale
-            left = uncovered_boxes(table, positives, pyramid, image, level)
+            left = uncovered_boxes(table, positives, pyramid, image, level, covered)
+            shift = (0, 0) if key is None else uniform(*key, image, level, [0, 1], 3)
             while left:
                 best, best_rows = None, []
-                for x in candidates(width, side, stride / scale):
-                    for y in candidates(height, side, stride / scale):
+                for x in candidates(width, side, stride / scale, shift[0]):
+                    for y in candidates(height, side, stride / scale, shift[1]):
                         rows = [r for r in left if encloses(x, y, side, table.boxes[r])]
                         if len(rows) > len(best_rows):  # of equals, the first
                             best, best_rows = (x, y), rows
@@ -105,7 +115,7 @@ def slow_plan(table, positives, pyramid, more_than, stride):
                     break
                 x, y = best
                 window = x, y, min(x + side, width), min(y + side, height)
-                chips.append((image, level, window, len(best_rows)))
+                chips.append((image, level, window, best_rows))
                 left = [row for row in left if row not in best_rows]
     return chips
 
@@ -209,17 +219,82 @@ class TestPlan:
         problems(),
         st.lists(st.integers(0, 3), min_size=1, max_size=4),
         st.sampled_from([8, 16, 24, 32, 50, 100]),
+        st.sampled_from(COVERED),
     )
-    def test_it_is_the_slow_one(self, problem, more_than, stride):
+    def test_it_is_the_slow_one(self, problem, more_than, stride, covered):
         table, positives = problem
-        found = plan_negative_chips(table, positives, SMALL, more_than, stride=stride)
-        expected = slow_plan(table, positives, SMALL, more_than, stride)
+        found = plan_negative_chips(
+            table, positives, SMALL, more_than, stride=stride, covered=covered
+        )
+        expected = slow_plan(table, positives, SMALL, more_than, stride, covered)
         assert found.chips.image.tolist() == [row[0] for row in expected]
         assert found.chips.level.tolist() == [row[1] for row in expected]
         np.testing.assert_allclose(
             found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-4
         )
-        assert found.proposals_per_chip.tolist() == [row[3] for row in expected]
+        assert found.proposals_per_chip.tolist() == [len(row[3]) for row in expected]
+
+    @settings(max_examples=80)
+    @given(
+        problems(),
+        st.integers(0, 3),
+        st.sampled_from([8, 24, 100]),
+        st.sampled_from(COVERED),
+        st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    )
+    def test_with_a_key_it_is_the_slow_one_on_a_shifted_grid_and_its_chips_slide(
+        self, problem, more_than, stride, covered, key
+    ):
+        table, positives = problem
+        found = plan_negative_chips(
+            table, positives, SMALL, more_than, stride=stride, covered=covered, key=key
+        )
+        expected = slow_plan(table, positives, SMALL, [more_than], stride, covered, key)
+        assert found.chips.image.tolist() == [row[0] for row in expected]
+        assert found.chips.level.tolist() == [row[1] for row in expected]
+        assert found.proposals_per_chip.tolist() == [len(row[3]) for row in expected]
+        for (image, level, _, rows), window in zip(expected, found.chips.box.tolist()):
+            width, height = int(table.width[image]), int(table.height[image])
+            side = 64 / SMALL.scales(width, height)[level]
+            assert min(window[:2]) >= 0
+            np.testing.assert_allclose(window[2] - window[0], min(side, width), atol=1e-4)
+            np.testing.assert_allclose(window[3] - window[1], min(side, height), atol=1e-4)
+            for box in table.boxes[rows]:
+                assert (np.minimum(box, window)[:2] > np.array(window[:2]) - 1e-4).all()
+                assert (np.maximum(box, window)[2:] < np.array(window[2:]) + 1e-4).all()
+
+    def test_chips_with_a_key_lie_anywhere_around_their_proposals(self):
+        table = one_image([[140, 150, 160, 170]] * 3, 400, 300)
+        found = [
+            plan_negative_chips(table, ChipPlan.empty(), PLAIN, 2, key=(7, epoch)).chips.box
+            for epoch in range(200)
+        ]
+        assert all(len(box) == 1 for box in found)
+        left, top = np.concatenate(found)[:, :2].T
+        assert 60 <= left.min() < 64 < 136 < left.max() <= 140
+        assert 70 <= top.min() < 74 < 146 < top.max() <= 150
+        assert abs(left.mean() - 100) < 5
+        again = plan_negative_chips(table, ChipPlan.empty(), PLAIN, 2, key=(7, 5)).chips.box
+        np.testing.assert_array_equal(again, found[5])
+
+    def test_with_a_key_it_does_not_matter_how_many_images_are_planned_together(self, monkeypatch):
+        start = np.random.default_rng(0).uniform(0, 50, (6, 40, 2))
+        table = AnnotationTable.from_images(
+            [(64, 60, np.concatenate([s, s + 8], axis=1), None) for s in start]
+        )
+        whole = plan_negative_chips(table, ChipPlan.empty(), SMALL, 2, key=(1, 2)).chips
+        assert len(whole) > 20
+        monkeypatch.setattr(targets_module, '_BOXES', 50)
+        parts = plan_negative_chips(table, ChipPlan.empty(), SMALL, 2, key=(1, 2)).chips
+        np.testing.assert_array_equal(parts.box, whole.box)
+
+    def test_what_a_positive_chip_touches_or_encloses_is_covered(self):
+        boxes = [[80, 10, 99, 30], [90, 10, 110, 30], [100, 10, 120, 30]]
+        positives = chip([0, 0, 100, 100])
+        for covered, expected in (('enclosed', [1, 2]), ('touched', [2])):
+            found = plan_negative_chips(one_image(boxes), positives, PLAIN, 0, covered=covered)
+            assert found.uncovered.index.tolist() == expected
+            assert found.statistics.covered == 3 - len(expected)
 
     @settings(max_examples=15)
     @given(problems(max_images=1, longest=400), st.integers(0, 3))
@@ -231,7 +306,7 @@ class TestPlan:
         np.testing.assert_allclose(
             found.chips.box, np.reshape([row[2] for row in expected], (-1, 4)), atol=1e-3
         )
-        assert found.proposals_per_chip.tolist() == [row[3] for row in expected]
+        assert found.proposals_per_chip.tolist() == [len(row[3]) for row in expected]
 
     @settings(max_examples=80)
     @given(problems())
@@ -336,7 +411,7 @@ class TestPlan:
             AnnotationTable.from_images([(64, 60, boxes_at((20, 20)), None)] * 9), SMALL
         )
         whole = plan_negative_chips(table, positives, SMALL, 2)
-        assert whole.statistics.enclosed > 0
+        assert whole.statistics.covered > 0
         monkeypatch.setattr(targets_module, '_BOXES', 50)
         parts = plan_negative_chips(table, positives, SMALL, 2)
         assert same(parts.chips, whole.chips)
@@ -362,7 +437,7 @@ class TestByHand:
             images=1,
             proposals=9,
             valid=9,
-            enclosed=0,
+            covered=0,
             chips_per_level=(2,),
             capped=0,
             images_with_chips=1,
@@ -393,7 +468,7 @@ class TestByHand:
         # The last one sticks out of the positive chip by 5 px.
         assert found.uncovered.index.tolist() == [3]
         assert found.proposals_per_chip.tolist() == [1]
-        assert found.statistics.enclosed == 3
+        assert found.statistics.covered == 3
 
     def test_a_positive_chip_of_another_level_or_image_does_not_count(self):
         # Boxes of 10 px are valid at levels 0 (side 16), 1 (side 32) and 2.
@@ -408,7 +483,7 @@ class TestByHand:
             (1, 2),
         ]
         assert found.proposals_per_chip.tolist() == [2] * 5
-        assert found.statistics.enclosed == 2
+        assert found.statistics.covered == 2
 
     def test_least_numbers_are_for_each_level_and_the_last_is_for_all_further_ones(self):
         # Two boxes that are valid at all three levels.
@@ -520,7 +595,7 @@ class TestStatistics:
         assert got.images == len(table)
         assert got.proposals == (~table.ignore).sum()
         assert got.valid == len(plan_negative_chips(table, ChipPlan.empty(), SMALL).uncovered.image)
-        assert got.enclosed == got.valid - len(found.uncovered.image)
+        assert got.covered == got.valid - len(found.uncovered.image)
         assert got.chips_per_level == tuple(
             int((found.chips.level == level).sum()) for level in range(3)
         )
@@ -552,7 +627,7 @@ class TestStatistics:
                 images=5,
                 proposals=900,
                 valid=1000,
-                enclosed=250,
+                covered=250,
                 chips_per_level=(3, 0, 4),
                 capped=2,
                 images_with_chips=4,
@@ -582,6 +657,7 @@ class TestStatistics:
         (dict(stride=float('nan')), 'stride.*nan'),
         (dict(stride=float('inf')), 'stride.*inf'),
         (dict(stride='32'), 'stride'),
+        (dict(covered='seen'), "covered must be one of .*, got 'seen'"),
     ],
 )
 def test_arguments_out_of_their_range_are_refused_by_name(arguments, message):

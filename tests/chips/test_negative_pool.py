@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from mmsniper.chips import (
     NEGATIVE,
+    POSITIVE,
     AnnotationTable,
     ChipPlan,
     NegativeChipPool,
     NegativeStatistics,
     ScalePyramid,
+    draw_negative_chips,
     plan_negative_chips,
 )
 from mmsniper.chips.negative_pool import shown_images
@@ -32,13 +34,17 @@ CONFIG = dict(
 PYRAMID = ScalePyramid.from_config(CONFIG)
 
 
-def planned(paths, pyramid=PYRAMID, origin='a run', seed=0):
-    """A pool of real chips for images of 90x70 px; each has other proposals."""
+def planned(paths, pyramid=PYRAMID, origin='a run', seed=0, options=None):
+    """A pool of real chips for images of 90x70 px; each has other proposals.
+
+    With options it keeps the proposals, from which every epoch finds chips anew.
+    """
     start = np.random.default_rng(seed).uniform(0, 60, (len(paths), 30, 2))
     table = AnnotationTable.from_images(
         [(90, 70, np.concatenate([s, s + 8], axis=1), None) for s in start]
     )
     found = plan_negative_chips(table, ChipPlan.empty(), pyramid, 2)
+    kept = slice(0 if options is None else None)
     return NegativeChipPool(
         pyramid=pyramid,
         img_path=np.array(paths, np.str_),
@@ -51,7 +57,13 @@ def planned(paths, pyramid=PYRAMID, origin='a run', seed=0):
         uncovered_level=found.uncovered.level.astype(np.int8),
         uncovered_box=found.uncovered.box.astype(np.float32),
         origin=origin,
+        options=options,
+        proposal_image=table.image[kept].astype(np.int32),
+        proposal_box=table.boxes[kept],
     )
+
+
+TWO_BOXES = np.array([[1, 2, 30, 40]] * 2, np.float32)
 
 
 def by_hand(paths=('data/a.jpg', 'data/b.jpg', 'data/c.jpg')):
@@ -74,6 +86,9 @@ def by_hand(paths=('data/a.jpg', 'data/b.jpg', 'data/c.jpg')):
         uncovered_level=np.zeros(1, np.int8),
         uncovered_box=np.array([[1, 2, 30, 40]], np.float32),
         origin='by hand',
+        options=dict(min_proposals=[1]),
+        proposal_image=np.array([0, 1], np.int32),
+        proposal_box=TWO_BOXES,
     )
 
 
@@ -275,15 +290,15 @@ class TestContent:
 
     @pytest.mark.parametrize(
         ('value', 'said'),
-        [(2, '2'), ('one', 'one'), (np.array([1, 1]), r'\[1, 1\]'), (np.nan, 'nan')],
+        [(1, '1'), ('one', 'one'), (np.array([1, 1]), r'\[1, 1\]'), (np.nan, 'nan')],
     )
     def test_a_pool_of_another_format(self, value, said, tmp_path):
         path = self.write(tmp_path / 'pool.npz', format=value, held=None)
-        with refused(path, f'of format 1.*of format {said}'):
+        with refused(path, f'of format 2.*of format {said}'):
             NegativeChipPool.from_file(path)
 
     def test_a_number_of_another_library(self, tmp_path):
-        np.savez(tmp_path / 'pool.npz', width=np.arange(3), format=1)
+        np.savez(tmp_path / 'pool.npz', width=np.arange(3), format=2)
         with refused(tmp_path / 'pool.npz', 'not a pool.*no pyramid, origin, statistics'):
             NegativeChipPool.from_file(tmp_path / 'pool.npz')
 
@@ -304,6 +319,9 @@ class TestContent:
             'uncovered_image',
             'uncovered_level',
             'uncovered_box',
+            'options',
+            'proposal_image',
+            'proposal_box',
         ],
     )
     def test_each_array_must_be_there_with_its_shape_and_type(self, name, tmp_path):
@@ -348,6 +366,16 @@ class TestContent:
                 dict(uncovered_box=np.array([[1, 2, 91, 40]], np.float32)),
                 'proposal at .*data/b.jpg',
             ),
+            (
+                dict(proposal_image=np.array([1, 0], np.int32), proposal_box=TWO_BOXES),
+                'proposals are not in the order',
+            ),
+            (
+                dict(proposal_image=np.array([0, 3], np.int32), proposal_box=TWO_BOXES),
+                'proposal of image 3',
+            ),
+            (dict(options='{"covered": "seen"}'), "covered must be one of .*got 'seen'"),
+            (dict(options='{"cover": 1}'), 'cover'),
             (dict(pyramid='{'), 'not a pool'),
             (dict(pyramid='[]'), 'pyramid must be a dict'),
             (dict(pyramid=json.dumps(dict(chip_size=-1, levels=[]))), 'chip_size'),
@@ -525,6 +553,43 @@ class TestChipsFor:
         self.check(pool, ['data/c.jpg', 'data/a.jpg'], [2, 0])
 
 
+class TestPlannerFor:
+    PATHS = ['data/a.jpg', 'data/b.jpg', 'data/c.jpg']
+
+    def planner(self, pool, paths):
+        return pool.planner_for(paths, [90] * len(paths), [70] * len(paths), 'pool.npz')
+
+    def test_without_options_an_epoch_draws_from_the_chips_that_were_mined(self):
+        pool, paths = planned(self.PATHS), [*self.PATHS, 'data/b.jpg']
+        chips = self.planner(pool, paths).plan(ChipPlan.empty(), 2, seed=3, epoch=4)
+        assert_equal(chips, draw_negative_chips(chips_of(pool, paths), 2, 3, 4))
+
+    def test_with_options_every_epoch_finds_chips_in_the_proposals(self, tmp_path):
+        options = dict(min_proposals=[1], max_per_image=None, covered='touched')
+        planned(self.PATHS, options=options).save(tmp_path / 'pool.npz')
+        pool = NegativeChipPool.from_file(tmp_path / 'pool.npz')
+        # Another order than the pool's, and an image twice.
+        order = [2, 0, 2]
+        rows = [pool.proposal_box[pool.proposal_image == i] for i in order]
+        table = AnnotationTable.from_images([(90, 70, boxes, None) for boxes in rows])
+        positives = ChipPlan.of_kind(POSITIVE, [1], [0], [[0, 0, 32, 32]])
+        planner = self.planner(pool, [self.PATHS[i] for i in order])
+        plans = []
+        for epoch in (4, 5):
+            plans.append(planner.plan(positives, 99, seed=3, epoch=epoch))
+            expected = plan_negative_chips(
+                table, positives, PYRAMID, 1, covered='touched', key=(3, epoch)
+            )
+            assert_equal(plans[-1], expected.chips)
+        assert plans[0].box.tolist() != plans[1].box.tolist()
+        few = planner.plan(positives, 1, seed=3, epoch=4)
+        assert few.image.tolist() == [0, 1, 2]
+
+    def test_images_that_were_not_mined_are_refused(self):
+        with pytest.raises(ValueError, match='pool.npz belongs to other images'):
+            self.planner(by_hand(), ['data/x.jpg'])
+
+
 class TestJoined:
     def test_parts_are_what_the_whole_would_be(self):
         start = np.random.default_rng(0).uniform(0, 60, (7, 30, 2))
@@ -541,6 +606,8 @@ class TestJoined:
                 uncovered_image=found.uncovered.image.astype(np.int32),
                 uncovered_level=found.uncovered.level.astype(np.int8),
                 uncovered_box=found.uncovered.box.astype(np.float32),
+                proposal_image=table.image.astype(np.int32),
+                proposal_box=table.boxes,
             )
 
         parts = [pool(0, 3), pool(3, 3), pool(3, 4), pool(4, 7)]

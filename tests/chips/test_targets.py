@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, ScalePyramid, rectangles
 from mmsniper.chips import targets as module
-from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, iter_targets
+from mmsniper.chips.targets import ChipLookup, Targets, grid_lines, grid_origins, iter_targets
 
 # Chips of 32 and 64 original pixels.
 TWO = ScalePyramid.from_config(
@@ -99,6 +99,25 @@ def test_grid_lines_are_those_with_which_a_chip_encloses_the_box(table, stride):
             assert list(range(first[k, axis], last[k, axis] + 1)) == good
 
 
+@settings(max_examples=100)
+@given(tables(), st.integers(1, 40), st.integers(0, 99))
+def test_lines_of_a_shifted_grid_are_where_they_are_said_to_be(table, stride, hundredths):
+    part = all_targets(table)
+    # Not a place at which boxes, in whole pixels, begin or end.
+    shift = (hundredths + 0.123) / 100
+    step, edge = np.full((len(part.image), 1), stride), np.maximum(part.image_wh - part.side, 0)
+    first, last = grid_lines(part, step, edge, shift)
+    for k in range(len(part.image)):
+        for axis in (0, 1):
+            far, lo, hi = edge[k, axis], part.box[k, axis], part.box[k, axis + 2]
+            count = int(np.ceil(far / stride + shift)) + 1
+            lines = grid_origins(np.arange(count), step[k], far, shift).tolist()
+            inner = [(i - shift) * stride for i in range(1, count - 1)]
+            np.testing.assert_allclose(lines, [0, *inner, far])
+            good = [i for i, x in enumerate(lines) if x <= lo and hi <= x + part.side[k, 0]]
+            assert list(range(first[k, axis], last[k, axis] + 1)) == good
+
+
 @st.composite
 def plans(draw, images=4):
     """Windows in quarters of a pixel, far from the least that counts as sticking out."""
@@ -136,6 +155,23 @@ def test_windows_enclose_what_lies_whole_in_one_of_the_same_image_and_level(tabl
         for k in range(len(part.image))
     ]
     assert ChipLookup.from_plan(plan, 2).enclose(part).tolist() == expected
+
+
+@settings(max_examples=100)
+@given(tables(), plans())
+def test_windows_touch_what_has_an_area_in_common_with_one_of_the_same_image_and_level(table, plan):
+    part = all_targets(table)
+    expected = [
+        any(
+            plan.image[c] == part.image[k]
+            and plan.level[c] == part.level[k]
+            and (plan.box[c, :2] < part.box[k, 2:]).all()
+            and (part.box[k, :2] < plan.box[c, 2:]).all()
+            for c in range(len(plan))
+        )
+        for k in range(len(part.image))
+    ]
+    assert ChipLookup.from_plan(plan, 2).touch(part).tolist() == expected
 
 
 def test_the_order_of_the_chips_does_not_matter():

@@ -226,6 +226,32 @@ def test_a_resumed_run_has_the_chips_of_the_uninterrupted_one(train, tmp_path, e
     assert rest.runner.iter == whole.runner.iter
 
 
+ANEW = dict(covered='touched', placed='anew')
+
+
+def test_chips_that_are_placed_anew_are_others_in_every_epoch_and_the_schedule_follows(train):
+    changes = {'hook': dict(ANEW, warmup_epochs=1, chips_per_image=99), 'train_cfg.max_epochs': 5}
+    notes = train(**changes)
+    boxes = [{index.chip.box for index in negatives(notes.chips[e])} for e in (1, 2, 3, 4)]
+    # At an image's border they cannot slide.
+    assert all(len(a - b) > len(a) / 2 for a, b in zip(boxes, boxes[1:]))
+    assert len(set(notes.length.values())) > 2  # epochs are not equally long
+    assert notes.runner.iter == notes.runner.max_iters == sum(notes.length.values())
+    assert notes.lrs[-1] < notes.lrs[-3] < 1e-3
+
+
+@pytest.mark.parametrize('epoch', [1, 2, 3])
+def test_a_run_whose_chips_are_placed_anew_resumes_with_the_same(train, tmp_path, epoch):
+    changes = {'hook': dict(ANEW, warmup_epochs=1, chips_per_image=99)}
+    whole = train(**changes)
+    rest = train('r', **changes, **resume_from(tmp_path, epoch))
+    for e in rest.chips:
+        assert as_tuples(rest.chips[e]) == as_tuples(whole.chips[e])
+        assert rest.left[e] == whole.left[e]
+    assert rest.lrs == pytest.approx(whole.lrs[-len(rest.lrs) :])
+    assert rest.runner.iter == whole.runner.iter
+
+
 def test_a_checkpoint_within_the_epoch_of_mining_does_not_mine_again(train, tmp_path, count_mining):
     changes = {'default_hooks.checkpoint': dict(by_epoch=False, interval=8)}
     whole = train(**changes)

@@ -28,7 +28,8 @@ from mmsniper.models.proposals import proposal_head
 # Of the small images of conftest.py: how many, and which have no objects.
 NUM_IMAGES, EMPTY = 8, (3, 6)
 # As in the small run; windows of up to 128 px: the images are two or four windows at level 0.
-MINER = dict(min_proposals=2, num_proposals=30, window_size=128)
+# Placed anew: pools hold most then.
+MINER = dict(min_proposals=2, num_proposals=30, window_size=128, placed='anew')
 BATCH_PIXELS = 4 * 64 * 64
 ARRAYS = (
     'img_path',
@@ -38,6 +39,8 @@ ARRAYS = (
     'uncovered_image',
     'uncovered_level',
     'uncovered_box',
+    'proposal_image',
+    'proposal_box',
 )
 CHIP_ARRAYS = ('image', 'level', 'box', 'kind')
 
@@ -552,6 +555,28 @@ def test_a_pool_s_chips_hold_more_than_min_proposals(model, sampler, propose_box
     assert mine(model, sampler, min_proposals=4).statistics.chips == 0
 
 
+def test_a_pool_whose_chips_are_placed_anew_keeps_all_proposals(
+    model, sampler, propose_boxes, tmp_path
+):
+    tiny = [[80, 60, 80.5, 60.5]]  # is no proposal
+    propose_boxes(lambda path: np.concatenate([grid(5, left=80, top=60), tiny]))
+    fixed = mine(model, sampler, min_proposals=1, covered='touched', placed='fixed')
+    anew = mine(model, sampler, min_proposals=1, covered='touched', placed='anew')
+    assert (fixed.options, len(fixed.proposal_box)) == (None, 0)
+    assert anew.options == dict(min_proposals=1, max_per_image=None, covered='touched')
+    assert len(anew.proposal_box) == anew.statistics.proposals > 0
+    anew.save(tmp_path / 'pool.npz')
+    assert_same(NegativeChipPool.from_file(tmp_path / 'pool.npz'), anew)
+    np.testing.assert_array_equal(anew.chips.box, fixed.chips.box)
+    plans = []
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        sampler.set_negatives(anew, per_image=99)
+        plans.append(sampler.plan.take(sampler.plan.kind == NEGATIVE))
+    assert len(plans[0]) > 0
+    assert plans[0].box.tolist() != plans[1].box.tolist()
+
+
 def test_at_most_so_many_chips_of_an_image(model, sampler, speckles):
     assert np.bincount(mine(model, sampler).chips.image).max() > 2
     capped = mine(model, sampler, max_per_image=2)
@@ -586,6 +611,8 @@ def test_images_without_objects_are_mined_unless_told_otherwise(model, sampler, 
         ('min_proposals', -1),
         ('min_proposals', []),
         ('max_per_image', 0),
+        ('covered', 'seen'),
+        ('placed', 'again'),
     ],
 )
 def test_says_which_option_is_out_of_its_range(name, value):
@@ -809,6 +836,8 @@ def test_the_origin_changes_with(cfg, model, sampler, change):
         dict(empty_images=False),
         dict(window_size=129),
         dict(batch_pixels=7),
+        dict(covered='touched'),
+        dict(placed='fixed'),
     ],
     ids=str,
 )

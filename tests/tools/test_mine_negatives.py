@@ -230,7 +230,7 @@ def test_a_training_takes_the_chips_that_any_rpn_has_mined(
     found = pool.statistics
     assert found.images == 5
     assert found.proposals > 0
-    assert 0 < found.enclosed < found.valid
+    assert 0 < found.covered < found.valid
     assert found.images_with_chips == 5
     assert [path.name for path in out.parent.iterdir()] == ['F.npz']
 
@@ -239,7 +239,7 @@ def test_a_training_takes_the_chips_that_any_rpn_has_mined(
     assert np.bincount(negative.image).tolist() == [2] * 5
 
     printed = capsys.readouterr().out
-    for number in (found.proposals, found.enclosed, found.chips, *found.chips_per_level):
+    for number in (found.proposals, found.covered, found.chips, *found.chips_per_level):
         assert f'{number:,}' in printed
 
 
@@ -336,6 +336,9 @@ def test_the_command_line_goes_before_the_hook(tool, write_config):
     assert options()[1] == 0
     assert options('--min-proposals', '8', '4', '--no-empty-images')[0] == (
         NegativeChipMiner(min_proposals=[8, 4], empty_images=False)
+    )
+    assert options('--covered', 'touched', '--placed', 'anew')[0] == (
+        NegativeChipMiner(covered='touched', placed='anew')
     )
 
 
@@ -515,7 +518,7 @@ def test_proposals_outside_positive_chips_make_chips_without_any_model(
     found = pool.statistics
     assert (found.images, found.proposals) == (5, 28)
     # The 9 of image 1 are of 10 px: valid at the fine level, in the positive chip of the object.
-    assert (found.valid, found.enclosed) == (19 * 2 + 9, 9)
+    assert (found.valid, found.covered) == (19 * 2 + 9, 9)
     sampler = sampler_with(config, out)
     assert (sampler.plan.kind == NEGATIVE).sum() == 6
 

@@ -31,13 +31,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmsniper.chips import NegativeChipPool
+from mmsniper.chips import COVERED, NegativeChipPool
 from mmsniper.convert import load_config
 from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
-from mmsniper.mining import NegativeChipMiner, stored_pool
+from mmsniper.mining import PLACED, NegativeChipMiner, stored_pool
 from mmsniper.models.proposals import proposal_head
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -106,6 +106,16 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
     )
     mining.add_argument(
         '--max-per-image', type=int, metavar='K', help='chips of an image at most [all]'
+    )
+    mining.add_argument(
+        '--covered',
+        choices=COVERED,
+        help='what a positive chip does to a proposal that needs no negative chip [enclosed]',
+    )
+    mining.add_argument(
+        '--placed',
+        choices=PLACED,
+        help='epochs draw from fixed windows, or find windows anew in the proposals [fixed]',
     )
     mining.add_argument(
         '--empty-images',
@@ -312,7 +322,7 @@ def show(pool: NegativeChipPool, miner: NegativeChipMiner, out: Path, console: C
     table.add_row('(proposal, level) pairs that are valid', f'{found.valid:,}')
     table.add_row(
         '  covered by positive chips',
-        f'{found.enclosed:,}  ({found.enclosed / max(found.valid, 1):.1%})',
+        f'{found.covered:,}  ({found.covered / max(found.valid, 1):.1%})',
     )
     table.add_row('negative chips', f'{found.chips:,}')
     for level, chips in zip(pool.pyramid.levels, found.chips_per_level):

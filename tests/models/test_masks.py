@@ -12,7 +12,7 @@ from pycocotools import mask as coco_masks
 
 from mmsniper.models import masks as masks_module
 from mmsniper.models import pyramid_detector
-from mmsniper.models.masks import ImageMasks, PlacedMask, predict_masks
+from mmsniper.models.masks import EncodedMask, EncodedMasks, ImageMasks, PlacedMask, predict_masks
 
 PYRAMID = dict(
     chip_size=64,
@@ -90,6 +90,21 @@ def test_many_masks_are_run_lengths_and_few_are_a_tensor(monkeypatch):
         [0, 5, 3, 2],
         [2, 5, 3, 2],
     ]
+
+
+def test_run_lengths_are_chosen_and_drawn_as_a_tensor_is():
+    """As MMDetection's metrics, inferencer and visualizers do."""
+    whole = np.random.default_rng(0).random((4, 20, 30)) > 0.5
+    rles = [EncodedMask(PlacedMask(mask, (0, 0)).rle(30, 20)) for mask in whole]
+    found = InstanceData(masks=EncodedMasks(rles, (20, 30)), scores=torch.arange(4.0))
+    assert (found.masks[2][:] == whole[2]).all()
+    assert found.masks[2]['size'] == [20, 30]
+    chosen = found[torch.tensor([True, False, True, True])].masks
+    assert (chosen.numpy().astype(bool) == whole[[0, 2, 3]]).all()
+    assert (found[torch.tensor([3, 1])].masks.astype(np.uint8) == whole[[3, 1]]).all()
+    assert (found[1:3].masks.astype(bool) == whole[1:3]).all()
+    none = found[torch.zeros(4, dtype=torch.bool)].masks
+    assert none.astype(bool).shape == (0, 20, 30)
 
 
 def test_an_image_without_objects_has_no_masks():
@@ -175,7 +190,7 @@ def test_run_lengths_are_of_the_same_masks(make, picture, unresized, family, mon
     masks = found(model, batch).masks
     monkeypatch.setattr(masks_module, 'MAX_MASK_PIXELS', 10)
     rles = found(model, batch).masks
-    assert isinstance(rles, list)
+    assert isinstance(rles, EncodedMasks)
     assert all(rle['size'] == [120, 160] for rle in rles)
     assert torch.equal(decoded(rles), masks)
 

@@ -525,7 +525,7 @@ def test_levels_are_those_of_the_test_rules(make, picture, unresized):
 def told(monkeypatch):
     """The messages in the log."""
     messages = []
-    monkeypatch.setattr(pyramid_detector, 'print_log', lambda text, logger: messages.append(text))
+    monkeypatch.setattr(pyramid_detector, 'print_log', lambda text, **kwargs: messages.append(text))
     return messages
 
 
@@ -562,9 +562,24 @@ def test_validation_sees_its_levels_and_test_sees_all(make, picture, unresized, 
     model.val_step(batch)
     model.test_step(batch)
     assert len(shapes) == 4
+    told = [message for message in told if 'every image is seen' in message]
     assert [message.split(':')[0] for message in told] == ['validation', 'test']
     assert 'levels 1 (objects of 30 to 90 px)' in told[0]
     assert 'levels 0 (objects of 0 to 50 px), 1' in told[1]
+
+
+@pytest.mark.parametrize(('train', 'warnings'), [(3.0, 1), (FINE, 0)])
+def test_a_scale_that_is_not_that_of_training_is_told_once(
+    make, picture, unresized, told, train, warnings
+):
+    """The fine level is tested at 1.5."""
+    pyramid = copy.deepcopy(PYRAMID)
+    pyramid['levels'][0]['resize'] = dict(factor=train)
+    model = make(pyramid=pyramid)
+    for _ in range(2):
+        model.test_step(unresized(picture()))
+    assert sum('trains level 0 at 2 times' in message for message in told) == warnings
+    assert len(told) == 1 + warnings
 
 
 def test_ground_truth_comes_out_as_of_any_detector(make, picture, unresized):

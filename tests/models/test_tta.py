@@ -128,6 +128,15 @@ def test_several_views_of_a_detector_with_masks_give_boxes_only(at_levels, pictu
     assert 'masks' not in result.pred_instances
 
 
+def test_views_that_a_pipeline_has_resized_are_not_merged(at_levels, picture):
+    tta = SNIPERTTAModel(module=at_levels('RetinaNet', PYRAMID))
+    batch = views(picture(160, 120), flips=(0.0, 1.0))
+    for sample in batch['data_samples'][1]:
+        sample.set_metainfo(dict(scale_factor=(2.0, 2.0)))
+    with pytest.raises(ValueError, match='tta_pipeline'):
+        tta.test_step(batch)
+
+
 def test_an_image_without_detections(at_levels, picture):
     tta = SNIPERTTAModel(module=at_levels('RetinaNet', PYRAMID, merge_cfg=dict(score_thr=1.1)))
     (result,) = tta.test_step(views(picture(160, 120), flips=(0.0, 1.0)))

@@ -47,9 +47,8 @@ def test_both_axes_scale_the_area():
     assert fine.contains(boxes).tolist() == [True, False]
 
 
-def test_detections_in_original_pixels_need_no_scale():
-    fine = LevelRange.of_input(meta((2.0, 2.0)), PYRAMID).in_original_pixels()
-    assert fine.contains(squares(15.9, 16)).tolist() == [True, False]
+def test_boxes_in_original_pixels_need_no_scale():
+    assert LevelRange(((0, 16),)).contains(squares(15.9, 16)).tolist() == [True, False]
 
 
 def test_levels_that_coincide_for_the_image_both_count():

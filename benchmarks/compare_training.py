@@ -48,8 +48,8 @@ def _range_first(config: str) -> Comparison:
 
 
 _RANGE_FIRST = (
-    "Before: the RPN proposes the best 300 boxes of any size in training, of which the level's "
-    "sizes are learned. After: the best 300 of the level's sizes, chosen before NMS. "
+    "Before: the RPN proposes its best boxes of any size in training, of which the level's "
+    "sizes are learned. After: as many, of the level's sizes, chosen before NMS. "
 )
 PRESETS = {
     'bccd': Preset(

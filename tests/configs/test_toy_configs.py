@@ -56,9 +56,15 @@ def test_both_configs_train_the_same_detector():
     sniper, single = (
         deepcopy(load_config(path).model.to_dict()) for path in (SNIPER, SINGLE_SCALE)
     )
-    assert sniper['roi_head'].pop('type') == 'SNIPERRoIHead'
-    assert single['roi_head'].pop('type') == 'StandardRoIHead'
-    sniper['roi_head'].pop('pyramid')
+    for part, ours, stock in (
+        ('roi_head', 'SNIPERRoIHead', 'StandardRoIHead'),
+        ('rpn_head', 'SNIPERRPNHead', 'RPNHead'),
+    ):
+        assert (sniper[part].pop('type'), single[part].pop('type')) == (ours, stock)
+        sniper[part].pop('pyramid')
+    assert (sniper['type'], sniper.pop('detector')) == ('PyramidDetector', single['type'])
+    sniper['type'] = single['type']
+    sniper.pop('pyramid')
     sniper['data_preprocessor'].pop('batch_augments')
     for model, assigner in ((sniper, 'ValidRangeAssigner'), (single, 'MaxIoUAssigner')):
         assert model['train_cfg']['rpn']['assigner'].pop('type') == assigner
@@ -84,8 +90,8 @@ def test_every_piece_of_the_sniper_config_has_the_same_pyramid():
                 collect(item)
 
     collect({key: value for key, value in cfg.to_dict().items() if key != 'pyramid'})
-    # RoI head; sampler; ChipSampler and ScaleRangeFilter; the TTA model and its three levels.
-    assert len(found) == 8
+    # The model, its RPN and its RoI head; sampler; ChipSampler and ScaleRangeFilter.
+    assert len(found) == 6
     assert all(pyramid == cfg.pyramid.to_dict() for pyramid in found)
 
 

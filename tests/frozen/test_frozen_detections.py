@@ -84,9 +84,7 @@ def make_inputs(folder: Path) -> None:
 
     register_all_modules()
     state = made_up_weights(MODELS.build(load_config(CONFIGS['autofocus']).model).state_dict())
-    detector = {
-        name: value for name, value in state.items() if not name.startswith('focus_head.')
-    }
+    detector = {name: value for name, value in state.items() if not name.startswith('focus_head.')}
     for name, weights in (('autofocus', state), ('sniper', detector)):
         torch.save(dict(state_dict=weights, meta={}), folder / f'{name}.pth')
 

@@ -45,8 +45,8 @@ class NegativeChipHook(Hook):
     differ in length by a few chips, and the schedules are fitted to each.
 
     Args:
-        warmup_epochs (int): Epochs on positive chips alone, at least 1. Defaults to 2, as in the
-            paper.
+        warmup_epochs (int): Epochs on positive chips alone, at least 1. Defaults to 2. (The paper's
+            two show flipped copies as well: 4 here.)
         interval (int | None): Mine again every so many epochs, into ``negative_chips_epoch_N.npz``.
             Defaults to None, never.
         chips_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults to

@@ -15,6 +15,9 @@ from mmsniper.models import AutoFocus
 
 PYRAMID, AUTOFOCUS = MODES = ('pyramid', 'autofocus')
 
+# Transforms that leave the image as it is.
+_NO_CHANGES = ('LoadAnnotations', 'PackDetInputs')
+
 # What an AutoFocus has beside a PyramidDetector.
 _BRANCH = set(signature(AutoFocus.__init__).parameters) - {'self', 'kwargs'}
 
@@ -42,7 +45,11 @@ def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[
     loader = cfg.get('test_dataloader')
     pipeline = loader and next(read_datasets(loader.dataset)).get('pipeline')
     if name in TESTED:
-        pipeline = (pipeline or [ConfigDict(type='LoadImageFromFile')])[:1]
+        loading, *others = pipeline or [ConfigDict(type='LoadImageFromFile')]
+        changes = [step for step in others if type_name(step) not in _NO_CHANGES]
+        # Without any the image need not be copied, which packing does.
+        pipeline = [loading, *changes, others[-1]] if changes else [loading]
+        model.pop('val_levels', None)  # AutoFocus takes not all of them
         if mode == AUTOFOCUS:
             model.type = 'AutoFocus'
         elif mode == PYRAMID:

@@ -44,8 +44,10 @@ MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001
 # that are multiples of 32, and data preprocessors pad to them.
 _PAD_SIZE_DIVISOR = 32
 
-# So many images are looked at for scales that differ from those of training.
-_COMPARED_IMAGES = 100
+# After so many images it is judged whether scales differ from those of training, or as soon as they
+# do by this factor.
+_COMPARED_IMAGES, _FAR_SCALE = 50, 1.9
+
 # What is thinner, original px, is no object: a box that was clipped at the image's edge. Its area
 # can be 0 in the float32 of the NMS, and the IoU of two of them 0 / 0.
 _MIN_SIDE = 0.1
@@ -127,9 +129,12 @@ class PyramidDetector(BaseDetector):
         self.pyramid = ScalePyramid.from_config(pyramid)
         check_window_size(window_size, self.pyramid)
         self.window_size, self.batch_pixels, self.edge = window_size, batch_pixels, edge
-        self.merge_cfg = ConfigDict({**self._default_merge(), **(merge_cfg or {})})
+        self.merge_cfg = self._complete(merge_cfg or {})
+        if level_rpn and not getattr(self, 'with_rpn', False):
+            raise ValueError(f'level_rpn is for detectors with an RPN, {detector} has none')
         self.level_rpn = level_rpn
         every = range(self.pyramid.num_levels)
+        val_levels = [val_levels] if isinstance(val_levels, int) else val_levels
         self.val_levels = tuple(every if val_levels is None else sorted(set(val_levels)))
         if not self.val_levels or not set(self.val_levels) <= set(every):
             raise ValueError(f'val_levels must be some of {list(every)}, got {val_levels!r}')
@@ -140,11 +145,17 @@ class PyramidDetector(BaseDetector):
     def __reduce__(self) -> tuple[Any, ...]:
         return _empty, self._joined_from, self.__dict__
 
-    def _default_merge(self) -> dict[str, Any]:
+    def _complete(self, given: Mapping[str, Any]) -> ConfigDict:
+        """How to merge: what is given, and defaults. Without a limit is None, below 0 elsewhere."""
         own = self.test_cfg or {}
-        own = own.get('rcnn') or own
-        most = own.get('max_per_img', 100)
-        return dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
+        most = (own.get('rcnn') or own).get('max_per_img', 100)
+        merge = dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
+        merge.update(given)
+        if merge['nms'] is not None and 'type' not in merge['nms']:
+            merge['nms'] = {**MERGE_NMS, **merge['nms']}
+        for key in ('nms_pre', 'max_per_img'):
+            merge[key] = None if (merge[key] or 0) < 0 else merge[key]
+        return ConfigDict(merge)
 
     def val_step(self, data: Mapping[str, Any]) -> SampleList:
         """As :meth:`test_step`, at ``val_levels``."""
@@ -181,6 +192,7 @@ class PyramidDetector(BaseDetector):
             _with(sample, InstanceData.cat(scene.found)) for sample, scene in zip(samples, scenes)
         ]
 
+    @torch.no_grad()
     def _step(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
         if _resized(data):
             self._tell(
@@ -210,16 +222,19 @@ class PyramidDetector(BaseDetector):
         seen = ', '.join(
             f'{i} (objects of {ranges[i][0]:g} to {ranges[i][1]:g} px)' for i in levels
         )
-        return f'every image is seen at the levels {seen}, merged by {self.merge_cfg.nms["type"]}'
+        merge = (self.merge_cfg.nms or dict(type='no NMS')).get('type')
+        return f'every image is seen at the levels {seen}, merged by {merge}'
 
     def _compare_scales(self, images: Sequence[Tensor]) -> None:
-        """Warn once, if the first images have other scales here than in training."""
+        """Warn once if scales are others than in training: of the first, if far, or of many."""
         if not self._scales_are_compared:
             self._sizes += [(image.shape[2], image.shape[1]) for image in images]
-            message = scale_disagreement(self.pyramid, *zip(*self._sizes)).message
-            if message:
-                self._tell(message, logging.WARNING)
-            self._scales_are_compared = bool(message) or len(self._sizes) >= _COMPARED_IMAGES
+            found = scale_disagreement(self.pyramid, *zip(*self._sizes))
+            far = np.maximum(found.factors, 1 / found.factors).max() > _FAR_SCALE
+            if far or len(self._sizes) >= _COMPARED_IMAGES:
+                self._scales_are_compared = True
+                if found.message:
+                    self._tell(found.message, logging.WARNING)
 
     def _tell(self, message: str, level: int = logging.INFO) -> None:
         """Log a message once."""
@@ -293,6 +308,7 @@ class PyramidDetector(BaseDetector):
             found.views = found.labels.new_tensor([number, place]).repeat(len(found), 1)
             scene.found.append(self._best(found, nms))
             scene.pixels += math.prod(result.metainfo['img_shape'])
+            del result.pred_instances  # all that was found: too much to keep of many windows
         return SeenBatch(windows, data['data_samples'], feats[-1])
 
     def _load(self, scenes: Sequence[Scene], windows: Sequence[Window]) -> dict[str, Any]:
@@ -327,15 +343,17 @@ class PyramidDetector(BaseDetector):
     def _keep(self, found: InstanceData, window: Window, scene: Scene) -> InstanceData:
         """Detections of a window, in the image's pixels, that are in range, its own and whole."""
         seen = whole_pixels(window.box, scene.size)
-        boxes = found.bboxes + found.bboxes.new_tensor(seen[:2] * 2)
+        # In half precision places would be lost, and Soft-NMS wants float.
+        boxes, scores = found.bboxes.float(), found.scores.float()
+        boxes = boxes + boxes.new_tensor(seen[:2] * 2)
         lo, hi = self.pyramid.ranges(test=True)[window.level].tolist()
         keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *scene.size)
         keep &= uncut(boxes, seen, scene.size, self.edge / self._scale(scene, window.level))
         keep &= (boxes[:, 2:] - boxes[:, :2] >= _MIN_SIDE).all(dim=1)
-        keep &= found.scores >= self.merge_cfg.score_thr
+        keep &= scores >= self.merge_cfg.score_thr
         return InstanceData(
             bboxes=boxes,
-            scores=found.scores,
+            scores=scores,
             labels=found.labels,
             levels=torch.full_like(found.labels, window.level),
         )[keep]

@@ -78,6 +78,7 @@ def load_window(scene: Scene, box: Box, scale: float) -> tuple[Tensor, DetDataSa
     out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
     pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
+    pixels = pixels.reshape(*out[::-1], -1)  # one channel, of which OpenCV drops the axis
     info = dict(
         img_shape=out[::-1],
         ori_shape=(y2 - y1, x2 - x1),

@@ -582,6 +582,50 @@ def test_a_scale_that_is_not_that_of_training_is_told_once(
     assert len(told) == 1 + warnings
 
 
+def test_scales_that_are_not_far_off_are_judged_after_some_images(make, unresized, told):
+    """As one of COCO's small images may be the first."""
+    pyramid = copy.deepcopy(PYRAMID)
+    pyramid['levels'][0]['resize'] = dict(factor=1.4 * FINE)
+    model = make(pyramid=pyramid)
+    blank = np.zeros((40, 40, 3), np.uint8)
+    for count in (49, 1):
+        assert not any('trains level 0 at 1.4 times' in message for message in told)
+        model.test_step(unresized(*[blank] * count))
+    assert sum('trains level 0 at 1.4 times' in message for message in told) == 1
+
+
+def test_images_of_one_channel(make, family_config, unresized):
+    """OpenCV drops their third axis."""
+    cfg = family_config('RetinaNet')
+    one = dict(cfg.data_preprocessor, mean=[100.0], std=[50.0], bgr_to_rgb=False)
+    model = make(backbone=dict(cfg.backbone, in_channels=1), data_preprocessor=one)
+    (result,) = model.test_step(unresized(np.zeros((60, 80, 1), np.uint8)))
+    assert result.pred_instances.bboxes.shape[1] == 4
+
+
+def test_half_precision_finds_places_in_float(make, picture, unresized):
+    model = make()
+    with torch.autocast('cpu', torch.bfloat16):
+        (result,) = model.test_step(unresized(picture()))
+    assert len(result.pred_instances)
+    assert {result.pred_instances[key].dtype for key in ('bboxes', 'scores')} == {torch.float32}
+
+
+def test_nothing_but_what_may_be_merged_is_kept_of_a_window(make, picture, unresized):
+    _, batches = make().detect(unresized(picture())['inputs'], [0, 1])
+    assert batches
+    assert all('pred_instances' not in sample for batch in batches for sample in batch.samples)
+
+
+def test_a_part_of_the_merging_nms_can_be_set_or_none_taken(make, picture, unresized):
+    merge = make(merge_cfg=dict(nms=dict(sigma=0.3))).merge_cfg.nms
+    assert merge == dict(type='soft_nms', method='gaussian', sigma=0.3, min_score=0.001)
+    everything = make(merge_cfg=dict(nms=None, max_per_img=-1, nms_pre=-1))
+    (result,) = everything.test_step(unresized(picture()))
+    scenes, _ = everything.detect(unresized(picture())['inputs'], [0, 1])
+    assert len(result.pred_instances) == sum(map(len, scenes[0].found)) > 0
+
+
 def test_ground_truth_comes_out_as_of_any_detector(make, picture, unresized):
     """Metrics and visualizers take its boxes for tensors."""
     data = unresized(picture())
@@ -719,6 +763,8 @@ def test_it_needs_a_preprocessor(family_config):
         (dict(val_levels=[]), r'val_levels must be some of \[0, 1\], got \[\]'),
         (dict(val_levels=[2]), r'must be some of \[0, 1\], got \[2\]'),
         (dict(val_levels=[-1]), 'val_levels'),
+        (dict(val_levels=2), r'must be some of \[0, 1\], got'),
+        (dict(level_rpn=dict(nms_pre=9)), 'level_rpn is for detectors with an RPN, RetinaNet'),
         (dict(window_size=64), 'window_size 64 must exceed the chip size, 64'),
     ],
 )

@@ -288,6 +288,17 @@ def test_only_pipelines_that_load_files_are_taken(infer):
     assert 'begins with LoadImageFromNDArray; image files need LoadImageFromFile' in message
 
 
+def test_transforms_of_ones_own_in_the_test_pipeline_stay():
+    cfg = load_config(SNIPER)
+    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='Corrupt', corruption='fog'))
+    cfg.model.val_levels = [0]  # of which AutoFocus would leave one out
+    for mode in (None, 'pyramid', 'autofocus'):
+        model, pipeline = mode_config(cfg, mode)
+        types = [transform['type'] for transform in pipeline]
+        assert types == ['mmdet.LoadLargeImageFromFile', 'Corrupt', 'PackDetInputs']
+        assert 'val_levels' not in model
+
+
 def test_images_are_loaded_without_a_second_copy_and_given_to_the_model_as_they_are():
     for config in (AUTOFOCUS, SNIPER):
         for mode in (None, *MODES):

@@ -187,10 +187,17 @@ class PyramidDetector(BaseDetector):
                 'resized it: take Resize out, and scale_factor out of meta_keys'
             )
         scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
-        samples = self.data_preprocessor.cast_data(data['data_samples'])
         return [
-            _with(sample, InstanceData.cat(scene.found)) for sample, scene in zip(samples, scenes)
+            _with(sample, InstanceData.cat(scene.found))
+            for sample, scene in zip(self._samples_of(data), scenes)
         ]
+
+    def _samples_of(self, data: Mapping[str, Any]) -> SampleList:
+        """The samples as the data preprocessor would give them."""
+        samples = self.data_preprocessor.cast_data(data['data_samples'])
+        if getattr(self.data_preprocessor, 'boxtype2tensor', False):
+            samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
+        return samples
 
     @torch.no_grad()
     def _step(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
@@ -202,13 +209,10 @@ class PyramidDetector(BaseDetector):
             return super().test_step(data)
         self._tell(f'{what}: {self._described(levels)}')
         self._compare_scales(data['inputs'])
-        samples = self.data_preprocessor.cast_data(data['data_samples'])
-        if getattr(self.data_preprocessor, 'boxtype2tensor', False):
-            samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
         scenes, batches = self.detect(data['inputs'], levels)
         results = [
             _with(sample, self.merge(scene.found), self._about(scene))
-            for sample, scene in zip(samples, scenes)
+            for sample, scene in zip(self._samples_of(data), scenes)
         ]
         if has_masks(self):
             self._add_masks(results, scenes, batches)

@@ -633,9 +633,10 @@ def test_ground_truth_comes_out_as_of_any_detector(make, picture, unresized):
     sample.gt_instances = InstanceData(
         bboxes=HorizontalBoxes([[5.0, 5, 40, 40]]), labels=torch.tensor([1])
     )
-    (result,) = make().test_step(data)
-    assert type(result.gt_instances.bboxes) is torch.Tensor
-    assert result.gt_instances.bboxes.tolist() == [[5, 5, 40, 40]]
+    for step in ('test_step', 'unmerged_step'):
+        (result,) = getattr(make(), step)(copy.deepcopy(data))
+        assert type(result.gt_instances.bboxes) is torch.Tensor
+        assert result.gt_instances.bboxes.tolist() == [[5, 5, 40, 40]]
 
 
 # Weights -----------------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ class FocusHead(BaseModule):
         stride (int): Stride of the map to use; the detector must have one of it. Defaults to 16.
         small, ignored: As in :func:`focus_targets`. Default to those of the paper.
         loss_weight (float): Weight of the loss. Defaults to 1.
-        uncut_sizes (bool): In a chip, take an object's size from the whole object, as the authors'
-            release does, instead of from what the chip leaves of it. A large object that a chip
+        uncut_sizes (bool): In a chip, take an object's size from the whole object instead of from
+            what the chip leaves of it. A large object that a chip
             cuts is then not small. Defaults to False.
         init_cfg (dict | None): Initialization. Defaults to normal, of 0.01, as the RPN's.
 

@@ -269,8 +269,8 @@ def _check_ranks_agree(plan: ChipPlan) -> None:
 def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:
     if not (info.get('width') and info.get('height')):
         raise ValueError(
-            'they give no width and height; chips are planned without opening the images, so add '
-            'both to the annotation file'
+            'no width and height; chips are planned without opening the images, so add both to the '
+            'annotation file'
         )
     instances = info.get('instances', [])
     return (

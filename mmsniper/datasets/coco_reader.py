@@ -43,6 +43,8 @@ def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
     """
 
     def read(part: Any) -> Any:
+        if type_name(part) == 'ChipDataset' and isinstance(part, Mapping):
+            return DATASETS.build(part)  # it does the same below it, with a pipeline of its own
         if inner_datasets(part) or not isinstance(part, Mapping):
             return None
         kind = part.get('type')
@@ -79,6 +81,12 @@ def read_checked(dataset: Any, pipeline: Any = ()) -> None:
 
 
 def _read_coco(dataset: CocoDataset, pipeline: Any) -> None:
+    if 'img' not in dataset.data_prefix:
+        raise ValueError(
+            f"data_prefix of {type_name(dataset)} has no 'img', the folder of the images: "
+            f"data_prefix=dict(img='images/'), or img='' if it is data_root, got "
+            f'{dict(dataset.data_prefix)}'
+        )
     read: list[CocoUse] = []
 
     def checked(path: str) -> COCO:
@@ -91,9 +99,23 @@ def _read_coco(dataset: CocoDataset, pipeline: Any) -> None:
         dataset.full_init()
     finally:
         del dataset.COCOAPI
+    for use in read:
+        log_use(use)
+        if is_main_process() and len(dataset) != use.images.sum():
+            why = 'by indices' if dataset._indices is not None else 'by rules of its own'
+            print_log(
+                f'{use.file.name}: of these images {type_name(dataset)} takes {len(dataset):,}, '
+                f'{why}',
+                logger='current',
+            )
+
+
+def log_use(use: CocoUse) -> None:
+    """Log, in the main process, what is used of a file and what looks wrong in it."""
     if is_main_process():
-        for use in read:
-            _log(use, dataset)
+        for is_warning, message in use.messages():
+            level = logging.WARNING if is_warning else logging.INFO
+            print_log(message, logger='current', level=level)
 
 
 def _checked_use(file: CocoFile, dataset: CocoDataset, pipeline: Any) -> CocoUse:
@@ -125,15 +147,3 @@ def _indexed(file: CocoFile) -> COCO:
         coco.createIndex()
     coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
     return coco
-
-
-def _log(use: CocoUse, dataset: CocoDataset) -> None:
-    for is_warning, message in use.messages():
-        level = logging.WARNING if is_warning else logging.INFO
-        print_log(message, logger='current', level=level)
-    if len(dataset) != use.images.sum():
-        why = 'by indices' if dataset._indices is not None else 'by rules of its own'
-        print_log(
-            f'{use.file.name}: of these images {type_name(dataset)} takes {len(dataset):,}, {why}',
-            logger='current',
-        )

@@ -36,28 +36,34 @@ def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
             whether masks are needed. Defaults to ().
 
     Returns:
-        Any: The data set; read, unless its config says ``lazy_init=True``.
+        Any: The data set; read, unless it has no wrapper and says ``lazy_init=True``.
 
     Raises:
         ValueError: As :func:`read_checked`.
     """
 
     def read(part: Any) -> Any:
-        if type_name(part) == 'ChipDataset' and isinstance(part, Mapping):
+        is_config, lazy = isinstance(part, Mapping), part is config and config.get('lazy_init')
+        if is_config and type_name(part) == 'ChipDataset':
             return DATASETS.build(part)  # it does the same below it, with a pipeline of its own
-        if inner_datasets(part) or not isinstance(part, Mapping):
+        if inner_datasets(part):
             return None
-        kind = part.get('type')
-        kind = kind if isinstance(kind, type) else DATASETS.get(str(kind))
-        if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
+        if is_config and _is_coco(part):
+            part = DATASETS.build({**part, 'lazy_init': True})
+        if isinstance(part, Mapping):
             return None  # whatever builds it knows what to say
-        dataset = DATASETS.build({**part, 'lazy_init': True})
-        if not part.get('lazy_init'):
-            read_checked(dataset, pipeline)
-        return dataset
+        if not lazy:  # below a wrapper it must be read now, for the wrapper would read it unchecked
+            read_checked(part, pipeline)
+        return part
 
     dataset = replace_datasets(config, read)
     return DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+
+
+def _is_coco(config: Mapping[str, Any]) -> bool:
+    kind = config.get('type')
+    kind = kind if isinstance(kind, type) else DATASETS.get(str(kind))
+    return isinstance(kind, type) and issubclass(kind, CocoDataset)
 
 
 def read_checked(dataset: Any, pipeline: Any = ()) -> None:

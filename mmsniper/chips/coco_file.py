@@ -589,6 +589,7 @@ def _suspicions(file: CocoFile) -> Iterator[str]:
             f'[x, y, width, height]'
         )
     yield from _outside(file, boxes, sides, first)
+    yield from _listed_twice(file)
     end = (boxes[:, :2] + boxes[:, 2:]).max()
     if len(boxes) >= 20 and 1 < end <= _PERCENT and (sides > 3 * _PERCENT).all():
         yield (
@@ -628,6 +629,28 @@ def _outside(
             'those of the files?'
         )
     yield f'{what}: {why}'
+
+
+def _listed_twice(file: CocoFile) -> Iterator[str]:
+    """The part of :func:`_suspicions` on pictures that several entries share."""
+    entries: dict[str, list[int]] = {}
+    for k, image in enumerate(file.images):
+        entries.setdefault(image['file_name'], []).append(k)
+    several = [found for found in entries.values() if len(found) > 1]
+    if not several:
+        return
+    boxes: dict[int, list] = {k: [] for found in several for k in found}
+    for k in np.flatnonzero(np.isin(file.image, list(boxes))).tolist():
+        row = (*file.boxes[k].tolist(), int(file.category[k]))
+        boxes[int(file.image[k])].append(row)
+    split = [found for found in several if len({tuple(sorted(boxes[k])) for k in found}) > 1]
+    if split:
+        ids = ', '.join(_shown(file.images[k]['id']) for k in split[0])
+        yield (
+            f'{len(split):,} pictures are listed several times, with other annotations each time; '
+            f'the first is {file.images[split[0][0]]["file_name"]}, with the ids {ids}: what is '
+            f'annotated in one entry is background in the others. Give each picture one entry'
+        )
 
 
 def _mask_fault(value: Any, height: int, width: int) -> str | None:

@@ -206,6 +206,18 @@ class TestSuspicions:
         (warning,) = CocoFile.read(coco(boxes, **wide)).warnings
         assert 'are these percents' in warning
 
+    def test_a_picture_in_several_entries_with_annotations_of_their_own(self):
+        content = coco()
+        content['images'].append(dict(content['images'][0], id=11))
+        content['annotations'] += [
+            dict(a, id=10 + k, image_id=11) for k, a in enumerate(content['annotations'])
+        ]
+        assert CocoFile.read(content).warnings == ()
+        del content['annotations'][0]
+        (warning,) = CocoFile.read(content).warnings
+        assert warning.startswith('1 pictures are listed several times, with other annotations')
+        assert 'the first is a.jpg, with the ids 1, 11' in warning
+
     def test_a_negative_width_looks_like_corners_in_another_order(self):
         (warning,) = CocoFile.read(coco([*BOXES, [90, 90, -20, -30]])).warnings
         assert warning.startswith('1 of 4 boxes have a negative width or height and are left out')

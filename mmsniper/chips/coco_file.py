@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from os import PathLike, fspath
 from typing import Any
@@ -36,6 +36,8 @@ class CocoFile:
         area: float64, shape (n,); width times height where the file has none.
         crowd, ignored: What ``iscrowd`` and ``ignore`` say, bool, shape (n,).
         warnings (tuple[str, ...]): What looks wrong, but is not enough to refuse the file.
+        plain (bool): Whether it is UTF-8 without a byte order mark. Another one is read for
+            training, but pycocotools cannot evaluate on it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class CocoFile:
     crowd: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     warnings: tuple[str, ...] = ()
+    plain: bool = True
 
     @classmethod
     def read(
@@ -80,11 +83,10 @@ class CocoFile:
             (('cat',), [400.0])
         """
         if isinstance(source, Mapping):
-            name, content = name or 'the COCO dict', source
-        else:
-            name = name or fspath(source)
-            content = _load(source, name)
-        return _Reader(name, content, test).file()
+            return _Reader(name or 'the COCO dict', source, test).file()
+        name = name or fspath(source)
+        content, plain = _load(source, name)
+        return replace(_Reader(name, content, test).file(), plain=plain)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -210,7 +212,7 @@ _NO_AREA = 'of area 0'
 
 # What to do about those that are left out by mistake, most likely.
 _FIXES = {
-    _NEGATIVE: 'bbox must be [x, y, width, height]',
+    _NEGATIVE: 'bbox must be [x, y, width, height]; these look like corners in another order',
     _THIN: 'bbox must be [x, y, width, height] in pixels of the image',
     _OUTSIDE: "width and height of the image entry must be the picture's",
     _NO_AREA: "remove the key 'area' where it is 0, then it is taken as width x height",
@@ -318,11 +320,13 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
     return f'{shown} and {len(names) - most} more' if len(names) > most else shown or 'none'
 
 
-def _load(path: str | PathLike, name: str) -> Any:
+def _load(path: str | PathLike, name: str) -> tuple[Any, bool]:
+    """What is in a JSON file, and whether it is UTF-8 without a byte order mark."""
     with open(path, 'rb') as file:
         data = file.read()
     try:
-        return json.loads(data)  # from bytes: it knows UTF-8 with and without a byte order mark
+        # From bytes it knows UTF-8 with a byte order mark, and UTF-16.
+        return json.loads(data), json.detect_encoding(data) == 'utf-8'
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{name} is not a JSON file: {error}') from None
 
@@ -433,8 +437,7 @@ class _Reader:
             self.entries['categories'],
             *(width, height, image, category, boxes, area, crowd, ignored),
         )
-        object.__setattr__(file, 'warnings', tuple(_suspicions(file)))
-        return file
+        return replace(file, warnings=tuple(_suspicions(file)))
 
     def _entries(self, key: str) -> list[dict]:
         """The list of that name."""

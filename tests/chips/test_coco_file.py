@@ -55,7 +55,9 @@ class TestRead:
     def test_with_a_byte_order_mark_and_without(self, tmp_path, encoding):
         path = tmp_path / 'ä.json'
         path.write_bytes(json.dumps(coco()).encode(encoding))
-        assert CocoFile.read(path).name == str(path)
+        file = CocoFile.read(path)
+        assert file.name == str(path)
+        assert file.plain == (encoding == 'utf-8')
         assert len(CocoFile.read(str(path)).boxes) == 3
 
     @pytest.mark.parametrize('text', ['', '000001\n', '{"images": [', '[' * 100_000])

@@ -124,15 +124,14 @@ class CocoFile:
         names = self.class_names
         known = np.array([classes is None or name in classes for name in names], bool)
         in_class = known[self.category]
-        reasons: dict[str, int] = {}
+        reasons: dict[str, NDArray[np.int64]] = {}
         open_ = np.ones(len(self.boxes), bool)
         for reason, mask in (('of a category that is not in metainfo', ~in_class), *self._faults()):
-            if count := int((open_ & mask).sum()):
-                reasons[reason] = count
+            reasons[reason] = np.flatnonzero(open_ & mask)
             open_ = open_ & ~mask
         images, image_reasons = self._images_kept(in_class, dict(filter_cfg or {}))
-        if count := int((open_ & ~images[self.image]).sum()):
-            reasons[_IN_IMAGES_LEFT_OUT] = count
+        reasons[_IN_IMAGES_LEFT_OUT] = np.flatnonzero(open_ & ~images[self.image])
+        reasons = {reason: found for reason, found in reasons.items() if len(found)}
         return CocoUse(self, images, open_ & images[self.image], reasons, image_reasons, classes)
 
     def _faults(self) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -227,7 +226,7 @@ class CocoUse:
         file (CocoFile): The file.
         images: Which images are kept, bool, shape (m,).
         annotations: Which annotations become boxes, crowds included, bool, shape (n,).
-        left_out (dict[str, int]): How many annotations are not used, by reason.
+        left_out (dict[str, NDArray[np.int64]]): Which annotations are not used, by reason.
         images_left_out (dict[str, int]): How many images are left out, by reason.
         classes (Sequence[str] | None): The names in metainfo; None for all of the file.
     """
@@ -235,7 +234,7 @@ class CocoUse:
     file: CocoFile
     images: NDArray[np.bool_]
     annotations: NDArray[np.bool_]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     images_left_out: Mapping[str, int] = field(default_factory=dict)
     classes: Sequence[str] | None = None
 
@@ -243,7 +242,7 @@ class CocoUse:
         crowds = int((self.annotations & self.file.crowd).sum())
         parts = [f'{int(self.annotations.sum()):,} used']
         parts[0] += f' ({crowds:,} of them crowds)' if crowds else ''
-        parts += [f'{count:,} {reason}' for reason, count in self.left_out.items()]
+        parts += [f'{len(found):,} {reason}' for reason, found in self.left_out.items()]
         images = [f'{count:,} left out, {why}' for why, count in self.images_left_out.items()]
         return (
             f'{len(self.annotations):,} annotations: {", ".join(parts)}; '
@@ -253,7 +252,11 @@ class CocoUse:
     @property
     def fixes(self) -> list[str]:
         """What to do about annotations that are left out by a mistake, most likely."""
-        return [f'{reason}: {_FIXES[reason]}' for reason in self.left_out if reason in _FIXES]
+        return [
+            f'{reason}, the first is {self.file.describe(found[0])}: {_FIXES[reason]}'
+            for reason, found in self.left_out.items()
+            if reason in _FIXES
+        ]
 
     @property
     def is_suspicious(self) -> bool:

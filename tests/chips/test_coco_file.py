@@ -277,7 +277,10 @@ class TestUse:
         ((is_warning, message),) = use.messages()
         assert is_warning
         assert '2 used, 1 of area 0' in message
-        assert "remove the key 'area' where it is 0" in message
+        assert message.endswith(
+            '. Annotations of area 0, the first is annotation 0 of image 1 (a.jpg): remove the key '
+            "'area' where it is 0, then it is taken as width x height"
+        )
 
     def test_nothing_is_left_if_all_areas_are_0(self):
         content = coco()

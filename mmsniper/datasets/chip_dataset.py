@@ -7,12 +7,14 @@ from operator import index
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
+from mmsniper.datasets.decoding import UndecodableImage, load_checked
 from mmsniper.datasets.scale_transforms import class_names, rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
 
@@ -181,7 +183,7 @@ class ChipDataset:
             hint = ''
             if isinstance(error, FileNotFoundError):
                 hint = '. Do data_root and data_prefix point at the images?'
-            elif 'img' not in results:
+            elif 'img' not in results and not isinstance(error, UndecodableImage):
                 hint = (
                     '. If the file is no image or is cut short, replace it, or remove it from the '
                     'annotation file'
@@ -217,7 +219,10 @@ class _ChipPipeline(Compose):
         made: tuple[float, ...] = ()
         kept: dict[str, Any] = {}
         for transform in self.transforms:
-            data = transform(data)
+            if type(transform) is LoadImageFromFile:
+                data = load_checked(transform, transform, data)
+            else:
+                data = transform(data)
             if data is None:
                 return None
             if not {'level', 'homography_matrix'} <= data.keys():

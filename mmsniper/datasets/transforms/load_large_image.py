@@ -12,6 +12,8 @@ from mmdet.registry import TRANSFORMS
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.utils import digit_version
 
+from mmsniper.datasets.decoding import load_checked
+
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 # Bytes at the end in which a JPEG's last mark is looked for: a block of a file system.
 _TAIL = 4096
@@ -32,6 +34,9 @@ class LoadLargeImageFromFile(LoadImageFromFile):
     cut short, for the error. An image that its EXIF data turn is held twice while it is turned,
     here too.
 
+    Files of which bands or bits are lost are an error, or told to the log
+    (:func:`~mmsniper.datasets.decoding.load_checked`).
+
     Required Keys:
 
     - img_path
@@ -47,7 +52,14 @@ class LoadLargeImageFromFile(LoadImageFromFile):
     """
 
     def transform(self, results: dict) -> dict | None:
-        """Load the image."""
+        """Load the image.
+
+        Raises:
+            UndecodableImage: If the file has bands or bits that the backend cannot decode.
+        """
+        return load_checked(self, self._load, results)
+
+    def _load(self, results: dict) -> dict | None:
         img = self._decode(results['img_path'])
         if img is None:
             return super().transform(results)
@@ -63,7 +75,7 @@ class LoadLargeImageFromFile(LoadImageFromFile):
         if not (isinstance(backend, LocalBackend) and backend.isfile(path)) or _cut_short(path):
             return None
         # Given a destination, even None, OpenCV decodes into memory of NumPy's.
-        return cv2.imread(str(path), None, imread_flags[self.color_type])
+        return cv2.imread(str(path), None, imread_flags.get(self.color_type, self.color_type))
 
 
 def _cut_short(path: str) -> bool:

@@ -1,0 +1,130 @@
+"""Whether what was decoded is what the file has: all its bands, all its bits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import mmcv.image.io
+import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from mmsniper.utils.image_header import ImageHeader, read_header
+
+_OPENCV_BANDS = (1, 3, 4)  # of a TIFF; of two it reads the first half of the bytes
+_RESIZED = ('uint8', 'uint16', 'int16', 'float32', 'float64')  # by OpenCV
+_TIFFFILE = "imdecode_backend='tifffile' does (pip install tifffile imagecodecs)"
+_told: set[str] = set()
+
+
+class UndecodableImage(ValueError):
+    """An image file that a loader's backend cannot decode, or not as it is."""
+
+
+def load_checked(
+    loader: LoadImageFromFile, load: Callable[[dict], dict | None], results: dict
+) -> dict | None:
+    """Load an image file, and see whether all of it was decoded.
+
+    Bands are put last and bytes into the machine's order. Of a file of more than 8 bits that is cut
+    to 8, the log is told, once in a process.
+
+    Args:
+        loader (LoadImageFromFile): The transform, for its settings.
+        load (Callable[[dict], dict | None]): What loads, such as the transform itself.
+        results (dict): With ``img_path``.
+
+    Returns:
+        dict | None: As ``load`` returns.
+
+    Raises:
+        UndecodableImage: If the file has what the backend cannot decode, or values that cannot be
+            trained on. The message says what can.
+    """
+    path = results.get('img_path')
+    try:
+        results = load(results)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        header = read_header(path)
+        if header is None or (why := _undecodable(loader, header)) is None:
+            raise
+        raise UndecodableImage(f'{path} is {header}: {why}') from error
+    if results is None or path is None:
+        return results
+    if header := read_header(path):
+        _check(loader, path, header, results['img'])
+    img = _ordered(results['img'], header)
+    if img.dtype.name not in _RESIZED:
+        raise UndecodableImage(
+            f'{path} has values of type {img.dtype}, which OpenCV cannot resize: load it with '
+            f'to_float32=True'
+        )
+    if img.dtype == np.uint16 and not hasattr(torch, 'uint16'):
+        raise UndecodableImage(
+            f'{path} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
+            f'load it with to_float32=True'
+        )
+    results['img'] = img
+    results['img_shape'] = results['ori_shape'] = img.shape[:2]
+    return results
+
+
+def _undecodable(loader: LoadImageFromFile, header: ImageHeader) -> str | None:
+    """Why a backend cannot decode a file, and what can; None if it should."""
+    backend = loader.imdecode_backend
+    if backend == 'tifffile':
+        if header.format != 'TIFF':
+            return "imdecode_backend='tifffile' decodes TIFF only, 'cv2' this one"
+        if mmcv.image.io.tifffile is None:
+            return "imdecode_backend='tifffile' is not installed: pip install tifffile imagecodecs"
+        return None
+    if header.format == 'TIFF' and header.bands not in _OPENCV_BANDS:
+        return f'imdecode_backend={backend!r} does not decode so many bands, {_TIFFFILE}'
+    if backend == 'pillow' and (header.bits > 8 and header.bands > 1 or header.bands > 4):
+        return "imdecode_backend='pillow' does not decode that, 'cv2' does"
+    if header.kind == 'float' or header.bits > 16:
+        if loader.color_type != 'unchanged':
+            return f"color_type={loader.color_type!r} is for whole numbers, 'unchanged' loads it"
+    return None
+
+
+def _check(loader: LoadImageFromFile, path: str, header: ImageHeader, img: NDArray) -> None:
+    """Compare a decoded image with what its file has."""
+    backend, whole = loader.imdecode_backend, loader.color_type == 'unchanged'
+    if backend == 'cv2' and header.planar and header.bits > 8 and header.bands in _OPENCV_BANDS:
+        raise UndecodableImage(
+            f'{path} is {header}: OpenCV mixes these up without an error, {_TIFFFILE}'
+        )
+    if backend != 'tifffile' and whole and header.bands > (1 if img.ndim == 2 else img.shape[2]):
+        raise UndecodableImage(
+            f'{path} is {header}, of which imdecode_backend={backend!r} has decoded an array of '
+            f'shape {img.shape}; {_undecodable(loader, header) or _TIFFFILE}'
+        )
+    cut = isinstance(loader.color_type, str) and not whole and backend != 'tifffile'
+    if header.bits > 8 and (cut or img.dtype.itemsize == 1) and 'cut' not in _told:
+        _told.add('cut')
+        print_log(
+            f'{path} is {header}, which color_type={loader.color_type!r} of '
+            f"{type(loader).__name__} (imdecode_backend={backend!r}) cuts to 8: the image's "
+            f'largest value is {np.max(img[::8, ::8]):g} of 255. Of 12-bit data only 16 grey '
+            f"levels are left. color_type='unchanged' (with 'cv2') loads all bits; mean and std of "
+            f'the data_preprocessor are then to be those of the values. Other files may be the '
+            f'same, this is said once',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _ordered(img: NDArray, header: ImageHeader | None) -> NDArray:
+    """The image in the machine's byte order, with its bands last."""
+    if not img.dtype.isnative:
+        img = img.astype(img.dtype.newbyteorder('='))
+    if header and img.shape == (header.bands, header.height, header.width) and header.planar:
+        img = np.ascontiguousarray(np.moveaxis(img, 0, 2))
+    return img

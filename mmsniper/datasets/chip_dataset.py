@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
-from mmsniper.datasets.decoding import UndecodableImage, load_checked
+from mmsniper.datasets.decoding import ImageDecodingError, load_checked
 from mmsniper.datasets.scale_transforms import class_names, rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
 
@@ -183,7 +183,7 @@ class ChipDataset:
             hint = ''
             if isinstance(error, FileNotFoundError):
                 hint = '. Do data_root and data_prefix point at the images?'
-            elif 'img' not in results and not isinstance(error, UndecodableImage):
+            elif 'img' not in results and not isinstance(error, ImageDecodingError):
                 hint = (
                     '. If the file is no image or is cut short, replace it, or remove it from the '
                     'annotation file'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import mmcv.image.io
 import numpy as np
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 
 from mmsniper.utils.image_header import ImageHeader, read_header
 
-_OPENCV_BANDS = (1, 3, 4)  # of a TIFF; of two it reads the first half of the bytes
+_OPENCV_BANDS = (1, 3, 4)  # of a TIFF; of two it reads something else without an error
 _RESIZED = ('uint8', 'uint16', 'int16', 'float32', 'float64')  # by OpenCV
 _TIFFFILE = "imdecode_backend='tifffile' does (pip install tifffile imagecodecs)"
 _told: set[str] = set()
 
 
-class UndecodableImage(ValueError):
+class ImageDecodingError(ValueError):
     """An image file that a loader's backend cannot decode, or not as it is."""
 
 
@@ -42,7 +41,7 @@ def load_checked(
         dict | None: As ``load`` returns.
 
     Raises:
-        UndecodableImage: If the file has what the backend cannot decode, or values that cannot be
+        ImageDecodingError: If the file has what the backend cannot decode, or values that cannot be
             trained on. The message says what can.
     """
     path = results.get('img_path')
@@ -54,19 +53,19 @@ def load_checked(
         header = read_header(path)
         if header is None or (why := _undecodable(loader, header)) is None:
             raise
-        raise UndecodableImage(f'{path} is {header}: {why}') from error
+        raise ImageDecodingError(f'{path} is {header}: {why}') from error
     if results is None or path is None:
         return results
     if header := read_header(path):
         _check(loader, path, header, results['img'])
     img = _ordered(results['img'], header)
     if img.dtype.name not in _RESIZED:
-        raise UndecodableImage(
+        raise ImageDecodingError(
             f'{path} has values of type {img.dtype}, which OpenCV cannot resize: load it with '
             f'to_float32=True'
         )
     if img.dtype == np.uint16 and not hasattr(torch, 'uint16'):
-        raise UndecodableImage(
+        raise ImageDecodingError(
             f'{path} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
             f'load it with to_float32=True'
         )
@@ -85,26 +84,26 @@ def _undecodable(loader: LoadImageFromFile, header: ImageHeader) -> str | None:
             return "imdecode_backend='tifffile' is not installed: pip install tifffile imagecodecs"
         return None
     if header.format == 'TIFF' and header.bands not in _OPENCV_BANDS:
-        return f'imdecode_backend={backend!r} does not decode so many bands, {_TIFFFILE}'
-    if backend == 'pillow' and (header.bits > 8 and header.bands > 1 or header.bands > 4):
+        return f'imdecode_backend={backend!r} decodes one, three or four bands, {_TIFFFILE}'
+    if backend == 'pillow' and header.bands > 1:
         return "imdecode_backend='pillow' does not decode that, 'cv2' does"
-    if header.kind == 'float' or header.bits > 16:
-        if loader.color_type != 'unchanged':
-            return f"color_type={loader.color_type!r} is for whole numbers, 'unchanged' loads it"
+    if (header.kind == 'float' or header.bits > 16) and loader.color_type != 'unchanged':
+        return f"color_type={loader.color_type!r} is for whole numbers, 'unchanged' loads it"
     return None
 
 
 def _check(loader: LoadImageFromFile, path: str, header: ImageHeader, img: NDArray) -> None:
     """Compare a decoded image with what its file has."""
     backend, whole = loader.imdecode_backend, loader.color_type == 'unchanged'
-    if backend == 'cv2' and header.planar and header.bits > 8 and header.bands in _OPENCV_BANDS:
-        raise UndecodableImage(
-            f'{path} is {header}: OpenCV mixes these up without an error, {_TIFFFILE}'
+    mixed = header.planar if header.bands in _OPENCV_BANDS else header.format == 'TIFF'
+    if backend == 'cv2' and header.bits > 8 and mixed:
+        raise ImageDecodingError(
+            f'{path} is {header}, which OpenCV mixes up without an error; {_TIFFFILE}'
         )
     if backend != 'tifffile' and whole and header.bands > (1 if img.ndim == 2 else img.shape[2]):
-        raise UndecodableImage(
-            f'{path} is {header}, of which imdecode_backend={backend!r} has decoded an array of '
-            f'shape {img.shape}; {_undecodable(loader, header) or _TIFFFILE}'
+        raise ImageDecodingError(
+            f'{path} is {header}, but the array that was decoded has the shape {img.shape}; '
+            f'{_undecodable(loader, header) or _TIFFFILE}'
         )
     cut = isinstance(loader.color_type, str) and not whole and backend != 'tifffile'
     if header.bits > 8 and (cut or img.dtype.itemsize == 1) and 'cut' not in _told:
@@ -125,6 +124,8 @@ def _ordered(img: NDArray, header: ImageHeader | None) -> NDArray:
     """The image in the machine's byte order, with its bands last."""
     if not img.dtype.isnative:
         img = img.astype(img.dtype.newbyteorder('='))
-    if header and img.shape == (header.bands, header.height, header.width) and header.planar:
+    size = (header.height, header.width) if header else img.shape[:2]
+    # Bands or pages one after the other, as tifffile gives them.
+    if img.ndim == 3 and img.shape[1:] == size and img.shape[:2] != size:
         img = np.ascontiguousarray(np.moveaxis(img, 0, 2))
     return img

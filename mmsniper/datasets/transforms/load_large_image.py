@@ -55,7 +55,7 @@ class LoadLargeImageFromFile(LoadImageFromFile):
         """Load the image.
 
         Raises:
-            UndecodableImage: If the file has bands or bits that the backend cannot decode.
+            ImageDecodingError: If the file has bands or bits that the backend cannot decode.
         """
         return load_checked(self, self._load, results)
 

@@ -13,6 +13,8 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 
+from mmsniper.datasets.decoding import load_checked
+
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 VIS, FOCUS = 'vis', 'focus'
 """Folders of the pictures that are drawn."""
@@ -74,9 +76,14 @@ class ImagePipeline:
         self.prepare = Compose(others) if others else pack_as_it_is
 
     def load(self, image: str | os.PathLike[str] | np.ndarray) -> dict[str, Any]:
-        """Load an image file, or take a BGR array (h, w, 3) as it is."""
+        """Load an image file, or take an array (h, w) or (h, w, bands) as it is: BGR, if of three.
+
+        Raises:
+            ImageDecodingError: If the file has what the pipeline's loader cannot decode, or the
+                array is no image.
+        """
         if isinstance(image, np.ndarray):
-            return self._from_array(dict(img=image, img_id=0))
+            return load_checked(self._from_array, self._from_array, dict(img=image, img_id=0))
         return self._from_file(dict(img_path=os.fspath(image), img_id=0))
 
     def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> dict[str, Any]:
@@ -88,4 +95,7 @@ def pack_as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:
     """Pack an image without copying it, which PackDetInputs would do."""
     kept = ('img_id', 'img_path', 'ori_shape', 'img_shape')
     sample = DetDataSample(metainfo={key: results[key] for key in kept})
-    return dict(inputs=torch.from_numpy(results['img']).permute(2, 0, 1), data_samples=sample)
+    img = results['img'].reshape(*results['img_shape'], -1)  # one band may have no axis
+    if min(img.strides) < 0:
+        img = img.copy()  # Pillow's RGB as BGR, which PyTorch does not take
+    return dict(inputs=torch.from_numpy(img).permute(2, 0, 1), data_samples=sample)

@@ -27,7 +27,7 @@ class ImageDecodingError(ValueError):
 def load_checked(
     loader: LoadImageFromFile, load: Callable[[dict], dict | None], results: dict
 ) -> dict | None:
-    """Load an image file, and see whether all of it was decoded.
+    """Load an image, and see whether all of its file was decoded.
 
     Bands are put last and bytes into the machine's order. Of a file of more than 8 bits that is cut
     to 8, the log is told, once in a process.
@@ -35,14 +35,14 @@ def load_checked(
     Args:
         loader (LoadImageFromFile): The transform, for its settings.
         load (Callable[[dict], dict | None]): What loads, such as the transform itself.
-        results (dict): With ``img_path``.
+        results (dict): What ``load`` takes: with ``img_path``, or ``img``.
 
     Returns:
         dict | None: As ``load`` returns.
 
     Raises:
-        ImageDecodingError: If the file has what the backend cannot decode, or values that cannot be
-            trained on. The message says what can.
+        ImageDecodingError: If the file has what the backend cannot decode, or the array is none
+            that a detector can be given. The message says what can.
     """
     path = results.get('img_path')
     try:
@@ -54,19 +54,22 @@ def load_checked(
         if header is None or (why := _undecodable(loader, header)) is None:
             raise
         raise ImageDecodingError(f'{path} is {header}: {why}') from error
-    if results is None or path is None:
-        return results
-    if header := read_header(path):
+    if results is None:
+        return None
+    header = None if path is None else read_header(path)
+    if header:
         _check(loader, path, header, results['img'])
     img = _ordered(results['img'], header)
-    if img.dtype.name not in _RESIZED:
+    name = path or 'the image'
+    if img.ndim not in (2, 3) or img.dtype.name not in _RESIZED:
         raise ImageDecodingError(
-            f'{path} has values of type {img.dtype}, which OpenCV cannot resize: load it with '
-            f'to_float32=True'
+            f'{name} is an array of shape {img.shape} and type {img.dtype}, not (h, w) or '
+            f'(h, w, bands) of a type that OpenCV resizes ({", ".join(_RESIZED)}): '
+            f'load it with to_float32=True, or as an image of one page'
         )
     if img.dtype == np.uint16 and not hasattr(torch, 'uint16'):
         raise ImageDecodingError(
-            f'{path} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
+            f'{name} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
             f'load it with to_float32=True'
         )
     results['img'] = img

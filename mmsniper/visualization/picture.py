@@ -15,6 +15,11 @@ _ROWS = 256  # stretched at once: in float64 an image is eight times as large
 _RESIZED = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
 
 
+def picture_name(name: str) -> str:
+    """The file name of an image's picture: its own, or in a format that is written everywhere."""
+    return name if name.lower().endswith(('.jpg', '.jpeg', '.png')) else f'{name}.png'
+
+
 def check_image(image: NDArray) -> None:
     """Raise ValueError if an array is no image: numbers, (h, w) or (h, w, bands)."""
     numbers = image.dtype == bool or np.issubdtype(image.dtype, np.number)

@@ -174,7 +174,7 @@ def test_floats_need_unchanged(write, loader):
 @LOADERS
 def test_values_that_cannot_be_resized_need_floats(write, loader):
     results = write(scene(30, 40, 0, 'u4', 2**20))
-    with pytest.raises(ImageDecodingError, match=r'type uint32, .*to_float32=True'):
+    with pytest.raises(ImageDecodingError, match=r'and type uint32, .*to_float32=True'):
         loader(color_type='unchanged')(dict(results))
     loaded = loader(color_type='unchanged', to_float32=True)(results)
     np.testing.assert_array_equal(loaded['img'], scene(30, 40, 0, 'u4', 2**20))

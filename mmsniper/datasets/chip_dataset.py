@@ -7,14 +7,13 @@ from operator import index
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
-from mmsniper.datasets.decoding import ImageDecodingError, load_checked
+from mmsniper.datasets.decoding import ImageDecodingError, run_checked
 from mmsniper.datasets.scale_transforms import class_names, rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
 
@@ -219,10 +218,7 @@ class _ChipPipeline(Compose):
         made: tuple[float, ...] = ()
         kept: dict[str, Any] = {}
         for transform in self.transforms:
-            if type(transform) is LoadImageFromFile:
-                data = load_checked(transform, transform, data)
-            else:
-                data = transform(data)
+            data = run_checked(transform, data)
             if data is None:
                 return None
             if not {'level', 'homography_matrix'} <= data.keys():

@@ -24,6 +24,17 @@ class ImageDecodingError(ValueError):
     """An image file that a loader's backend cannot decode, or not as it is."""
 
 
+def run_checked(transform: Callable[[dict], dict | None], results: dict) -> dict | None:
+    """Run a transform; of MMCV's loader see whether it has decoded all of the file.
+
+    Raises:
+        ImageDecodingError: See :func:`load_checked`.
+    """
+    if type(transform) is LoadImageFromFile:
+        return load_checked(transform, transform, results)
+    return transform(results)
+
+
 def load_checked(
     loader: LoadImageFromFile, load: Callable[[dict], dict | None], results: dict
 ) -> dict | None:

@@ -14,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmsniper.datasets.decoding import load_checked
+from mmsniper.datasets.decoding import run_checked
 from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.visualization.picture import as_picture, picture_name
 
@@ -88,7 +88,4 @@ def _load(dataset: Any, path: str) -> Any:
     """An image as a data set loads it, with any wrappers around it."""
     pipeline = getattr(next(read_datasets(dataset)), 'pipeline', None)
     load = next(iter(getattr(pipeline, 'transforms', ())), None) or LoadImageFromFile()
-    results = dict(img_path=path, img_id=0)
-    if type(load) is LoadImageFromFile:
-        return load_checked(load, load, results)['img']
-    return load(results)['img']
+    return run_checked(load, dict(img_path=path, img_id=0))['img']

@@ -1,6 +1,7 @@
 """Bands and bits that a loader would lose: an error that says what loads them, or a warning."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import cv2
@@ -12,13 +13,12 @@ from mmengine.logging import MMLogger
 from small_tiff import scene, tiff_bytes
 
 from mmsniper.datasets import LoadLargeImageFromFile, decoding
-from mmsniper.datasets.decoding import ImageDecodingError, load_checked
+from mmsniper.datasets.decoding import ImageDecodingError, run_checked
 
 
 def stock(**options):
     """MMCV's transform, checked as ChipDataset does."""
-    loader = LoadImageFromFile(**options)
-    return lambda results: load_checked(loader, loader, results)
+    return partial(run_checked, LoadImageFromFile(**options))
 
 
 LOADERS = pytest.mark.parametrize('loader', [stock, LoadLargeImageFromFile])

@@ -26,6 +26,7 @@ from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.convert.training_chips import config_seed, negative_chip_hook, positive_sampler
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
+from mmsniper.datasets.decoding import run_checked
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.utils.command_line import (
@@ -294,7 +295,7 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
         else:
             title += '; the pool has not kept its proposals'
     figure = draw_chips(
-        loader(info)['img'],
+        run_checked(loader, info)['img'],
         chips.table.boxes[boxes],
         plan.box,
         plan.level,

@@ -396,6 +396,32 @@ def test_bad_files_are_named_and_the_others_done_and_tried_again(
     assert [image['file_name'] for image in listed['images']] == ['a.jpg', 'b.png', 'below/c.png']
 
 
+def test_a_picture_that_fails_is_named_and_its_detections_are_kept(
+    infer, tmp_path, monkeypatch, capsys
+):
+    whole, listed = infer('pyramid')
+    draw = Pictures.draw
+
+    def failing(self, name, *args):
+        if name == 'b.png':
+            raise RuntimeError('no room for it')
+        draw(self, name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pictures, 'draw', failing)
+        message = error_of(infer, 'pyramid', pictures=True)
+    assert message.startswith('1 pictures could not be drawn, but what was detected is in det')
+    assert message.endswith('  b.png: RuntimeError: no room for it')
+    assert 'b.png: no picture: RuntimeError: no room for it' in capsys.readouterr().err
+    assert read(tmp_path / 'out') == [whole, listed]
+    assert (tmp_path / 'out' / 'vis' / 'a.jpg').is_file()
+    # The same command draws it.
+    names = count_detected(monkeypatch)
+    assert infer('pyramid', pictures=True) == [whole, listed]
+    assert names == ['b.png']
+    assert (tmp_path / 'out' / 'vis' / 'b.png').is_file()
+
+
 def test_an_interrupted_run_goes_on_where_it_was(infer, tmp_path, monkeypatch):
     whole = infer(out=tmp_path / 'whole')
     assert not (tmp_path / 'whole' / 'progress.jsonl').exists()

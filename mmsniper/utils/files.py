@@ -61,3 +61,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write a JSON file, for people to read as well, that appears when it is whole."""
     write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def utf8_name(name: str) -> str:
+    """A file's name as text that can be printed and written, whatever the locale.
+
+    In a locale that is not UTF-8, and for a name that is not, Python has surrogates in the place of
+    letters, with which files are found, but which no text may have.
+    """
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')

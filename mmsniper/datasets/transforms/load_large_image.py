@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import cv2
 import numpy as np
 from mmcv.image.io import imread_flags
@@ -11,6 +14,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.utils import digit_version
 
 from mmsniper.datasets.image_faults import ImageFileError, cut_short, image_fault
+from mmsniper.datasets.wrappers import type_name
 
 # In older ones cv2.imread has no destination, or returns nothing when given one.
 _MIN_OPENCV = digit_version('4.11')
@@ -55,7 +59,7 @@ class LoadLargeImageFromFile(LoadImageFromFile):
         except Exception as error:
             if self.ignore_empty:
                 return None
-            fault = image_fault(results['img_path'])
+            fault = image_fault(results['img_path'], 'the list of images')
             if not fault:
                 raise
             raise ImageFileError(f'cannot load {results["img_path"]}. {fault}') from error
@@ -75,3 +79,14 @@ class LoadLargeImageFromFile(LoadImageFromFile):
             return cv2.imread(str(path), None, imread_flags[self.color_type])
         except UnicodeEncodeError:  # of a name that is not in the locale's encoding
             return None
+
+
+def in_large_version(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a transform that loads images, with ``LoadLargeImageFromFile`` for the stock.
+
+    Args:
+        loading (dict): The config; one of another transform comes back as it is.
+    """
+    if type_name(loading) != 'LoadImageFromFile':
+        return dict(loading)
+    return {**loading, 'type': 'mmdet.LoadLargeImageFromFile'}

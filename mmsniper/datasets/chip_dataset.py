@@ -185,7 +185,7 @@ class ChipDataset:
             fault = self._fault(file, error) if isinstance(file, str) else ''
             raise RuntimeError(
                 f'cannot make a sample of {what} (img_id {img_id}): '
-                f'{type(error).__name__}: {error}{f". {fault}" if fault else ""}'
+                f'{type(error).__name__}: {str(error).strip()}{f". {fault}" if fault else ""}'
             ) from error
 
     def _fault(self, file: str, error: BaseException) -> str:

@@ -158,6 +158,17 @@ def cut_short(path: str | os.PathLike[str]) -> bool:
         return not _ends_as_jpeg(file.read())
 
 
+def opencv_name(path: str | os.PathLike[str]) -> str | None:
+    """A path as OpenCV wants it, UTF-8 whatever the locale; None if its bytes are no UTF-8.
+
+    Given the surrogates that Python has for such bytes, OpenCV crashes.
+    """
+    try:
+        return os.fsencode(path).decode('utf-8')
+    except UnicodeError:
+        return None
+
+
 def _ends_as_jpeg(tail: bytes) -> bool:
     # Some programs fill the last block up with zeros.
     return tail.rstrip(b'\0').endswith(_JPEG_END)
@@ -246,11 +257,10 @@ def _limit(name: str) -> int:
 
 def _undecodable(path: str, head: bytes, remove: str) -> str:
     """What can be said of an image that OpenCV may decode in size."""
+    name = opencv_name(path)
     try:
-        if cv2.imread(path, cv2.IMREAD_UNCHANGED) is not None:
+        if name is None or cv2.imread(name, cv2.IMREAD_UNCHANGED) is not None:
             return ''
-    except UnicodeEncodeError:  # a name that is not in the locale's encoding
-        return ''
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             return ''
@@ -267,7 +277,7 @@ def _undecodable(path: str, head: bytes, remove: str) -> str:
         for start, mark, what in _IMAGES:
             if head[start:].startswith(mark):
                 return f'It is {what}, which {opencv} cannot decode: {_CONVERT}{remove}'
-        if cv2.haveImageReader(path):
+        if cv2.haveImageReader(name):
             return f'It is damaged, OpenCV and Pillow cannot decode it ({error}): {_FETCH}{remove}'
         return (
             f'It begins with the bytes {head[:8].hex(" ")}, as no image that {opencv} can decode: '

@@ -13,7 +13,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.utils import digit_version
 
-from mmsniper.datasets.image_faults import ImageFileError, cut_short, image_fault
+from mmsniper.datasets.image_faults import ImageFileError, cut_short, image_fault, opencv_name
 from mmsniper.datasets.wrappers import type_name
 
 # In older ones cv2.imread has no destination, or returns nothing when given one.
@@ -74,11 +74,11 @@ class LoadLargeImageFromFile(LoadImageFromFile):
         # Asked first, because OpenCV prints a warning of its own about a missing file.
         if not (isinstance(backend, LocalBackend) and backend.isfile(path)) or cut_short(path):
             return None
-        try:
-            # Given a destination, even None, OpenCV decodes into memory of NumPy's.
-            return cv2.imread(str(path), None, imread_flags[self.color_type])
-        except UnicodeEncodeError:  # of a name that is not in the locale's encoding
+        name = opencv_name(path)
+        if name is None:
             return None
+        # Given a destination, even None, OpenCV decodes into memory of NumPy's.
+        return cv2.imread(name, None, imread_flags[self.color_type])
 
 
 def in_large_version(loading: Mapping[str, Any]) -> dict[str, Any]:

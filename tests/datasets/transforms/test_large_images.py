@@ -281,6 +281,18 @@ def test_a_truncated_jpeg_is_an_error_and_not_a_half_grey_image(tmp_path, kept, 
         LoadLargeImageFromFile()(dict(img_path=str(path)))
 
 
+def test_a_name_that_is_no_utf_8_does_not_crash_opencv(tmp_path):
+    path = write(tmp_path / 'x.png', photo())
+    odd = os.fsdecode(os.fsencode(tmp_path) + b'/f\xfcr.png')
+    os.rename(path, odd)
+    img = LoadLargeImageFromFile()(dict(img_path=odd))['img']
+    np.testing.assert_array_equal(img, photo())
+    with open(odd, 'wb'):
+        pass
+    with pytest.raises(ImageFileError, match='It is empty'):
+        LoadLargeImageFromFile()(dict(img_path=odd))
+
+
 def test_a_missing_file_may_be_passed_over(tmp_path):
     assert LoadLargeImageFromFile(ignore_empty=True)(dict(img_path=str(tmp_path / 'no'))) is None
 

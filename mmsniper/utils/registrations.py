@@ -54,7 +54,8 @@ def _unregistered(name: str, scope: str, kind: str) -> str:
                     f'{said}. {file} has it, and was imported: does '
                     f'@{kind.replace(" ", "_").upper()}S.register_module() stand above the class?'
                 )
-            path = '' if str(file.parent) in sys.path else f', and set PYTHONPATH={file.parent}'
+            found = file.parent in (Path(entry).absolute() for entry in sys.path)
+            path = '' if found else f', and set PYTHONPATH={file.parent}'
             return (
                 f'{said}. {file} has it: add custom_imports = dict(imports=[{file.stem!r}]) to the '
                 f'config{path}'

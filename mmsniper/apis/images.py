@@ -87,7 +87,11 @@ def _matching(given: str) -> list[str]:
 
 def _images_below(folder: Path, left_out: dict[str, list[str]]) -> Iterator[Path]:
     """The images in a folder and below it; the names of what is left out are added by reason."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
+
+    def note(error: OSError) -> None:
+        left_out.setdefault('folders that may not be read', []).append(str(error.filename))
+
+    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
         for name in sorted(folders):
             path = Path(parent, name)
             if name in _COPIES:

@@ -22,6 +22,8 @@ _MAX_FOLDERS = 200
 _REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ('it is written with backslashes, as in Windows', lambda path: path.replace('\\', '/')),
     ('it is percent-encoded, as in an address', unquote),
+    ('it is an address of Label Studio', lambda path: path.rpartition('?d=')[2]),
+    ('it is an address, file:', lambda path: re.sub('^.*file:/+', '/', path)),
     ('it has HTML entities, such as &amp;', html.unescape),
     ('there is white space around a name', lambda path: re.sub(r'\s*(/|^|$)\s*', r'\1', path)),
 )
@@ -107,7 +109,7 @@ def _nearest(path: str, folders: Sequence[str]) -> tuple[str, list[str]]:
             return deeper, [*remarks, f'the folder {sub} is missing in the path']
     parts = Path(path).parts
     for root in folders:
-        for k in range(1, len(parts)):
+        for k in range(len(parts)):
             if os.path.isfile(here := os.path.join(root, *parts[k:])):
                 return here, ['the path is that of another folder or machine']
     return '', []

@@ -226,6 +226,19 @@ def test_what_macos_and_jupyter_add_is_left_out_and_said(images, said):
     assert '1 links to nowhere, or no files (gone.jpg)' in line
 
 
+def test_a_folder_that_may_not_be_read_is_said(images, said, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == 'below':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    assert list(find_images([images])) == ['a.jpg', 'b.png']
+    assert f'1 folders that may not be read ({images / "below"})' in said[0]
+
+
 def test_a_pattern_that_no_shell_has_filled_in(images):
     assert list(find_images([f'{images}/*.png'])) == ['b.png']
     assert list(find_images([f'{images}/**/*.png'])) == ['b.png', 'below/c.png']

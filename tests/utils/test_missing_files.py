@@ -56,6 +56,15 @@ def test_a_path_of_another_machine_is_looked_for_in_the_folders(data):
     assert message.startswith(f'There is {data / "sub dir/a b.png"}: the path is that of another')
 
 
+def test_addresses_of_local_files(data):
+    path = f'{data}/empty/data/local-files/?d=sub%20dir/a%20b.png'
+    message = missing_file(path, 'the list', [str(data)])
+    assert message.startswith(f'There is {data / "sub dir/a b.png"}: it is percent-encoded')
+    assert 'it is an address of Label Studio' in message
+    message = missing_file(f'{data}/empty/file://{data}/labels.json', 'the list')
+    assert message.startswith(f'There is {data / "labels.json"}: it is an address, file:')
+
+
 @pytest.mark.parametrize(
     ('named', 'message'),
     [

@@ -214,24 +214,31 @@ def _cut(head: bytes, tail: bytes, size: int) -> str:
     return f'cut short, it has {size} of the {said} bytes that it says' if size < said else ''
 
 
-def _too_large(path: str) -> str:
-    """Whether an image is larger than OpenCV may decode, and the way out."""
+def _too_large(path: str, known: str = '') -> str:
+    """What to do about an image that is larger than OpenCV may decode; '' if it is not.
+
+    Args:
+        path (str): The file.
+        known (str): The variable whose limit OpenCV has refused. Defaults to '', as the environment
+            says.
+    """
     size = _size(path)
     if size is None:
         return ''
     width, height = size
     values = dict(zip(_LIMITS, (width * height, width, height)))
-    over = {name: value for name, value in values.items() if value > _limit(name)}
+    over = {name: n for name, n in values.items() if n > _limit(name) or name == known}
     if not over:
         return ''
     name, value = next(iter(over.items()))
-    enough = ' '.join(f'{name}={1 << (value - 1).bit_length()}' for name, value in over.items())
+    enough = ' '.join(f'{name}={1 << (n - 1).bit_length()}' for name, n in over.items())
     what = name.rpartition('_')[2].lower()
     amount = f'{value:,} pixels' if what == 'pixels' else f'a {what} of {value:,} pixels'
+    limit = _limit(name)
+    bound = f'no more than {limit:,}' if value > limit else 'fewer, as it was told when it started'
     return (
-        f'It has {width}x{height} px, {amount}, and OpenCV decodes no more than '
-        f'{_limit(name):,}: set the environment variable before the program starts, '
-        f'{enough} python ...'
+        f'It has {width}x{height} px, {amount}, and OpenCV decodes {bound}: set the environment '
+        f'variable before the program starts, {enough} python ...'
     )
 
 
@@ -264,6 +271,8 @@ def _undecodable(path: str, head: bytes, remove: str) -> str:
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             return ''
+        if refused := re.search(r'\bCV_(IO_MAX_IMAGE_[A-Z]+)', str(error)):
+            return _too_large(path, f'OPENCV_{refused[1]}')
     opencv = f'OpenCV {cv2.__version__}'
     try:
         with warnings.catch_warnings():

@@ -103,6 +103,22 @@ def test_an_image_within_the_limit(tmp_path, monkeypatch, value):
     assert image_fault(written(tmp_path / 'a.png')) == ''
 
 
+def test_a_limit_that_was_lifted_too_late(tmp_path, monkeypatch):
+    """OpenCV has read the variable when it was loaded."""
+    path = written(tmp_path / 'a.png')
+
+    def imread(*args):
+        raise cv2.error('OpenCV: (-215:Assertion failed) pixels <= CV_IO_MAX_IMAGE_PIXELS in ...')
+
+    monkeypatch.setenv('OPENCV_IO_MAX_IMAGE_PIXELS', '1000000')
+    monkeypatch.setattr(cv2, 'imread', imread)
+    assert image_fault(path) == (
+        'It has 60x50 px, 3,000 pixels, and OpenCV decodes fewer, as it was told when it started: '
+        'set the environment variable before the program starts, OPENCV_IO_MAX_IMAGE_PIXELS=4096 '
+        'python ...'
+    )
+
+
 def test_what_only_pillow_reads(tmp_path, monkeypatch):
     path = written(tmp_path / 'a.png')
     monkeypatch.setattr(cv2, 'imread', lambda *args: None)

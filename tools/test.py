@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets, type_name
-from mmsniper.utils.command_line import exit_on_error
+from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,10 +47,11 @@ def main() -> None:
             draw_any_image(cfg)
         if args.tta:
             use_tta(cfg)
-    runner = build_runner(cfg)
-    if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    with exit_on_unregistered():
+        runner = build_runner(cfg)
+        if args.out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test()
 
 
 def draw_any_image(cfg: Config) -> None:

@@ -120,7 +120,7 @@ def write_coco_like(folder: Path, num_images: int, seed: int = 0) -> None:
     names = DATASETS.get('CocoDataset').METAINFO['classes']
     categories = [{'id': i + 1, 'name': name} for i, name in enumerate(names)]
     content = {'images': images, 'annotations': annotations, 'categories': categories}
-    (folder / 'annotations.json').write_text(json.dumps(content))
+    (folder / 'annotations.json').write_text(json.dumps(content), 'utf-8')
 
 
 def coco_like_boxes(rng: np.random.Generator, width: int, height: int) -> list[list[float]]:

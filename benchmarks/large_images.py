@@ -194,7 +194,7 @@ def of_every_level(chips: Sequence[ChipIndex], count: int) -> list[ChipIndex]:
 
 def memory(name: str) -> int:
     """This process's memory in bytes: VmRSS what it has, VmHWM the most that it has had."""
-    found = re.search(rf'^{name}:\s*(\d+) kB', Path('/proc/self/status').read_text(), re.M)
+    found = re.search(rf'^{name}:\s*(\d+) kB', Path('/proc/self/status').read_text('utf-8'), re.M)
     return int(found[1]) * 1024
 
 

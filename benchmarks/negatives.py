@@ -352,7 +352,7 @@ def proposals_of(run: TrainingRun) -> dict[str, float]:
     if not file.exists():
         cfg = load_config(ROOT / run.config, run.options)
         write_text(file, json.dumps(proposal_recall(cfg, run.checkpoint)) + '\n')
-    return json.loads(file.read_text())
+    return json.loads(file.read_text('utf-8'))
 
 
 def annotation_file(comparison: Comparison) -> Path:
@@ -407,7 +407,7 @@ def earlier_sides(file: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     command = f'python benchmarks/negatives.py {file.stem.removeprefix("negatives_")}'
     if not file.exists():
         raise RunError(f'there is no {file} to compare the rule with: run {command} first')
-    sides = json.loads(file.read_text())['contestants']
+    sides = json.loads(file.read_text('utf-8'))['contestants']
     for entry in sides:
         runs = {run['seed']: run for run in entry['runs']}
         missing = set(seeds) - set(runs)
@@ -456,7 +456,7 @@ def negatives_of(run: TrainingRun) -> dict[str, float]:
         shown = shows_object(ChipPlan.joined(plans), sampler.planner.table, sampler.pyramid)
         result = {'chips': len(shown), 'with_object': float(shown.mean()) if len(shown) else None}
         write_text(file, json.dumps(result) + '\n')
-    return json.loads(file.read_text())
+    return json.loads(file.read_text('utf-8'))
 
 
 def shows_object(

@@ -87,7 +87,7 @@ def test(run_dir: Path, change: Any, tta: bool) -> dict[str, float]:
         if done.returncode:
             raise RunError(f'the test of {checkpoint} failed:\n{done.stderr[-3000:]}')
         (metrics,) = Path(folder).glob('*/*.json')
-        return json.loads(metrics.read_text().splitlines()[-1])
+        return json.loads(metrics.read_text('utf-8').splitlines()[-1])
 
 
 @exit_on_error(RunError)

@@ -226,7 +226,7 @@ def write_config(cfg: Config, path: Path) -> None:
 def plan_families(args: argparse.Namespace, work_dir: Path) -> list[Contestant]:
     """Write the images' annotations and the configs, and plan a run of each family."""
     ann_file = work_dir / f'{args.images}_images.json'
-    chosen = choose_images(json.loads(args.ann_file.read_text()), args.images)
+    chosen = choose_images(json.loads(args.ann_file.read_text('utf-8')), args.images)
     write_text(ann_file, json.dumps(chosen))
     configs, at_one_scale = {}, {}
     for family in args.families:

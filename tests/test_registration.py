@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mmdet.registry import DATASETS, METRICS, TRANSFORMS
@@ -50,6 +51,20 @@ def test_a_config_that_imports_mmsniper_registers_everything(tmp_path):
         'assert "NegativeChipHook" in HOOKS.module_dict\n'
         'assert "SNIPERRoIHead" in MODELS.module_dict\n'
         'assert "ChipSampler" in TRANSFORMS.module_dict\n',
+        path,
+    )
+
+
+def test_our_fragments_register_everything_though_a_config_replaces_the_imports(tmp_path):
+    runtime = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'sniper_runtime.py'
+    path = tmp_path / 'importing.py'
+    path.write_text(f"_base_ = '{runtime}'\ncustom_imports = dict(imports=['json'])")
+    run(
+        'import sys\n'
+        'from mmengine.config import Config\n'
+        'Config.fromfile(sys.argv[1])\n'
+        'from mmdet.registry import DATASETS\n'
+        'assert "ChipDataset" in DATASETS.module_dict\n',
         path,
     )
 

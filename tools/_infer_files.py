@@ -15,15 +15,16 @@ from mmengine.config import Config
 from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
-from mmsniper.utils.files import replacing, write_text
+from mmsniper.utils.files import replacing, utf8_name, write_text
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
 
 
-def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
-    """Detect in all images; returns what was wrong with those that could not be done, by name."""
+def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """Detect in all images; returns what :func:`detect_all` does."""
     out_dir = Path(args.out_dir)
     images = find_images(args.images, out_dir)
     thresholds = args.thresholds
@@ -40,12 +41,12 @@ def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
         pictures = Pictures(out_dir, classes, args.score_thr, steps)
         model.keep_maps = True
     progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))
-    failed = detect_all(images, inferencer, progress, pictures, args.picture_side)
+    failed, undrawn = detect_all(images, inferencer, progress, pictures, args.picture_side)
     count = write_results(out_dir, images, progress, classes)
-    if not failed:
+    if not failed and not undrawn:
         progress.path.unlink()
     print(f'detections of {count} images in {out_dir / DETECTIONS}')
-    return failed
+    return failed, undrawn
 
 
 def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, Any]:
@@ -128,9 +129,15 @@ def detect_all(
     progress: Progress,
     pictures: Pictures | None,
     picture_side: int,
-) -> dict[str, str]:
-    """Detect in the images that are not done yet; returns what was wrong, by name of the image."""
-    failed = {}
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Detect in the images that are not done yet.
+
+    Returns:
+        tuple[dict[str, str], dict[str, str]]: What was wrong with images that could not be done,
+        and with the pictures of others, by the image's name.
+    """
+    failed: dict[str, str] = {}
+    undrawn: dict[str, str] = {}
     bar = progress_bar(images.items(), 'images', delay=0)
     for name, path in bar:
         drawn = pictures is None or all(picture.is_file() for picture in pictures.paths(name))
@@ -138,17 +145,23 @@ def detect_all(
             if drawn and progress.has(name, path):
                 continue
             sample, picture = inferencer.detect(path, picture_side)
-            # The picture first: what is in the progress file is complete.
+            # The picture first: what is in the progress file is complete, or named.
             if pictures is not None:
-                pictures.draw(name, sample, picture)
+                try:
+                    pictures.draw(name, sample, picture)
+                except Exception as error:  # what was detected is kept
+                    undrawn[name] = _in_words(error, path)
+                    bar.write(f'{path}: no picture: {undrawn[name]}', file=sys.stderr)
             progress.add(name, path, content_of(sample, inferencer.classes))
         except Exception as error:  # of whatever kind: the other images are to be done
-            failed[name] = _in_words(error)
+            failed[name] = _in_words(error, path)
             bar.write(f'{path}: {failed[name]}', file=sys.stderr)
-    return failed
+    return failed, undrawn
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: Exception, path: Path) -> str:
+    if isinstance(error, ImageFileError):
+        return image_fault(path, 'the images')
     first = str(error).strip().partition('\n')[0]
     return f'{type(error).__name__}: {first}' if first else type(error).__name__
 
@@ -159,12 +172,15 @@ def write_results(
     """Write detections.json and images.json of the images that are done; returns their number."""
     ids = {name: number for number, name in enumerate(images, 1)}
     about = classes.coco()
-    with replacing(out_dir / DETECTIONS) as temporary, open(temporary, 'w') as file:
+    with (
+        replacing(out_dir / DETECTIONS) as temporary,
+        open(temporary, 'w', encoding='utf-8') as file,
+    ):
         separator = '[\n'
         for line in progress.lines(images):
             name = line.pop('name')
             del line['stamp']
-            image, detections = coco_results(ids[name], name, line)
+            image, detections = coco_results(ids[name], utf8_name(name), line)
             about['images'].append(image)
             for detection in detections:
                 file.write(separator + json.dumps(detection))

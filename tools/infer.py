@@ -17,8 +17,8 @@ of the config's test data, if it is there; otherwise a category's number is its 
 What has been detected is kept in OUT_DIR/progress.jsonl until all images are done: the same command
 goes on where it was interrupted, one with other settings begins anew. An image that cannot be read
 does not end the run. It is named at once and at the end, the exit status is 1, and the same command
-tries it again. For many objects in large images: --cfg-options
-model.merge_cfg.max_per_img=5000.
+tries it again. So is a picture that cannot be drawn; what was detected there is kept. For many
+objects in large images: --cfg-options model.merge_cfg.max_per_img=5000.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Read when torch is loaded, see tools/_launch.py.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -93,12 +93,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    failed = infer(load_config(args.config, args.cfg_options), args)
-    if failed:
-        lines = '\n'.join(f'  {name}: {error}' for name, error in failed.items())
-        sys.exit(
-            f'{len(failed)} images could not be done; the same command tries them again:\n{lines}'
-        )
+    failed, undrawn = infer(load_config(args.config, args.cfg_options), args)
+    reports = _listed(failed, 'images could not be done') + _listed(
+        undrawn, 'pictures could not be drawn, but what was detected is in detections.json'
+    )
+    if reports:
+        sys.exit('\n'.join(reports))
+
+
+def _listed(errors: Mapping[str, str], what: str) -> list[str]:
+    lines = [f'  {name}: {error}' for name, error in errors.items()]
+    return [f'{len(lines)} {what}; the same command tries them again:', *lines] if lines else []
 
 
 if __name__ == '__main__':

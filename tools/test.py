@@ -11,8 +11,8 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
 from mmsniper.convert.inference import wrap_in_tta
-from mmsniper.datasets.wrappers import read_datasets
-from mmsniper.utils.command_line import exit_on_error
+from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,12 +44,21 @@ def main() -> None:
         cfg.resume = False
         if args.show or args.show_dir:
             cfg = trigger_visualization_hook(cfg, args)
+            draw_any_image(cfg)
         if args.tta:
             use_tta(cfg)
-    runner = build_runner(cfg)
-    if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    with exit_on_unregistered():
+        runner = build_runner(cfg)
+        if args.out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test()
+
+
+def draw_any_image(cfg: Config) -> None:
+    """Draw on images of any bands and depth, where MMDetection's hook would draw 8-bit colour."""
+    hook = cfg.default_hooks.visualization
+    if type_name(hook) == 'DetVisualizationHook':
+        hook.type = 'PictureHook'
 
 
 def use_tta(cfg: Config) -> None:

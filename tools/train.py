@@ -10,7 +10,7 @@ from _launch import build_runner, launch_parser, load_config
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
-from mmsniper.utils.command_line import exit_on_error
+from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +33,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     cfg = training_config(parse_args())
-    build_runner(cfg).train()
+    with exit_on_unregistered():
+        build_runner(cfg).train()
 
 
 @exit_on_error()

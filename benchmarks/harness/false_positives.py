@@ -168,7 +168,7 @@ def _content(annotations: Annotations) -> Mapping[str, Any]:
         return annotations.dataset
     if isinstance(annotations, Mapping):
         return annotations
-    return json.loads(Path(annotations).read_text())
+    return json.loads(Path(annotations).read_text('utf-8'))
 
 
 def _check_images(

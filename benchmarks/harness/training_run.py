@@ -103,7 +103,7 @@ class TrainingRun:
     def results(self) -> dict[str, dict[str, Any]]:
         """Results of the finished stages, by stage."""
         return {
-            stage: json.loads(self.result_file(stage).read_text())
+            stage: json.loads(self.result_file(stage).read_text('utf-8'))
             for stage in self.stages
             if self.result_file(stage).exists()
         }
@@ -219,7 +219,7 @@ def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
     ]
     if not files:
         raise RunError(f'the test of {run.work_dir} left no metrics in {run.work_dir / stage}')
-    content = json.loads(max(files).read_text())
+    content = json.loads(max(files).read_text('utf-8'))
     # Without a single detection CocoMetric gives no metrics at all.
     metrics = {name: content.get(f'coco/bbox_{theirs}', 0.0) for name, theirs in METRICS.items()}
     metrics |= {name: content[key] for name, key in SEGM_METRICS.items() if key in content}
@@ -254,7 +254,7 @@ def _run_stage(
     env = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
     report(stage, 0.0)
     with (
-        open(log_path, 'a') as log,
+        open(log_path, 'a', encoding='utf-8') as log,
         subprocess.Popen(
             run.command(stage),
             cwd=run.root,
@@ -275,7 +275,7 @@ def _run_stage(
             if done is not None:
                 report(stage, done)
     if process.returncode:
-        tail = '\n'.join(log_path.read_text(errors='replace').splitlines()[-15:])
+        tail = '\n'.join(log_path.read_text('utf-8', 'replace').splitlines()[-15:])
         raise RunError(
             f'{stage} of {run.config}, seed {run.seed}, ended with code {process.returncode}. The '
             f'end of {log_path}:\n{tail}'
@@ -303,7 +303,7 @@ def _end_with_parent() -> None:
 @contextmanager
 def _locked(work_dir: Path) -> Any:
     """Hold the folder's lock. The stages inherit it, in case they outlive a killed parent."""
-    with open(work_dir / 'lock', 'w') as lock:
+    with open(work_dir / 'lock', 'wb') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

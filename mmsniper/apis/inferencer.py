@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -13,14 +14,15 @@ import torch
 from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from torch import nn
 
-from mmsniper.apis.images import ImagePipeline, find_images
+from mmsniper.apis.images import VIS, ImagePipeline, find_images
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.results import Classes, coco_results, content_of
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.wrappers import type_name
-from mmsniper.visualization.figure import shrunk
+from mmsniper.visualization.picture import as_picture, picture_name
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -122,11 +124,74 @@ class SNIPERInferencer(DetInferencer):
         self._contents += [content_of(sample, self.classes) for sample in preds]
         return super().postprocess(preds, *args, **kwargs)
 
+    def visualize(
+        self,
+        inputs: Sequence[str | np.ndarray],
+        preds: SampleList,
+        return_vis: bool = False,
+        show: bool = False,
+        wait_time: float = 0,
+        draw_pred: bool = True,
+        pred_score_thr: float = 0.3,
+        no_save_vis: bool = False,
+        img_out_dir: str = '',
+        **kwargs: Any,
+    ) -> list[np.ndarray | None] | None:
+        """Draw what was detected, on images of any bands and depth.
+
+        Args:
+            inputs (Sequence[str | np.ndarray]): Files and arrays, which are loaded anew.
+            preds (SampleList): What was detected.
+            return_vis (bool): Whether to return the pictures. Defaults to False.
+            show (bool): Whether to show them in a window. Defaults to False.
+            wait_time (float): Seconds that each is shown. Defaults to 0, until a key is pressed.
+            draw_pred (bool): Whether to draw the detections. Defaults to True.
+            pred_score_thr (float): Minimum score of what is drawn. Defaults to 0.3.
+            no_save_vis (bool): Whether to write no pictures. Defaults to False.
+            img_out_dir (str): They are written to the folder ``vis`` in it. Defaults to ``''``,
+                nowhere.
+            **kwargs: Ignored.
+
+        Returns:
+            list[np.ndarray | None] | None: Pictures (h, w, 3), RGB; None for one that cannot be
+            drawn, of which the log says why. None if there is nothing to do.
+        """
+        folder = Path(img_out_dir, VIS) if img_out_dir and not no_save_vis else None
+        if not (show or return_vis or folder):
+            return None
+        drawn: list[np.ndarray | None] = []
+        for image, pred in zip(inputs, preds):
+            named = isinstance(image, str)
+            name = os.path.basename(image) if named else f'{self.num_visualized_imgs:08}.jpg'
+            self.num_visualized_imgs += 1
+            try:
+                self.visualizer.add_datasample(
+                    name,
+                    as_picture(self.pipeline.load(image)['img'])[..., ::-1],
+                    pred,
+                    draw_gt=False,
+                    draw_pred=draw_pred,
+                    show=show,
+                    wait_time=wait_time,
+                    out_file=None if folder is None else str(folder / picture_name(name)),
+                    pred_score_thr=pred_score_thr,
+                )
+                drawn.append(self.visualizer.get_image())
+            except Exception as error:  # of whatever kind: the detections are to be kept
+                drawn.append(None)
+                print_log(
+                    f'the picture of {name} cannot be drawn: {type(error).__name__}: {error}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+        return drawn
+
     def __call__(self, inputs: Image | Sequence[Image], *args: Any, **kwargs: Any) -> dict:
         """Detect in images.
 
         Args:
-            inputs (str | os.PathLike | np.ndarray | Sequence): Image files, folders, BGR arrays.
+            inputs (str | os.PathLike | np.ndarray | Sequence): Image files, folders, and arrays
+                (h, w) or (h, w, bands), BGR if of three.
             *args: As for ``DetInferencer``.
             **kwargs: As for ``DetInferencer``.
 
@@ -151,7 +216,8 @@ class SNIPERInferencer(DetInferencer):
         """Detect in one image, which is loaded once and not kept.
 
         Args:
-            image (str | os.PathLike | np.ndarray): File, or BGR array.
+            image (str | os.PathLike | np.ndarray): File, or array (h, w) or (h, w, bands), BGR if
+                of three.
             picture_side (int): Largest side of the picture.
 
         Returns:
@@ -160,7 +226,7 @@ class SNIPERInferencer(DetInferencer):
         """
         results = self.pipeline.load(image)
         # A copy, which no transform can change.
-        picture = np.clip(shrunk(results['img'], picture_side), 0, 255).astype(np.uint8)
+        picture = as_picture(results['img'], picture_side)
         data = self.pipeline.prepare(results)
         # The input may be the image itself. Elsewhere it can go.
         del results, image

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from mmsniper.apis.images import FOCUS, VIS
 from mmsniper.apis.results import Classes
-from mmsniper.utils.files import replacing
+from mmsniper.utils.files import replacing, utf8_name
 from mmsniper.visualization import draw_focus, save_figure
-
-WRITTEN_SUFFIXES = ('.jpg', '.jpeg', '.png')
+from mmsniper.visualization.picture import picture_name
 
 
 class Pictures:
@@ -48,8 +47,7 @@ class Pictures:
 
     def paths(self, name: str) -> list[Path]:
         """The pictures of an image."""
-        suffix = '' if Path(name).suffix.lower() in WRITTEN_SUFFIXES else '.png'
-        paths = [self.out_dir / VIS / (name + suffix)]
+        paths = [self.out_dir / VIS / picture_name(name)]
         if self.thresholds is not None:
             paths.append(self.out_dir / FOCUS / f'{name}.png')
         return paths
@@ -78,7 +76,7 @@ class Pictures:
                 size=sample.ori_shape[1::-1],
                 thresholds=self.thresholds,
                 score_thr=self.score_thr,
-                title=name,
+                title=utf8_name(name),
             )
             save_figure(figure, path)
 

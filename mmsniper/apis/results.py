@@ -77,7 +77,7 @@ def _dataset(cfg: Config) -> tuple[Mapping[str, Any], str | None]:
 def _categories(ann_file: str | None) -> list[Mapping[str, Any]]:
     if not ann_file or Path(ann_file).suffix != '.json' or not Path(ann_file).is_file():
         return []
-    content = json.loads(Path(ann_file).read_text())
+    content = json.loads(Path(ann_file).read_text('utf-8'))
     return content.get('categories', []) if isinstance(content, dict) else []
 
 

@@ -7,6 +7,7 @@ from mmsniper.models.assigners import (
     split_ignored,
 )
 from mmsniper.models.autofocus import AutoFocus
+from mmsniper.models.data_preprocessor import BandDataPreprocessor
 from mmsniper.models.dense_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDINOHead,
@@ -23,6 +24,7 @@ from mmsniper.models.tta import SNIPERTTAModel
 
 __all__ = [
     'AutoFocus',
+    'BandDataPreprocessor',
     'ConcatNeck',
     'FocusHead',
     'IgnoreInvalidAssigner',

@@ -218,7 +218,7 @@ def _claim(out_dir: Path, spec: ToyDatasetSpec, overwrite: bool) -> None:
 
 def _read_record(record: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(record.read_text())
+        content = json.loads(record.read_text('utf-8'))
     except FileNotFoundError:
         return None
     except ValueError as error:

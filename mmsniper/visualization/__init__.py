@@ -4,6 +4,7 @@ from mmsniper.visualization.chips import CROWD, INVALID, VALID, ChipView, boxes_
 from mmsniper.visualization.detections import draw_detections, match_detections
 from mmsniper.visualization.figure import save_figure
 from mmsniper.visualization.focus import draw_focus, draw_focus_curve
+from mmsniper.visualization.picture import as_picture
 from mmsniper.visualization.sizes import draw_sizes
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     'INVALID',
     'VALID',
     'ChipView',
+    'as_picture',
     'boxes_in_chips',
     'draw_chips',
     'draw_detections',

@@ -20,7 +20,6 @@ from mmsniper.visualization.figure import (
     IGNORED,
     as_boxes,
     as_mask,
-    check_image,
     check_levels,
     draw_boxes,
     draw_dots,
@@ -33,6 +32,7 @@ from mmsniper.visualization.figure import (
     place_axes,
     show_image,
 )
+from mmsniper.visualization.picture import check_image, picture_limits
 
 VALID, INVALID, CROWD = 0, 1, 2
 """What a box is to a chip: learned, invalid at its level, or a region to leave alone."""
@@ -52,7 +52,8 @@ class ChipView:
     """A chip as the network sees it.
 
     Args:
-        image (np.ndarray): (h, w, 3) uint8 BGR, at most chip_size a side.
+        image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`, at most chip_size a
+            side.
         boxes (np.ndarray): (n, 4) xyxy in chip pixels.
         states (np.ndarray): (n,) ``VALID``, ``INVALID`` or ``CROWD`` of each box.
         level (int): Pyramid level, 0 is the finest.
@@ -61,7 +62,7 @@ class ChipView:
         kind (int): ``mmsniper.chips.POSITIVE`` or ``NEGATIVE``. Defaults to positive.
     """
 
-    image: NDArray[np.uint8]
+    image: NDArray
     boxes: NDArray
     states: NDArray
     level: int
@@ -98,7 +99,7 @@ def boxes_in_chips(
 
 
 def draw_chips(
-    image: NDArray[np.uint8],
+    image: NDArray,
     boxes: ArrayLike,
     chips: ArrayLike,
     levels: ArrayLike,
@@ -118,10 +119,10 @@ def draw_chips(
     if it is learned nowhere, grey if it is ignored. In a chip it is green if it is valid there,
     dashed red if not. A positive chip has its level's colour; a negative chip is dashed red, with
     its level on a tag. Proposals are dots at their centres, in their level's colour, the larger the
-    coarser the level.
+    coarser the level. What is black and white in the image is so in its chips.
 
     Args:
-        image (np.ndarray): (h, w, 3) uint8 BGR, the whole image.
+        image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`; the whole image.
         boxes (np.ndarray): (n, 4) xyxy, original px; clipped to the image.
         chips (np.ndarray): (m, 4) xyxy, original px.
         levels (np.ndarray): (m,) level of each chip.
@@ -162,7 +163,8 @@ def draw_chips(
 
     shown = _choose(views, max_views)
     figure, main, cells = _layout(width / height, len(shown), pyramid.num_levels)
-    show_image(main, image)
+    limits = picture_limits(image)
+    show_image(main, image, limits=limits)
     what = 'chips' if kinds is None else 'positive chips'
     entries = _draw_positives(main, chips[~negative], levels[~negative], pyramid, what)
     if kinds is not None:
@@ -181,7 +183,7 @@ def draw_chips(
             entries.append(legend_entry(colour, f'{label}: {mask.sum()}', dashed))
     draw_legend(figure, entries, _ENTRY)
     for cell, view in zip(cells, shown, strict=True):
-        _draw_view(cell, view, pyramid.chip_size)
+        _draw_view(cell, view, pyramid.chip_size, limits)
     more = f' ({len(shown)} of {len(views)} chips shown)' if len(shown) < len(views) else ''
     if title or more:
         main.set_title(title + more, fontsize=10, loc='left')
@@ -284,12 +286,12 @@ def _per_level(levels: NDArray, pyramid: ScalePyramid) -> str:
     return f'{len(levels)} ({"/".join(map(str, counts))})'
 
 
-def _draw_view(axes: Axes, view: ChipView, chip_size: int) -> None:
+def _draw_view(axes: Axes, view: ChipView, chip_size: int, limits: tuple[float, float]) -> None:
     check_image(view.image)
     boxes, states = as_boxes(view.boxes, 'boxes of a chip'), np.asarray(view.states)
     negative = view.kind == NEGATIVE
     colour = BAD if negative else level_colour(view.level)
-    show_image(axes, view.image)
+    show_image(axes, view.image, limits=limits)
     height, width = np.maximum(chip_size, view.image.shape[:2])
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_facecolor('#404040')  # the padding of an image smaller than a chip

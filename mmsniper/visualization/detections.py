@@ -16,7 +16,6 @@ from mmsniper.visualization.figure import (
     MISSED,
     as_boxes,
     as_mask,
-    check_image,
     draw_boxes,
     draw_legend,
     legend_entry,
@@ -25,6 +24,7 @@ from mmsniper.visualization.figure import (
     place_axes,
     show_image,
 )
+from mmsniper.visualization.picture import check_image
 
 
 def match_detections(
@@ -84,7 +84,7 @@ def _areas(boxes: NDArray) -> NDArray[np.float64]:
 
 
 def draw_detections(
-    image: NDArray[np.uint8],
+    image: NDArray,
     gt_boxes: ArrayLike,
     gt_labels: ArrayLike,
     boxes: ArrayLike,
@@ -103,7 +103,7 @@ def draw_detections(
     grey, and so are false detections that lie with at least half their area in one.
 
     Args:
-        image (np.ndarray): (h, w, 3) uint8 BGR.
+        image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`.
         gt_boxes (np.ndarray): (n, 4) xyxy, original px.
         gt_labels (np.ndarray): (n,) class indices.
         boxes (np.ndarray): (m, 4) xyxy, original px.
@@ -157,7 +157,7 @@ def draw_detections(
 _SIDE, _TOP, _BOTTOM = 9.0, 0.3, 0.4  # inches: the image's longer side, margins
 
 
-def _layout(image: NDArray[np.uint8]) -> tuple[Figure, Axes]:
+def _layout(image: NDArray) -> tuple[Figure, Axes]:
     height, width = image.shape[:2]
     wide, tall = (_SIDE * side / max(width, height) for side in (width, height))
     total, high = max(wide + 0.2, 5.0), max(tall, 1.0) + _TOP + _BOTTOM

@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -22,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.utils.files import replacing
+from mmsniper.visualization.picture import as_picture
 
 DPI = 120
 MAX_SIDE = 1600
@@ -62,15 +62,6 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
         figure.savefig(temporary, format='png')
 
 
-def check_image(image: NDArray[np.uint8]) -> None:
-    """Raise ValueError if an image is not as MMDetection loads it, (h, w, 3) uint8."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f'an image to draw on must be (h, w, 3) uint8 BGR, got an array of shape '
-            f'{image.shape} and type {image.dtype}'
-        )
-
-
 def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
     """Boxes as (n, 4) float64; an empty list is no boxes. ValueError if they have another shape."""
     array = np.asarray(boxes, np.float64)
@@ -100,20 +91,20 @@ def check_levels(levels: NDArray[np.int64], num_levels: int) -> None:
         raise ValueError(f'levels must be in 0..{num_levels - 1}, got {np.unique(levels).tolist()}')
 
 
-def shrunk(image: NDArray, max_side: int) -> NDArray:
-    """An image, reduced to a longer side of ``max_side`` pixels if it is larger."""
-    shrink = max_side / max(image.shape[:2])
-    if shrink >= 1:
-        return image
-    size = tuple(max(round(side * shrink), 1) for side in image.shape[1::-1])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+def show_image(
+    axes: Axes,
+    image: NDArray,
+    title: str = '',
+    fontsize: int = 8,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Show an image by :func:`~mmsniper.visualization.picture.as_picture`, shrunk to ``MAX_SIDE``.
 
-
-def show_image(axes: Axes, image: NDArray[np.uint8], title: str = '', fontsize: int = 8) -> None:
-    """Show a BGR image, shrunk to ``MAX_SIDE``; data coordinates are its own pixels nonetheless."""
+    Data coordinates are its own pixels nonetheless.
+    """
     height, width = image.shape[:2]
     axes.imshow(
-        shrunk(image, MAX_SIDE)[..., ::-1],
+        as_picture(image, MAX_SIDE, limits)[..., ::-1],
         extent=(0, width, height, 0),
         interpolation='antialiased',
         interpolation_stage='rgba',

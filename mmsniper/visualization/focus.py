@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from mmsniper.chips.focus import FocusMap
 from mmsniper.visualization.figure import (
     as_boxes,
-    check_image,
     check_levels,
     draw_boxes,
     draw_legend,
@@ -22,8 +21,8 @@ from mmsniper.visualization.figure import (
     new_figure,
     place_axes,
     show_image,
-    shrunk,
 )
+from mmsniper.visualization.picture import as_picture, check_image
 
 NOT_SEEN = -1.0
 """Value of :func:`focus_heat` where no map says anything."""
@@ -37,7 +36,7 @@ _SHORT = 1.6  # inches, of a panel's shorter side: room for the titles
 
 
 def draw_focus(
-    image: NDArray[np.uint8],
+    image: NDArray,
     chips: Sequence[ArrayLike],
     maps: Sequence[Sequence[FocusMap]],
     boxes: ArrayLike,
@@ -57,7 +56,8 @@ def draw_focus(
     own detections.
 
     Args:
-        image (np.ndarray): (h, w, 3) uint8 BGR, the whole image, reduced or not.
+        image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`; the whole image,
+            reduced or not.
         chips (Sequence[np.ndarray]): For each level, fine to coarse, what it has seen, (n, 4) xyxy,
             original px.
         maps (Sequence[Sequence[FocusMap]]): For each level, fine to coarse, its FocusPixel maps.
@@ -88,7 +88,7 @@ def draw_focus(
     check_image(image)
     height, width = image.shape[:2]
     size = (width, height) if size is None else size
-    image = shrunk(image, _MAX_SIDE)  # once, instead of in each of the panels
+    image = as_picture(image, _MAX_SIDE)  # once, instead of in each of the panels
     chips = [as_boxes(some, 'chips') for some in chips]
     thresholds = [0.5] * (len(chips) - 1) if thresholds is None else thresholds
     if not len(chips) == len(maps) == len(thresholds) + 1:

@@ -256,6 +256,20 @@ def test_errors_say_what_is_missing(tool, coco, tmp_path, chip_config):
     assert '2' in error_of(chip_config, '--num', '0')
 
 
+def test_an_image_that_cannot_be_read_is_told_in_a_line(tool, coco, tmp_path, chip_config):
+    files = sorted(Path(coco['data_root'], coco['data_prefix']['img']).iterdir())
+    contents = {file: file.read_bytes() for file in files}
+    try:
+        for file in files:
+            file.write_text('not found')
+        with pytest.raises(SystemExit) as info:
+            tool.main([chip_config, '--out-dir', str(tmp_path / 'out')])
+    finally:
+        for file, content in contents.items():
+            file.write_bytes(content)
+    assert f'error: cannot load {files[0]}. It is text, not an image' in str(info.value)
+
+
 def test_negative_chips_of_the_epoch_are_drawn_with_the_proposals_of_the_pool(
     tool, chip_config, pool, tmp_path, monkeypatch
 ):

@@ -1,6 +1,7 @@
 """infer.py detects in image files, as the config tests or in another mode, and loses nothing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from PIL import Image
 from pycocotools.coco import COCO
 
 from harness.reduced import reduced
 from mmsniper.apis import MODES, SNIPERInferencer, find_images
+from mmsniper.apis import images as image_files
 from mmsniper.apis.images import pack_as_it_is
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.pictures import Pictures
@@ -172,6 +175,82 @@ def test_pictures_that_were_written_are_no_input(images):
         (images / folder).mkdir()
         shutil.copy(images / 'b.png', images / folder / 'b.png')
     assert list(find_images([str(images)], images)) == ['a.jpg', 'b.png', 'below/c.png']
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What find_images logs."""
+    lines = []
+    monkeypatch.setattr(image_files, 'print_log', lambda message, **kwargs: lines.append(message))
+    return lines
+
+
+def test_folders_behind_links_are_searched_and_circles_are_not(images, tmp_path, said):
+    other = tmp_path / 'other'
+    other.mkdir()
+    shutil.copy(images / 'a.jpg', other / 'a.jpg')
+    (images / 'linked').symlink_to(other)
+    (images / 'file.jpg').symlink_to(other / 'a.jpg')
+    (images / 'below' / 'up').symlink_to(images)
+    (other / 'round').symlink_to(images)  # images/linked/round/linked/...
+    (images / 'below' / 'away').symlink_to('/')
+    names = ['a.jpg', 'b.png', 'below/c.png', 'file.jpg', 'linked/a.jpg']
+    assert list(find_images([images])) == names
+    assert said == [
+        'left out: 1 files with other suffixes (notes.txt); 3 links to a folder above them '
+        '(away, round, up)'
+    ]
+    (tmp_path / 'only_links').mkdir()
+    (tmp_path / 'only_links' / 'val').symlink_to(other)
+    # From here the link in `other` leads to `images`, where no link goes back up but its own.
+    assert 'val/a.jpg' in find_images([tmp_path / 'only_links'])
+
+
+def test_what_macos_and_jupyter_add_is_left_out_and_said(images, said):
+    (images / '._a.jpg').write_bytes(b'\0\5\x16\7\0\2\0\0Mac OS X')
+    shutil.copy(images / 'a.jpg', images / '._mine.jpg')  # an image, whatever its name
+    (images / '.ipynb_checkpoints').mkdir()
+    shutil.copy(images / 'a.jpg', images / '.ipynb_checkpoints' / 'a-checkpoint.jpg')
+    (images / 'UPPER.JPG').symlink_to('a.jpg')
+    (images / 'gone.jpg').symlink_to('nowhere.jpg')
+    assert list(find_images([images])) == [
+        '._mine.jpg',
+        'UPPER.JPG',
+        'a.jpg',
+        'b.png',
+        'below/c.png',
+    ]
+    (line,) = said
+    assert '1 folders of copies (.ipynb_checkpoints)' in line
+    assert '1 files that macOS keeps beside others (._a.jpg)' in line
+    assert '1 links to nowhere, or no files (gone.jpg)' in line
+
+
+def test_a_folder_that_may_not_be_read_is_said(images, said, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == 'below':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    assert list(find_images([images])) == ['a.jpg', 'b.png']
+    assert f'1 folders that may not be read ({images / "below"})' in said[0]
+
+
+def test_a_pattern_that_no_shell_has_filled_in(images):
+    assert list(find_images([f'{images}/*.png'])) == ['b.png']
+    assert list(find_images([f'{images}/**/*.png'])) == ['b.png', 'below/c.png']
+    (images / '[1].png').symlink_to('b.png')
+    assert list(find_images([images / '[1].png'])) == ['[1].png']
+
+
+def test_an_input_that_does_not_exist_is_told_what_there_is(images):
+    with pytest.raises(FileNotFoundError, match=r'B.png does not exist. There is .*/b.png: upper'):
+        find_images([images / 'B.png'])
+    with pytest.raises(FileNotFoundError, match='is an address, not a file: download the images'):
+        find_images(['https://example.com/a.jpg'])
 
 
 def test_nothing_to_detect_is_said_before_anything_is_loaded(infer, tmp_path):
@@ -379,7 +458,10 @@ def test_bad_files_are_named_and_the_others_done_and_tried_again(
     (images / 'empty.jpg').touch()
     message = error_of(infer)
     assert message.startswith('3 images could not be done')
-    assert all(f'  {name}: ' in message for name in ('b.png', 'cut.jpg', 'empty.jpg'))
+    assert "  b.png: It is text, not an image, and begins with 'no image'" in message
+    assert '  cut.jpg: It is a JPEG that is cut short' in message
+    assert '  empty.jpg: It is empty (0 bytes)' in message
+    assert 'or take it out of the images' in message
     assert str(images / 'cut.jpg') in capsys.readouterr().err
     found, listed = read(tmp_path / 'out')
     assert [(image['id'], image['file_name']) for image in listed['images']] == [
@@ -394,6 +476,57 @@ def test_bad_files_are_named_and_the_others_done_and_tried_again(
     assert names == ['b.png', 'cut.jpg', 'empty.jpg']
     _, listed = read(tmp_path / 'out')
     assert [image['file_name'] for image in listed['images']] == ['a.jpg', 'b.png', 'below/c.png']
+
+
+def test_a_picture_that_fails_is_named_and_its_detections_are_kept(
+    infer, tmp_path, monkeypatch, capsys
+):
+    whole, listed = infer('pyramid')
+    draw = Pictures.draw
+
+    def failing(self, name, *args):
+        if name == 'b.png':
+            raise RuntimeError('no room for it')
+        draw(self, name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pictures, 'draw', failing)
+        message = error_of(infer, 'pyramid', pictures=True)
+    assert message.startswith('1 pictures could not be drawn, but what was detected is in det')
+    assert message.endswith('  b.png: RuntimeError: no room for it')
+    assert 'b.png: no picture: RuntimeError: no room for it' in capsys.readouterr().err
+    assert read(tmp_path / 'out') == [whole, listed]
+    assert (tmp_path / 'out' / 'vis' / 'a.jpg').is_file()
+    # The same command draws it.
+    names = count_detected(monkeypatch)
+    assert infer('pyramid', pictures=True) == [whole, listed]
+    assert names == ['b.png']
+    assert (tmp_path / 'out' / 'vis' / 'b.png').is_file()
+
+
+def test_odd_images_are_detected_and_a_video_is_told(infer, images, tmp_path):
+    noise = cv2.imread(str(images / 'b.png'))
+    cv2.imwrite(str(images / 'alpha.PNG'), np.dstack([noise, noise[..., 0]]))
+    Image.fromarray(noise).convert('CMYK').save(images / 'cmyk.jpg')
+    name = os.fsdecode('größe.png'.encode('latin-1'))  # no UTF-8
+    (images / name).write_bytes((images / 'b.png').read_bytes())
+    clip = images / 'clip.avi'
+    video = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*'MJPG'), 5, (150, 100))
+    video.write(noise)
+    video.release()
+    message = error_of(infer, inputs=[images, clip], pictures=True)
+    assert message.startswith('1 images could not be done')
+    assert '  clip.avi: It is a video (AVI), not an image: cut it into images first' in message
+    _, listed = read(tmp_path / 'out')
+    assert [image['file_name'] for image in listed['images']] == [
+        'a.jpg',
+        'alpha.PNG',
+        'b.png',
+        'below/c.png',
+        'cmyk.jpg',
+        'gr\\xf6\\xdfe.png',
+    ]
+    assert (tmp_path / 'out' / 'vis' / name).is_file()
 
 
 def test_an_interrupted_run_goes_on_where_it_was(infer, tmp_path, monkeypatch):

@@ -189,6 +189,42 @@ def test_tta_without_settings_flips_the_image(load_tool):
 # Resume ------------------------------------------------------------------------------------------
 
 
+def test_validation_and_test_say_which_image_they_cannot_load(load_tool, tmp_path):
+    loading = dict(type='LoadImageFromFile', color_type='unchanged')
+    other = dict(type='PackDetInputs')
+    inner = dict(type='CocoDataset', pipeline=[loading, other])
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=inner),
+            val_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=inner)),
+            test_dataloader=dict(dataset=dict(type='CocoDataset', pipeline=[other])),
+        )
+    )
+    load_tool('_launch').tell_unreadable_images(cfg)
+    step, packing = cfg.val_dataloader.dataset.dataset.pipeline
+    assert cfg.train_dataloader.dataset.pipeline[0] == loading
+    assert packing == cfg.test_dataloader.dataset.pipeline[0] == other
+    transform = TRANSFORMS.build(step)
+    assert transform.color_type == 'unchanged'
+    (tmp_path / 'a.jpg').touch()
+    with pytest.raises(OSError, match=rf'cannot load {tmp_path}/a.jpg. It is empty'):
+        transform(dict(img_path=str(tmp_path / 'a.jpg')))
+
+
+def test_a_misspelt_type_ends_in_a_line(load_tool, monkeypatch):
+    train = load_tool('train')
+
+    class Unbuilt:
+        def train(self):
+            TRANSFORMS.build(dict(type='ChipSamplr'))
+
+    monkeypatch.setattr(train, 'parse_args', lambda: None)
+    monkeypatch.setattr(train, 'training_config', lambda args: Config())
+    monkeypatch.setattr(train, 'build_runner', lambda cfg: Unbuilt())
+    with pytest.raises(SystemExit, match='Did you mean ChipSampler'):
+        train.main()
+
+
 def test_resume_without_a_checkpoint_starts_from_scratch(load_tool, tmp_path, capsys):
     cfg = Config(dict(work_dir=str(tmp_path), resume=True, load_from=None))
     load_tool('train').prepare_resume(cfg)

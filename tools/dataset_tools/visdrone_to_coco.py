@@ -97,7 +97,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         ValueError: For a line that is wrong, with its number.
     """
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text('utf-8').splitlines(), start=1):
         if not line.strip():
             continue
         try:

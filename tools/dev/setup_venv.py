@@ -100,7 +100,7 @@ def setup(venv: Path, name: str, torch: str) -> None:
     stack = STACKS[name]
     stamp = venv / STAMP
     key = setup_key(name, torch)
-    if stamp.is_file() and stamp.read_text() == key and runs(venv, 'import mmsniper'):
+    if stamp.is_file() and stamp.read_text('utf-8') == key and runs(venv, 'import mmsniper'):
         return
     start = time.monotonic()
     say(f'setting up {venv.name}: {name} stack, {torch}')
@@ -152,7 +152,7 @@ def gpu_visible() -> bool:
 def locked(venv: Path) -> Iterator[None]:
     """Let one set-up of this environment run at a time, whoever starts another beside it."""
     CACHE.mkdir(exist_ok=True)
-    with open(CACHE / f'{venv.name}.lock', 'w') as file:
+    with open(CACHE / f'{venv.name}.lock', 'wb') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -202,7 +202,7 @@ def install_stack(venv: Path, stack: Stack) -> None:
     requirement = pinned_mmcv(stack)
     fits_for = venv / MMCV_STAMP
     variant = mmcv_variant(venv)
-    if fits_for.is_file() and fits_for.read_text() != variant:
+    if fits_for.is_file() and fits_for.read_text('utf-8') != variant:
         pip(venv, stack, 'uninstall', '--yes', MMCV[stack.family])
     kept = CACHE / 'wheels' / variant
     wheel = next(kept.glob(f'{requirement.replace("-", "_").replace("==", "-")}-*.whl'), None)
@@ -228,7 +228,7 @@ def wheel_found(venv: Path, stack: Stack, requirement: str, packages: list[objec
 
 
 def pinned_mmcv(stack: Stack) -> str:
-    text = (REQUIREMENTS / stack.constraints).read_text()
+    text = (REQUIREMENTS / stack.constraints).read_text('utf-8')
     return re.search(rf'^{MMCV[stack.family]}==\S+', text, re.MULTILINE).group()
 
 
@@ -323,7 +323,7 @@ def unpack_source(venv: Path, stack: Stack, requirement: str, folder: Path) -> P
 def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
     """Run a build, show ninja's `[12/118]` as progress, and keep the whole output in `log`."""
     start, shown = time.monotonic(), -1
-    with open(log, 'w') as file:
+    with open(log, 'w', encoding='utf-8') as file:
         process = subprocess.Popen(
             command,
             env={**os.environ, **env},
@@ -341,7 +341,7 @@ def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
                     shown = done * 20 // total
                     say(f'  compiled {done} of {total} ({minutes(time.monotonic() - start)})')
     if process.wait():
-        say(''.join(log.read_text().splitlines(keepends=True)[-40:]))
+        say(''.join(log.read_text('utf-8').splitlines(keepends=True)[-40:]))
         raise SetupError(f'compiling mmcv failed; its last lines are above, all of them in {log}')
 
 
@@ -364,7 +364,7 @@ def minutes(seconds: float) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     temporary = path.with_suffix('.tmp')
-    temporary.write_text(text)
+    temporary.write_text(text, 'utf-8')
     temporary.replace(path)
 
 

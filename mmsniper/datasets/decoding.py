@@ -1,0 +1,145 @@
+"""Whether what was decoded is what the file has: all its bands, all its bits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import mmcv.image.io
+import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.logging import print_log
+from numpy.typing import NDArray
+
+from mmsniper.utils.image_header import ImageHeader, read_header
+
+_OPENCV_BANDS = (1, 3, 4)  # of a TIFF; of two it reads something else without an error
+_RESIZED = ('uint8', 'uint16', 'int16', 'float32', 'float64')  # by OpenCV
+_TIFFFILE = "imdecode_backend='tifffile' does (pip install tifffile imagecodecs)"
+_told: set[str] = set()
+
+
+class ImageDecodingError(ValueError):
+    """An image file that a loader's backend cannot decode, or not as it is."""
+
+
+def run_checked(transform: Callable[[dict], dict | None], results: dict) -> dict | None:
+    """Run a transform; of MMCV's loader see whether it has decoded all of the file.
+
+    Raises:
+        ImageDecodingError: See :func:`load_checked`.
+    """
+    if type(transform) is LoadImageFromFile:
+        return load_checked(transform, transform, results)
+    return transform(results)
+
+
+def load_checked(
+    loader: LoadImageFromFile, load: Callable[[dict], dict | None], results: dict
+) -> dict | None:
+    """Load an image, and see whether all of its file was decoded.
+
+    Bands are put last and bytes into the machine's order. Of a file of more than 8 bits that is cut
+    to 8, the log is told, once in a process.
+
+    Args:
+        loader (LoadImageFromFile): The transform, for its settings.
+        load (Callable[[dict], dict | None]): What loads, such as the transform itself.
+        results (dict): What ``load`` takes: with ``img_path``, or ``img``.
+
+    Returns:
+        dict | None: As ``load`` returns.
+
+    Raises:
+        ImageDecodingError: If the file has what the backend cannot decode, or the array is none
+            that a detector can be given. The message says what can.
+    """
+    path = results.get('img_path')
+    try:
+        results = load(results)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        header = read_header(path)
+        if header is None or (why := _undecodable(loader, header)) is None:
+            raise
+        raise ImageDecodingError(f'{path} is {header}: {why}') from error
+    if results is None:
+        return None
+    header = None if path is None else read_header(path)
+    if header:
+        _check(loader, path, header, results['img'])
+    img = _ordered(results['img'], header)
+    name = path or 'the image'
+    if img.ndim not in (2, 3) or img.dtype.name not in _RESIZED:
+        raise ImageDecodingError(
+            f'{name} is an array of shape {img.shape} and type {img.dtype}, not (h, w) or '
+            f'(h, w, bands) of a type that OpenCV resizes ({", ".join(_RESIZED)}): '
+            f'load it with to_float32=True, or as an image of one page'
+        )
+    if img.dtype == np.uint16 and not hasattr(torch, 'uint16'):
+        raise ImageDecodingError(
+            f'{name} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
+            f'load it with to_float32=True'
+        )
+    results['img'] = img
+    results['img_shape'] = results['ori_shape'] = img.shape[:2]
+    return results
+
+
+def _undecodable(loader: LoadImageFromFile, header: ImageHeader) -> str | None:
+    """Why a backend cannot decode a file, and what can; None if it should."""
+    backend = loader.imdecode_backend
+    if backend == 'tifffile':
+        if header.format != 'TIFF':
+            return "imdecode_backend='tifffile' decodes TIFF only, 'cv2' this one"
+        if mmcv.image.io.tifffile is None:
+            return "imdecode_backend='tifffile' is not installed: pip install tifffile imagecodecs"
+        return None
+    if header.format == 'TIFF' and header.bands not in _OPENCV_BANDS:
+        return f'imdecode_backend={backend!r} decodes one, three or four bands, {_TIFFFILE}'
+    if backend == 'pillow' and header.bands > 1:
+        return "imdecode_backend='pillow' does not decode that, 'cv2' does"
+    if (header.kind == 'float' or header.bits > 16) and loader.color_type != 'unchanged':
+        return f"color_type={loader.color_type!r} is for whole numbers, 'unchanged' loads it"
+    return None
+
+
+def _check(loader: LoadImageFromFile, path: str, header: ImageHeader, img: NDArray) -> None:
+    """Compare a decoded image with what its file has."""
+    backend, whole = loader.imdecode_backend, loader.color_type == 'unchanged'
+    mixed = header.planar if header.bands in _OPENCV_BANDS else header.format == 'TIFF'
+    if backend == 'cv2' and header.bits > 8 and mixed:
+        raise ImageDecodingError(
+            f'{path} is {header}, which OpenCV mixes up without an error; {_TIFFFILE}'
+        )
+    if backend != 'tifffile' and whole and header.bands > (1 if img.ndim == 2 else img.shape[2]):
+        raise ImageDecodingError(
+            f'{path} is {header}, but the array that was decoded has the shape {img.shape}; '
+            f'{_undecodable(loader, header) or _TIFFFILE}'
+        )
+    cut = isinstance(loader.color_type, str) and not whole and backend != 'tifffile'
+    if header.bits > 8 and (cut or img.dtype.itemsize == 1) and 'cut' not in _told:
+        _told.add('cut')
+        print_log(
+            f'{path} is {header}, which color_type={loader.color_type!r} of '
+            f"{type(loader).__name__} (imdecode_backend={backend!r}) cuts to 8: the image's "
+            f'largest value is {np.max(img[::8, ::8]):g} of 255. Of 12-bit data only 16 grey '
+            f"levels are left. color_type='unchanged' (with 'cv2') loads all bits; mean and std of "
+            f'the data_preprocessor are then to be those of the values. Other files may be the '
+            f'same, this is said once',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _ordered(img: NDArray, header: ImageHeader | None) -> NDArray:
+    """The image in the machine's byte order, with its bands last."""
+    if not img.dtype.isnative:
+        img = img.astype(img.dtype.newbyteorder('='))
+    size = (header.height, header.width) if header else img.shape[:2]
+    # Bands or pages one after the other, as tifffile gives them.
+    if img.ndim == 3 and img.shape[1:] == size and img.shape[:2] != size:
+        img = np.ascontiguousarray(np.moveaxis(img, 0, 2))
+    return img

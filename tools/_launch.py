@@ -16,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmsniper.convert import load_config as read_config
+from mmsniper.engine import ConsistencyHook
 from mmsniper.utils.command_line import (
     add_config_arguments,
     add_launcher_arguments,
@@ -66,4 +67,7 @@ def build_runner(cfg: Config) -> Runner:
                 '--cfg-options optim_wrapper.type=OptimWrapper'
             )
         use_gloo_without_gpu(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if not any(isinstance(hook, ConsistencyHook) for hook in runner.hooks):  # stock detectors
+        runner.register_hook(ConsistencyHook())
+    return runner

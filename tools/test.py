@@ -10,6 +10,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
+from mmsniper.checks.run import TESTING, refuse_wrong
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.utils.command_line import exit_on_error
@@ -46,6 +47,7 @@ def main() -> None:
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_tta(cfg)
+        refuse_wrong(cfg, TESTING)
     runner = build_runner(cfg)
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

@@ -36,6 +36,10 @@ class AnnotationFile:
         """Names of the labels 0, 1, ..., which ``CocoDataset`` gives in the order of the file."""
         return tuple(name for _, name in self.categories if name in classes)
 
+    def label_names_by_id(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """The same of ``Objects365V1Dataset``, which sorts the categories by their ids."""
+        return tuple(name for _, name in sorted(self.categories) if name in classes)
+
 
 def read_annotation_file(path: str | os.PathLike[str]) -> AnnotationFile:
     """Read a COCO file, with annotations or without.
@@ -64,4 +68,5 @@ def _lacking(file: CocoFile, key: str) -> str:
     without = [i for i, annotation in enumerate(file.annotations) if annotation.get(key) is None]
     if not without:
         return ''
-    return f'{len(without)} of {len(file.annotations)} annotations, first {file.describe(without[0])}'
+    first = file.describe(without[0])
+    return f'{len(without)} of {len(file.annotations)} annotations, first {first}'

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, Objects365V1Dataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
@@ -50,7 +50,7 @@ def config_data(cfg: Config, loader: str, findings: list[Finding]) -> list[Label
     """
     data = []
     for where, leaf, kind in leaf_configs(cfg, loader):
-        if isinstance(kind, type) and issubclass(kind, CocoDataset):
+        if isinstance(kind, type) and _numbering(kind):
             config = ConfigDict(deepcopy(leaf), lazy_init=True, pipeline=[])
             try:
                 dataset = DATASETS.build(config)
@@ -75,7 +75,9 @@ def labelled_data(dataset: Any, where: str, findings: list[Finding]) -> list[Lab
     # A str is found in the config; remote files are read by the data set only.
     if not path or not classes or isinstance(classes, str) or '://' in path:
         return []
-    file = _read(path, f'{where}.ann_file', findings)
+    # What a class of one's own reads need not be a COCO file.
+    reads_coco = bool(_numbering(type(dataset)))
+    file = _read(path, f'{where}.ann_file', findings if reads_coco else [])
     if file is None:
         return []
     if not file.images:
@@ -99,14 +101,24 @@ def _read(path: str, where: str, findings: list[Finding]) -> AnnotationFile | No
     return None
 
 
+def _numbering(kind: type) -> Callable[[AnnotationFile, tuple[str, ...]], Any] | None:
+    """How a class of data sets numbers labels; None if it reads annotations by code of its own."""
+    load = getattr(kind, 'load_data_list', None)
+    if load is CocoDataset.load_data_list:
+        return AnnotationFile.label_names
+    if load is Objects365V1Dataset.load_data_list:
+        return AnnotationFile.label_names_by_id
+    return None
+
+
 def _label_names(
     dataset: CocoDataset, file: AnnotationFile, classes: tuple[str, ...]
 ) -> tuple[str, ...] | None:
     if hasattr(dataset, 'cat_ids'):  # as built
         name_of = dict(file.categories)
         names = tuple(name_of.get(key, '?') for key in dataset.cat_ids)
-    elif type(dataset).load_data_list is CocoDataset.load_data_list:
-        names = file.label_names(classes)
+    elif numbering := _numbering(type(dataset)):
+        names = numbering(file, classes)
     else:
         return None
     # LVIS takes all categories of the file, whatever their names.
@@ -149,7 +161,8 @@ def _check_names(part: LabelledData) -> Iterator[Finding]:
     if not missing:
         return
     unused = [name for name in names if name not in part.classes]
-    shift = next(((i, a, b) for i, (a, b) in enumerate(zip(part.labels, part.classes)) if a != b), 0)
+    pairs = enumerate(zip(part.labels, part.classes))
+    shift = next(((i, theirs, mine) for i, (theirs, mine) in pairs if theirs != mine), None)
     near = {name: meant for name in missing if (meant := nearest_name(name, unused))}
     what = f'{_listed(missing)} {"is" if len(missing) == 1 else "are"} not in {path}'
     if not part.labels:
@@ -157,13 +170,13 @@ def _check_names(part: LabelledData) -> Iterator[Finding]:
     what += f', which has {_listed(names)}'
     if part.labels and shift:
         label, theirs, mine = shift
-        what += f'; labels follow the file, so that label {label} would be {theirs!r} instead of {mine!r}'
+        what += f'; labels follow the file: {theirs!r} would be label {label}, that of {mine!r}'
     fixes = [f'Write {meant!r} for {name!r}' for name, meant in near.items()]
     fix = f'Name the classes of the file: metainfo=dict(classes={as_tuple(names)})'
     if fixes and part.labels:
         fix = '. '.join(fixes[:5])
     elif part.where.startswith(('val', 'test')):
-        fix = f'Add what is missing to its list of categories, in the order of metainfo'
+        fix = 'Add what is missing to its list of categories, in the order of metainfo'
     # A class at the end that this file has no objects of shifts nothing.
     severity = WARNING if part.labels and not shift and not near else ERROR
     yield Finding(severity, where, what, fix)
@@ -182,7 +195,8 @@ def _check_order(data: Sequence[LabelledData], training: bool) -> Iterator[Findi
             f'would be called {part.classes[label]!r}'
         )
         if len(orders) == 1:
-            fix = f"Write the file's order everywhere: metainfo=dict(classes={as_tuple(part.labels)})"
+            order = as_tuple(part.labels)
+            fix = f"Write the file's order everywhere: metainfo=dict(classes={order})"
             severity = ERROR if training else WARNING
         else:
             others = [other.file.path for other in data if other.labels != part.labels]
@@ -275,7 +289,7 @@ def _check_metric(
                 f'Write {key!r} into each annotation, {value}',
             )
     if part.is_part:
-        what = f'{part.where} takes some of its images (indices), and AP counts all those of {file.path}'
+        what = f'{part.where} takes some images (indices), and AP counts all those of {file.path}'
         yield Finding(WARNING, where, what, 'Name a file with these images only')
 
 
@@ -337,7 +351,9 @@ def check_checkpoint_classes(
             f'it was trained with other classes than those of {where}, as many: label {i} was '
             f'{saved[i]!r}, here it is {classes[i]!r}'
         )
-        fix = 'Training starts from what it knows of the others' if training else 'Is it the right file?'
+        fix = 'Is it the right file?'
+        if training:
+            fix = 'Training starts from its weights, which is fine for a new data set'
         yield Finding(WARNING, file, what, fix)
 
 

@@ -19,7 +19,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 # Parts whose classes are not those of the data: an RPN has one, a backbone those of ImageNet, the
 # semantic head of HTC those of COCO-stuff, and models of identities have persons.
-_OTHER_CLASSES = frozenset({'rpn_head', 'backbone', 'semantic_head', 'reid', 'track_head'})
+OTHER_CLASSES = frozenset({'rpn_head', 'backbone', 'semantic_head', 'reid', 'track_head'})
 
 # Data sets whose labels are not places in "classes": things and stuff, or tracks.
 _OTHER_LABELS = (BaseVideoDataset, CocoPanopticDataset)
@@ -166,7 +166,7 @@ def config_heads(model: Mapping[str, Any]) -> Iterator[Head]:
     """The parts of a model's config that say of how many classes they are."""
     for path, part in all_configs(model, 'model'):
         keys = {key.partition('[')[0] for key in path.split('.')}
-        if isinstance(part.get('num_classes'), int) and not keys & _OTHER_CLASSES:
+        if isinstance(part.get('num_classes'), int) and not keys & OTHER_CLASSES:
             yield Head(path, type_name(part), part['num_classes'])
 
 

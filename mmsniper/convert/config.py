@@ -149,6 +149,7 @@ def sniper_version(cfg: Config) -> Config:
     if 'sniper' in cfg:
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
     bind_pyramid(cfg)
+    _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
     return cfg
 
 
@@ -226,10 +227,17 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     if negatives is not None:
         wanted.append(dict(type='NegativeChipHook', **negatives))
         notes.append(f'negative chips: {dict(negatives)}')
-    there = {type_name(hook) for hook in hooks}
-    cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]
+    cfg.custom_hooks = hooks
+    _add_hooks(cfg, wanted)
     # Names of ours are in MMDetection's registries; its Python configs have no scope.
     cfg.default_scope = cfg.get('default_scope') or 'mmdet'
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)
+
+
+def _add_hooks(cfg: Config, wanted: list[dict[str, Any]]) -> None:
+    """Add those hooks that the config does not have."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    there = {type_name(hook) for hook in hooks}
+    cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]

@@ -1,5 +1,6 @@
 """Hooks: what happens around the training loop."""
 
+from mmsniper.engine.consistency_hook import ConsistencyHook
 from mmsniper.engine.negative_chip_hook import NegativeChipHook
 from mmsniper.engine.pixel_counter_hook import PixelCounterHook
 from mmsniper.engine.runner import SNIPERRunner
@@ -9,4 +10,10 @@ from mmsniper.utils.compat import allow_checkpoint_globals
 # Every run imports the engine: here its checkpoints become loadable.
 allow_checkpoint_globals()
 
-__all__ = ['NegativeChipHook', 'PixelCounterHook', 'SNIPERRunner', 'TrainingTimeHook']
+__all__ = [
+    'ConsistencyHook',
+    'NegativeChipHook',
+    'PixelCounterHook',
+    'SNIPERRunner',
+    'TrainingTimeHook',
+]

@@ -171,15 +171,15 @@ def _check_names(part: LabelledData) -> Iterator[Finding]:
     if part.labels and shift:
         label, theirs, mine = shift
         what += f'; labels follow the file: {theirs!r} would be label {label}, that of {mine!r}'
-    fixes = [f'Write {meant!r} for {name!r}' for name, meant in near.items()]
     fix = f'Name the classes of the file: metainfo=dict(classes={as_tuple(names)})'
-    if fixes and part.labels:
-        fix = '. '.join(fixes[:5])
-    elif part.where.startswith(('val', 'test')):
+    if near and part.labels:
+        fix = '. '.join(f'Write {meant!r} for {name!r}' for name, meant in list(near.items())[:5])
+    elif part.labels and not part.where.startswith('train'):
         fix = 'Add what is missing to its list of categories, in the order of metainfo'
-    # A class at the end that this file has no objects of shifts nothing.
-    severity = WARNING if part.labels and not shift and not near else ERROR
-    yield Finding(severity, where, what, fix)
+    # The last class, of which a training file has no objects, shifts no other one. A metric has no
+    # category id for it, and ends in an IndexError when the detector gives that label.
+    harmless = part.labels and not shift and not near and part.where.startswith('train')
+    yield Finding(WARNING if harmless else ERROR, where, what, fix)
 
 
 def _check_order(data: Sequence[LabelledData], training: bool) -> Iterator[Finding]:
@@ -261,13 +261,6 @@ def _check_metric(
     if not same and labels and file.label_names(part.classes) != labels:
         what = f'{both}, with other categories, or in another order: results get wrong category ids'
         yield Finding(ERROR, where, what, name_both)
-    elif labels and len(labels) < len(part.classes):
-        what = (
-            f'{file.path} has {len(labels)} of the {len(part.classes)} classes, and no category id '
-            f'for the other labels that the detector can give: the evaluation ends in an IndexError'
-        )
-        fix = 'Add the categories that are missing to the file, in the order of metainfo'
-        yield Finding(ERROR, where, what, fix)
     if metric.get('format_only'):
         return
     if not same:

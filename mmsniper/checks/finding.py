@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmengine.logging import print_log
 
@@ -36,6 +36,15 @@ class Finding:
         return f'{self.where}: {self.what}' + (f'. {self.fix}' if self.fix else '')
 
 
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by severity; of those that differ in their place only, one that names all places."""
+    places: dict[Finding, dict[str, None]] = {}
+    for finding in findings:
+        places.setdefault(replace(finding, where=''), {})[finding.where] = None
+    whole = [replace(finding, where=', '.join(where)) for finding, where in places.items()]
+    return sorted(whole, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
 # Of this process: what was said before the data were built is not said again after it.
 _logged: set[Finding] = set()
 
@@ -50,7 +59,7 @@ def refuse_errors(findings: Iterable[Finding], log: bool = True) -> None:
     Raises:
         ValueError: If there are errors; the message lists all of them.
     """
-    findings = list(dict.fromkeys(findings))
+    findings = merged(findings)
     for finding in findings:
         if log and finding.severity == WARNING and finding not in _logged:
             _logged.add(finding)

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.pictures import Pictures
-from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
 from mmsniper.utils.files import replacing, write_text
@@ -33,7 +33,10 @@ def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
         cfg, args.checkpoint, args.mode, thresholds, args.device, args.palette
     )
     classes, model = inferencer.classes, inferencer.model
-    print(f'{len(images)} images; category ids: {classes.source}')
+    numbers = ImageIds.of(cfg, images)
+    print(f'{len(images)} images; image ids: {numbers.source}; category ids: {classes.source}')
+    for doubt in filter(None, (classes.doubt, numbers.doubt)):
+        print(f'warning: {doubt}', file=sys.stderr)
     pictures = None
     if not args.no_pictures:
         steps = model.thresholds if isinstance(model, AutoFocus) else None
@@ -41,7 +44,7 @@ def infer(cfg: Config, args: argparse.Namespace) -> dict[str, str]:
         model.keep_maps = True
     progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))
     failed = detect_all(images, inferencer, progress, pictures, args.picture_side)
-    count = write_results(out_dir, images, progress, classes)
+    count = write_results(out_dir, images, progress, classes, numbers)
     if not failed:
         progress.path.unlink()
     print(f'detections of {count} images in {out_dir / DETECTIONS}')
@@ -154,17 +157,20 @@ def _in_words(error: Exception) -> str:
 
 
 def write_results(
-    out_dir: Path, images: Mapping[str, Path], progress: Progress, classes: Classes
+    out_dir: Path,
+    images: Mapping[str, Path],
+    progress: Progress,
+    classes: Classes,
+    numbers: ImageIds,
 ) -> int:
     """Write detections.json and images.json of the images that are done; returns their number."""
-    ids = {name: number for number, name in enumerate(images, 1)}
-    about = classes.coco()
+    about = classes.coco(numbers)
     with replacing(out_dir / DETECTIONS) as temporary, open(temporary, 'w') as file:
         separator = '[\n'
         for line in progress.lines(images):
             name = line.pop('name')
             del line['stamp']
-            image, detections = coco_results(ids[name], name, line)
+            image, detections = coco_results(numbers.ids[name], name, line)
             about['images'].append(image)
             for detection in detections:
                 file.write(separator + json.dumps(detection))

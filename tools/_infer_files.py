@@ -15,9 +15,10 @@ from mmengine.config import Config
 from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
+from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
-from mmsniper.utils.files import replacing, write_text
+from mmsniper.utils.files import replacing, utf8_name, write_text
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
 
@@ -146,12 +147,14 @@ def detect_all(
                 pictures.draw(name, sample, picture)
             progress.add(name, path, content_of(sample, inferencer.classes))
         except Exception as error:  # of whatever kind: the other images are to be done
-            failed[name] = _in_words(error)
+            failed[name] = _in_words(error, path)
             bar.write(f'{path}: {failed[name]}', file=sys.stderr)
     return failed
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: Exception, path: Path) -> str:
+    if isinstance(error, ImageFileError):
+        return image_fault(path, 'the images')
     first = str(error).strip().partition('\n')[0]
     return f'{type(error).__name__}: {first}' if first else type(error).__name__
 
@@ -165,12 +168,15 @@ def write_results(
 ) -> int:
     """Write detections.json and images.json of the images that are done; returns their number."""
     about = classes.coco(numbers)
-    with replacing(out_dir / DETECTIONS) as temporary, open(temporary, 'w') as file:
+    with (
+        replacing(out_dir / DETECTIONS) as temporary,
+        open(temporary, 'w', encoding='utf-8') as file,
+    ):
         separator = '[\n'
         for line in progress.lines(images):
             name = line.pop('name')
             del line['stamp']
-            image, detections = coco_results(numbers.ids[name], name, line)
+            image, detections = coco_results(numbers.ids[name], utf8_name(name), line)
             about['images'].append(image)
             for detection in detections:
                 file.write(separator + json.dumps(detection))

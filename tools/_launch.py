@@ -16,6 +16,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmsniper.convert import load_config as read_config
+from mmsniper.datasets.transforms.load_large_image import in_large_version
+from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.engine import ConsistencyHook
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -67,7 +69,19 @@ def build_runner(cfg: Config) -> Runner:
                 '--cfg-options optim_wrapper.type=OptimWrapper'
             )
         use_gloo_without_gpu(cfg)
+    tell_unreadable_images(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     if not any(isinstance(hook, ConsistencyHook) for hook in runner.hooks):  # stock detectors
         runner.register_hook(ConsistencyHook())
     return runner
+
+
+def tell_unreadable_images(cfg: Config) -> None:
+    """Let validation and test say which image they cannot load, and why.
+
+    In training ``ChipDataset`` does so. The pixels are those of the stock transform.
+    """
+    for name in ('val_dataloader', 'test_dataloader'):
+        for dataset in read_datasets(cfg[name].dataset) if cfg.get(name) else ():
+            if pipeline := dataset.get('pipeline'):
+                dataset.pipeline = [in_large_version(pipeline[0]), *pipeline[1:]]

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmsniper.checks.run import TESTING, refuse_wrong
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets
-from mmsniper.utils.command_line import exit_on_error
+from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,10 +48,11 @@ def main() -> None:
         if args.tta:
             use_tta(cfg)
         refuse_wrong(cfg, TESTING)
-    runner = build_runner(cfg)
-    if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    with exit_on_unregistered():
+        runner = build_runner(cfg)
+        if args.out:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test()
 
 
 def use_tta(cfg: Config) -> None:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
 from mmsniper.checks.run import TRAINING, refuse_wrong
-from mmsniper.utils.command_line import exit_on_error
+from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,7 +36,8 @@ def main() -> None:
     cfg = training_config(parse_args())
     with exit_on_error():
         refuse_wrong(cfg, TRAINING)
-    build_runner(cfg).train()
+    with exit_on_unregistered():
+        build_runner(cfg).train()
 
 
 @exit_on_error()

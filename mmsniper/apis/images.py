@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
+from mmengine.logging import print_log
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+from mmsniper.datasets.image_faults import image_fault
+from mmsniper.utils.missing_files import IMAGE_SUFFIXES
+
 VIS, FOCUS = 'vis', 'focus'
 """Folders of the pictures that are drawn."""
+
+
+# Folders with copies of images, which Jupyter, macOS and Synology make.
+_COPIES = ('.ipynb_checkpoints', '__MACOSX', '@eaDir')
+_APPLE_DOUBLE = b'\0\5\x16\7'
 
 
 def find_images(
@@ -23,9 +32,11 @@ def find_images(
 ) -> dict[str, Path]:
     """The images to detect, by the names that they are given in the results.
 
+    Folders behind links are searched, too. What is left out of a folder is logged.
+
     Args:
-        inputs (Sequence[str | os.PathLike]): Files and folders. A file is taken whatever its
-            suffix.
+        inputs (Sequence[str | os.PathLike]): Files, folders, and patterns such as
+            ``'images/*.png'``. A file is taken whatever its suffix.
         out_dir (str | os.PathLike | None): Folder of the pictures that are drawn; they are no
             input. Defaults to None.
 
@@ -38,20 +49,22 @@ def find_images(
     """
     made = [] if out_dir is None else [_absolute(out_dir) / folder for folder in (VIS, FOCUS)]
     roots, found = [], set()
-    for path in map(_absolute, inputs):
-        if not path.exists():
-            raise FileNotFoundError(f'{path} does not exist')
+    left_out: dict[str, list[str]] = {}
+    for path in (_absolute(one) for given in inputs for one in _matching(os.fspath(given))):
         roots.append(path if path.is_dir() else path.parent)
         if path.is_dir():
-            images = filter(_is_image, path.rglob('*'))
+            images = _images_below(path, left_out)
             found |= {file for file in images if not any(map(file.is_relative_to, made))}
         else:
             found.add(path)
+    what = '; '.join(f'{len(names)} {why} ({_some(names)})' for why, names in left_out.items())
     if not found:
         raise FileNotFoundError(
             f'there are no images in {", ".join(map(str, inputs))}: no file ends in '
-            f'{", ".join(SUFFIXES)}'
+            f'{", ".join(IMAGE_SUFFIXES)}' + (f'; left out: {what}' if what else '')
         )
+    if what:
+        print_log(f'left out: {what}', logger='current')
     root = os.path.commonpath(roots)
     return {path.relative_to(root).as_posix(): path for path in sorted(found)}
 
@@ -60,8 +73,51 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def _matching(given: str) -> list[str]:
+    """The file or folder itself; of a pattern, which no shell has filled in, what matches it."""
+    if os.path.exists(given):
+        return [given]
+    matching = glob(given, recursive=True)
+    if not matching:
+        raise FileNotFoundError(
+            f'{_absolute(given)} does not exist. {image_fault(given, "the command")}'
+        )
+    return matching
+
+
+def _images_below(folder: Path, left_out: dict[str, list[str]]) -> Iterator[Path]:
+    """The images in a folder and below it; the names of what is left out are added by reason."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        for name in sorted(folders):
+            path = Path(parent, name)
+            if name in _COPIES:
+                left_out.setdefault('folders of copies', []).append(name)
+            elif path.is_symlink() and _leads_up(path, folder):
+                left_out.setdefault('links to a folder above them', []).append(name)
+            else:
+                continue
+            folders.remove(name)
+        for name in files:
+            path = Path(parent, name)
+            if not path.is_file():
+                left_out.setdefault('links to nowhere, or no files', []).append(name)
+            elif path.suffix.lower() not in IMAGE_SUFFIXES:
+                left_out.setdefault('files with other suffixes', []).append(name)
+            elif name.startswith('._') and path.read_bytes()[:4] == _APPLE_DOUBLE:
+                left_out.setdefault('files that macOS keeps beside others', []).append(name)
+            else:
+                yield path
+
+
+def _leads_up(link: Path, top: Path) -> bool:
+    """Whether a link is to a folder that it is in, so that following it would have no end."""
+    target = link.resolve()
+    above = [parent for parent in link.parents if parent.is_relative_to(top)]
+    return any(parent.resolve().is_relative_to(target) for parent in above)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(sorted(set(names))[:3]) + (', ...' if len(set(names)) > 3 else '')
 
 
 class ImagePipeline:

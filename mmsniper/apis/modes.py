@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.inference import TESTED
+from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models import AutoFocus
 
@@ -77,6 +78,4 @@ def _loading(cfg: Config, transform: Mapping[str, Any]) -> ConfigDict:
             f'the pipeline of {cfg.filename} begins with {name}; image files need '
             f'LoadImageFromFile there'
         )
-    if name == 'LoadImageFromFile':
-        return ConfigDict(transform, type='mmdet.LoadLargeImageFromFile')
-    return transform
+    return ConfigDict(in_large_version(transform))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmsniper.apis.images import FOCUS, VIS
 from mmsniper.apis.results import Classes
-from mmsniper.utils.files import replacing
+from mmsniper.utils.files import replacing, utf8_name
 from mmsniper.visualization import draw_focus, save_figure
 
 WRITTEN_SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -78,7 +78,7 @@ class Pictures:
                 size=sample.ori_shape[1::-1],
                 thresholds=self.thresholds,
                 score_thr=self.score_thr,
-                title=name,
+                title=utf8_name(name),
             )
             save_figure(figure, path)
 

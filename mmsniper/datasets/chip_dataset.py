@@ -13,8 +13,9 @@ from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
+from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.datasets.scale_transforms import class_names, rescaling
-from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
+from mmsniper.datasets.wrappers import all_datasets, all_transforms, read_datasets, type_name
 
 
 class Chip(NamedTuple):
@@ -178,18 +179,27 @@ class ChipDataset:
             return self.pipeline(results)
         except Exception as error:
             what = f'{chip} of {name}' if chip is not None else name
-            hint = ''
-            if isinstance(error, FileNotFoundError):
-                hint = '. Do data_root and data_prefix point at the images?'
-            elif 'img' not in results:
-                hint = (
-                    '. If the file is no image or is cut short, replace it, or remove it from the '
-                    'annotation file'
-                )
+            if isinstance(error, ImageFileError):  # it does not know the folders
+                error = error.__cause__ or error
+            file = getattr(error, 'filename', None) or (None if 'img' in results else name)
+            fault = self._fault(file, error) if isinstance(file, str) else ''
             raise RuntimeError(
                 f'cannot make a sample of {what} (img_id {img_id}): '
-                f'{type(error).__name__}: {error}{hint}'
+                f'{type(error).__name__}: {error}{f". {fault}" if fault else ""}'
             ) from error
+
+    def _fault(self, file: str, error: BaseException) -> str:
+        """What is wrong with a file that could not be loaded, '' if nothing was found."""
+        folders = [
+            folder
+            for part in read_datasets(self.dataset)
+            for folder in (getattr(part, 'data_prefix', None) or {}).values()
+            if isinstance(folder, str)
+        ]
+        fault = image_fault(file, folders=folders)
+        if isinstance(error, FileNotFoundError) and 'There is ' not in fault:
+            fault += '. Do data_root and data_prefix point at the images?'
+        return fault
 
 
 class _ChipPipeline(Compose):

@@ -52,7 +52,8 @@ class ChipAwareSampler(Sampler):
         seed (int | None): Seed, the same on all ranks. The runner passes its own. Defaults to None,
             which synchronises a random one.
         round_up (bool): Repeat chips from the start of the epoch, if need be, so that every rank
-            has equally many, as ``DefaultSampler`` does. Defaults to True.
+            has equally many, as ``DefaultSampler`` does. Only one process can do without. Defaults
+            to True.
         negatives (str | None): File with a pool of negative chips, which
             ``tools/analysis_tools/mine_negatives.py`` makes. Defaults to None.
         negatives_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults
@@ -60,8 +61,8 @@ class ChipAwareSampler(Sampler):
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
-        ValueError: If an image has no size, no image has a chip, or the pool belongs to other
-            images or another pyramid.
+        ValueError: If an image has no size, no image has a chip, the pool belongs to other
+            images or another pyramid, or several ranks have ``round_up=False``.
         RuntimeError: If the ranks' plans differ.
     """
 
@@ -78,11 +79,17 @@ class ChipAwareSampler(Sampler):
         negatives_per_image: int = 2,
     ) -> None:
         self.rank, self.world_size = get_dist_info()
+        if not round_up and self.world_size > 1:
+            raise ValueError(
+                f'round_up=False of ChipAwareSampler would give some of the {self.world_size} '
+                f'processes a batch less, for which the others wait for ever: remove it from '
+                f'train_dataloader.sampler (or sniper.sampler); then an epoch repeats up to '
+                f'{self.world_size - 1} chips'
+            )
         self.dataset = dataset
         self.pyramid = ScalePyramid.from_config(pyramid)
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
-        self.round_up = round_up
         self.epoch = 0
         _let_chips_through(dataset)
         _check_one_pyramid(dataset, self.pyramid)
@@ -170,16 +177,14 @@ class ChipAwareSampler(Sampler):
 
     def __len__(self) -> int:
         """Number of chips of this rank in the current epoch."""
-        rank = 0 if self.round_up else self.rank
-        return len(range(rank, len(self.plan), self.world_size))
+        return len(range(0, len(self.plan), self.world_size))
 
     def __iter__(self) -> Iterator[ChipIndex]:
         plan = self.plan
         order = np.arange(len(plan))
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        if self.round_up:
-            order = np.resize(order, len(self) * self.world_size)
+        order = np.resize(order, len(self) * self.world_size)
         for i in order[self.rank :: self.world_size]:
             chip = Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), int(plan.kind[i]))
             yield ChipIndex(int(plan.image[i]), chip)

@@ -9,10 +9,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from mmsniper.utils.registrations import registration_fault
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -33,7 +36,13 @@ def _as_typed(default: Any) -> str:
 
 
 def command_parser(description: str) -> argparse.ArgumentParser:
-    """A parser whose help shows ``[default]`` behind each argument, as it would be typed."""
+    """A parser whose help shows ``[default]`` behind each argument, as it would be typed.
+
+    From then on, what a locale has no letters for is printed as ``\\xfc`` instead of an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     return argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter)
 
 
@@ -75,12 +84,26 @@ def at_least(bound: int) -> Callable[[str], int]:
 def exit_on_error(*kinds: type[Exception]) -> Iterator[None]:
     """Turn a user's mistakes into ``error: ...`` on stderr and exit status 1. Also a decorator.
 
-    Such are ``ValueError``, ``OSError`` (of files), ``SyntaxError`` (of configs) and ``kinds``.
+    Such are ``ValueError``, ``OSError`` (of files), ``SyntaxError`` (of configs), types that
+    nobody has registered, and ``kinds``.
     """
     try:
-        yield
+        with exit_on_unregistered():
+            yield
     except (ValueError, OSError, SyntaxError, *kinds) as error:
         raise SystemExit(f'error: {error}') from error
+
+
+@contextmanager
+def exit_on_unregistered() -> Iterator[None]:
+    """As :func:`exit_on_error`, of types and modules in a config that are not found only."""
+    try:
+        yield
+    except (KeyError, ImportError) as error:
+        fault = registration_fault(error)
+        if not fault:
+            raise
+        raise SystemExit(f'error: {fault}') from error
 
 
 def _in_main_process() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file under a temporary name and rename it when it is whole.
 
     Whoever reads ``path`` finds the old file or the new one, also if this process is killed or the
-    machine loses power meanwhile. Folders are made as needed.
+    machine loses power meanwhile. Whoever else writes it at the same time, in another thread,
+    process or machine, does so under another name; the last one to finish stays. Of a link, the
+    file that it leads to is replaced, and what is no file, such as ``/dev/stdout``, is written to.
+    Folders are made as needed.
+
+    A killed process leaves its temporary file, named ``.<path>.<host>-<process>-<number>.tmp``.
 
     Args:
         path (str | os.PathLike): The file to make or replace.
@@ -28,8 +35,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         ...     _ = file.write_text('[1, 2, 3]')
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    path = Path(os.path.realpath(path))
+    # Names may have 255 bytes. Processes of two machines may have the same number.
+    writer = f'{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(4)}'
+    temporary = path.with_name(f'.{path.name[:40]}.{writer}.tmp')
     try:
         yield temporary
         with open(temporary, 'rb') as file:
@@ -48,3 +61,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write a JSON file, for people to read as well, that appears when it is whole."""
     write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def utf8_name(name: str) -> str:
+    """A file's name as text that can be printed and written, whatever the locale.
+
+    In a locale that is not UTF-8, and for a name that is not, Python has surrogates in the place of
+    letters, with which files are found, but which no text may have.
+    """
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')

@@ -129,23 +129,22 @@ def test_reading_an_epoch_twice_gives_the_same(make_sampler, dataset):
 # --- ranks ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('world_size', [2, 8])
+def test_several_ranks_without_rounding_are_refused_before_they_wait_for_each_other(
+    on_rank, world_size
+):
+    for rank in range(world_size):
+        with pytest.raises(ValueError, match='round_up=False of .* for which the others wait for'):
+            on_rank(rank, world_size, round_up=False)
+    assert sorted(chips(sampler := on_rank(0, 1, round_up=False))) == sorted(planned(sampler))
+
+
 @pytest.mark.parametrize('epoch', [0, 2])
 @pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_ranks_are_disjoint_and_together_are_the_plan(on_rank, world_size, epoch):
-    shares = []
-    for rank in range(world_size):
-        sampler = on_rank(rank, world_size, round_up=False)
-        sampler.set_epoch(epoch)
-        shares.append(chips(sampler))
-        assert len(sampler) == len(shares[-1])
-    together = [chip for share in shares for chip in share]
-    assert sorted(together) == sorted(planned(sampler))
-    assert len(set(together)) == len(together)
-
-
-@pytest.mark.parametrize('world_size', WORLD_SIZES)
-def test_rounded_up_every_rank_has_equally_many(on_rank, world_size):
+def test_ranks_have_equally_many_and_together_the_plan(on_rank, world_size, epoch):
     samplers_ = [on_rank(rank, world_size) for rank in range(world_size)]
+    for sampler in samplers_:
+        sampler.set_epoch(epoch)
     shares = [chips(sampler) for sampler in samplers_]
     plan = planned(samplers_[0])
     wanted = -(-len(plan) // world_size)

@@ -63,22 +63,60 @@ def test_a_truncated_jpeg_is_told_by_name(make_dataset, kept, progressive):
     file_of(dataset).write_bytes(content)
     assert dataset[0] is not None
     file_of(dataset).write_bytes(content[: int(len(content) * kept)])
-    assert 'If the file is no image or is cut short, replace it' in message_of(dataset)
+    assert 'It is a JPEG that is cut short' in message_of(dataset)
 
 
-@pytest.mark.parametrize('content', [b'', b'<html>not found</html>'])
-def test_a_file_that_is_no_image_is_told_by_name(make_dataset, content):
+@pytest.mark.parametrize(
+    ('content', 'what'), [(b'', 'It is empty'), (b'<html>not found</html>', 'It is a web page')]
+)
+@pytest.mark.parametrize('loading', ['LoadImageFromFile', 'LoadLargeImageFromFile'])
+def test_a_file_that_is_no_image_is_told_by_name(
+    make_dataset, chip_pipeline, loading, content, what
+):
+    chip_pipeline[0]['type'] = loading
     dataset = make_dataset()
     file_of(dataset).write_bytes(content)
-    assert 'If the file is no image or is cut short, replace it' in message_of(dataset)
+    message = message_of(dataset)
+    assert message.count(what) == 1
+    assert 'take it out of the annotation file' in message
 
 
-def test_a_missing_file_is_told_by_name(make_dataset):
+@pytest.mark.parametrize('loading', ['LoadImageFromFile', 'LoadLargeImageFromFile'])
+def test_a_missing_file_is_told_by_name(make_dataset, chip_pipeline, loading):
+    chip_pipeline[0]['type'] = loading
     dataset = make_dataset()
     file_of(dataset).unlink()
     message = message_of(dataset)
     assert 'FileNotFoundError' in message
+    assert f'there is no {file_of(dataset).name} in it' in message
     assert 'Do data_root and data_prefix point at the images?' in message
+
+
+def test_a_file_of_another_folder_is_told_where_it_is(make_dataset):
+    dataset = make_dataset()
+    here = file_of(dataset)
+    moved = dict(dataset.get_data_info(0), img_path=f'C:\\theirs\\{here.name}')
+    dataset.get_data_info = lambda _: dict(moved)
+    with pytest.raises(RuntimeError) as caught:
+        dataset[0]
+    assert f'There is {here}: it is written with backslashes' in str(caught.value)
+    assert 'the path is that of another folder' in str(caught.value)
+
+
+def test_a_fault_that_is_not_of_the_file_gets_no_hint_at_the_file(make_dataset, chip_pipeline):
+    chip_pipeline.insert(0, dict(type='RandomFlip', prob=1.0))
+    message = message_of(make_dataset())
+    assert message.endswith("KeyError: 'img'")
+
+
+def test_another_file_that_is_missing_is_not_taken_for_the_image(make_dataset, monkeypatch):
+    dataset = make_dataset()
+
+    def transform(results):
+        raise FileNotFoundError(2, 'No such file or directory', f'{file_of(dataset)}.npy')
+
+    dataset.pipeline.transforms.insert(1, transform)
+    assert f'there is no {file_of(dataset).name}.npy in it' in message_of(dataset)
 
 
 def test_an_image_of_another_size_than_its_annotations_say_is_told(make_dataset):

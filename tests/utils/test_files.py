@@ -1,13 +1,16 @@
 """Files appear whole or not at all."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mmsniper.utils.files import replacing
+from mmsniper.utils.files import replacing, write_text
 
 
 def names(folder):
@@ -100,16 +103,90 @@ def test_the_temporary_file_is_in_the_same_folder_and_no_search_for_the_suffix_f
         assert list(tmp_path.glob('*.npz')) == []
 
 
-def test_processes_that_write_the_same_file_do_not_write_into_each_others(tmp_path, monkeypatch):
+def test_two_that_write_the_same_file_do_not_write_into_each_others(tmp_path):
+    """Two threads, or processes of two machines with one number, such as 7 in two containers."""
     path = tmp_path / 'pool.npz'
     with replacing(path) as mine:
         mine.write_text('mine')
-        monkeypatch.setattr(os, 'getpid', lambda: -1)
         with replacing(path) as theirs:
             theirs.write_text('theirs')
         assert path.read_text() == 'theirs'
     assert path.read_text() == 'mine'
     assert names(tmp_path) == ['pool.npz']
+
+
+def test_many_threads_at_once(tmp_path):
+    path = tmp_path / 'pool.npz'
+
+    def write(number):
+        for _ in range(20):
+            with replacing(path) as temporary:
+                temporary.write_text(f'{number}' * 1000)
+            assert len(set(path.read_text())) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(path.read_text()) == 1000
+    assert names(tmp_path) == ['pool.npz']
+
+
+def test_a_left_over_file_tells_what_it_was_and_who_wrote_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, 'gethostname', lambda: 'node12')
+    with replacing(tmp_path / 'pool.npz') as temporary:
+        temporary.touch()
+        assert re.fullmatch(rf'\.pool\.npz\.node12-{os.getpid()}-\w{{8}}\.tmp', temporary.name)
+
+
+def test_names_may_be_as_long_as_names_can_be(tmp_path):
+    for name in ('x' * 251 + '.npz', '図' * 83 + '.npz'):
+        with replacing(tmp_path / name) as temporary:
+            temporary.write_text('whole')
+        assert (tmp_path / name).read_text() == 'whole'
+
+
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path):
+    disk, work_dir = tmp_path / 'disk', tmp_path / 'work_dir'
+    disk.mkdir()
+    work_dir.mkdir()
+    (disk / 'pool.npz').write_text('old')
+    (work_dir / 'pool.npz').symlink_to('../disk/pool.npz')
+    (work_dir / 'new.npz').symlink_to(disk / 'new.npz')
+    for name in ('pool.npz', 'new.npz'):
+        with replacing(work_dir / name) as temporary:
+            temporary.write_text('new')
+            assert temporary.parent == disk  # renaming does not cross disks
+        assert (work_dir / name).is_symlink()
+        assert (disk / name).read_text() == 'new'
+    assert names(disk) == ['new.npz', 'pool.npz']
+
+
+def test_a_folder_behind_a_link_stays_one(tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'results').symlink_to('disk')
+    with replacing(tmp_path / 'results' / 'pool.npz') as temporary:
+        temporary.write_text('whole')
+    assert (tmp_path / 'results').is_symlink()
+    assert names(tmp_path / 'disk') == ['pool.npz']
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
+    reading, writing = os.pipe()
+    with open(reading) as read, open(writing, 'w'):
+        write_text(f'/dev/fd/{writing}', 'whole')
+        assert os.read(read.fileno(), 100) == b'whole'
+    write_text('/dev/null', 'nothing')
+    assert not os.path.isfile('/dev/null')
+    assert os.path.exists('/dev/null')
+
+
+@pytest.mark.parametrize('mask', [0o022, 0o027, 0o002])
+def test_permissions_are_those_of_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / 'numbers.json', '[]')
+    finally:
+        os.umask(before)
+    assert (tmp_path / 'numbers.json').stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):

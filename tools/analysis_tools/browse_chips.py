@@ -26,6 +26,7 @@ from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.convert.training_chips import config_seed, negative_chip_hook, positive_sampler
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
+from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.utils.command_line import (
@@ -341,7 +342,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset = cfg.train_dataloader.dataset.to_dict()
     config, loader = viewing_dataset(dataset, pyramid, args.augment)
-    dataset, loader = DATASETS.build(config), TRANSFORMS.build(loader)
+    dataset, loader = DATASETS.build(config), TRANSFORMS.build(in_large_version(loader))
     chips = plan_chips(cfg, dataset, args)
     np.random.seed(config_seed(cfg))  # of the augmentations
 
@@ -353,7 +354,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     ]
 
 
-@exit_on_error()
+@exit_on_error(RuntimeError)  # of an image that cannot be read
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     paths = browse(load_config(args.config, args.cfg_options), args)

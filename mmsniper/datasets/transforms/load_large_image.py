@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,9 @@ from mmdet.registry import TRANSFORMS
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.utils import digit_version
 
-_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
-# Bytes at the end in which a JPEG's last mark is looked for: a block of a file system.
-_TAIL = 4096
+from mmsniper.datasets.image_faults import ImageFileError, cut_short, image_fault
+from mmsniper.datasets.wrappers import type_name
+
 # In older ones cv2.imread has no destination, or returns nothing when given one.
 _MIN_OPENCV = digit_version('4.11')
 
@@ -29,8 +30,8 @@ class LoadLargeImageFromFile(LoadImageFromFile):
 
     Only for files on a local disk, ``imdecode_backend='cv2'`` and OpenCV 4.11 or newer; everything
     else is loaded by the stock transform. So are files that OpenCV cannot read and JPEGs that are
-    cut short, for the error. An image that its EXIF data turn is held twice while it is turned,
-    here too.
+    cut short, which fails; the error then says what is wrong with the file. An image that its EXIF
+    data turn is held twice while it is turned, here too.
 
     Required Keys:
 
@@ -44,13 +45,24 @@ class LoadLargeImageFromFile(LoadImageFromFile):
 
     Args:
         kwargs (Any): As for ``LoadImageFromFile``.
+
+    Raises:
+        ImageFileError: If the file cannot be loaded and it was found why.
     """
 
     def transform(self, results: dict) -> dict | None:
         """Load the image."""
-        img = self._decode(results['img_path'])
-        if img is None:
-            return super().transform(results)
+        try:
+            img = self._decode(results['img_path'])
+            if img is None:
+                return super().transform(results)
+        except Exception as error:
+            if self.ignore_empty:
+                return None
+            fault = image_fault(results['img_path'], 'the list of images')
+            if not fault:
+                raise
+            raise ImageFileError(f'cannot load {results["img_path"]}. {fault}') from error
         results['img'] = img.astype(np.float32) if self.to_float32 else img
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
@@ -60,17 +72,21 @@ class LoadLargeImageFromFile(LoadImageFromFile):
             return None
         backend = get_file_backend(path, backend_args=self.backend_args)
         # Asked first, because OpenCV prints a warning of its own about a missing file.
-        if not (isinstance(backend, LocalBackend) and backend.isfile(path)) or _cut_short(path):
+        if not (isinstance(backend, LocalBackend) and backend.isfile(path)) or cut_short(path):
             return None
-        # Given a destination, even None, OpenCV decodes into memory of NumPy's.
-        return cv2.imread(str(path), None, imread_flags[self.color_type])
+        try:
+            # Given a destination, even None, OpenCV decodes into memory of NumPy's.
+            return cv2.imread(str(path), None, imread_flags[self.color_type])
+        except UnicodeEncodeError:  # of a name that is not in the locale's encoding
+            return None
 
 
-def _cut_short(path: str) -> bool:
-    """Whether a file is a JPEG without its end, which OpenCV reads from files in silence."""
-    with open(path, 'rb') as file:
-        if file.read(2) != _JPEG_START:
-            return False
-        # Some programs fill the last block up with zeros.
-        file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
-        return not file.read().rstrip(b'\0').endswith(_JPEG_END)
+def in_large_version(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a transform that loads images, with ``LoadLargeImageFromFile`` for the stock.
+
+    Args:
+        loading (dict): The config; one of another transform comes back as it is.
+    """
+    if type_name(loading) != 'LoadImageFromFile':
+        return dict(loading)
+    return {**loading, 'type': 'mmdet.LoadLargeImageFromFile'}

@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmsniper.chips import POSITIVE
 from mmsniper.datasets import Chip, ChipIndex
+from mmsniper.datasets.image_faults import ImageFileError
 from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -276,7 +277,7 @@ def test_a_truncated_jpeg_is_an_error_and_not_a_half_grey_image(tmp_path, kept, 
     path = write(tmp_path / 'x.jpg', photo(), [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(AssertionError, match='failed to load image'):
+    with pytest.raises(ImageFileError, match=f'cannot load {path}. It is a JPEG that is cut short'):
         LoadLargeImageFromFile()(dict(img_path=str(path)))
 
 
@@ -284,8 +285,8 @@ def test_a_missing_file_may_be_passed_over(tmp_path):
     assert LoadLargeImageFromFile(ignore_empty=True)(dict(img_path=str(tmp_path / 'no'))) is None
 
 
-def test_a_missing_file_is_the_stock_error_without_a_warning_of_opencv(tmp_path, capfd):
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_is_told_without_a_warning_of_opencv(tmp_path, capfd):
+    with pytest.raises(ImageFileError, match=f'The folder {tmp_path} is empty'):
         LoadLargeImageFromFile()(dict(img_path=str(tmp_path / 'no.jpg')))
     assert capfd.readouterr().err == ''
 

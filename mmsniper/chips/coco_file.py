@@ -258,6 +258,13 @@ class CocoUse:
         """Whether something is left out by a mistake, most likely."""
         return bool(self.fixes or _IN_IMAGES_LEFT_OUT in self.left_out)
 
+    def messages(self) -> Iterator[tuple[bool, str]]:
+        """What to tell of the file: whether it is a warning, and the text; the line comes last."""
+        for warning in self.file.warnings:
+            yield True, f'{self.file.name}: {warning}'
+        fixes = ''.join(f'. Annotations {fix}' for fix in self.fixes)
+        yield self.is_suspicious, f'{self.file.name}: {self}{fixes}'
+
     def check_training(self) -> None:
         """Check that something is left to train on.
 

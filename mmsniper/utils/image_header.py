@@ -1,0 +1,131 @@
+"""What the first bytes of an image file say of its pixels, without decoding them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """The pixels of an image file.
+
+    Attributes:
+        format: Name of the file format.
+        width: Columns, before any turning by EXIF data.
+        height: Rows.
+        bands: Values of a pixel.
+        bits: Bits of each value.
+        kind: What the values are: 'unsigned', 'signed' or 'float'.
+        planar: One band is stored after the other. Defaults to False: pixel after pixel.
+    """
+
+    format: str
+    width: int
+    height: int
+    bands: int
+    bits: int
+    kind: str = 'unsigned'
+    planar: bool = False
+
+    def __str__(self) -> str:
+        bands = 'one band' if self.bands == 1 else f'{self.bands} bands'
+        kind = '' if self.kind == 'unsigned' else f' ({self.kind})'
+        order = ', stored one after the other' if self.planar else ''
+        return f'a {self.format} of {bands} of {self.bits} bits{kind}{order}'
+
+
+def read_header(path: str | os.PathLike[str]) -> ImageHeader | None:
+    """Read the header of an image file in a format that can have more than 8 bits.
+
+    Args:
+        path (str | os.PathLike): A file on a local disk.
+
+    Returns:
+        ImageHeader | None: None for other formats than PNG, TIFF, JPEG 2000 and PNM, and where
+        there is no such file or its header is broken.
+    """
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(64)
+            for mark, read in _READERS.items():
+                if start.startswith(mark):
+                    return read(file, start)
+    except (OSError, ValueError, LookupError, struct.error):
+        pass
+    return None
+
+
+def _png(file: BinaryIO, start: bytes) -> ImageHeader:
+    width, height, bits, colour = struct.unpack_from('>IIBB', start, 16)
+    bands = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour]  # 3: a palette
+    return ImageHeader('PNG', width, height, bands, bits)
+
+
+def _pnm(file: BinaryIO, start: bytes) -> ImageHeader:
+    file.seek(0)
+    words: list[bytes] = []
+    while len(words) < 4 and (line := file.readline(256)):
+        words += line.partition(b'#')[0].split()
+    width, height, most = map(int, words[1:4])
+    bands = 3 if words[0] in (b'P3', b'P6') else 1
+    return ImageHeader('PNM', width, height, bands, 16 if most > 255 else 8)
+
+
+def _jpeg_2000(file: BinaryIO, start: bytes) -> ImageHeader:
+    place = start.index(b'ihdr') + 4
+    height, width, bands, depth = struct.unpack_from('>IIHB', start, place)
+    kind = 'signed' if depth & 0x80 else 'unsigned'
+    return ImageHeader('JPEG 2000', width, height, bands, (depth & 0x7F) + 1, kind)
+
+
+# Tags of TIFF 6.0.
+_WIDTH, _HEIGHT, _BITS, _BANDS, _PLANAR, _KIND = 256, 257, 258, 277, 284, 339
+_KINDS = {1: 'unsigned', 2: 'signed', 3: 'float'}
+_NUMBERS = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # types of TIFF's whole numbers
+
+
+def _tiff(file: BinaryIO, start: bytes) -> ImageHeader:
+    order = '<' if start.startswith(b'II') else '>'
+    big = struct.unpack_from(order + 'H', start, 2)[0] == 43
+    place, count, size = ('Q', 'Q', 8) if big else ('I', 'H', 4)
+    (first,) = struct.unpack_from(order + place, start, 8 if big else 4)
+    file.seek(first)
+    (entries,) = struct.unpack(order + count, file.read(struct.calcsize(count)))
+    width = 4 + 2 * size
+    table = file.read(min(entries, 1000) * width)
+    tags: dict[int, tuple[int, ...]] = {}
+    for at in range(0, len(table) - width + 1, width):
+        tag, kind, number = struct.unpack_from(order + 'HH' + place, table, at)
+        if tag not in (_WIDTH, _HEIGHT, _BITS, _BANDS, _PLANAR, _KIND):
+            continue
+        form = f'{order}{min(number, 1000)}{_NUMBERS[kind]}'
+        value = table[at + 4 + size : at + width]
+        if struct.calcsize(form) > size:
+            file.seek(struct.unpack(order + place, value)[0])
+            value = file.read(struct.calcsize(form))
+        tags[tag] = struct.unpack_from(form, value)
+    bands = tags.get(_BANDS, (1,))[0]
+    return ImageHeader(
+        'TIFF',
+        tags[_WIDTH][0],
+        tags[_HEIGHT][0],
+        bands,
+        max(tags.get(_BITS, (1,))),
+        _KINDS.get(tags.get(_KIND, (1,))[0], 'unsigned'),
+        bands > 1 and tags.get(_PLANAR, (1,))[0] == 2,
+    )
+
+
+_READERS: dict[bytes, Callable[[BinaryIO, bytes], ImageHeader]] = {
+    b'\x89PNG\r\n\x1a\n': _png,
+    b'II*\0': _tiff,
+    b'MM\0*': _tiff,
+    b'II+\0': _tiff,
+    b'MM\0+': _tiff,
+    b'\0\0\0\x0cjP  \r\n\x87\n': _jpeg_2000,
+    **{b'P%d' % number: _pnm for number in (2, 3, 5, 6)},
+}

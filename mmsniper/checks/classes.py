@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
 from mmsniper.checks.config import as_tuple, leaf_configs
-from mmsniper.checks.finding import ERROR, WARNING, Finding
-from mmsniper.chips.coco_file import nearest_name
+from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
+from mmsniper.chips.coco_file import CocoFile, nearest_name
 from mmsniper.datasets.wrappers import type_name
 
 
@@ -388,3 +388,41 @@ def check_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> I
 
 def _and_more(keys: Sequence[str], how: str) -> str:
     return f' ({len(keys)} weights are {how})' if len(keys) > 1 else ''
+
+
+def check_objects(dataset: Any, where: str) -> Iterator[Finding]:
+    """Count the labels of a data set that has been built, of whatever format.
+
+    Args:
+        dataset (BaseDataset): A data set that reads images.
+        where (str): Its config key.
+    """
+    classes = dataset.metainfo.get('classes')
+    if not classes or isinstance(classes, str):
+        return
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    count = Counter(o.get('bbox_label') for info in infos for o in info.get('instances', ()))
+    others = sorted(label for label in count if label is not None and not 0 <= label < len(classes))
+    if others:
+        what = f'has objects of label {others[0]}, and {len(classes)} classes, which are 0 to '
+        what += f'{len(classes) - 1}: a head would take them for background'
+        yield Finding(ERROR, where, what, 'Correct metainfo, or how the data set numbers labels')
+    without = [name for label, name in enumerate(classes) if not count[label]]
+    if without and any(count.values()):
+        what = f'has no object of {_listed(without)}'
+        yield Finding(WARNING, where, what, 'Is that meant? It can neither be learned nor measured')
+
+
+def check_use(dataset: Any, where: str) -> Iterator[Finding]:
+    """What a COCO data set uses of its file, and what looks wrong in it.
+
+    Args:
+        dataset (BaseDataset): A data set that reads images.
+        where (str): Its config key.
+    """
+    if not isinstance(dataset, CocoDataset) or not _numbering(type(dataset)):
+        return
+    file = CocoFile.read(dataset.ann_file, test=dataset.test_mode)
+    rules = None if dataset.test_mode else dataset.filter_cfg
+    for is_warning, message in file.use(dataset.metainfo['classes'], rules).messages():
+        yield Finding(WARNING if is_warning else NOTE, where, message)

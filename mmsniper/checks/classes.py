@@ -18,7 +18,8 @@ from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_fil
 from mmsniper.checks.config import as_tuple, leaf_configs
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.chips.coco_file import CocoFile, nearest_name
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.utils.missing_files import missing_file
 
 
 class LabelledData(NamedTuple):
@@ -93,9 +94,8 @@ def _read(path: str, where: str, findings: list[Finding]) -> AnnotationFile | No
     try:
         return read_annotation_file(path)
     except OSError as error:
-        what = f'{path}: {error.strerror or error}'
-        fix = 'Do data_root and ann_file, joined, lead to the file?'
-        findings.append(Finding(ERROR, where, what, fix))
+        why = missing_file(path, 'the config') if isinstance(error, FileNotFoundError) else error
+        findings.append(Finding(ERROR, where, f'{path} cannot be read: {why}'))
     except ValueError as error:
         findings.append(Finding(ERROR, where, str(error)))
     return None
@@ -123,6 +123,22 @@ def _label_names(
         return None
     # LVIS takes all categories of the file, whatever their names.
     return names if set(names) <= set(classes) else None
+
+
+def label_names(dataset: Any) -> tuple[str, ...]:
+    """What each label of a data set that has been built is called in its annotation file.
+
+    Args:
+        dataset (BaseDataset): A data set, with any wrappers.
+
+    Returns:
+        tuple[str, ...]: The names; those in ``metainfo`` where labels follow it.
+    """
+    for leaf in read_datasets(dataset):
+        for part in labelled_data(leaf, '', []):
+            if part.labels:
+                return part.labels
+    return tuple(dataset.metainfo.get('classes') or ())
 
 
 def check_data(data: Sequence[LabelledData], training: bool = True) -> list[Finding]:

@@ -1,7 +1,7 @@
 """Check a config, its data and its checkpoint before training; exit status 1 on an error.
 
-An error would train or report something wrong, a warning may, a note is worth knowing. The quick part
-of it runs at the start of every training and test. With --images every image file is opened as
+An error would train or report something wrong, a warning may, a note is worth knowing. The quick
+part of it runs at the start of every training and test. With --images every image file is opened as
 training opens it: whether it can be, its size, EXIF orientation, channels and depth. See
 docs/checks.md.
 """
@@ -30,7 +30,7 @@ from mmsniper.checks.classes import (
     check_weights,
 )
 from mmsniper.checks.config import LOADERS, config_classes, leaves
-from mmsniper.checks.images import check_images, config_loading, image_entries
+from mmsniper.checks.images import ImageEntry, check_images, config_loading, image_entries
 from mmsniper.checks.run import check_run
 from mmsniper.convert import load_config
 from mmsniper.datasets.coco_reader import build_checked
@@ -73,12 +73,15 @@ def check(args: argparse.Namespace) -> list[Finding]:
     # The check before building says it better than what fails in building.
     known = {f.where.partition('.')[0] for f in findings if f.severity == ERROR}
     findings += [f for f in failed if f.where.partition('.')[0] not in known]
+    opened: set[tuple[str, ImageEntry]] = set()
     for key, dataset in datasets.items():
         for where, leaf in leaves(dataset, f'{key}.dataset'):
             findings += check_use(leaf, where)
             findings += check_objects(leaf, where)
         if args.images and (loading := config_loading(cfg, key)):
-            findings += check_images(image_entries(dataset), loading, key, args.workers)
+            new = [e for e in image_entries(dataset) if (str(loading), e) not in opened]
+            opened |= {(str(loading), entry) for entry in new}
+            findings += check_images(new, loading, key, args.workers)
     if 'train_dataloader' in datasets:
         findings += _check_chips(cfg, datasets['train_dataloader'])
     for file, testing in ((args.checkpoint, True), (cfg.get('load_from'), False)):

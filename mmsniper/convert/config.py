@@ -100,12 +100,20 @@ def read_config(
             True.
 
     Raises:
-        ValueError: If the file, or one of its bases, is not Python.
+        ValueError: If the file, or one of its bases, is not Python, or two bases set the same.
     """
     try:
         cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
+    except KeyError as error:
+        if 'Duplicate key' not in str(error):
+            raise
+        raise ValueError(
+            f'{file}: two files in _base_ set the same, which mmengine forbids: {error.args[0]} '
+            f'Of a ready SNIPER config inherit the detector, configs/_base_/sniper.py and your '
+            f'pyramid instead: _base_ = [detector, sniper.py, my_pyramid.py]'
+        ) from None
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
     if 'sniper' in cfg and cfg.get('train_dataloader'):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from checks.toy_config import NAMES, coco, config, write
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from torch import nn
 
-from checks.toy_config import NAMES, coco, config, write
 from mmsniper.checks import ERROR, WARNING
 from mmsniper.checks.classes import (
     check_checkpoint_classes,

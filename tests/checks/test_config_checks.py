@@ -4,10 +4,10 @@ from pathlib import Path
 
 import mmdet
 import pytest
+from checks.toy_config import NAMES, config
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from checks.toy_config import NAMES, config
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
 from mmsniper.checks.config import as_tuple, check_config, config_heads, leaves
 from mmsniper.convert import load_config
@@ -81,7 +81,9 @@ def test_names_that_are_none_are_told_with_what_to_write(tmp_path, classes, said
 def test_a_file_of_names_is_a_way_to_give_them(tmp_path):
     (tmp_path / 'names.txt').write_text('disc\nring\nsquare\n')
     assert check_config(config(tmp_path, classes=str(tmp_path / 'names.txt'))) == []
-    assert 'has 3 classes' in errors(config(tmp_path, str(tmp_path / 'names.txt'), num_classes=4))[0]
+    assert (
+        'has 3 classes' in errors(config(tmp_path, str(tmp_path / 'names.txt'), num_classes=4))[0]
+    )
 
 
 def test_the_key_of_mmdetection_2_is_refused_not_overlooked(tmp_path):
@@ -108,7 +110,9 @@ def test_data_sets_of_other_classes_than_the_training_are_refused(tmp_path, val,
 
 def test_places_below_wrappers_have_their_keys():
     inner = dict(type='CocoDataset')
-    dataset = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[inner, inner]))
+    dataset = dict(
+        type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[inner, inner])
+    )
     assert [where for where, _ in leaves(dataset, 'd')] == [
         'd.dataset.datasets[0]',
         'd.dataset.datasets[1]',

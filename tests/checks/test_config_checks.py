@@ -162,7 +162,7 @@ def test_of_findings_the_errors_end_a_run_and_warnings_are_logged_once(caplog):
         (NOTE, 'a'),
     ]
     for _ in range(2):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(ValueError, match='2 errors') as caught:
             refuse_errors(found)
     assert str(caught.value) == '2 errors:\n- a, b: wrong. Mend it\n- c: bad'
     refuse_errors(found[:2])

@@ -45,6 +45,7 @@ def test_a_file_as_annotated_has_no_findings(check):
 
 
 def test_files_that_cannot_be_loaded_are_named_with_the_reason(check, tmp_path):
+    assert check('a.png', COLOUR) == []
     assert 'there is no gone.png in it' in one(check('gone.png'), ERROR)
     noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
     cv2.imwrite(str(tmp_path / 'cut.jpg'), noise)

@@ -37,7 +37,10 @@ def test_what_is_right_is_counted_and_ends_well(tool, small_run, capsys):
     assert '0 errors' in capsys.readouterr().out
 
 
-def test_all_errors_are_told_and_the_status_is_1(tool, small_run, small_images, tmp_path, capsys):
+def test_all_errors_are_told_and_the_status_is_1(
+    tool, small_run, small_images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv('COLUMNS', '400')
     content = json.loads((small_images / 'ann.json').read_text())
     content['categories'].reverse()
     content['images'][0]['file_name'] = 'gone.png'

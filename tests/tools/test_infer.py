@@ -387,7 +387,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(infer, checkpoint, tmp_path)
     torch.save(dict(state_dict=plain), tmp_path / 'plain.pth')
     infer(config=SNIPER, weights=tmp_path / 'plain.pth')
     message = error_of(infer, weights=tmp_path / 'plain.pth')
-    assert "lacks focus_head.conv.weight of the config's (4 weights are missing)" in message
+    assert "lacks focus_head.conv.conv.weight of the config's (4 weights are missing)" in message
     assert 'Without a FocusHead use the SNIPER config' in message
     plain['neck.fpn_convs.0.conv.bias'] = torch.zeros(3)
     torch.save(dict(state_dict=plain), tmp_path / 'other.pth')

@@ -231,7 +231,8 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     if dropped:
         notes.append(f'without {", ".join(dropped)}: no images are mixed from the start')
     hooks = [hook for hook in hooks if type_name(hook) not in dropped]
-    wanted = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
+    names = ('PixelCounterHook', 'TrainingTimeHook', 'ConsistencyHook')
+    wanted = [dict(type=name) for name in names]
     if negatives is not None:
         wanted.append(dict(type='NegativeChipHook', **negatives))
         notes.append(f'negative chips: {dict(negatives)}')

@@ -30,6 +30,7 @@ FLOORS = [
     ['datasets'],
     ['models', 'visualization'],
     ['convert', 'mining'],
+    ['checks'],
     ['engine'],
     ['apis', 'testing'],
 ]

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.pictures import Pictures
-from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
@@ -34,7 +34,10 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
         cfg, args.checkpoint, args.mode, thresholds, args.device, args.palette
     )
     classes, model = inferencer.classes, inferencer.model
-    print(f'{len(images)} images; category ids: {classes.source}')
+    numbers = ImageIds.of(cfg, images)
+    print(f'{len(images)} images; image ids: {numbers.source}; category ids: {classes.source}')
+    for doubt in filter(None, (classes.doubt, numbers.doubt)):
+        print(f'warning: {doubt}', file=sys.stderr)
     pictures = None
     if not args.no_pictures:
         steps = model.thresholds if isinstance(model, AutoFocus) else None
@@ -42,7 +45,7 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
         model.keep_maps = True
     progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))
     failed, undrawn = detect_all(images, inferencer, progress, pictures, args.picture_side)
-    count = write_results(out_dir, images, progress, classes)
+    count = write_results(out_dir, images, progress, classes, numbers)
     if not failed and not undrawn:
         progress.path.unlink()
     print(f'detections of {count} images in {out_dir / DETECTIONS}')
@@ -167,11 +170,14 @@ def _in_words(error: Exception, path: Path) -> str:
 
 
 def write_results(
-    out_dir: Path, images: Mapping[str, Path], progress: Progress, classes: Classes
+    out_dir: Path,
+    images: Mapping[str, Path],
+    progress: Progress,
+    classes: Classes,
+    numbers: ImageIds,
 ) -> int:
     """Write detections.json and images.json of the images that are done; returns their number."""
-    ids = {name: number for number, name in enumerate(images, 1)}
-    about = classes.coco()
+    about = classes.coco(numbers)
     with (
         replacing(out_dir / DETECTIONS) as temporary,
         open(temporary, 'w', encoding='utf-8') as file,
@@ -180,7 +186,7 @@ def write_results(
         for line in progress.lines(images):
             name = line.pop('name')
             del line['stamp']
-            image, detections = coco_results(ids[name], utf8_name(name), line)
+            image, detections = coco_results(numbers.ids[name], utf8_name(name), line)
             about['images'].append(image)
             for detection in detections:
                 file.write(separator + json.dumps(detection))

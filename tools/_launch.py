@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mmsniper.convert import load_config as read_config
 from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import read_datasets
+from mmsniper.engine import ConsistencyHook
 from mmsniper.utils.command_line import (
     add_config_arguments,
     add_launcher_arguments,
@@ -69,7 +70,10 @@ def build_runner(cfg: Config) -> Runner:
             )
         use_gloo_without_gpu(cfg)
     tell_unreadable_images(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if not any(isinstance(hook, ConsistencyHook) for hook in runner.hooks):  # stock detectors
+        runner.register_hook(ConsistencyHook())
+    return runner
 
 
 def tell_unreadable_images(cfg: Config) -> None:

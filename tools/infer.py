@@ -11,8 +11,10 @@ OUT_DIR gets
 - vis/: a picture of each image with its detections;
 - focus/: of AutoFocus, a figure of what each level has seen and found.
 
-Images are numbered from 1, in the order of their names. Categories are those of the annotation file
-of the config's test data, if it is there; otherwise a category's number is its label + 1.
+Images and categories have the ids of the annotation file of the config's test data, so that
+loadRes works with that file, too. Where it is not there, or none of the images is in it, images are
+numbered from 1, in the order of their names, and a category's number is its label + 1. The first
+line that is printed says which; images.json has it in "info".
 
 What has been detected is kept in OUT_DIR/progress.jsonl until all images are done: the same command
 goes on where it was interrupted, one with other settings begins anew. An image that cannot be read

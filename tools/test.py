@@ -10,6 +10,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
+from mmsniper.checks.run import TESTING, refuse_wrong
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
@@ -47,6 +48,7 @@ def main() -> None:
             draw_any_image(cfg)
         if args.tta:
             use_tta(cfg)
+        refuse_wrong(cfg, TESTING)
     with exit_on_unregistered():
         runner = build_runner(cfg)
         if args.out:

@@ -10,6 +10,7 @@ from _launch import build_runner, launch_parser, load_config
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
+from mmsniper.checks.run import TRAINING, refuse_wrong
 from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
@@ -33,6 +34,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     cfg = training_config(parse_args())
+    with exit_on_error():
+        refuse_wrong(cfg, TRAINING)
     with exit_on_unregistered():
         build_runner(cfg).train()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import Config, ConfigDict
@@ -19,7 +18,9 @@ from torch import nn
 
 from mmsniper.apis.images import VIS, ImagePipeline, find_images
 from mmsniper.apis.modes import mode_config
-from mmsniper.apis.results import Classes, coco_results, content_of
+from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
+from mmsniper.checks import refuse_errors
+from mmsniper.checks.classes import check_weights
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.visualization.picture import as_picture, picture_name
@@ -52,7 +53,7 @@ class SNIPERInferencer(DetInferencer):
 
     Example:
         >>> detect = SNIPERInferencer('my_config.py', 'epoch_7.pth')
-        >>> detect('images/')['detections'][0]  # COCO's results; images are numbered from 1
+        >>> detect('images/')['detections'][0]  # COCO's results
         {'image_id': 1, 'category_id': 3, 'bbox': [10.0, 20.0, 30.0, 40.0], 'score': 0.98}
     """
 
@@ -96,11 +97,8 @@ class SNIPERInferencer(DetInferencer):
         if getattr(model, 'focus_head', None) is None:  # a detector of an AutoFocus's weights
             state = {key: w for key, w in state.items() if not key.startswith('focus_head.')}
         meta = dict(dataset_meta=dict(classes=list(self.classes.names) or None))
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.fill_(torch.nan)
+        refuse_errors(check_weights(model, state, self.weights))
         super()._load_weights_to_model(model, dict(state_dict=state, meta=meta), cfg)
-        _check_all_loaded(model, self.weights)
 
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:
         return ImagePipeline(self._transforms)
@@ -198,16 +196,18 @@ class SNIPERInferencer(DetInferencer):
         Returns:
             dict: ``DetInferencer``'s ``predictions`` and ``visualization``; ``detections``, COCO
             results in original pixels; and ``images``, their images and categories in COCO's
-            annotation format and, of AutoFocus, the chips of each level. Images are numbered from
-            1; an array's name is its number.
+            annotation format and, of AutoFocus, the chips of each level. Images have the ids of the
+            annotation file of the config's test data, if they are in it; else they are numbered
+            from 1. An array's name is its place.
         """
         images = self._inputs_to_list(inputs)
         self._contents: list[dict[str, Any]] = []
         results = super().__call__(images, *args, **kwargs)
-        results.update(detections=[], images=self.classes.coco())
-        for number, (image, content) in enumerate(zip(images, self._contents), 1):
-            name = image if isinstance(image, str) else str(number)
-            about, detections = coco_results(number, name, content)
+        names = [im if isinstance(im, str) else str(k) for k, im in enumerate(images, 1)]
+        numbers = ImageIds.of(self.cfg, {name: Path(name) for name in names})
+        results.update(detections=[], images=self.classes.coco(numbers))
+        for name, content in zip(names, self._contents):
+            about, detections = coco_results(numbers.ids[name], name, content)
             results['images']['images'].append(about)
             results['detections'] += detections
         return results
@@ -232,16 +232,3 @@ class SNIPERInferencer(DetInferencer):
         del results, image
         [sample] = self.forward(self.collate_fn([data]))
         return sample, picture
-
-
-def _check_all_loaded(model: nn.Module, checkpoint: str) -> None:
-    """Raise ValueError if a weight still is NaN, as before loading. mmengine would only warn."""
-    weights = model.named_parameters()
-    missing = [name for name, weight in weights if weight.numel() and weight.isnan().all()]
-    if missing:
-        only_head = all(name.startswith('focus_head.') for name in missing)
-        raise ValueError(
-            f'{checkpoint} is of another model: it lacks {len(missing)} of the weights of the '
-            f"config's, or has them in another shape, such as {', '.join(missing[:3])}"
-            + ('. Without a FocusHead use the SNIPER config' if only_head else '')
-        )

@@ -100,12 +100,20 @@ def read_config(
             True.
 
     Raises:
-        ValueError: If the file, or one of its bases, is not Python.
+        ValueError: If the file, or one of its bases, is not Python, or two bases set the same.
     """
     try:
         cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
+    except KeyError as error:
+        if 'Duplicate key' not in str(error):
+            raise
+        raise ValueError(
+            f'{file}: two files in _base_ set the same, which mmengine forbids: {error.args[0]} '
+            f'Of a ready SNIPER config inherit the detector, configs/_base_/sniper.py and your '
+            f'pyramid instead: _base_ = [detector, sniper.py, my_pyramid.py]'
+        ) from None
     if cfg_options:
         cfg.merge_from_dict(dict(cfg_options))
     if 'sniper' in cfg and cfg.get('train_dataloader'):
@@ -149,6 +157,7 @@ def sniper_version(cfg: Config) -> Config:
     if 'sniper' in cfg:
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
     bind_pyramid(cfg)
+    _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
     return cfg
 
 
@@ -222,14 +231,22 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     if dropped:
         notes.append(f'without {", ".join(dropped)}: no images are mixed from the start')
     hooks = [hook for hook in hooks if type_name(hook) not in dropped]
-    wanted = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
+    names = ('PixelCounterHook', 'TrainingTimeHook', 'ConsistencyHook')
+    wanted = [dict(type=name) for name in names]
     if negatives is not None:
         wanted.append(dict(type='NegativeChipHook', **negatives))
         notes.append(f'negative chips: {dict(negatives)}')
-    there = {type_name(hook) for hook in hooks}
-    cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]
+    cfg.custom_hooks = hooks
+    _add_hooks(cfg, wanted)
     # Names of ours are in MMDetection's registries; its Python configs have no scope.
     cfg.default_scope = cfg.get('default_scope') or 'mmdet'
     # With a fixed seed a resumed run plans the chips that the uninterrupted one would have had.
     if not cfg.get('randomness'):
         cfg.randomness = dict(seed=0)
+
+
+def _add_hooks(cfg: Config, wanted: list[dict[str, Any]]) -> None:
+    """Add those hooks that the config does not have."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    there = {type_name(hook) for hook in hooks}
+    cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]

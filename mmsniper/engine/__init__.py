@@ -1,5 +1,6 @@
 """Hooks: what happens around the training loop."""
 
+from mmsniper.engine.consistency_hook import ConsistencyHook
 from mmsniper.engine.negative_chip_hook import NegativeChipHook
 from mmsniper.engine.picture_hook import PictureHook
 from mmsniper.engine.pixel_counter_hook import PixelCounterHook
@@ -11,6 +12,7 @@ from mmsniper.utils.compat import allow_checkpoint_globals
 allow_checkpoint_globals()
 
 __all__ = [
+    'ConsistencyHook',
     'NegativeChipHook',
     'PictureHook',
     'PixelCounterHook',

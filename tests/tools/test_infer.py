@@ -26,7 +26,7 @@ from mmsniper.apis import images as image_files
 from mmsniper.apis.images import pack_as_it_is
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.pictures import Pictures
-from mmsniper.apis.results import Classes
+from mmsniper.apis.results import Classes, ImageIds
 from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -351,6 +351,71 @@ def test_class_names_of_the_checkpoint_come_before_those_of_the_config():
     assert (classes.name(1), classes.name(5), classes.category(5)) == ('new', 'class 5', 6)
 
 
+def two_orders(folder, train, test):
+    """The toy config on two annotation files, whose categories are in these orders."""
+    cfg = load_config(SNIPER)
+    names = cfg.test_dataloader.dataset.metainfo.classes
+    image = dict(id=1, file_name='a.png', width=300, height=240)
+    for key, order in (('train', train), ('test', test)):
+        categories = [dict(id=10 + names.index(name), name=name) for name in order]
+        content = dict(images=[image], annotations=[], categories=categories)
+        (folder / f'{key}.json').write_text(json.dumps(content))
+    inner = cfg.train_dataloader.dataset.dataset
+    inner.update(data_root='', ann_file=str(folder / 'train.json'))
+    cfg.test_dataloader.dataset.update(data_root='', ann_file=str(folder / 'test.json'))
+    return cfg, list(names)
+
+
+@pytest.mark.parametrize('saved', [False, True])
+def test_labels_are_named_in_the_order_of_the_training_file(tmp_path, saved):
+    """By which MMDetection numbers them, whatever metainfo and the checkpoint say."""
+    cfg, names = two_orders(tmp_path, *[['cross', 'square', 'ring', 'disc']] * 2)
+    meta = dict(dataset_meta=dict(classes=names)) if saved else {}
+    classes = Classes.of(cfg, dict(meta=meta))
+    assert classes.names == names[::-1] == ['cross', 'square', 'ring', 'disc']
+    assert classes.ids == [13, 12, 11, 10]
+    assert 'in another order than' in classes.doubt
+
+
+def test_ids_are_found_by_name_in_a_test_file_of_another_order(tmp_path):
+    cfg, names = two_orders(
+        tmp_path, ['disc', 'ring', 'square', 'cross'], ['cross', 'square', 'ring', 'disc']
+    )
+    classes = Classes.of(cfg, dict(meta=dict(dataset_meta=dict(classes=names))))
+    assert (classes.names, classes.ids, classes.doubt) == (names, [10, 11, 12, 13], '')
+    (tmp_path / 'train.json').unlink()
+    classes = Classes.of(cfg, dict(meta=dict(dataset_meta=dict(classes=names))))
+    assert classes.names == names
+    assert 'names are those of the checkpoint' in classes.doubt
+
+
+def test_images_have_the_ids_of_the_annotation_file(tmp_path):
+    cfg, _ = two_orders(tmp_path, [], ['disc', 'ring', 'square', 'cross'])
+    images = [
+        dict(id=8, file_name='a.png', width=9, height=9),
+        dict(id=3, file_name='sub/b.png', width=9, height=9),
+        dict(id=5, file_name='other/b.png', width=9, height=9),
+    ]
+    content = dict(images=images, annotations=[], categories=[])
+    (tmp_path / 'test.json').write_text(json.dumps(content))
+
+    def ids(*names):
+        found = ImageIds.of(cfg, {name: Path('/data') / name for name in names})
+        return list(found.ids.values()), found.source, found.doubt
+
+    numbers, source, doubt = ids('a.png', 'sub/b.png')
+    assert (numbers, doubt) == ([8, 3], '')
+    assert 'test.json, by file name' in source
+    # What is in no entry, or in two, gets a number that the file has not.
+    numbers, _, doubt = ids('a.png', 'b.png', 'new.png')
+    assert numbers == [8, 9, 10]
+    assert '2 of 3 images are not in' in doubt
+    numbers, source, doubt = ids('x.png', 'y.png')
+    assert (numbers, doubt) == ([1, 2], '')
+    assert 'none of them is in' in source
+    assert ids('one/a.png', 'two/a.png')[0] == [1, 2]  # which of them is it?
+
+
 @pytest.mark.parametrize('mode', ['pyramid', 'autofocus'])
 def test_a_stock_config_has_no_modes(infer, mode):
     message = error_of(infer, mode, config=SINGLE_SCALE)
@@ -401,13 +466,13 @@ def test_a_checkpoint_that_lacks_weights_is_refused(infer, checkpoint, tmp_path)
     torch.save(dict(state_dict=plain), tmp_path / 'plain.pth')
     infer(config=SNIPER, weights=tmp_path / 'plain.pth')
     message = error_of(infer, weights=tmp_path / 'plain.pth')
-    assert 'lacks 4 of the weights' in message
+    assert "lacks focus_head.conv.conv.weight of the config's (4 weights are missing)" in message
     assert 'Without a FocusHead use the SNIPER config' in message
     plain['neck.fpn_convs.0.conv.bias'] = torch.zeros(3)
     torch.save(dict(state_dict=plain), tmp_path / 'other.pth')
     message = error_of(infer, 'pyramid', weights=tmp_path / 'other.pth')
-    assert 'lacks 1 of the weights' in message
-    assert 'neck.fpn_convs.0.conv.bias' in message
+    assert 'neck.fpn_convs.0.conv.bias has the shape (3,), and (' in message
+    assert 'lacks' not in message
     assert 'there is no checkpoint' in error_of(infer, weights=tmp_path / 'none.pth')
 
 

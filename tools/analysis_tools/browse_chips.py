@@ -9,7 +9,7 @@ positive chips of this one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
+from mmsniper.checks.classes import label_names
 from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
 from mmsniper.chips.negative_pool import shown_images
 from mmsniper.convert import load_config
@@ -135,12 +136,12 @@ def _in_chip_dataset(config: dict, pyramid: dict) -> dict:
     return {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline}
 
 
-def chip_view(results: dict, class_names: tuple[str, ...], pyramid: ScalePyramid) -> ChipView:
+def chip_view(results: dict, class_names: Sequence[str], pyramid: ScalePyramid) -> ChipView:
     """What a pipeline made of a chip, as plain arrays.
 
     Args:
         results (dict): After ``ChipSampler`` and ``ScaleRangeFilter``.
-        class_names (tuple[str, ...]): Names of the data set's classes.
+        class_names (Sequence[str]): Name of each label.
         pyramid (ScalePyramid): The pyramid.
     """
     level, (height, width) = results['chip'].level, results['ori_shape']
@@ -160,7 +161,7 @@ def chip_view(results: dict, class_names: tuple[str, ...], pyramid: ScalePyramid
 
 
 def chip_views(
-    dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid
+    dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid, class_names: Sequence[str]
 ) -> Iterator[ChipView]:
     """The chips of one image, as the network sees them.
 
@@ -169,13 +170,14 @@ def chip_views(
         image (int): Index of the image.
         plan (ChipPlan): The chips of the image.
         pyramid (ScalePyramid): The pyramid.
+        class_names (Sequence[str]): Name of each label.
     """
     for level, box, kind in zip(plan.level, plan.box, plan.kind, strict=True):
         chip = Chip(int(level), tuple(box.tolist()), int(kind))
         results = dataset[ChipIndex(image, chip)]
         # Where an augmentation drops a chip, the data set gives another image instead.
         if results['chip'] is chip:
-            yield chip_view(results, dataset.metainfo['classes'], pyramid)
+            yield chip_view(results, class_names, pyramid)
 
 
 class Negatives(NamedTuple):
@@ -271,12 +273,14 @@ class EpochChips(NamedTuple):
         table (AnnotationTable): The images' sizes and boxes.
         pyramid (ScalePyramid): The pyramid.
         plan (ChipPlan): The chips.
+        class_names (tuple[str, ...]): Name of each label, by the annotation file.
         negatives (Negatives | None): What a pool says of the images, None without one.
     """
 
     table: AnnotationTable
     pyramid: ScalePyramid
     plan: ChipPlan
+    class_names: tuple[str, ...]
     negatives: Negatives | None = None
 
 
@@ -302,7 +306,7 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
         plan.level,
         chips.pyramid,
         ignored=chips.table.ignore[boxes],
-        views=list(chip_views(dataset, image, plan, chips.pyramid)),
+        views=list(chip_views(dataset, image, plan, chips.pyramid, chips.class_names)),
         title=title,
         **layers,
     )
@@ -325,16 +329,16 @@ def plan_chips(cfg: Config, dataset: Any, args: argparse.Namespace) -> EpochChip
         )
     sampler = DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
     sampler.set_epoch(args.epoch)
-    table, pyramid = sampler.planner.table, sampler.pyramid
+    table, pyramid, names = sampler.planner.table, sampler.pyramid, label_names(dataset)
     if pool is None:
-        return EpochChips(table, pyramid, sampler.plan)
+        return EpochChips(table, pyramid, sampler.plan, names)
     content = NegativeChipPool.from_file(pool)
     sampler.set_negatives(content, negative_chip_hook(cfg).get('chips_per_image'), name=pool)
     negatives = match_pool(content, sampler, pool)
     plan = sampler.plan
     if args.all_negatives:
         plan = ChipPlan.joined([sampler.positives(), negatives.chips])
-    return EpochChips(table, pyramid, plan, negatives)
+    return EpochChips(table, pyramid, plan, names, negatives)
 
 
 def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:

@@ -1,0 +1,200 @@
+"""Checks of a config: what it says in several places. Nothing is built and no image is opened."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmdet.datasets import BaseVideoDataset, CocoPanopticDataset
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
+
+from mmsniper.checks.finding import ERROR, Finding
+from mmsniper.datasets.wrappers import all_configs, inner_datasets, type_name
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+# Parts whose classes are not those of the data: an RPN has one, a backbone those of ImageNet, the
+# semantic head of HTC those of COCO-stuff, and models of identities have persons.
+OTHER_CLASSES = frozenset({'rpn_head', 'backbone', 'semantic_head', 'reid', 'track_head'})
+
+# Data sets whose labels are not places in "classes": things and stuff, or tracks.
+_OTHER_LABELS = (BaseVideoDataset, CocoPanopticDataset)
+
+
+class Classes(NamedTuple):
+    """The classes that a data set's config gives.
+
+    Attributes:
+        where: The config key of the data set, such as ``'train_dataloader.dataset.dataset'``.
+        names: Their names, in the order of ``metainfo``.
+        given: Whether the config names them, not MMDetection's class.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    given: bool
+
+
+class Head(NamedTuple):
+    """A part of a model that tells classes apart."""
+
+    where: str
+    kind: str
+    num_classes: int
+
+
+def check_config(cfg: Config, loaders: Iterable[str] = LOADERS) -> list[Finding]:
+    """Check what a config says of its classes.
+
+    Args:
+        cfg (Config): A config that has been converted
+            (:func:`~mmsniper.convert.load_config`). Left as it is.
+        loaders (Iterable[str]): Keys of the data loaders that will be used. Defaults to all.
+    """
+    findings: list[Finding] = []
+    classes = [c for key in loaders for c in config_classes(cfg, key, findings)]
+    if not classes or _is_open_vocabulary(cfg):
+        return findings
+    findings += check_heads(config_heads(cfg.get('model') or {}), classes[0])
+    findings += check_same_classes(classes)
+    return findings
+
+
+def leaves(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """The data sets (or configs) that read images, below any wrappers, with their config keys."""
+    inner = inner_datasets(dataset)
+    if not inner and dataset is not None:
+        yield where, dataset
+    for i, below in enumerate(inner):
+        key = 'dataset' if len(inner) == 1 and not _has_several(dataset) else f'datasets[{i}]'
+        yield from leaves(below, f'{where}.{key}')
+
+
+def _has_several(dataset: Any) -> bool:
+    if isinstance(dataset, Mapping):
+        return 'datasets' in dataset
+    return hasattr(dataset, 'datasets')
+
+
+def leaf_configs(cfg: Config, loader: str) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    """The data sets of a data loader that have labels of ``classes``: key, config and class."""
+    dataset = (cfg.get(loader) or {}).get('dataset')
+    for where, leaf in leaves(dataset, f'{loader}.dataset'):
+        kind = leaf.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        if not (isinstance(kind, type) and issubclass(kind, _OTHER_LABELS)):
+            yield where, leaf, kind
+
+
+def config_classes(cfg: Config, loader: str, findings: list[Finding]) -> Iterator[Classes]:
+    """The classes of the data sets of a data loader; what is wrong with the names is added."""
+    for where, leaf, kind in leaf_configs(cfg, loader):
+        metainfo = leaf.get('metainfo') or {}
+        metainfo = metainfo if isinstance(metainfo, Mapping) else {}
+        if 'CLASSES' in metainfo and 'classes' not in metainfo:
+            findings.append(
+                Finding(
+                    ERROR,
+                    f'{where}.metainfo',
+                    'has CLASSES, which MMDetection 3 does not read',
+                    'Write metainfo=dict(classes=(...))',
+                )
+            )
+            continue
+        given = metainfo.get('classes')
+        names = given
+        if names is None:
+            names = (getattr(kind, 'METAINFO', None) or {}).get('classes')
+        if names is not None:
+            found = list(_names_findings(names, f'{where}.metainfo.classes'))
+            findings += found
+            if not found:
+                names = list_from_file(names) if isinstance(names, str) else names
+                yield Classes(where, tuple(names), given is not None)
+
+
+def _names_findings(names: Any, where: str) -> Iterator[Finding]:
+    if isinstance(names, str):
+        if '://' not in names and not os.path.isfile(names):  # mmengine reads a file of names
+            yield Finding(
+                ERROR,
+                where,
+                f'is the text {names!r}, of which each letter would be a class',
+                f'A tuple of one name has a comma: classes=({names!r},)',
+            )
+        return
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names) or not names:
+        yield Finding(
+            ERROR, where, f'must be a tuple of names, got {names!r}', "Write classes=('a', 'b')"
+        )
+        return
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        yield Finding(
+            ERROR,
+            where,
+            f'names {", ".join(map(repr, twice))} more than once; a class has one label',
+            'Name each class once, and set num_classes of the heads to their number',
+        )
+
+
+def check_same_classes(classes: Sequence[Classes]) -> Iterator[Finding]:
+    """Check that all data sets of a config have the classes of its first one, in its order."""
+    first, *others = classes
+    for other in others:
+        if other.names == first.names:
+            continue
+        how = f'has {len(other.names)} classes, and {first.where} has {len(first.names)}'
+        if sorted(other.names) == sorted(first.names):
+            how = f'has the classes of {first.where} in another order'
+        elif len(other.names) == len(first.names):
+            a, b = next((a, b) for a, b in zip(other.names, first.names) if a != b)
+            how = f'names {a!r} the class that {first.where} names {b!r}'
+        yield Finding(
+            ERROR,
+            f'{other.where}.metainfo.classes',
+            f'{how}: a label would mean another class there',
+            f'Give both the same: metainfo=dict(classes={as_tuple(first.names)})',
+        )
+
+
+def config_heads(model: Mapping[str, Any]) -> Iterator[Head]:
+    """The parts of a model's config that say of how many classes they are."""
+    for path, part in all_configs(model, 'model'):
+        keys = {key.partition('[')[0] for key in path.split('.')}
+        if isinstance(part.get('num_classes'), int) and not keys & OTHER_CLASSES:
+            yield Head(path, type_name(part), part['num_classes'])
+
+
+def check_heads(heads: Iterable[Head], classes: Classes) -> Iterator[Finding]:
+    """Check that heads are of as many classes as the data."""
+    count = len(classes.names)
+    for head in heads:
+        if head.num_classes == count:
+            continue
+        what = f'is {head.num_classes} ({head.kind}), but {classes.where} has {count} classes'
+        if not classes.given:
+            what += ", those of MMDetection's data set, as its metainfo names none"
+        elif head.num_classes < count:
+            what += f': {classes.names[head.num_classes]!r} would be taught as background'
+        fix = f'Set it to {count}, in every head'
+        if not classes.given:
+            fix = 'Name your classes, metainfo=dict(classes=(...)), in every data set'
+        yield Finding(ERROR, f'{head.where}.num_classes', what, fix)
+
+
+def as_tuple(names: Iterable[str]) -> str:
+    """Names as one would write them in a config; of many the first and the last."""
+    names = [repr(name) for name in names]
+    if len(names) > 30:
+        names = [*names[:10], '...', names[-1]]
+    return f'({", ".join(names)}{"," if len(names) == 1 else ""})'
+
+
+def _is_open_vocabulary(cfg: Config) -> bool:
+    """Whether the model takes the names of the classes as text: it has no number of classes."""
+    return any(path.endswith('language_model') for path, _ in all_configs(cfg.get('model') or {}))

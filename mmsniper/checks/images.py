@@ -1,0 +1,197 @@
+"""Checks of image files: each is opened as training opens it, and compared with its annotations."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmdet.registry import TRANSFORMS
+from PIL import Image
+
+from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
+from mmsniper.datasets.image_faults import image_fault
+from mmsniper.datasets.transforms.load_large_image import in_large_version
+from mmsniper.datasets.wrappers import all_datasets, type_name
+from mmsniper.utils.command_line import progress
+from mmsniper.utils.image_header import read_header
+
+_ORIENTATION = 274  # EXIF's tag; 1 is upright
+_MOST_THREADS = 16  # each holds an image
+_MOST_NAMED = 5  # files of one fault that are named
+
+
+class ImageEntry(NamedTuple):
+    """An image as its annotations have it: the file, and its size in original px."""
+
+    path: str
+    width: int | None
+    height: int | None
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a config loads images.
+
+    Attributes:
+        transform: The config of the transform that loads.
+        channels: Number of channels that the model normalises; None if it does not.
+    """
+
+    transform: Mapping[str, Any]
+    channels: int | None
+
+
+def image_entries(dataset: Any) -> list[ImageEntry]:
+    """The image files of a data set that has been built, each once."""
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    entries = [ImageEntry(i['img_path'], i.get('width'), i.get('height')) for i in infos]
+    return list(dict.fromkeys(entries))
+
+
+def check_images(
+    entries: Sequence[ImageEntry], loading: Loading, where: str, workers: int | None = None
+) -> list[Finding]:
+    """Open every image file, in several threads, and compare it with its annotations.
+
+    Args:
+        entries (Sequence[ImageEntry]): The images.
+        loading (Loading): How they are loaded.
+        where (str): Key of the data loader.
+        workers (int | None): Number of threads. Defaults to None, one for each core, at most 16.
+
+    Returns:
+        list[Finding]: One for each kind of fault, with the number of files and the first of them.
+    """
+    transform = TRANSFORMS.build(in_large_version(loading.transform))
+    faults: dict[tuple[str, str, str], list[str]] = {}
+    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        found = pool.map(lambda entry: list(_check_image(entry, transform, loading)), entries)
+        for each in progress(found, f'{where}: images', total=len(entries), delay=0):
+            for severity, kind, fix, what in each:
+                faults.setdefault((severity, kind, fix), []).append(what)
+    return [
+        Finding(severity, where, _counted(kind, files, len(entries)), fix)
+        for (severity, kind, fix), files in faults.items()
+    ]
+
+
+def _counted(kind: str, files: Sequence[str], total: int) -> str:
+    more = f'; and {len(files) - _MOST_NAMED} more' if len(files) > _MOST_NAMED else ''
+    return f'{len(files)} of {total} images {kind}: {"; ".join(files[:_MOST_NAMED])}{more}'
+
+
+def _check_image(
+    entry: ImageEntry, transform: Any, loading: Loading
+) -> Iterator[tuple[str, str, str, str]]:
+    """Severity, kind of fault, fix, and what is to be said of this file."""
+    path = entry.path
+    try:
+        img = transform(dict(img_path=path, img_id=0))['img']
+    except Exception as error:  # of whatever kind: the other files are to be opened
+        try:
+            why = image_fault(path)
+        except Exception:
+            why = f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
+        fix = 'Replace the files, or remove them from the annotation file'
+        yield ERROR, 'cannot be loaded', fix, why if path in why else f'{path}: {why}'
+        return
+    orientation, bands = _header(path)
+    yield from _check_size(entry, img, orientation, loading)
+    yield from _check_pixels(path, img, bands, loading)
+
+
+def _check_size(
+    entry: ImageEntry, img: np.ndarray, orientation: int, loading: Loading
+) -> Iterator[tuple[str, str, str, str]]:
+    size, annotated = img.shape[1::-1], (entry.width, entry.height)
+    if not entry.width:
+        return
+    what = f'{entry.path} is {size[0]}x{size[1]} px, annotated {entry.width}x{entry.height}'
+    if annotated == size:
+        # Upside down or mirrored, or square: the size does not tell how it was annotated.
+        if orientation in (2, 3, 4) or (orientation > 4 and size[0] == size[1]):
+            yield (
+                WARNING,
+                'are turned or mirrored by their EXIF data without another size, so that their '
+                'boxes may belong to the image as it was before',
+                'Look at them with browse_chips.py, or take the EXIF data out of the files',
+                entry.path,
+            )
+        return
+    if orientation < 5 or annotated != size[::-1]:
+        fix = 'Take the images that were annotated, or correct width, height and boxes'
+        yield ERROR, 'have another size than their annotations say', fix, what
+        return
+    colours = loading.transform.get('color_type', 'color')
+    if 'ignore_orientation' in colours or colours == 'unchanged':
+        kind = 'are loaded without the turn in their EXIF data, with which they were annotated'
+        fix = 'Turn the files (exiftran -a, or save them anew), or load them turned: '
+        fix += "LoadImageFromFile(color_type='color')"
+    else:
+        kind = 'are turned by their EXIF data when they are loaded, and were annotated without it'
+        fix = 'Take it out of the files (exiftool -Orientation=), or load them as they are, in all '
+        fix += "pipelines: LoadImageFromFile(color_type='color_ignore_orientation')"
+    yield ERROR, kind, fix, what
+
+
+def _check_pixels(
+    path: str, img: np.ndarray, bands: int | None, loading: Loading
+) -> Iterator[tuple[str, str, str, str]]:
+    channels = 1 if img.ndim == 2 else img.shape[2]
+    header = read_header(path)
+    if header is not None:
+        bands = header.bands
+        if header.bits > 8 and img.dtype == np.uint8:
+            yield (
+                WARNING,
+                'have more than 8 bits, and are cut to 8 by the way they are loaded',
+                "Load all bits, LoadImageFromFile(color_type='unchanged'), with mean and std of "
+                'such values',
+                f'{path} is {header}',
+            )
+    if loading.channels is not None and channels != loading.channels:
+        yield (
+            ERROR,
+            f'have another number of channels than the {loading.channels} of '
+            f'model.data_preprocessor.mean',
+            'Give mean and std for each channel, or load the images otherwise (color_type)',
+            f'{path} has {channels}',
+        )
+    elif bands == 1 and channels == 3:
+        yield NOTE, 'are of one channel and loaded as colour, three times the same', '', path
+    elif bands is not None and bands > channels:
+        what = f'{path} has {bands} bands, {channels} of which are loaded'
+        fix = "Fine for transparency; else LoadImageFromFile(color_type='unchanged')"
+        yield WARNING if header and header.bits > 8 else NOTE, 'lose bands', fix, what
+
+
+def _header(path: str) -> tuple[int, int | None]:
+    """EXIF orientation of an image, 1 for none, and its number of bands."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(path) as image:
+                return int(image.getexif().get(_ORIENTATION, 1)), len(image.getbands())
+    except Exception:  # Pillow does not know all that OpenCV loads
+        return 1, None
+
+
+def config_loading(cfg: Mapping[str, Any], loader: str) -> Loading | None:
+    """How the data of a data loader are loaded; None if no pipeline begins with that.
+
+    Args:
+        cfg (Config): The config.
+        loader (str): Key of the data loader.
+    """
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor')
+    mean = (preprocessor or {}).get('mean')
+    for dataset in all_datasets(cfg[loader].dataset):
+        for transform in (dataset.get('pipeline') or [])[:1]:
+            if type_name(transform) in ('LoadImageFromFile', 'LoadLargeImageFromFile'):
+                return Loading(transform, None if mean is None else len(mean))
+    return None

@@ -1,0 +1,272 @@
+"""Names, ids and order of classes in annotation files, metrics and checkpoints."""
+
+import pytest
+import torch
+from checks.toy_config import NAMES, coco, config, write
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
+from torch import nn
+
+from mmsniper.checks import ERROR, WARNING
+from mmsniper.checks.classes import (
+    check_checkpoint_classes,
+    check_objects,
+    check_weights,
+    label_names,
+)
+from mmsniper.checks.config import leaves
+from mmsniper.checks.run import TESTING, TRAINING, check_run
+
+register_all_modules()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Findings of a run on two annotation files, before and after its data are built."""
+
+    def check(train=None, val=None, loaders=TRAINING, change=None, **keys):
+        write(coco() if train is None else train, tmp_path / 'train.json')
+        write(coco() if val is None else val, tmp_path / 'val.json')
+        cfg = config(tmp_path, **keys)
+        if change is not None:
+            change(cfg)
+        found = check_run(cfg, loaders)
+        try:
+            built = {key: DATASETS.build(cfg[key].dataset) for key in loaders}
+        except (KeyError, ValueError, TypeError, OSError):  # what MMDetection ends in
+            assert any(f.severity == ERROR for f in found)
+            return found
+        assert check_run(cfg, loaders, built) == found
+        return found
+
+    return check
+
+
+def one_error(found):
+    """The one error there is, of one file or of that of training and that of validation."""
+    [error] = {
+        (f.what.replace('val.json', 'train.json'), f.fix) for f in found if f.severity == ERROR
+    }
+    return ': '.join(error)
+
+
+def test_files_that_agree_have_no_findings(run):
+    assert run() == []
+    assert run(loaders=TESTING) == []
+
+
+def test_no_class_in_the_file(run):
+    message = one_error(run(classes=('Disc', 'Ring', 'Square')))
+    assert 'none of the classes' in message
+    assert "metainfo=dict(classes=('disc', 'ring', 'square'))" in message
+
+
+@pytest.mark.parametrize(
+    ('classes', 'wrong', 'meant'),
+    [
+        (('Disc', 'ring', 'square'), 'Disc', 'disc'),
+        (('disc', 'ring', 'square '), 'square ', 'square'),  # the last: nothing shifts
+        (('disc', 'rign', 'square'), 'rign', 'ring'),
+    ],
+)
+def test_a_misspelt_class_is_named_with_the_one_that_was_meant(run, classes, wrong, meant):
+    message = one_error(run(classes=classes))
+    assert f'{wrong!r} is not in' in message
+    assert f'Write {meant!r} for {wrong!r}' in message
+
+
+def test_a_class_without_a_category_shifts_labels_unless_it_is_the_last(run):
+    """Data sets that share metainfo may lack its last classes, which shift no other."""
+    found = run(train=coco(NAMES[:2]))
+    assert [f.severity for f in found] == [WARNING]
+    assert "'square' is not in" in found[0].what
+    message = one_error(run(train=coco(NAMES[1:])))
+    assert "'ring' would be label 0, that of 'disc'" in message
+
+
+@pytest.mark.parametrize('names', [NAMES[:2], NAMES[1:]])
+def test_a_validation_file_has_all_classes(run, names):
+    """Otherwise CocoMetric has no category id for a label, or another one."""
+    message = one_error(run(val=coco(names)))
+    assert 'Add what is missing' in message
+
+
+def test_two_categories_of_one_name_are_told_by_their_ids(run):
+    content = coco()
+    content['categories'].append(dict(id=9, name='disc'))
+    message = one_error(run(train=content))
+    assert "'disc' is the name of the categories 1 and 9" in message
+    assert 'category_id=1' in message
+
+
+def test_metainfo_in_another_order_than_the_files(run):
+    message = one_error(run(classes=NAMES[::-1]))
+    assert "label 0 is 'disc', and would be called 'square'" in message
+    assert "metainfo=dict(classes=('disc', 'ring', 'square'))" in message
+    # Results are right in a test of such a detector, and names in pictures are not.
+    found = run(classes=NAMES[::-1], loaders=TESTING)
+    assert {f.severity for f in found} == {WARNING}
+
+
+@pytest.mark.parametrize('loaders', [TRAINING, TESTING])
+def test_files_in_two_orders(run, loaders):
+    turned = coco()
+    turned['categories'] = turned['categories'][::-1]
+    message = one_error(run(val=turned, loaders=loaders))
+    assert "label 0 is 'square', and would be called 'disc'" in message
+    assert "it is 'disc'" in message
+    assert 'Write the list of categories of' in message
+
+
+def test_objects365_sorts_its_categories(run):
+    def objects365(cfg):
+        for key in ('train_dataloader', 'val_dataloader'):
+            cfg[key].dataset.type = 'Objects365V1Dataset'
+        cfg.val_evaluator.sort_categories = True
+
+    turned = coco()
+    turned['categories'] = turned['categories'][::-1]
+    assert [f for f in run(train=turned, change=objects365) if 'train' in f.where] == []
+
+
+def test_a_validation_without_images_and_one_without_annotations(run):
+    assert 'lists no images' in one_error(run(val=dict(coco(), images=[], annotations=[])))
+    found = run(val=dict(coco(), annotations=[]))
+    assert [f.severity for f in found] == [WARNING]
+    assert 'AP will be -1' in found[0].what
+
+
+def test_a_test_without_annotations_can_write_results(run):
+    def results_only(cfg):
+        cfg.test_evaluator.update(format_only=True, outfile_prefix='results')
+
+    content = coco()
+    del content['annotations']
+    assert run(val=content, loaders=TESTING, change=results_only) == []
+
+
+@pytest.mark.parametrize('key', ['area', 'iscrowd'])
+def test_what_the_evaluation_looks_up_is_there(run, key):
+    content = coco()
+    del content['annotations'][1][key]
+    found = run(val=content)
+    message = one_error([f for f in found if 'pycocotools' in f.what])
+    assert f'1 of 6 annotations, first annotation 2 of image 1 (0.png), have no {key!r}' in message
+
+
+def test_masks_are_needed_where_they_are_measured(run):
+    def masks(cfg):
+        cfg.val_evaluator.metric = ['bbox', 'segm']
+
+    assert "have no 'segmentation'" in one_error(run(change=masks))
+
+
+def test_the_metric_reads_the_file_of_its_data_set(run, tmp_path):
+    def other(name):
+        def change(cfg):
+            cfg.val_evaluator.ann_file = str(tmp_path / name)
+
+        return change
+
+    more = coco(images=3)
+    write(more, tmp_path / 'more.json')
+    assert 'AP counts 1 images that are not tested' in one_error(run(change=other('more.json')))
+    write(coco(images=1), tmp_path / 'fewer.json')
+    assert 'does not know 1 images' in one_error(run(change=other('fewer.json')))
+    renamed = coco()
+    renamed['images'][0]['file_name'] = 'x.png'
+    write(renamed, tmp_path / 'renamed.json')
+    assert 'image 1 is x.png in the one' in one_error(run(change=other('renamed.json')))
+    turned = coco()
+    turned['categories'] = turned['categories'][::-1]
+    write(turned, tmp_path / 'turned.json')
+    assert 'or in another order' in one_error(run(change=other('turned.json')))
+    write(coco(), tmp_path / 'same.json')
+    assert run(change=other('same.json')) == []
+    assert 'none.json cannot be read' in one_error(run(change=other('none.json')))
+
+
+def test_a_metric_over_more_images_than_are_tested_is_told(run):
+    def few(cfg):
+        cfg.val_dataloader.dataset.indices = 1
+
+    found = run(change=few)
+    assert [f.severity for f in found] == [WARNING]
+    assert 'takes some images' in found[0].what
+
+
+def test_a_file_that_is_none_is_one_error(run, tmp_path):
+    def gone(cfg):
+        cfg.train_dataloader.dataset.ann_file = 'gone.json'
+
+    assert 'gone.json cannot be read' in one_error(run(change=gone))
+    content = coco()
+    content['images'][1]['id'] = 1
+    assert 'occurs twice' in one_error(run(train=content))
+
+
+def test_other_formats_number_labels_by_metainfo(tmp_path):
+    dataset = DATASETS.build(
+        dict(type='VOCDataset', lazy_init=True, metainfo=dict(classes=('b', 'a')), data_root='x')
+    )
+    assert label_names(dataset) == ('b', 'a')
+
+
+def test_names_of_labels_are_those_of_the_file(tmp_path):
+    write(coco(), tmp_path / 'train.json')
+    cfg = config(tmp_path, classes=NAMES[::-1])
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    wrapped = DATASETS.build(dict(type='RepeatDataset', dataset=dataset, times=2))
+    assert label_names(wrapped) == NAMES
+    [(where, leaf)] = leaves(wrapped, 'd')
+    assert (where, leaf) == ('d.dataset', dataset)
+
+
+def test_labels_out_of_range_and_classes_without_objects(tmp_path):
+    class Data:
+        def __init__(self, labels):
+            self.metainfo = dict(classes=NAMES)
+            self.labels = labels
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, i):
+            return dict(instances=[dict(bbox_label=label) for label in self.labels])
+
+    assert list(check_objects(Data([0, 1, 2]), 'd')) == []
+    [error, warning] = check_objects(Data([0, 1, 3]), 'd')
+    assert (error.severity, warning.severity) == (ERROR, WARNING)
+    assert 'label 3, and 3 classes' in error.what
+    assert "no object of 'square'" in warning.what
+
+
+@pytest.mark.parametrize(
+    ('saved', 'training', 'severity', 'said'),
+    [
+        (NAMES, False, None, ''),
+        (None, False, None, ''),
+        (NAMES[::-1], False, ERROR, "label 0 is 'square', here it would be 'disc'"),
+        (NAMES[::-1], True, ERROR, 'in another order'),
+        (('a', 'b', 'c'), True, WARNING, 'which is fine for a new data set'),
+        (('a', 'b', 'c'), False, WARNING, 'Is it the right file?'),
+        (('a', 'b'), True, None, ''),  # the head is a new one
+    ],
+)
+def test_classes_of_a_checkpoint(saved, training, severity, said):
+    content = dict(meta=dict(dataset_meta=dict(classes=saved)))
+    found = list(check_checkpoint_classes(content, 'c.pth', NAMES, 'here', training))
+    assert [f.severity for f in found] == [severity] * (severity is not None)
+    assert all(said in str(f) for f in found)
+
+
+def test_weights_that_do_not_fit_are_named_with_both_shapes():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    state = model.state_dict()
+    assert list(check_weights(model, {f'module.{key}': w for key, w in state.items()}, 'c')) == []
+    state['1.weight'] = torch.zeros(5, 3)
+    del state['0.bias']
+    other, missing = check_weights(model, state, 'c.pth')
+    assert '1.weight has the shape (5, 3), and (1, 3)' in str(other)
+    assert 'lacks 0.bias' in str(missing)
+    assert {other.severity, missing.severity} == {ERROR}

@@ -1,0 +1,176 @@
+"""What a config says of its classes in several places: refused where it differs, never else."""
+
+from pathlib import Path
+
+import mmdet
+import pytest
+from checks.toy_config import NAMES, config
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+
+from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
+from mmsniper.checks.config import as_tuple, check_config, config_heads, leaves
+from mmsniper.convert import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
+
+register_all_modules()
+
+
+def errors(cfg):
+    return [str(finding) for finding in check_config(cfg) if finding.severity == ERROR]
+
+
+def test_a_config_that_agrees_with_itself_has_no_findings(tmp_path):
+    assert check_config(config(tmp_path)) == []
+
+
+@pytest.mark.parametrize('count', [2, 80])
+def test_heads_of_another_number_of_classes_are_named(tmp_path, count):
+    [error] = errors(config(tmp_path, num_classes=count))
+    assert error.startswith('model.roi_head.bbox_head.num_classes: ')
+    assert f'is {count} (Shared2FCBBoxHead)' in error
+    assert 'has 3 classes' in error
+    assert ("'square' would be taught as background" in error) == (count == 2)
+
+
+def test_every_head_is_looked_at_but_those_of_other_classes():
+    model = dict(
+        backbone=dict(num_classes=1000),
+        rpn_head=dict(type='RPNHead', num_classes=1),
+        roi_head=dict(
+            bbox_head=[dict(type='A', num_classes=3), dict(type='B', num_classes=4)],
+            mask_head=dict(type='C', num_classes=5),
+            semantic_head=dict(num_classes=183),
+        ),
+        bbox_head=dict(type='D', num_classes=6, loss_cls=dict(type='SeesawLoss', num_classes=7)),
+    )
+    assert [(h.kind, h.num_classes) for h in config_heads(model)] == [
+        ('A', 3),
+        ('B', 4),
+        ('C', 5),
+        ('D', 6),
+        ('SeesawLoss', 7),
+    ]
+
+
+def test_without_metainfo_the_classes_are_those_of_mmdetections_data_set(tmp_path):
+    cfg = config(tmp_path)
+    del cfg.train_dataloader.dataset.metainfo
+    messages = errors(cfg)
+    assert 'has 80 classes' in messages[0]
+    assert 'as its metainfo names none' in messages[0]
+
+
+@pytest.mark.parametrize(
+    ('classes', 'said'),
+    [
+        ('disc', "A tuple of one name has a comma: classes=('disc',)"),
+        (('disc', 'disc', 'ring'), "names 'disc' more than once"),
+        ((1, 2, 3), 'must be a tuple of names'),
+        ((), 'must be a tuple of names'),
+    ],
+)
+def test_names_that_are_none_are_told_with_what_to_write(tmp_path, classes, said):
+    messages = errors(config(tmp_path, classes=classes))
+    assert len(messages) == 3  # train, val, test
+    assert all(said in message for message in messages)
+
+
+def test_a_file_of_names_is_a_way_to_give_them(tmp_path):
+    (tmp_path / 'names.txt').write_text('disc\nring\nsquare\n')
+    assert check_config(config(tmp_path, classes=str(tmp_path / 'names.txt'))) == []
+    assert (
+        'has 3 classes' in errors(config(tmp_path, str(tmp_path / 'names.txt'), num_classes=4))[0]
+    )
+
+
+def test_the_key_of_mmdetection_2_is_refused_not_overlooked(tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.metainfo = dict(CLASSES=NAMES)
+    assert any('CLASSES, which MMDetection 3 does not read' in error for error in errors(cfg))
+
+
+@pytest.mark.parametrize(
+    ('val', 'said'),
+    [
+        (NAMES[::-1], 'in another order'),
+        (('disc', 'ring', 'cube'), "names 'cube' the class that"),
+        (NAMES[:2], 'has 2 classes'),
+    ],
+)
+def test_data_sets_of_other_classes_than_the_training_are_refused(tmp_path, val, said):
+    cfg = config(tmp_path)
+    cfg.val_dataloader.dataset.metainfo.classes = val
+    [error] = errors(cfg)
+    assert said in error
+    assert "metainfo=dict(classes=('disc', 'ring', 'square'))" in error
+
+
+def test_places_below_wrappers_have_their_keys():
+    inner = dict(type='CocoDataset')
+    dataset = dict(
+        type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[inner, inner])
+    )
+    assert [where for where, _ in leaves(dataset, 'd')] == [
+        'd.dataset.datasets[0]',
+        'd.dataset.datasets[1]',
+    ]
+
+
+# One of each family, and what a number of classes is written of elsewhere. All of MMDetection's
+# 796 configs and ours were checked without a finding (November 2026).
+@pytest.mark.parametrize(
+    'path',
+    [
+        'bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py',
+        'glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py',
+        'htc/htc_r50_fpn_1x_coco.py',
+        'lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py',
+        'mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
+        'openimages/faster-rcnn_r50_fpn_32xb2-1x_openimages.py',
+        'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+        'pascal_voc/retinanet_r50_fpn_1x_voc0712.py',
+        'rpn/rpn_r50_fpn_1x_coco.py',
+        'rtmdet/rtmdet_s_8xb32-300e_coco.py',
+        'seesaw_loss/cascade-mask-rcnn_r101_fpn_seesaw-loss_random-ms-2x_lvis-v1.py',
+        'strongsort/strongsort_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py',
+    ],
+)
+def test_stock_configs_raise_no_false_alarm(path):
+    assert check_config(Config.fromfile(STOCK / path)) == []
+
+
+@pytest.mark.parametrize('path', ['faster_rcnn_r18_sniper_toy.py', 'dino_r50_sniper.py'])
+def test_our_configs_raise_no_false_alarm(path):
+    assert check_config(load_config(ROOT / 'configs' / 'sniper' / path)) == []
+
+
+def test_of_findings_the_errors_end_a_run_and_warnings_are_logged_once(caplog):
+    found = [
+        Finding(NOTE, 'a', 'noted'),
+        Finding(WARNING, 'a', 'perhaps', 'Look'),
+        Finding(ERROR, 'a', 'wrong', 'Mend it'),
+        Finding(ERROR, 'b', 'wrong', 'Mend it'),
+        Finding(ERROR, 'c', 'bad'),
+    ]
+    assert [(f.severity, f.where) for f in merged(found)] == [
+        (ERROR, 'a, b'),
+        (ERROR, 'c'),
+        (WARNING, 'a'),
+        (NOTE, 'a'),
+    ]
+    for _ in range(2):
+        with pytest.raises(ValueError, match='2 errors') as caught:
+            refuse_errors(found)
+    assert str(caught.value) == '2 errors:\n- a, b: wrong. Mend it\n- c: bad'
+    refuse_errors(found[:2])
+    with pytest.raises(ValueError, match='severity must be one of'):
+        Finding('fatal', 'a', 'b')
+
+
+def test_names_are_written_as_in_a_config():
+    assert as_tuple(['disc']) == "('disc',)"
+    assert as_tuple('ab') == "('a', 'b')"
+    assert as_tuple(map(str, range(40))).endswith("'9', ..., '39')")

@@ -1,0 +1,92 @@
+"""check.py tells all that is wrong in one table, goes on after an error, and ends in status 1."""
+
+import json
+from argparse import Namespace
+
+import cv2
+import pytest
+import torch
+
+from mmsniper.checks import ERROR, NOTE
+
+
+@pytest.fixture
+def tool(load_tool):
+    return load_tool('analysis_tools/check')
+
+
+@pytest.fixture
+def check(tool):
+    def run(config, images=False, checkpoint=None, **options):
+        args = Namespace(
+            config=str(config), cfg_options=options, images=images, workers=2, checkpoint=checkpoint
+        )
+        return tool.check(args)
+
+    return run
+
+
+def errors(found):
+    return [str(finding) for finding in found if finding.severity == ERROR]
+
+
+def test_what_is_right_is_counted_and_ends_well(tool, small_run, capsys):
+    found = tool.main([str(small_run), '--images'])
+    assert errors(found) == []
+    assert any(f.severity == NOTE and '12 annotations: 12 used' in f.what for f in found)
+    assert '0 errors' in capsys.readouterr().out
+
+
+def test_all_errors_are_told_and_the_status_is_1(
+    tool, small_run, small_images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv('COLUMNS', '400')
+    content = json.loads((small_images / 'ann.json').read_text())
+    content['categories'].reverse()
+    content['images'][0]['file_name'] = 'gone.png'
+    content['images'][1].update(width=140, height=180)
+    (tmp_path / 'ann.json').write_text(json.dumps(content))
+    text = small_run.read_text().replace("'ann.json'", repr(str(tmp_path / 'ann.json')))
+    small_run.write_text(text.replace('num_classes=2', 'num_classes=5'))
+    with pytest.raises(SystemExit) as ended:
+        tool.main([str(small_run), '--images'])
+    assert ended.value.code == 1
+    words = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    assert '4 errors' in words
+    for said in ('is 5', "classes=('b', 'a')", 'gone.png', 'another size'):
+        assert said in words
+
+
+def test_a_config_or_data_that_cannot_be_read_are_findings(check, small_run, tmp_path):
+    (tmp_path / 'broken.py').write_text('model = (')
+    assert 'is refused' in errors(check(tmp_path / 'broken.py'))[0]
+    messages = errors(check(small_run, **{'train_dataloader.dataset.dataset.ann_file': 'no.json'}))
+    assert len(messages) == 1
+    assert 'no.json cannot be read' in messages[0]
+    messages = errors(check(small_run, **{'model.neck.type': 'Nothing'}))
+    assert len(messages) == 1
+    assert messages[0].startswith('model: cannot be built: ')
+
+
+def test_a_checkpoint_is_compared(check, small_run, tmp_path):
+    path = tmp_path / 'c.pth'
+    meta = dict(dataset_meta=dict(classes=('b', 'a')))
+    torch.save(dict(state_dict={}, meta=meta), path)
+    messages = ' '.join(errors(check(small_run, checkpoint=str(path))))
+    assert 'in another order' in messages
+    assert 'it lacks ' in messages
+    assert 'no such checkpoint' in errors(check(small_run, checkpoint=str(tmp_path / 'x')))[0]
+
+
+def test_images_are_opened_once(check, small_run, small_images, tmp_path):
+    img = cv2.imread(str(small_images / '0.png'))
+    (tmp_path / 'images').mkdir()
+    for i in range(8):
+        source = cv2.imread(str(small_images / f'{i}.png'))
+        cv2.imwrite(str(tmp_path / 'images' / f'{i}.png'), source if i else img[..., 0])
+    folder = {'train_dataloader.dataset.dataset.data_prefix.img': str(tmp_path / 'images')}
+    found = check(small_run, images=True, **folder)
+    assert [f.what for f in found if 'one channel' in f.what] == [
+        '1 of 8 images are of one channel and loaded as colour, three times the same: '
+        + str(tmp_path / 'images' / '0.png')
+    ]

@@ -103,6 +103,31 @@ def test_a_file_of_another_folder_is_told_where_it_is(make_dataset):
     assert 'the path is that of another folder' in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ('named', 'written', 'why'),
+    [
+        ('sub dir/a b.png', 'sub dir/a b.png', None),
+        ('ünï/图像.png', 'ünï/图像.png', None),
+        ("quote'd [1]#&.png", "quote'd [1]#&.png", None),
+        ('back\\slash.png', 'back/slash.png', 'it is written with backslashes, as in Windows'),
+        ('a%20b.png', 'a b.png', 'it is percent-encoded, as in an address'),
+    ],
+)
+def test_names_that_exporters_write(make_coco, chips_of, named, written, why):
+    config = make_coco([dict(size=(100, 80), boxes=[BOX])])
+    folder = Path(config['data_root'])
+    content = json.loads((folder / 'ann.json').read_text())
+    content['images'][0]['file_name'] = named
+    (folder / 'ann.json').write_text(json.dumps(content))
+    (folder / written).parent.mkdir(exist_ok=True)
+    (folder / '0.png').rename(folder / written)
+    dataset = DATASETS.build(chips_of(config))
+    if why is None:
+        assert dataset[0]['data_samples'].ori_shape == (80, 100)
+    else:
+        assert f'There is {folder / written}: {why}. Correct it in' in message_of(dataset)
+
+
 def test_a_fault_that_is_not_of_the_file_gets_no_hint_at_the_file(make_dataset, chip_pipeline):
     chip_pipeline.insert(0, dict(type='RandomFlip', prob=1.0))
     message = message_of(make_dataset())

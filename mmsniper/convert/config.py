@@ -26,7 +26,7 @@ from mmsniper.convert.inference import (
 )
 from mmsniper.convert.model import check_kind, has_rpn, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
-from mmsniper.convert.refusals import check_hooks, check_runner, mixing_hooks
+from mmsniper.convert.refusals import all_hooks, check_hooks, check_runner, ends_mixing
 from mmsniper.datasets.wrappers import type_name
 
 
@@ -251,14 +251,20 @@ def _negative_chips(
 
 
 def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[str]) -> None:
-    hooks = list(cfg.get('custom_hooks') or [])
-    dropped = mixing_hooks(hooks)
+    dropped = [type_name(hook) for hook in all_hooks(cfg) if ends_mixing(hook)]
     if dropped:
-        names = ', '.join(map(type_name, dropped))
-        notes.append(f'without {names}: no images are mixed from the start')
-    hooks = [hook for hook in hooks if not any(hook is gone for gone in dropped)]
+        notes.append(f'without {", ".join(dropped)}: no images are mixed from the start')
+    hooks = [hook for hook in cfg.get('custom_hooks') or () if not ends_mixing(hook)]
+    for name, hook in list((cfg.get('default_hooks') or {}).items()):
+        if ends_mixing(hook):
+            del cfg.default_hooks[name]
     wanted = [dict(type='PixelCounterHook'), dict(type='TrainingTimeHook')]
     if negatives is not None:
+        if 'NegativeChipHook' in map(type_name, all_hooks(cfg)):
+            raise ValueError(
+                f'the config has a NegativeChipHook of its own beside sniper.negative_chips '
+                f'({dict(negatives)}): write its options there, or negative_chips=None'
+            )
         wanted.append(dict(type='NegativeChipHook', **negatives))
         notes.append(f'negative chips: {dict(negatives)}')
     there = {type_name(hook) for hook in hooks}

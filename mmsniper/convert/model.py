@@ -92,7 +92,7 @@ def sniper_model(
     if notes is not None:
         notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
-        _shape_batches(detector, pyramid['chip_size'])
+        _shape_batches(detector, pyramid['chip_size'], [] if notes is None else notes)
 
 
 def check_kind(detector: Mapping[str, Any]) -> None:
@@ -186,7 +186,7 @@ def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str
     return versions[name]
 
 
-def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
+def _shape_batches(detector: ConfigDict, chip_size: int, notes: list[str]) -> None:
     preprocessor = detector.get('data_preprocessor')
     if preprocessor is None:
         raise ValueError(
@@ -196,6 +196,8 @@ def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
     pad = ConfigDict(type='BatchFixedSizePad', size=(chip_size, chip_size))
     if preprocessor.get('pad_mask'):
         pad.pad_mask = True
+    if dropped := [type_name(step) for step in preprocessor.get('batch_augments') or ()]:
+        notes.append(f'batches without {", ".join(dropped)}: they have the shape of a chip')
     preprocessor.batch_augments = [pad]
     if preprocessor.get('pad_size_divisor', 1) % _PAD_DIVISOR:
         preprocessor.pad_size_divisor = _PAD_DIVISOR

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -14,9 +14,15 @@ from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
 _MIXING_HOOKS = frozenset({'PipelineSwitchHook', 'YOLOXModeSwitchHook'})
 
 
-def mixing_hooks(hooks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those of the hooks that end the mixing of images, classes derived from them included."""
-    return [hook for hook in hooks if _MIXING_HOOKS & _class_names(hook, HOOKS)]
+def ends_mixing(hook: Any) -> bool:
+    """Whether a hook ends the mixing of images, or derives from one that does."""
+    return bool(_MIXING_HOOKS & _class_names(hook, HOOKS))
+
+
+def all_hooks(cfg: Config) -> list[Any]:
+    """The hooks of a config, those among its ``default_hooks`` included."""
+    named = (cfg.get('default_hooks') or {}).values()
+    return [*(cfg.get('custom_hooks') or ()), *(hook for hook in named if hook is not None)]
 
 
 def check_runner(cfg: Config) -> None:
@@ -26,7 +32,8 @@ def check_runner(cfg: Config) -> None:
         ValueError: If it is another one, or the config has a ``strategy``.
     """
     way_out = (
-        "take it out, so that the fragment's runner_type = 'mmsniper.engine.SNIPERRunner' holds"
+        "take runner_type and strategy out of your config, so that the fragment's runner_type = "
+        "'mmsniper.engine.SNIPERRunner' holds"
     )
     if cfg.get('strategy') is not None:
         raise ValueError(
@@ -53,15 +60,16 @@ def check_hooks(cfg: Config) -> None:
     """
     loader = cfg.get('train_dataloader') or {}
     parts = list(all_datasets(loader.get('dataset') or {}))
-    hooks = cfg.get('custom_hooks') or []
+    hooks = all_hooks(cfg)
     if any(type_name(part) == 'ChipDataset' for part in parts):
         for hook in hooks:
-            steps = [type_name(step) for step in all_transforms(hook.get('switch_pipeline'))]
+            pipeline = hook.get('switch_pipeline') if isinstance(hook, Mapping) else None
+            steps = [type_name(step) for step in all_transforms(pipeline)]
             if steps and 'ChipSampler' not in steps:
                 raise ValueError(
                     f'{type_name(hook)} exchanges the pipeline of the ChipDataset for one without '
                     f'ChipSampler ({", ".join(steps)}), which would train on whole images: take '
-                    f'the hook out of custom_hooks'
+                    f'the hook out'
                 )
     pool = (loader.get('sampler') or {}).get('negatives')
     if pool is not None and 'NegativeChipHook' in map(type_name, hooks):
@@ -72,8 +80,8 @@ def check_hooks(cfg: Config) -> None:
         )
 
 
-def _class_names(config: Mapping[str, Any], registry: Registry) -> set[str]:
+def _class_names(config: Any, registry: Registry) -> set[str]:
     """Names of a config's type and, where it is known, of the classes that it derives from."""
-    kind = config.get('type')
+    kind = config.get('type') if isinstance(config, Mapping) else type(config)
     found = registry.get(kind) if isinstance(kind, str) else kind
     return {type_name(config), *(cls.__name__ for cls in getattr(found, '__mro__', ()))}

@@ -557,6 +557,21 @@ def test_a_hook_that_ends_the_mixing_is_known_by_any_name(kind, derived):
     assert 'Switch' not in str(cfg.custom_hooks)
 
 
+def test_a_hook_that_ends_the_mixing_is_no_default_hook_either():
+    switch = dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=[dict(type='Pack')])
+    named = dict(switch=switch, checkpoint=dict(type='CheckpointHook'), logger=None)
+    cfg = sniper_version(stock_config(default_hooks=named))
+    assert set(cfg.default_hooks) == {'checkpoint', 'logger'}
+
+
+def test_what_is_said_of_negative_chips_is_said_once():
+    hook = dict(type='mmsniper.NegativeChipHook', warmup_epochs=4)
+    with pytest.raises(ValueError, match=r'NegativeChipHook of its own.*negative_chips=None'):
+        sniper_version(stock_config(custom_hooks=[hook]))
+    cfg = sniper_version(stock_config(custom_hooks=[hook], sniper=dict(negative_chips=None)))
+    assert cfg.custom_hooks[0] == hook
+
+
 def test_loops_are_known_by_their_class():
     loop = dict(type=IterBasedTrainLoop, max_iters=10)
     assert 'NegativeChipHook' not in str(sniper_version(stock_config(train_cfg=loop)).custom_hooks)
@@ -655,6 +670,10 @@ def test_what_a_setting_takes_away_is_said(monkeypatch):
     scale = dict(enable=True, base_batch_size=16)
     assert 'of 16 chips' in said(sniper=dict(batch_size=4), auto_scale_lr=scale)
     assert 'the learning rate' not in said(auto_scale_lr=scale)
+    model = stock_config().model
+    model.data_preprocessor.batch_augments = [dict(type='mmdet.BatchSyncRandomResize')]
+    assert 'batches without BatchSyncRandomResize' in said(model=model)
+    assert 'batches without' not in said()
 
 
 # With MMDetection's own tools --------------------------------------------------------------------

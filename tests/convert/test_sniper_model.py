@@ -173,7 +173,7 @@ SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dic
         (CO_DETR, 'CoDETR, which has a query_head: it has several heads'),
         (SEVERAL, 'Mine, whose roi_head is a list of 2'),
         (dict(type='Mine', bbox_head=[dict()]), 'Mine, whose bbox_head is a list of 1'),
-        (dict(type='Mine', bbox_head=dict(), train_cfg=[dict()]), 'whose train_cfg is a list'),
+        (dict(type='Mine', bbox_head=dict(), train_cfg=[dict()]), 'Mine, whose train_cfg is a l'),
         (dict(type='Mine', detector=dict(type='RetinaNet')), 'Mine, which has a detector: it w'),
     ],
 )

@@ -1,6 +1,7 @@
 """Which chips: pyramid, cover, plans of positive and negative chips. Pure NumPy and SciPy."""
 
 from mmsniper.chips.annotations import AnnotationTable
+from mmsniper.chips.coco_file import CocoFile, CocoUse, nearest_name
 from mmsniper.chips.cover import Cover, grid_cover, minimum_cover
 from mmsniper.chips.focus import (
     FocusMap,
@@ -44,6 +45,8 @@ __all__ = [
     'STRATEGIES',
     'AnnotationTable',
     'ChipPlan',
+    'CocoFile',
+    'CocoUse',
     'Cover',
     'FocusMap',
     'Level',
@@ -66,6 +69,7 @@ __all__ = [
     'grid_cover',
     'merge_rectangles',
     'minimum_cover',
+    'nearest_name',
     'network_sizes',
     'pixel_ratio',
     'plan_negative_chips',

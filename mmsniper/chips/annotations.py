@@ -1,16 +1,16 @@
-"""The boxes of a data set as flat arrays, and how they are read from a COCO file."""
+"""The boxes of a data set as flat arrays."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from mmsniper.chips.coco_file import CocoFile, CocoUse
 
 MIN_SIDE = 1.0
 """Boxes with a shorter side (original px, after clipping) are not objects: most are mistakes, and
@@ -99,37 +99,40 @@ class AnnotationTable:
         return cls(width, height, offset, clipped, ignore | ~good)
 
     @classmethod
-    def from_coco(cls, coco: str | Path | Mapping[str, Any]) -> AnnotationTable:
-        """Read a data set in COCO's format, all classes, images in the order of the file.
-
-        Annotations with ``iscrowd`` or ``ignore`` are ignored boxes.
+    def from_coco(
+        cls,
+        coco: CocoFile | str | PathLike | Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+        filter_cfg: Mapping[str, Any] | None = None,
+    ) -> AnnotationTable:
+        """Read a data set in COCO's format as MMDetection does, in the order of the file.
 
         Args:
-            coco (str | Path | dict): The JSON file, or what is in it.
+            coco (CocoFile | str | PathLike | dict): The file, its path, or what is in it.
+            classes (Sequence[str] | None): The classes that are used. Defaults to None, all.
+            filter_cfg (dict | None): Which images are used, see :meth:`CocoFile.use`. Defaults to
+                None, all.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not JSON, or not COCO's format; the message names the file and the
-                image or annotation.
+            ValueError: If it is not JSON, or not COCO's format; see :meth:`CocoFile.read`.
         """
-        name, content = 'the COCO dict', coco
-        if not isinstance(coco, Mapping):
-            name = str(coco)
-            try:
-                content = json.loads(Path(coco).read_text('utf-8'))
-            except ValueError as error:  # JSON or UTF-8
-                raise ValueError(f'{name} is not a JSON file: {error}') from None
-        for key in ('images', 'annotations'):
-            if not isinstance(content, Mapping) or not isinstance(content.get(key), list):
-                raise ValueError(
-                    f'{name} has no list {key!r}: planning needs a COCO detection file with images '
-                    f'(id, width, height) and annotations (image_id, bbox)'
-                )
-        index, shapes = _read_images(content['images'], name)
-        image, boxes, ignore = _read_annotations(content['annotations'], index, name)
-        order = np.argsort(image, kind='stable')
-        offset = np.searchsorted(image[order], np.arange(len(shapes) + 1))
-        return cls.from_arrays(*shapes.T, offset, _as_boxes(boxes, name)[order], ignore[order])
+        file = coco if isinstance(coco, CocoFile) else CocoFile.read(coco)
+        return cls.from_use(file.use(classes, filter_cfg))
+
+    @classmethod
+    def from_use(cls, use: CocoUse) -> AnnotationTable:
+        """Take what is used of a COCO file; crowds are ignored boxes."""
+        file = use.file
+        annotations = np.flatnonzero(use.annotations)
+        order = annotations[np.argsort(file.image[annotations], kind='stable')]
+        images = np.flatnonzero(use.images)
+        offset = np.searchsorted(file.image[order], np.append(images, len(file.images)))
+        boxes = file.boxes[order]
+        boxes[:, 2:] += boxes[:, :2]
+        return cls.from_arrays(
+            file.width[images], file.height[images], offset, boxes, file.crowd[order]
+        )
 
     def __len__(self) -> int:
         return len(self.width)
@@ -183,54 +186,3 @@ def _check_arrays(
         _as_wh(width[i], height[i], f'image {i}')
     if offset[0] != 0 or offset[-1] != len(boxes) or (np.diff(offset) < 0).any():
         raise ValueError(f'offset must ascend from 0 to the number of boxes, {len(boxes)}')
-
-
-def _read_images(images: list[Any], file: str) -> tuple[dict[Any, int], NDArray[np.int32]]:
-    """Index of every image id, and the images' widths and heights, shape (n, 2)."""
-    index, shapes = {}, []
-    for image in images:
-        what = f'{file}: image {_get(image, "id", f"{file}: an image")}'
-        wh = (_get(image, key, what, 'the image size in pixels') for key in ('width', 'height'))
-        shapes.append(_as_wh(*wh, what))
-        if image['id'] in index:
-            raise ValueError(f'{what} occurs twice; ids must be unique')
-        index[image['id']] = len(index)
-    return index, np.array(shapes, np.int32).reshape(-1, 2)
-
-
-def _read_annotations(
-    annotations: list[Any], index: Mapping[Any, int], file: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Image index, box (n, 4) xyxy, and whether it is to be ignored, of every annotation."""
-    count = len(annotations)
-    image, boxes, ignore = np.empty(count, np.int64), np.empty((count, 4)), np.empty(count, bool)
-    for k, annotation in enumerate(annotations):
-        what = f'{file}: annotation {_get(annotation, "id", f"{file}: an annotation")}'
-        image_id = _get(annotation, 'image_id', what)
-        if image_id not in index:
-            raise ValueError(
-                f'{what} belongs to image {image_id!r}, which is not among the images; add the '
-                f'image or remove the annotation'
-            )
-        image[k] = index[image_id]
-        boxes[k] = _coco_box(_get(annotation, 'bbox', what, '[x, y, width, height]'), what)
-        ignore[k] = bool(annotation.get('iscrowd')) or bool(annotation.get('ignore'))
-    boxes[:, 2:] += boxes[:, :2]
-    return image, boxes, ignore
-
-
-def _coco_box(box: Any, what: str) -> list[float]:
-    """The four numbers; null, as NaN is written by some tools, makes a degenerate box."""
-    try:
-        numbers = [math.nan if v is None else float(v) for v in box]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) != 4:
-        raise ValueError(f'{what}: bbox must be [x, y, width, height], got {box!r}')
-    return numbers
-
-
-def _get(entry: Any, key: str, what: str, meaning: str = 'required') -> Any:
-    if not isinstance(entry, Mapping) or key not in entry:
-        raise ValueError(f'{what} has no {key!r} ({meaning}); add it to the file')
-    return entry[key]

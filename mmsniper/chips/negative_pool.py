@@ -105,7 +105,7 @@ class NegativeChipPool:
             image, box = (arrays[name] for name in _PROPOSALS)
             _check_boxes(pool, 'proposal', image, np.zeros_like(image), box)
             _check_options(pool)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f'{path} is not a pool of negative chips of format {FORMAT}: {error}. '
                 f'tools/analysis_tools/mine_negatives.py makes one'
@@ -340,6 +340,8 @@ def _check_boxes(
 
 def _check_options(pool: NegativeChipPool) -> None:
     """Check that an epoch's chips can be found, by planning for no image."""
+    if not isinstance(pool.options, (dict, type(None))):
+        raise ValueError(f'its options are {pool.options!r}, no dict')
     nothing = AnnotationTable.from_images([])
     plan_negative_chips(nothing, ChipPlan.empty(), pool.pyramid, **(pool.options or {}))
 

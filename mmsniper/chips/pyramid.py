@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -51,7 +52,7 @@ class ResizeRule:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
                 raise ValueError(f'resize rule: {name} must be a number, got {value!r}')
-            if not (math.isfinite(value) and value > 0):
+            if not 0 < value <= sys.float_info.max:  # not NaN, and no integer beyond floats
                 raise ValueError(f'resize rule: {name} must be positive and finite, got {value!r}')
         if self.short_side is not None and self.short_side > self.long_side:
             raise ValueError(
@@ -84,7 +85,7 @@ def _as_range(value: Sequence[float | None], name: str) -> Range:
     try:
         lo, hi = value
         lo, hi = float(lo), math.inf if hi is None else float(hi)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f'{name} must be a pair (lo, hi) of numbers in original pixels, with hi=None for '
             f'no upper bound; got {value!r}'
@@ -156,6 +157,8 @@ class ScalePyramid:
             raise ValueError(f'chip_size must be an integer, got {self.chip_size!r}')
         if self.chip_size <= 0:
             raise ValueError(f'chip_size must be positive, got {self.chip_size}')
+        if self.chip_size >= 2**31:
+            raise ValueError(f'chip_size is {self.chip_size} px, more than any image has')
         if isinstance(self.levels, (str, Mapping)) or not isinstance(self.levels, Sequence):
             raise ValueError(f'levels must be a list of levels, got {self.levels!r}')
         if not self.levels:
@@ -289,7 +292,7 @@ def _build(cls: type, config: Any, what: str) -> Any:
     if not isinstance(config, Mapping):
         raise ValueError(f'{what} must be a dict, got {config!r}')
     known = [field.name for field in fields(cls)]
-    unknown = sorted(set(config) - set(known))
+    unknown = sorted(map(str, set(config) - set(known)))
     if unknown:
         raise ValueError(f'{what} has unknown keys {unknown}; it may have {known}')
     try:

@@ -249,6 +249,8 @@ def _at_one_level(
 ) -> list[Mapping[str, Any]]:
     """The pipeline with one transform that chooses the scale, and the filter of its ranges."""
     pipeline = list(_without_scale_transforms(deepcopy(pipeline), dropped))
+    if resize in map(type_name, pipeline):  # it is spelled out, with the filter or without
+        return pipeline
     loading = [i for i, step in enumerate(pipeline) if 'LoadAnnotations' in type_name(step)]
     if not loading:
         types = ', '.join(type_name(transform) for transform in pipeline)

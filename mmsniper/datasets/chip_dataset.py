@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement
 
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
+from mmsniper.datasets.coco_reader import build_checked, read_checked
 from mmsniper.datasets.scale_transforms import class_names, rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
 
@@ -107,8 +108,9 @@ class ChipDataset:
         lazy_init (bool): Do not load annotations yet. Defaults to False.
 
     Raises:
-        ValueError: If the pipeline is empty, the wrapped data set has one, too, or a transform
-            after :class:`ChipSampler` changes the scale of chips or mixes images.
+        ValueError: If the pipeline is empty, the wrapped data set has one, too, a transform after
+            :class:`ChipSampler` changes the scale of chips or mixes images, or a COCO file is
+            faulty (:class:`~mmsniper.chips.CocoFile`).
         RuntimeError: If a transform fails, or the sample is not cut out of its image; the message
             names the image's file and the chip.
 
@@ -134,9 +136,11 @@ class ChipDataset:
             raise ValueError(
                 'ChipDataset needs a pipeline of its own, from LoadImageFromFile to PackDetInputs'
             )
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
-        _check_no_pipeline(self.dataset)
         self.pipeline = _ChipPipeline(pipeline)
+        if isinstance(dataset, Mapping):
+            dataset = build_checked(dataset, self.pipeline)
+        self.dataset = dataset
+        _check_no_pipeline(self.dataset)
         self.max_refetch = max_refetch
         if not lazy_init:
             self.full_init()
@@ -159,7 +163,7 @@ class ChipDataset:
 
     def full_init(self) -> None:
         """Load the annotations if they have not been loaded yet."""
-        self.dataset.full_init()
+        read_checked(self.dataset, self.pipeline)
 
     def __len__(self) -> int:
         """Number of images (the sampler knows the number of chips)."""

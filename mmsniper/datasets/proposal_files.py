@@ -151,10 +151,10 @@ class _ProposalFile:
 
     def _load_json(self) -> list[Any]:
         try:
-            content = json.loads(Path(self.path).read_text('utf-8'))
+            content = json.loads(Path(self.path).read_bytes())
         except FileNotFoundError:
             raise FileNotFoundError(f'there is no file {self.path}') from None
-        except ValueError as error:  # JSON or UTF-8
+        except (ValueError, RecursionError) as error:  # JSON or UTF-8
             raise ValueError(f'{self.path} is not a JSON file: {error}') from None
         if not isinstance(content, list):
             raise ValueError(
@@ -211,7 +211,9 @@ def _entry(item: Any, what: str) -> ImageProposals:
     if isinstance(fields, Mapping):
         missing = [name for name in ('bboxes', 'scores') if name not in fields]
         if missing:
-            raise ValueError(f'{what} has no {" and no ".join(missing)}, it has {sorted(fields)}')
+            raise ValueError(
+                f'{what} has no {" and no ".join(missing)}, it has {sorted(map(str, fields))}'
+            )
         return _checked(fields['bboxes'], fields['scores'], what)
     if getattr(fields, 'ndim', 0) == 2 and fields.shape[1] in (4, 5):
         scores = fields[:, 4] if fields.shape[1] == 5 else np.ones(len(fields))
@@ -226,9 +228,10 @@ def _entry(item: Any, what: str) -> ImageProposals:
 def _checked(boxes: ArrayLike, scores: ArrayLike, what: str) -> ImageProposals:
     try:
         boxes, scores = (np.asarray(values, np.float32) for values in (boxes, scores))
-    except (TypeError, ValueError) as error:
+    # RuntimeError: a tensor that requires a gradient
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f'{what}: boxes and scores must be numbers: {error}') from None
-    if boxes.shape != (len(scores), 4) or scores.ndim != 1:
+    if scores.ndim != 1 or boxes.shape != (len(scores), 4):
         raise ValueError(
             f'{what}: boxes must have the shape (n, 4) and scores (n,), they have {boxes.shape} '
             f'and {scores.shape}'
@@ -242,7 +245,7 @@ def _coco_row(result: Any, what: str) -> tuple[Any, tuple[float, ...]]:
         image, box, score = (result[key] for key in ('image_id', 'bbox', 'score'))
         row = (*map(float, box), float(score))
         hash(image)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f'{what} must have image_id, bbox (x, y, width, height) and score: '
             f'{type(error).__name__}: {error}'

@@ -236,10 +236,21 @@ def read_annotations(dataset: Any) -> AnnotationTable:
         AnnotationTable: The annotations, in original pixels.
 
     Raises:
-        ValueError: If an image has no ``width`` and ``height``.
+        ValueError: If an image has no ``width`` and ``height``, or boxes that are not numbers; the
+            message names its file.
     """
-    images = progress(range(len(dataset)), 'reading annotations')
-    return AnnotationTable.from_images(_image_annotations(dataset.get_data_info(i)) for i in images)
+    info: Mapping[str, Any] = {}
+
+    def annotations() -> Iterator[tuple[int, int, Sequence, list[bool]]]:
+        nonlocal info
+        for i in progress(range(len(dataset)), 'reading annotations'):
+            info = dataset.get_data_info(i)
+            yield _image_annotations(info)
+
+    try:
+        return AnnotationTable.from_images(annotations())
+    except ValueError as error:
+        raise ValueError(f'the annotations of {info.get("img_path")}: {error}') from None
 
 
 def _check_ranks_agree(plan: ChipPlan) -> None:
@@ -258,8 +269,8 @@ def _check_ranks_agree(plan: ChipPlan) -> None:
 def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:
     if not (info.get('width') and info.get('height')):
         raise ValueError(
-            f'the annotations of {info.get("img_path")} give no width and height; chips are '
-            f'planned without opening the images, so add both to the annotation file'
+            'no width and height; chips are planned without opening the images, so add both to the '
+            'annotation file'
         )
     instances = info.get('instances', [])
     return (

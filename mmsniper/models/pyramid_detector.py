@@ -341,6 +341,10 @@ class PyramidDetector(BaseDetector):
         """Metainfo of a result."""
         return {}
 
+    def edge_at(self, scale: float) -> float:
+        """How near to a window's edge is cut by it, original pixels."""
+        return self.edge / scale
+
     def _scale(self, scene: Scene, level: int) -> float:
         return float(self.pyramid.scales(*scene.size, test=True)[level])
 
@@ -352,7 +356,7 @@ class PyramidDetector(BaseDetector):
         boxes = boxes + boxes.new_tensor(seen[:2] * 2)
         lo, hi = self.pyramid.ranges(test=True)[window.level].tolist()
         keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *scene.size)
-        keep &= uncut(boxes, seen, scene.size, self.edge / self._scale(scene, window.level))
+        keep &= uncut(boxes, seen, scene.size, self.edge_at(self._scale(scene, window.level)))
         keep &= (boxes[:, 2:] - boxes[:, :2] >= _MIN_SIDE).all(dim=1)
         keep &= scores >= self.merge_cfg.score_thr
         return InstanceData(

@@ -215,6 +215,19 @@ def test_alternatives_of_all_kinds_lose_their_resizes(key):
     )
 
 
+def test_a_pipeline_that_cuts_chips_already_cuts_them_once():
+    cut = [dict(type='ChipSampler', min_visible_size=5), dict(type='ScaleRangeFilter')]
+    found = sniper_pipeline(pipeline(*cut, RESIZE), PYRAMID)
+    assert types(found) == [
+        'LoadLargeImageFromFile',
+        'LoadAnnotations',
+        'ChipSampler',
+        'ScaleRangeFilter',
+        'PackDetInputs',
+    ]
+    assert found[2].min_visible_size == 5
+
+
 def test_what_is_around_mixed_images_stays_around_what_reads_them():
     repeated = dict(type='RepeatDataset', times=2, dataset=loader()['dataset'])
     repeated['dataset']['pipeline'] = LOAD

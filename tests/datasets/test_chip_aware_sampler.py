@@ -389,7 +389,7 @@ def test_says_that_num_batch_per_epoch_does_not_go_with_chips(build_loader):
 def test_says_which_image_has_no_size(make_sampler, five_images, chips_of, missing):
     dataset = DATASETS.build(chips_of(five_images(serialize_data=False)))
     del dataset.dataset.data_list[3][missing]
-    with pytest.raises(ValueError, match=r'3\.png give no width and height'):
+    with pytest.raises(ValueError, match=r'3\.png: no width and height'):
         make_sampler(dataset)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mmsniper.datasets import coco_reader
+
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
     'images',
@@ -19,14 +21,16 @@ KEYS = [
     'ms_per_image',
 ]
 CONFIG = """
-custom_imports = dict(imports=['no.such.module'])
 pyramid = dict(chip_size=64, levels=[
     dict(resize=dict(factor=2.0), valid_range=(0, 20)),
     dict(resize=dict(factor=1.0), valid_range=(10, None))])
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='ChipSampler', pyramid=pyramid), dict(type='PackDetInputs')]
 train_dataloader = dict(dataset=dict(
-    type='RepeatDataset', times=2, dataset=dict(
-        type='ChipDataset', pipeline=[], dataset=dict(
-            type='CocoDataset', data_root={root!r}, ann_file='a.json'))))
+    type='ChipDataset', pipeline=pipeline, dataset=dict(
+        type='CocoDataset', data_root={root!r}, ann_file='a.json',
+        metainfo=dict(classes=('a', 'b')), filter_cfg=dict(min_size=32),
+        data_prefix=dict(img=''))))
 """
 
 
@@ -35,23 +39,26 @@ def chip_stats(load_tool):
     return load_tool('analysis_tools/chip_stats')
 
 
+def coco(**changes):
+    """Two images of 320x240 px, four boxes in the first."""
+    content = dict(
+        images=[dict(id=i, width=320, height=240, file_name=f'{i}.jpg') for i in (1, 2)],
+        annotations=[
+            dict(id=1, image_id=1, category_id=-5, bbox=[10, 10, 15, 15]),
+            dict(id=2, image_id=1, category_id=77, bbox=[200, 100, 40, 40]),
+            dict(id=3, image_id=1, category_id=77, bbox=[0, 0, 100, 100]),
+            dict(id=4, image_id=1, category_id=77, bbox=[0, 0, 30, 30], iscrowd=1),
+        ],
+        categories=[dict(id=-5, name='a'), dict(id=77, name='b'), dict(id=9, name='c')],
+    )
+    return json.dumps({**content, **changes})
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """A config, and a COCO file of classes that nobody has heard of."""
+    """A config and its COCO file."""
     (tmp_path / 'config.py').write_text(CONFIG.format(root=str(tmp_path)))
-    (tmp_path / 'a.json').write_text(
-        json.dumps(
-            dict(
-                images=[dict(id=1, width=320, height=240), dict(id=2, width=320, height=240)],
-                annotations=[
-                    dict(id=1, image_id=1, category_id=-5, bbox=[10, 10, 15, 15]),
-                    dict(id=2, image_id=1, category_id=77, bbox=[200, 100, 40, 40]),
-                    dict(id=3, image_id=1, category_id=77, bbox=[0, 0, 100, 100]),
-                    dict(id=4, image_id=1, category_id=77, bbox=[0, 0, 30, 30], iscrowd=1),
-                ],
-            )
-        )
-    )
+    (tmp_path / 'a.json').write_text(coco())
     return tmp_path
 
 
@@ -125,22 +132,24 @@ def test_strategy_stride_seed_and_epoch_reach_the_planner(chip_stats, folder, mo
 
 def test_another_annotation_file_and_other_settings(chip_stats, folder):
     (folder / 'b.json').write_text(
-        json.dumps(
-            dict(
-                images=[dict(id='x', width=64, height=64)],
-                annotations=[dict(id=1, image_id='x', bbox=[0, 0, 60, 60])],
-            )
+        coco(
+            images=[
+                dict(id='x', width=64, height=64, file_name='x.jpg'),
+                dict(id='y', width=64, height=31, file_name='y.jpg'),
+            ],
+            annotations=[
+                dict(id=1, image_id='x', bbox=[0, 0, 60, 60], category_id=77),
+                dict(id=2, image_id='x', bbox=[0, 0, 60, 60], category_id=9),
+            ],
         )
     )
     config, file = str(folder / 'config.py'), str(folder / 'b.json')
-    assert chip_stats.main([config, '--ann-file', file])['chips'] == 1
+    numbers = chip_stats.main([config, '--ann-file', file])
+    # One is of a class that is not trained, an image is narrower than 32 px.
+    assert (numbers['chips'], numbers['boxes'], numbers['images']) == (1, 1, 1)
     # Smaller chips, into which the box does not fit.
-    assert (
-        chip_stats.main([config, '--ann-file', file, '--cfg-options', 'pyramid.chip_size=32'])[
-            'orphans'
-        ]
-        == 1
-    )
+    small = ['pyramid.chip_size=32', 'train_dataloader.dataset.pipeline.2.pyramid.chip_size=32']
+    assert chip_stats.main([config, '--ann-file', file, '--cfg-options', *small])['orphans'] == 1
 
 
 @pytest.mark.parametrize(
@@ -148,16 +157,9 @@ def test_another_annotation_file_and_other_settings(chip_stats, folder):
     [
         ('x = 1', 'config.py has no pyramid; add one'),
         ('pyramid = dict(chip_size=0, levels=[])', 'chip_size must be positive, got 0'),
-        (
-            CONFIG.replace('a.json', 'none.json'),
-            r'there is no annotation file .*none.json; --ann-file',
-        ),
-        (CONFIG + 'train_dataloader = dict()', r'names none; choose one with --ann-file'),
-        (
-            CONFIG + "train_dataloader = dict(dataset=dict(datasets=[dict(ann_file='c.json'), "
-            "dict(ann_file='d.json')]))",
-            r"names several: \['c.json', 'd.json'\]; choose one",
-        ),
+        (CONFIG.replace('a.json', 'none.json'), r'none\.json'),
+        (CONFIG + 'train_dataloader = dict()', r'config.py has no train_dataloader.dataset; name'),
+        (CONFIG.replace("img=''", "im=''"), "data_prefix of CocoDataset has no 'img'"),
         ('pyramid = (', 'config.py'),
     ],
 )
@@ -167,9 +169,45 @@ def test_what_cannot_be_planned_is_told_in_one_line(chip_stats, folder, config, 
         chip_stats.main([str(folder / 'config.py')])
 
 
+def test_the_data_are_those_of_training_with_all_wrappers_and_files(chip_stats, folder):
+    (folder / 'b.json').write_text(coco())
+    text = (folder / 'config.py').read_text()
+    (folder / 'config.py').write_text(
+        text
+        + "one = train_dataloader['dataset']['dataset']\n"
+        + "train_dataloader['dataset']['dataset'] = dict(type='ConcatDataset', datasets=[\n"
+        + "    dict(type='RepeatDataset', times=2, dataset=one), {**one, 'ann_file': 'b.json'}])"
+    )
+    numbers = chip_stats.main([str(folder / 'config.py')])
+    assert (numbers['images'], numbers['boxes'], numbers['chips']) == (6, 9, 9)
+
+
+def test_a_file_without_train_data_or_of_a_plain_data_set(chip_stats, folder):
+    pyramid = CONFIG[: CONFIG.index('pipeline =')]
+    config, file = folder / 'config.py', str(folder / 'a.json')
+    config.write_text(pyramid)
+    assert chip_stats.main([str(config), '--ann-file', file])['boxes'] == 3
+    plain = dict(
+        type='CocoDataset', ann_file=file, metainfo=dict(classes=('b',)), data_prefix=dict(img='')
+    )
+    config.write_text(f'{pyramid}train_dataloader = dict(dataset={plain})')
+    assert chip_stats.main([str(config)])['boxes'] == 2
+    assert chip_stats.main([str(config), '--ann-file', file])['boxes'] == 2
+
+
+def test_what_is_used_is_said_in_one_line(chip_stats, folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(coco_reader, 'print_log', lambda text, **kwargs: said.append(text))
+    for more in ([], ['--ann-file', str(folder / 'a.json')]):
+        chip_stats.main([str(folder / 'config.py'), *more])
+        (line,) = said
+        assert 'a.json: 4 annotations: 4 used (1 of them crowds); 2 images: all used' in line
+        said.clear()
+
+
 def test_images_without_a_size_are_told_by_file_and_id(chip_stats, folder):
-    (folder / 'a.json').write_text(json.dumps(dict(images=[dict(id=31)], annotations=[])))
-    with pytest.raises(SystemExit, match=r"a\.json: image 31 has no 'width'"):
+    (folder / 'a.json').write_text(coco(images=[dict(id=31, file_name='c.jpg')]))
+    with pytest.raises(SystemExit, match=r"a\.json: image 31 \(c.jpg\): has no 'width'"):
         chip_stats.main([str(folder / 'config.py')])
 
 
@@ -178,12 +216,6 @@ def test_impossible_strides_are_refused(chip_stats, folder, stride, capsys):
     with pytest.raises(SystemExit):
         chip_stats.main([str(folder / 'config.py'), '--stride', *stride])
     assert '--stride takes a positive number' in capsys.readouterr().err
-
-
-def test_one_of_several_equal_files_is_enough(chip_stats):
-    one = dict(ann_file='a.json', data_root='d')
-    loader = dict(dataset=dict(datasets=[one, dict(dataset=one)]))
-    assert chip_stats.training_file(dict(train_dataloader=loader), 'c.py') == 'd/a.json'
 
 
 def coco_tiny(split):
@@ -216,7 +248,7 @@ def test_the_pixel_ratio_is_that_of_the_release_for_its_number_of_chips(chip_sta
     assert chip_stats.pixel_ratio(table, pyramid, 360) == pytest.approx(1.314, abs=5e-4)
 
 
-def test_it_runs_as_a_command_without_loading_what_the_config_imports(folder):
+def test_it_runs_as_a_command(folder):
     done = subprocess.run(
         [
             sys.executable,

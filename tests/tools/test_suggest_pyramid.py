@@ -21,10 +21,11 @@ def suggest_pyramid(load_tool):
 def coco(boxes, width=4000, height=3000):
     return json.dumps(
         dict(
-            images=[dict(id=1, width=width, height=height), dict(id=2, width=width, height=height)],
+            images=[dict(id=i, width=width, height=height, file_name=f'{i}.jpg') for i in (1, 2)],
             annotations=[
                 dict(id=i, image_id=1, category_id=9, bbox=box) for i, box in enumerate(boxes)
             ],
+            categories=[dict(id=9, name='thing')],
         )
     )
 
@@ -72,6 +73,18 @@ def test_a_config_inherits_the_file(suggest_pyramid, file, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ['mine.py']
 
 
+def test_what_is_used_and_what_looks_wrong_is_said(suggest_pyramid, file, capsys):
+    suggest_pyramid.main(['--ann-file', str(file)])
+    printed = capsys.readouterr().out
+    assert 'some.json: 3 annotations: 3 used; 2 images: all used' in printed
+    assert 'warning' not in printed
+    file.write_text(coco([[0, 0, 20, 20], [3900, 10, 3990, 90]]))
+    suggest_pyramid.main(['--ann-file', str(file)])
+    printed = capsys.readouterr().out
+    assert 'some.json: 1 of 2 boxes leave their image by far; the first is [3900.0, ' in printed
+    assert 'warning: ' in printed
+
+
 def test_the_chip_size_may_be_given(suggest_pyramid, file, tmp_path):
     out = tmp_path / 'mine.py'
     suggest_pyramid.main(['--ann-file', str(file), '--chip-size', '320', '--out', str(out)])
@@ -89,9 +102,13 @@ def test_a_figure_is_drawn(suggest_pyramid, file, tmp_path):
     ('content', 'message'),
     [
         (coco([]), r'^error: there are no boxes to make a pyramid for: 2 images, 0 boxes'),
-        (coco([[5, 5, 0, 0]]), r'no boxes to make a pyramid for: 2 images, 1 boxes, all of them'),
+        (coco([[5, 5, 0, 0]]), r'nothing of .*some\.json is left .* 1 of less than 1 px in width'),
+        (coco([[0.1, 0.1, 0.2, 0.2]]), r'some\.json: 1 of 1 boxes lie within 0\.\.1; .* YOLO'),
         ('{', r'some\.json is not a JSON file'),
-        ('{"images": [{"id": 3}], "annotations": []}', r"some\.json: image 3 has no 'width'"),
+        (
+            '{"images": [{"id": 3, "file_name": "c"}], "annotations": [], "categories": []}',
+            r"some\.json: image 3 \(c\): has no 'width'",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(suggest_pyramid, file, content, message):

@@ -1,4 +1,7 @@
-"""Plan the chips of a COCO file and tell what they cost and what they cover; no images needed."""
+"""Plan the chips of the training data, or of a COCO file; tell what they cost and what they cover.
+
+The annotations are read as training reads them; no images are needed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
 
 from mmsniper.chips import (
     STRATEGIES,
     AnnotationTable,
+    CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
     pixel_ratio,
@@ -22,9 +28,11 @@ from mmsniper.chips import (
     scale_disagreement,
     shown_area,
 )
-from mmsniper.convert import read_config
-from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
-from mmsniper.datasets.wrappers import read_datasets
+from mmsniper.convert import load_config
+from mmsniper.convert.pyramid import config_pyramid
+from mmsniper.datasets import read_annotations
+from mmsniper.datasets.coco_reader import build_checked, log_use
+from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.command_line import (
     add_config_arguments,
     command_parser,
@@ -38,7 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add_config_arguments(parser, 'config with a pyramid')
     parser.add_argument(
-        '--ann-file', help="COCO annotation file [that of the config's training data]"
+        '--ann-file',
+        help="COCO annotation file, read by the config's class names and filter rules [the "
+        'training data of the config]',
     )
     parser.add_argument(
         '--strategy',
@@ -66,33 +76,42 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def training_file(config: Config, name: str) -> str:
-    """The one annotation file of the training data."""
-    datasets = read_datasets(config.get('train_dataloader', {}).get('dataset', {}))
-    files = [
-        os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
-        for dataset in datasets
-        if dataset.get('ann_file')
-    ]
-    if len(set(files)) != 1:
-        found = f'names several: {sorted(set(files))}' if files else 'names none'
-        raise ValueError(f'train_dataloader.dataset of {name} {found}; choose one with --ann-file')
-    return files[0]
+def read_training_data(config: Config, name: str) -> tuple[str, AnnotationTable]:
+    """The config's training data: the names of their files, and what training reads of them."""
+    data = config.get('train_dataloader', {}).get('dataset')
+    if not data:
+        raise ValueError(
+            f'{name} has no train_dataloader.dataset; name an annotation file with --ann-file'
+        )
+    dataset = build_checked(data)
+    files = [getattr(part, 'ann_file', '') or type_name(part) for part in read_datasets(dataset)]
+    return ', '.join(dict.fromkeys(files)), read_annotations(dataset)
 
 
-def read_annotations(
-    args: argparse.Namespace, console: Console
-) -> tuple[str, AnnotationTable, ScalePyramid]:
-    """The annotation file, what is in it, and the pyramid."""
-    # Nothing of the config is built here: what it imports, which may take seconds, is not needed.
-    config = read_config(args.config, args.cfg_options, import_custom_modules=False)
-    pyramid = ScalePyramid.from_config(config_pyramid(config))
-    bind_pyramid(config)  # refuses a pyramid that is not the one of training
-    file = args.ann_file or training_file(config, args.config)
+def read_file(config: Config, file: str) -> AnnotationTable:
+    """What training would read of a file that takes the place of the config's."""
     if not os.path.isfile(file):
-        raise ValueError(f'there is no annotation file {file}; --ann-file names another')
-    with console.status(f'reading {file}'):
-        return file, AnnotationTable.from_coco(file), pyramid
+        raise ValueError(f'there is no annotation file {file}')
+    classes = rules = None
+    data = config.get('train_dataloader', {}).get('dataset')
+    for part in list(read_datasets(data))[:1] if data else ():
+        unread = DATASETS.build({**part, 'lazy_init': True, 'pipeline': []})
+        classes = unread.metainfo.get('classes')
+        rules = None if unread.test_mode else unread.filter_cfg
+    use = CocoFile.read(file).use(classes, rules)
+    use.check_training()
+    log_use(use)
+    return AnnotationTable.from_use(use)
+
+
+def read_data(args: argparse.Namespace) -> tuple[str, AnnotationTable, ScalePyramid]:
+    """What the data are called, the annotations, and the pyramid."""
+    config = load_config(args.config, args.cfg_options)
+    pyramid = ScalePyramid.from_config(config_pyramid(config))
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    if args.ann_file:
+        return args.ann_file, read_file(config, args.ann_file), pyramid
+    return *read_training_data(config, args.config), pyramid
 
 
 def plan_chips(
@@ -156,9 +175,9 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command; returns the numbers."""
     args, console = parse_args(argv), Console()
-    file, table, pyramid = read_annotations(args, console)
+    name, table, pyramid = read_data(args)
     numbers = plan_chips(table, pyramid, args)
-    show(numbers, pyramid, f'{args.strategy} chips of {file}', console)
+    show(numbers, pyramid, f'{args.strategy} chips of {name}', console)
     scales = scale_disagreement(pyramid, table.width, table.height)
     numbers['train_over_test_scale'] = [round(v, 4) for v in scales.factors.tolist()]
     if scales.message:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mmsniper.chips import (
     GOOD_SIZE_RANGE,
     AnnotationTable,
     ChipPlan,
+    CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
     Suggestion,
@@ -63,7 +65,12 @@ def read_and_suggest(
     if not os.path.isfile(args.ann_file):
         raise ValueError(f'there is no annotation file {args.ann_file}')
     with console.status(f'reading {args.ann_file}'):
-        table = AnnotationTable.from_coco(args.ann_file)
+        use = CocoFile.read(args.ann_file).use()
+    use.check_training()
+    for is_warning, message in use.messages():
+        text = Text(f'warning: {message}' if is_warning else message)
+        console.print(text, style='yellow' if is_warning else '', soft_wrap=True)
+    table = AnnotationTable.from_use(use)
     with console.status('comparing pyramids'):
         return table, suggest_pyramid(table, args.chip_size)
 

@@ -1,0 +1,155 @@
+"""MMDetection's COCO data sets read their file through :class:`~mmsniper.chips.CocoFile`.
+
+By itself ``CocoDataset`` ends in a KeyError or TypeError that names no annotation, or leaves
+annotations out without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.registry import DATASETS
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+
+from mmsniper.chips.coco_file import CocoFile, CocoUse
+from mmsniper.datasets.wrappers import (
+    all_transforms,
+    inner_datasets,
+    read_datasets,
+    replace_datasets,
+    type_name,
+)
+
+
+def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
+    """Build a data set from its config; COCO files in it are checked.
+
+    Args:
+        config (dict): Config of a data set, with any wrappers.
+        pipeline (Any): The transforms that the data are for: whether they load masks decides
+            whether masks are needed. Defaults to ().
+
+    Returns:
+        Any: The data set; read, unless it has no wrapper and says ``lazy_init=True``.
+
+    Raises:
+        ValueError: As :func:`read_checked`.
+    """
+
+    def read(part: Any) -> Any:
+        is_config, lazy = isinstance(part, Mapping), part is config and config.get('lazy_init')
+        if is_config and type_name(part) == 'ChipDataset':
+            return DATASETS.build(part)  # it does the same below it, with a pipeline of its own
+        if inner_datasets(part):
+            return None
+        if is_config and _is_coco(part):
+            part = DATASETS.build({**part, 'lazy_init': True})
+        if isinstance(part, Mapping):
+            return None  # whatever builds it knows what to say
+        if not lazy:  # below a wrapper it must be read now, for the wrapper would read it unchecked
+            read_checked(part, pipeline)
+        return part
+
+    dataset = replace_datasets(config, read)
+    return DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+
+
+def _is_coco(config: Mapping[str, Any]) -> bool:
+    kind = config.get('type')
+    kind = kind if isinstance(kind, type) else DATASETS.get(str(kind))
+    return isinstance(kind, type) and issubclass(kind, CocoDataset)
+
+
+def read_checked(dataset: Any, pipeline: Any = ()) -> None:
+    """Load the annotations of a data set that has not loaded them yet; COCO files are checked.
+
+    What is used of a COCO file is logged in one line. Data sets with a ``COCOAPI`` of their own,
+    such as panoptic ones, read as they do.
+
+    Args:
+        dataset (Any): A data set, with any wrappers.
+        pipeline (Any): As for :func:`build_checked`.
+
+    Raises:
+        ValueError: If a COCO file is faulty, or nothing of it is left to train on; see
+            :meth:`CocoFile.read` and :meth:`CocoUse.check_training`.
+    """
+    for part in read_datasets(dataset):
+        if isinstance(part, CocoDataset) and not part._fully_initialized and part.COCOAPI is COCO:
+            _read_coco(part, pipeline)
+    dataset.full_init()
+
+
+def _read_coco(dataset: CocoDataset, pipeline: Any) -> None:
+    if 'img' not in dataset.data_prefix:
+        raise ValueError(
+            f"data_prefix of {type_name(dataset)} has no 'img', the folder of the images: "
+            f"data_prefix=dict(img='images/'), or img='' if it is data_root, got "
+            f'{dict(dataset.data_prefix)}'
+        )
+    read: list[CocoUse] = []
+
+    def checked(path: str) -> COCO:
+        file = CocoFile.read(path, name=dataset.ann_file, test=dataset.test_mode)
+        read.append(_checked_use(file, dataset, pipeline))
+        return _indexed(file)
+
+    dataset.COCOAPI = checked
+    try:
+        dataset.full_init()
+    finally:
+        del dataset.COCOAPI
+    for use in read:
+        log_use(use)
+        if is_main_process() and len(dataset) != use.images.sum():
+            why = 'by indices' if dataset._indices is not None else 'by rules of its own'
+            print_log(
+                f'{use.file.name}: of these images {type_name(dataset)} takes {len(dataset):,}, '
+                f'{why}',
+                logger='current',
+            )
+
+
+def log_use(use: CocoUse) -> None:
+    """Log, in the main process, what is used of a file and what looks wrong in it."""
+    if is_main_process():
+        for is_warning, message in use.messages():
+            level = logging.WARNING if is_warning else logging.INFO
+            print_log(message, logger='current', level=level)
+
+
+def _checked_use(file: CocoFile, dataset: CocoDataset, pipeline: Any) -> CocoUse:
+    """What the data set takes of the file, made ready for MMDetection."""
+    rules = None if dataset.test_mode else dataset.filter_cfg
+    use = file.use(dataset.metainfo['classes'], rules)
+    if not dataset.test_mode:
+        use.check_training()
+    for transform in all_transforms(pipeline):
+        if _setting(transform, 'with_mask'):
+            file.check_masks(use.annotations, _setting(transform, 'poly2mask') is False)
+    file.complete()
+    return use
+
+
+def _setting(transform: Any, name: str) -> Any:
+    if isinstance(transform, Mapping):
+        return transform.get(name)
+    return getattr(transform, name, None)
+
+
+def _indexed(file: CocoFile) -> COCO:
+    """MMDetection's look-up tables of what was read; the file is not read again."""
+    coco = COCO()
+    coco.dataset = dict(
+        images=file.images, annotations=file.annotations, categories=file.categories
+    )
+    with redirect_stdout(None):  # it tells its progress
+        coco.createIndex()
+    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+    return coco

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from mmsniper.convert import load_config as read_config
 from mmsniper.datasets.transforms.load_large_image import in_large_version
-from mmsniper.datasets.wrappers import read_datasets
+from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.engine import ConsistencyHook
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -62,7 +62,7 @@ def build_runner(cfg: Config) -> Runner:
             needs one.
     """
     with exit_on_error(RuntimeError):
-        if cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        if type_name(cfg.get('optim_wrapper')) == 'AmpOptimWrapper' and get_device() == 'cpu':
             raise ValueError(
                 'mixed precision (--amp, or optim_wrapper.type AmpOptimWrapper in the config) '
                 'needs a GPU, and torch sees none. Leave --amp out, or train in full precision: '

@@ -11,15 +11,23 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmsniper.convert.data import snip_dataloader, sniper_dataloader, with_inner_settings
+from mmsniper.convert.data import (
+    check_sampler,
+    snip_dataloader,
+    sniper_dataloader,
+    with_inner_settings,
+)
 from mmsniper.convert.imports import with_imports
-from mmsniper.convert.inference import see_all_levels, see_images_as_they_are, wrap_in_tta
-from mmsniper.convert.model import has_rpn, sniper_model
+from mmsniper.convert.inference import (
+    check_autofocus,
+    see_all_levels,
+    see_images_as_they_are,
+    wrap_in_tta,
+)
+from mmsniper.convert.model import check_kind, has_rpn, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
+from mmsniper.convert.refusals import all_hooks, check_hooks, check_runner, ends_mixing
 from mmsniper.datasets.wrappers import type_name
-
-# Hooks that exchange the pipeline or the loss after some epochs, to end the mixing of images.
-_MIXING_HOOKS = ('PipelineSwitchHook', 'YOLOXModeSwitchHook')
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,26 @@ class SNIPEROptions:
         count = options.get('batch_size')
         if count is not None and (type(count) is not int or count < 1):  # True is an int, too
             raise ValueError(f'sniper.batch_size must be a whole number of chips, got {count!r}')
-        if 'pyramid' in (options.get('sampler') or {}):
+        for name in ('sampler', 'negative_chips', 'autofocus'):
+            value = options.get(name)
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(
+                    f'sniper.{name} must be a dict of options, such as dict() for their defaults, '
+                    f'got {value!r}'
+                )
+        if not isinstance(options.get('whole_images', False), bool):
             raise ValueError(
-                'sniper.sampler has a pyramid of its own; the one of all pieces is the '
-                "config's variable: pyramid = dict(...)"
+                f'sniper.whole_images must be True or False, got {options["whole_images"]!r}'
             )
-        return cls(**options)
+        made = cls(**{**options, 'sampler': options.get('sampler') or {}})
+        check_sampler(made.sampler)
+        check_autofocus(made.autofocus or {})
+        if made.whole_images and made.sampler:
+            raise ValueError(
+                f'sniper.sampler has {", ".join(made.sampler)}, which is for chips, but '
+                f'whole_images=True trains on none: leave one of the two out'
+            )
+        return made
 
 
 def load_config(
@@ -155,9 +177,11 @@ def sniper_version(cfg: Config) -> Config:
         return cfg
     cfg = deepcopy(cfg)
     if 'sniper' in cfg:
+        check_runner(cfg)
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
     bind_pyramid(cfg)
     _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
+    check_hooks(cfg)
     return cfg
 
 
@@ -167,10 +191,12 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
         raise ValueError('the config has no model: put the config of a detector into _base_, too')
     in_tta = 'module' in cfg.model  # MMDetection's own tools/test.py --tta has wrapped it
     detector = cfg.model.module if in_tta else cfg.model
+    check_kind(detector)
     notes: list[str] = []
     negatives = _negative_chips(cfg, detector, options, notes)
     if cfg.get('train_dataloader') is not None:
-        _convert_training(cfg, options, negatives is not None, notes)
+        keep_empty = negatives is not None or options.sampler.get('negatives') is not None
+        _convert_training(cfg, options, keep_empty, notes)
     name = type_name(detector)
     sniper_model(detector, pyramid, options.whole_images, notes)
     if name != 'RPN':  # proposals are not merged
@@ -201,13 +227,21 @@ def _convert_training(
     if base and options.batch_size is None:  # the batch that the learning rate is for, in chips
         grown = cfg.train_dataloader.batch_size / loader.get('batch_size', 1)
         cfg.auto_scale_lr.base_batch_size = round(base * grown)
+    elif base and cfg.auto_scale_lr.get('enable'):
+        notes.append(
+            f'the learning rate is scaled as one for batches of {base} chips over all GPUs '
+            f'(auto_scale_lr.base_batch_size, which counts chips beside sniper.batch_size)'
+        )
 
 
 def _negative_chips(
     cfg: Config, detector: Any, options: SNIPEROptions, notes: list[str]
 ) -> Mapping[str, Any] | None:
     """Arguments of the hook, None if there is to be none."""
-    if options.negative_chips is None or options.whole_images:
+    if options.negative_chips is None:
+        return None
+    if options.whole_images:
+        notes.append('no negative chips: it is trained on whole images (sniper.whole_images)')
         return None
     if not has_rpn(detector):
         notes.append(
@@ -226,14 +260,21 @@ def _negative_chips(
 
 
 def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[str]) -> None:
-    hooks = list(cfg.get('custom_hooks') or [])
-    dropped = [name for name in map(type_name, hooks) if name in _MIXING_HOOKS]
+    dropped = [type_name(hook) for hook in all_hooks(cfg) if ends_mixing(hook)]
     if dropped:
         notes.append(f'without {", ".join(dropped)}: no images are mixed from the start')
-    hooks = [hook for hook in hooks if type_name(hook) not in dropped]
+    hooks = [hook for hook in cfg.get('custom_hooks') or () if not ends_mixing(hook)]
+    for name, hook in list((cfg.get('default_hooks') or {}).items()):
+        if ends_mixing(hook):
+            del cfg.default_hooks[name]
     names = ('PixelCounterHook', 'TrainingTimeHook', 'ConsistencyHook')
     wanted = [dict(type=name) for name in names]
     if negatives is not None:
+        if 'NegativeChipHook' in map(type_name, all_hooks(cfg)):
+            raise ValueError(
+                f'the config has a NegativeChipHook of its own beside sniper.negative_chips '
+                f'({dict(negatives)}): write its options there, or negative_chips=None'
+            )
         wanted.append(dict(type='NegativeChipHook', **negatives))
         notes.append(f'negative chips: {dict(negatives)}')
     cfg.custom_hooks = hooks

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from inspect import signature
+from inspect import Parameter, signature
 from math import prod
 from typing import Any
 
 from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import DATA_SAMPLERS
 from mmengine.config import ConfigDict
 
+from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.scale_transforms import RESCALING
 from mmsniper.datasets.wrappers import (
     NESTED_TRANSFORMS,
@@ -27,6 +29,11 @@ SCALE_TRANSFORMS = RESCALING | {
     *('RandomCrop', 'RandomCropYOLO', 'MinIoURandomCrop', 'RandomCenterCropPad'),
     *('Expand', 'Pad', 'FilterAnnotations'),
 }
+
+# What a ChipAwareSampler stands in for without a loss, and the arguments that it takes over.
+_SAMPLERS = ('', 'DefaultSampler', 'InfiniteSampler', 'ChipAwareSampler')
+_SAMPLER_ARGUMENTS = ('shuffle', 'seed', 'round_up')
+_BATCH_SAMPLERS = ('', 'BatchSampler', 'AspectRatioBatchSampler')
 
 # Where the size of what goes into the network is found.
 _SIZES = {
@@ -67,7 +74,8 @@ def sniper_dataloader(
         ConfigDict: The new ``train_dataloader``.
 
     Raises:
-        ValueError: If a pipeline loads no annotations, or the data are chips already.
+        ValueError: If a pipeline loads no annotations, the data are chips already, or the sampler
+            that would be replaced chooses images in a way of its own.
     """
     notes = [] if notes is None else notes
     loader = ConfigDict(deepcopy(loader))
@@ -83,10 +91,77 @@ def sniper_dataloader(
 
     loader.dataset = _converted(loader.dataset, with_chips, notes)
     loader.batch_size = batch_size
-    loader.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid)
+    loader.sampler = ConfigDict(
+        type='ChipAwareSampler', pyramid=pyramid, **_sampler_settings(loader)
+    )
     loader.sampler.update(sampler or {})
     loader.batch_sampler = None
     return loader
+
+
+def check_sampler(options: Mapping[str, Any]) -> None:
+    """Check the further arguments of a ``ChipAwareSampler``, ``sniper.sampler``.
+
+    Raises:
+        ValueError: If the sampler does not take one of them.
+    """
+    if 'pyramid' in options:
+        raise ValueError(
+            'sniper.sampler has a pyramid of its own; the one of all pieces is the '
+            "config's variable: pyramid = dict(...)"
+        )
+    kind = options.get('type', ChipAwareSampler)
+    kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
+    if kind is None:  # unknown, which building it will say
+        return
+    takes = signature(kind).parameters
+    if 'pyramid' not in takes and not _takes_any(takes):
+        raise ValueError(
+            f'sniper.sampler is a {type_name(kind)}, which takes no pyramid and so chooses no '
+            f'chips: leave its type out, or derive yours from ChipAwareSampler'
+        )
+    names = [name for name in takes if name not in ('dataset', 'pyramid')]
+    unknown = sorted(set(options) - {'type', *names})
+    if unknown and not _takes_any(takes):
+        raise ValueError(f'sniper.sampler has no option {unknown}, its options are {names}')
+
+
+def _takes_any(parameters: Mapping[str, Parameter]) -> bool:
+    return any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _sampler_settings(loader: ConfigDict) -> dict[str, Any]:
+    """What the data loader's sampler says that holds for chips as well.
+
+    Raises:
+        ValueError: If it, or the batch sampler, says more, which would be lost.
+    """
+    given = loader.get('sampler') or {}
+    name, group = type_name(given), loader.get('batch_sampler') or {}
+    if name not in _SAMPLERS:
+        raise ValueError(
+            f'train_dataloader.sampler is a {name}, but which chips an epoch has is chosen by a '
+            f'ChipAwareSampler: every object once. Say by wrappers of the data set what is to come '
+            f'up more often (ClassBalancedDataset for images with rare classes, RepeatDataset in a '
+            f'ConcatDataset for one of several sources), and write train_dataloader = '
+            f"dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))"
+        )
+    unknown = sorted(set(given) - {'type', '_scope_', *_SAMPLER_ARGUMENTS})
+    if unknown:
+        raise ValueError(
+            f'train_dataloader.sampler has {", ".join(unknown)}, which would be lost: arguments of '
+            f'the ChipAwareSampler are sniper = dict(sampler=dict(...))'
+        )
+    if type_name(group) not in _BATCH_SAMPLERS:
+        raise ValueError(
+            f'train_dataloader.batch_sampler is a {type_name(group)}, but chips have one shape and '
+            f'are batched as they come: write train_dataloader = dict(batch_sampler=None)'
+        )
+    if group.get('drop_last'):
+        loader.drop_last = True
+    # None and True are their defaults, and ours.
+    settings = ((key, given.get(key)) for key in _SAMPLER_ARGUMENTS)
+    return {key: value for key, value in settings if value is not None and value is not True}
 
 
 def snip_dataloader(

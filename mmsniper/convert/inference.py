@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.data import SCALE_TRANSFORMS
-from mmsniper.convert.model import as_list
 from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.models import AutoFocus, PyramidDetector
 
 TESTED = ('PyramidDetector', 'AutoFocus')
 """Types of a model that sees the levels of a pyramid, see :mod:`mmsniper.models`."""
@@ -18,6 +19,23 @@ TESTED = ('PyramidDetector', 'AutoFocus')
 # Without a scale_factor the image is as it is, see PyramidDetector.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
 _FLIP_KEYS = ('flip', 'flip_direction')
+
+
+def check_autofocus(options: Mapping[str, Any]) -> None:
+    """Check the arguments of ``AutoFocus``, ``sniper.autofocus``.
+
+    Raises:
+        ValueError: If it does not take one of them.
+    """
+    kinds = (AutoFocus, PyramidDetector)
+    names = {name for kind in kinds for name in signature(kind.__init__).parameters}
+    names -= {'self', 'kwargs', 'detector', 'pyramid'}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise ValueError(
+            f'sniper.autofocus has no option {unknown}, its options are {sorted(names)} (those of '
+            f'the detector are model = dict(...))'
+        )
 
 
 def see_all_levels(
@@ -134,7 +152,8 @@ def wrap_in_tta(cfg: Config, model: ConfigDict) -> None:
 
 def _channels(detector: Mapping[str, Any]) -> int:
     """Channels of the neck's maps."""
-    last = as_list(detector.get('neck') or {})[-1]
+    neck = detector.get('neck') or {}
+    last = neck[-1] if isinstance(neck, Sequence) else neck
     channels = last.get('out_channels')
     if not isinstance(channels, int):
         raise ValueError(

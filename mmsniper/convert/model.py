@@ -35,6 +35,26 @@ ASSIGNERS = frozenset(
     | {'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner'}
 )
 
+_DOCS_ON_KINDS = 'docs/detectors.md, Not supported'
+
+# Parts of models that are no plain detectors, with the reason why there is no SNIPER version.
+_OTHER_KINDS = {
+    'semi_train_cfg': 'semi-supervised training compares a teacher with its student on images '
+    'without boxes, by which chips would be chosen',
+    'tracker': 'it sees videos; train its detector with SNIPER in a config of its own',
+    'track_head': 'it sees videos; train its detector with SNIPER in a config of its own',
+    'language_model': 'it finds what a text asks for, and its text goes with the objects of a '
+    'whole image',
+    'panoptic_head': 'it segments whole images, and regions without boxes have no size to judge by',
+    'semantic_head': 'it segments whole images, and regions without boxes have no size to judge by',
+    'query_head': 'it has several heads that are trained together (Co-DETR), and what is invalid '
+    'would have to be known to all of them',
+    'mask_head': 'it makes masks without a roi_head, and they are assigned to cells without an '
+    'assigner that could ignore them',
+    'detector': 'it wraps a detector; train that one with SNIPER in a config of its own',
+    'head': 'it has a head for images or crops as a whole',
+}
+
 # The levels of an image have any size, and necks add up maps of strides 8 to 32.
 _PAD_DIVISOR = 32
 
@@ -65,14 +85,44 @@ def sniper_model(
             detector.rpn_head.pyramid = pyramid
     else:
         exchanged = _exchange_dense(detector, 'bbox_head', train)
-    for head in as_list(detector.get('roi_head') or []):
+    if head := detector.get('roi_head'):
         head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
         head.pyramid = pyramid
         exchanged.append(head.type)
     if notes is not None:
         notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
-        _shape_batches(detector, pyramid['chip_size'])
+        _shape_batches(detector, pyramid['chip_size'], [] if notes is None else notes)
+
+
+def check_kind(detector: Mapping[str, Any]) -> None:
+    """Check that a model is a plain detector, before anything is made of its config.
+
+    Raises:
+        ValueError: If it is of another kind; the message says why that has no SNIPER version.
+    """
+    name = type_name(detector)
+    for part, reason in _OTHER_KINDS.items():
+        value = detector.get(part)
+        # The `detector` of a PyramidDetector is a type.
+        if value is not None and (part != 'detector' or isinstance(value, Mapping)):
+            raise ValueError(
+                f'there is no SNIPER version of {name}, which has a {part}: {reason} '
+                f'({_DOCS_ON_KINDS})'
+            )
+    for part in ('rpn_head', 'roi_head', 'bbox_head', 'train_cfg'):
+        if isinstance(detector.get(part), Sequence):
+            raise ValueError(
+                f'there is no SNIPER version of {name}, whose {part} is a list of '
+                f'{len(detector[part])}: heads that are trained side by side would all have to '
+                f'know what is invalid; take one of them ({_DOCS_ON_KINDS})'
+            )
+    if detector.get('roi_head') is not None and not detector.get('rpn_head'):
+        raise ValueError(
+            f'there is no SNIPER version of {name}, which has a roi_head and no rpn_head: its '
+            f'proposals are made beforehand, for whole images; use a Faster R-CNN '
+            f'({_DOCS_ON_KINDS})'
+        )
 
 
 def has_rpn(detector: Mapping[str, Any]) -> bool:
@@ -80,25 +130,20 @@ def has_rpn(detector: Mapping[str, Any]) -> bool:
     return detector.get('roi_head') is not None or type_name(detector) == 'RPN'
 
 
-def as_list(parts: Any) -> list[Any]:
-    """One config of a part of a detector, or several, as a list."""
-    return list(parts) if isinstance(parts, Sequence) else [parts]
-
-
 def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> list[str]:
-    """Exchange dense heads and their assigners; the types that took their place."""
+    """Exchange a dense head and its assigners; the types that took their place."""
     if not detector.get(name):
         raise ValueError(
             f'{type_name(detector)} has no {name}: there are SNIPER versions of detectors with an '
             f'RPN and a roi_head, and of those with a dense bbox_head'
         )
-    exchanged, assigns = [], False
-    for head in as_list(detector[name]):
-        if type_name(head) not in IGNORING_HEADS:
-            head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
-            exchanged.append(head.type)
-        assigns |= type_name(head) != 'SNIPERFCOSHead'  # the others assign by assigners
-    return exchanged + (_exchange_assigners(train_cfg) if assigns else [])
+    head, exchanged = detector[name], []
+    if type_name(head) not in IGNORING_HEADS:
+        head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
+        exchanged.append(head.type)
+    if type_name(head) != 'SNIPERFCOSHead':  # the others assign by assigners
+        exchanged += _exchange_assigners(train_cfg)
+    return exchanged
 
 
 def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
@@ -135,13 +180,13 @@ def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str
     if name not in versions:
         ready = sorted([*versions, *(IGNORING_HEADS if versions is DENSE_HEADS else ())])
         raise ValueError(
-            f'there is no SNIPER version of {name}; there is one of {", ".join(ready)}. To '
-            f'make one, see {mixin} in docs/detectors.md'
+            f'there is no SNIPER version of {name}; there is one of {", ".join(ready)}. '
+            f'docs/detectors.md tells what is not supported and why, and how to make one ({mixin})'
         )
     return versions[name]
 
 
-def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
+def _shape_batches(detector: ConfigDict, chip_size: int, notes: list[str]) -> None:
     preprocessor = detector.get('data_preprocessor')
     if preprocessor is None:
         raise ValueError(
@@ -151,6 +196,8 @@ def _shape_batches(detector: ConfigDict, chip_size: int) -> None:
     pad = ConfigDict(type='BatchFixedSizePad', size=(chip_size, chip_size))
     if preprocessor.get('pad_mask'):
         pad.pad_mask = True
+    if dropped := [type_name(step) for step in preprocessor.get('batch_augments') or ()]:
+        notes.append(f'batches without {", ".join(dropped)}: they have the shape of a chip')
     preprocessor.batch_augments = [pad]
     if preprocessor.get('pad_size_divisor', 1) % _PAD_DIVISOR:
         preprocessor.pad_size_divisor = _PAD_DIVISOR

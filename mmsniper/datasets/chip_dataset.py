@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import index
 from typing import Any, NamedTuple, SupportsIndex
 
+import mmcv.transforms
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
@@ -97,6 +98,10 @@ class ChipDataset:
     cuts it out. Samples have their ``level``, ``homography_matrix`` and ``uncut_objects`` in the
     metainfo, whether ``PackDetInputs`` packs them or not.
 
+    An input must be a chip, whatever a sampler, a pipeline or a hook that exchanges the pipeline
+    (``PipelineSwitchHook``) makes of it; a whole image is an error. An index without a chip, of a
+    stock sampler, is none where ``ChipSampler`` draws one.
+
     Args:
         dataset (BaseDataset | dict): The data set to wrap, or its config, without a pipeline.
         pipeline (Sequence[Any]): The transforms, ``LoadImageFromFile`` to ``PackDetInputs``.
@@ -108,7 +113,8 @@ class ChipDataset:
         ValueError: If the pipeline is empty, the wrapped data set has one, too, a transform after
             :class:`ChipSampler` changes the scale of chips or mixes images, or a COCO file is
             faulty (:class:`~mmsniper.chips.CocoFile`).
-        RuntimeError: If a transform fails; the message names the image's file and the chip.
+        RuntimeError: If a transform fails, or the sample is not cut out of its image; the message
+            names the image's file and the chip.
 
     Example:
         >>> train_dataloader = dict(
@@ -140,6 +146,17 @@ class ChipDataset:
         self.max_refetch = max_refetch
         if not lazy_init:
             self.full_init()
+
+    @property
+    def pipeline(self) -> Callable[[dict], dict | None]:
+        """The transforms; another pipeline that is put here has to give chips, too."""
+        return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Callable[[dict], dict | None]) -> None:
+        if type(pipeline) in (Compose, mmcv.transforms.Compose):
+            pipeline = _ChipPipeline(pipeline.transforms)
+        self._pipeline = pipeline
 
     @property
     def metainfo(self) -> dict:
@@ -209,7 +226,7 @@ class ChipDataset:
 
 
 class _ChipPipeline(Compose):
-    """Transforms that leave an input at the scale of its level; the packed sample knows both.
+    """Transforms that cut a chip out and leave it its scale; the packed sample knows its level.
 
     A transform after ``ChipSampler`` that changes the scale is refused: in building the pipeline
     if it is a known one, else when it has done so.
@@ -230,6 +247,7 @@ class _ChipPipeline(Compose):
             )
 
     def __call__(self, data: dict) -> dict | None:
+        planned = data.get('chip') is not None
         made: tuple[float, ...] = ()
         kept: dict[str, Any] = {}
         for transform in self.transforms:
@@ -238,6 +256,8 @@ class _ChipPipeline(Compose):
                 return None
             if not {'level', 'homography_matrix'} <= data.keys():
                 continue
+            if not made:
+                _check_cut(data, transform)
             kept = {key: data[key] for key in _PACKED if key in data}
             now = (*data['scale_factor'], homography_scale(data['homography_matrix']))
             made = made or now
@@ -247,10 +267,48 @@ class _ChipPipeline(Compose):
                     f'{now[-1]:.3g} (scale_factor from {made[:2]} to {now[:2]}), which must be '
                     f'that of level {data["level"]}: drop it from the pipeline'
                 )
+        if not made:
+            names = ', '.join(type(transform).__name__ for transform in self.transforms)
+            raise ValueError(
+                f'the image comes out uncut: the pipeline ({names}) has no transform that cuts '
+                f"chips out. Put dict(type='ChipSampler', pyramid=pyramid) after LoadAnnotations"
+                f'{"" if planned else _NO_CHIP}; and if a hook has exchanged the pipeline, such '
+                f'as PipelineSwitchHook, take it out of custom_hooks'
+            )
         sample = data.get('data_samples')
         if isinstance(sample, BaseDataElement):
             sample.set_metainfo({k: v for k, v in kept.items() if k not in sample.metainfo_keys()})
         return data
+
+
+_NO_CHIP = (
+    ", and use sampler=dict(type='ChipAwareSampler', pyramid=pyramid), batch_sampler=None: the "
+    'sampler gives indices without chips'
+)
+
+
+def _check_cut(data: Mapping[str, Any], transform: Any) -> None:
+    """Check that a transform that wrote a level has cut the chip out.
+
+    Raises:
+        ValueError: If there is no chip, or the input is of another level or shows more than it.
+    """
+    chip: Chip | None = data.get('chip')
+    name = type(transform).__name__
+    if chip is None:
+        raise ValueError(
+            f'{name} has made an input of the whole image: use ChipSampler in its place{_NO_CHIP}'
+        )
+    x1, y1, x2, y2 = chip.box
+    scales = np.array(data['scale_factor'])
+    # A chip's hull has up to 2 px more than the chip itself, and is rounded to whole pixels.
+    most = (np.array([x2 - x1, y2 - y1]) + 2) * scales + 1
+    height, width = data['img_shape'][:2]
+    if data['level'] != chip.level or width > most[0] or height > most[1]:
+        raise ValueError(
+            f'{name} has made an input of {width}x{height} px at level {data["level"]}, which is '
+            f'not the {chip}: the image comes out uncut. Use ChipSampler in its place'
+        )
 
 
 def _check_no_pipeline(dataset: Any) -> None:

@@ -16,7 +16,7 @@ def type_name(config: Any) -> str:
 
     Args:
         config (Any): A config whose ``type`` is a name or a class, as in MMDetection's Python
-            configs; such a name or class itself; or a built object.
+            configs (there it may be imported late); such a name or class itself; or a built object.
 
     Returns:
         str: The name; '' for None and for a config without ``type``.
@@ -29,6 +29,8 @@ def type_name(config: Any) -> str:
         config = config.get('type')
     if config is None:
         return ''
+    if type(config).__name__ in ('LazyObject', 'LazyAttr'):  # mmengine's, not imported yet
+        config = str(config)
     if isinstance(config, str):
         return config.rpartition('.')[2]
     return (config if isinstance(config, type) else type(config)).__name__

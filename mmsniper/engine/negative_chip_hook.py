@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class NegativeChipHook(Hook):
         sampler = _sampler_of(runner)
         self.miner.check(_detector_of(runner), sampler)
         record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
-        if record is None or self._is_due(runner):
+        if record is None:
+            self._warn_if_never_due(runner)
+        if record is None or self._is_due(runner.epoch, record):
             return
         sampler.set_epoch(runner.epoch)
         pool = _on_all_ranks(lambda: _recorded_pool(runner, record))
@@ -97,7 +99,7 @@ class NegativeChipHook(Hook):
         """Mine if it is time to."""
         sampler, model = _sampler_of(runner), _detector_of(runner)
         sampler.set_epoch(runner.epoch)
-        if not self._is_due(runner):
+        if not self._is_due(runner.epoch, runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)):
             if NEGATIVE_CHIPS in runner.message_hub.runtime_info and self.miner.placed == 'anew':
                 fit_to_epoch_length(runner)  # which is another one in each epoch
             return
@@ -114,12 +116,26 @@ class NegativeChipHook(Hook):
         hub.update_info(MINING_PIXELS, before + self.miner.pixels(sampler))
         fit_to_epoch_length(runner)
 
-    def _is_due(self, runner: Runner) -> bool:
-        record = runner.message_hub.runtime_info.get(NEGATIVE_CHIPS)
-        if record and record['epoch'] == runner.epoch:  # resumed in the middle of the epoch
+    def _is_due(self, epoch: int, record: Mapping[str, Any] | None) -> bool:
+        """Whether to mine at the start of an epoch, given what was mined last."""
+        if record and record['epoch'] == epoch:  # resumed in the middle of the epoch
             return False
-        since = runner.epoch - self.warmup_epochs
+        since = epoch - self.warmup_epochs
         return since == 0 or bool(self.interval and since > 0 and since % self.interval == 0)
+
+    def _warn_if_never_due(self, runner: Runner) -> None:
+        left = range(runner.epoch, runner.max_epochs)
+        if not left or any(self._is_due(epoch, None) for epoch in left):
+            return
+        why = f'ends after {runner.max_epochs}'
+        if runner.epoch > self.warmup_epochs:
+            why = f'was resumed at {runner.epoch}, from a checkpoint without negative chips'
+        runner.logger.warning(
+            f'no negative chips will be mined: with warmup_epochs={self.warmup_epochs} and '
+            f'interval={self.interval} NegativeChipHook mines at the start of epoch '
+            f'{self.warmup_epochs}, counted from 0, but this training {why}. Set warmup_epochs to '
+            f'an epoch that is to come, or leave the hook out (sniper = dict(negative_chips=None))'
+        )
 
     def _pool(
         self, runner: Runner, model: nn.Module, sampler: ChipAwareSampler, file: Path

@@ -1,7 +1,11 @@
-"""The Runner that a config names to be made its SNIPER version."""
+"""The Runner that a config names to be made its SNIPER version, and what refuses another one."""
 
 from __future__ import annotations
 
+from functools import wraps
+from typing import Any
+
+from mmengine import runner as mmengine_runner
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch import nn
@@ -31,3 +35,34 @@ class SNIPERRunner(Runner):
         """Test, if what the config and the annotation files say fits together."""
         refuse_wrong(self.cfg, TESTING)
         return super().test()
+
+
+def refuse_configs_with_sniper(runner: type) -> None:
+    """Have a Runner's ``from_cfg`` refuse a config of which no SNIPER version was made.
+
+    mmengine's Runners pass over what they do not know, ``sniper`` too. A config whose
+    ``runner_type`` is overridden would train the stock detector, and nothing would say so. Reading
+    our fragment imports mmsniper, which calls this.
+
+    Args:
+        runner (type): A Runner of mmengine. Changed in place, and with it what derives from it.
+    """
+    build = runner.from_cfg.__func__
+
+    @wraps(build)
+    def from_cfg(cls: type, cfg: Any) -> Any:
+        if 'sniper' in cfg:
+            raise ValueError(
+                f'the config has sniper = dict(...), of which {cls.__name__} knows nothing: it '
+                f'would train or test the stock detector. Take runner_type and strategy out of '
+                f"your config, so that the fragment's runner_type = "
+                f"'mmsniper.engine.SNIPERRunner' holds; or derive your Runner from SNIPERRunner"
+            )
+        return build(cls, cfg)
+
+    runner.from_cfg = classmethod(from_cfg)
+
+
+for _name in ('Runner', 'FlexibleRunner'):  # mmengine has the second from 0.9 on
+    if hasattr(mmengine_runner, _name):
+        refuse_configs_with_sniper(getattr(mmengine_runner, _name))

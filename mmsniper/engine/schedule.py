@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,37 +43,51 @@ def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
 
 
 def _rebuilt(runner: Runner) -> Any:
-    """The schedules of the config for the new length, at the point where the old ones are."""
+    """The schedules for the new length, at the point where the old ones are."""
     old, config = runner.param_schedulers, runner.cfg.param_scheduler
     with _values_kept(runner.optim_wrapper):
         new = runner.build_param_scheduler(config)
     steps = runner.epoch * len(runner.train_dataloader)
     if not isinstance(new, Mapping):
-        _carry_on(new, old, config, steps)
-        return new
-    for name, schedulers in new.items():
-        by_name = config[name] if 'type' not in config and name in config else config
-        _carry_on(schedulers, old[name], by_name, steps)
-    return new
+        return _carried_on(new, old, config, steps)
+    apart = isinstance(config, Mapping) and 'type' not in config  # each optimizer has its own
+    return {
+        name: _carried_on(schedulers, old[name], config[name] if apart else config, steps)
+        for name, schedulers in new.items()
+    }
 
 
-def _carry_on(
+def _carried_on(
     new: list[_ParamScheduler], old: list[_ParamScheduler], config: Any, steps: int
-) -> None:
-    configs = [config] if isinstance(config, Mapping) else config
+) -> list[_ParamScheduler]:
+    """Of each schedule the new one, at the old one's point, if the length of epochs matters to it.
+
+    The others stay, with all that they remember (``ReduceOnPlateauLR`` its best metric).
+    """
+    configs = config if isinstance(config, Sequence) else [config]
+    schedulers = []
     for scheduler, before, given in zip(new, old, configs, strict=True):
+        converted = given.get('convert_to_iter_based', False)
+        if not converted and (scheduler.by_epoch or 'end' in given):
+            schedulers.append(before)
+            continue
         state = {k: v for k, v in before.state_dict().items() if k in _PROGRESS}
-        if given.get('convert_to_iter_based'):
+        if converted:
             begun = steps >= scheduler.begin
             state['_global_step'] = steps
             state['last_step'] = min(steps, scheduler.end - 1) - scheduler.begin if begun else -1
         scheduler.load_state_dict(state)
+        schedulers.append(scheduler)
+    return schedulers
 
 
 @contextmanager
 def _values_kept(optim_wrapper: OptimWrapper) -> Iterator[None]:
     """Undo what a scheduler does to learning rates and the like when it is built."""
-    before = [dict(group) for group in optim_wrapper.param_groups]
+    groups = optim_wrapper.param_groups
+    if isinstance(groups, Mapping):  # of several optimizers
+        groups = [group for some in groups.values() for group in some]
+    before = [dict(group) for group in groups]
     yield
-    for group, values in zip(optim_wrapper.param_groups, before, strict=True):
+    for group, values in zip(groups, before, strict=True):
         group.update({k: v for k, v in values.items() if k != 'params'})

@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import ConfigDict
+from torch.utils.data import Sampler
 
 from mmsniper.convert.data import (
     SCALE_TRANSFORMS,
@@ -235,6 +236,44 @@ def test_what_is_around_mixed_images_stays_around_what_reads_them():
     found = sniper_dataloader(dict(batch_size=1, dataset=mixed), PYRAMID).dataset
     assert (found.type, found.get('pipeline')) == ('RepeatDataset', None)
     assert types(found.dataset.pipeline)[-2:] == ['RandomFlip', 'PackDetInputs']
+
+
+# What a ChipAwareSampler takes the place of -------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['ClassAwareSampler', 'mmdet.MultiSourceSampler', Sampler])
+def test_a_sampler_with_a_choice_of_its_own_is_refused(kind):
+    name = getattr(kind, '__name__', kind.rpartition('.')[2] if isinstance(kind, str) else '')
+    with pytest.raises(ValueError, match=rf'is a {name}.*ClassBalancedDataset.*_delete_=True'):
+        sniper_dataloader(loader(sampler=dict(type=kind)), PYRAMID)
+
+
+def test_settings_that_hold_for_chips_as_well_are_taken_over():
+    given = dict(type='InfiniteSampler', shuffle=False, seed=1)
+    found = sniper_dataloader(loader(sampler=given), PYRAMID).sampler
+    assert found == dict(type='ChipAwareSampler', pyramid=PYRAMID, shuffle=False, seed=1)
+    usual = dict(type='DefaultSampler', shuffle=True, seed=None, round_up=True)
+    found = sniper_dataloader(loader(sampler=usual), PYRAMID).sampler
+    assert found == dict(type='ChipAwareSampler', pyramid=PYRAMID)
+    ours = sniper_dataloader(loader(sampler=given), PYRAMID, sampler=dict(shuffle=True)).sampler
+    assert (ours.shuffle, ours.seed) == (True, 1)
+
+
+def test_arguments_for_chips_in_the_place_of_a_spelled_out_sampler_are_refused():
+    """As docs/negative_chips.md has them for a config that spells its sampler out."""
+    given = dict(type='DefaultSampler', shuffle=True, negatives='pool.npz')
+    with pytest.raises(ValueError, match=r'has negatives, .*sniper = dict\(sampler=dict\('):
+        sniper_dataloader(loader(sampler=given), PYRAMID)
+
+
+def test_a_batch_sampler_with_a_choice_of_its_own_is_refused():
+    given = dict(type='mmdet.MultiDataAspectRatioBatchSampler')
+    with pytest.raises(ValueError, match=r'a MultiDataAspectRatioBatchSampler.*batch_sampler=None'):
+        sniper_dataloader(loader(batch_sampler=given), PYRAMID)
+    found = sniper_dataloader(
+        loader(batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True)), PYRAMID
+    )
+    assert (found.batch_sampler, found.drop_last) == (None, True)
 
 
 def test_another_sampler_can_be_named():

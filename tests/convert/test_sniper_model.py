@@ -14,6 +14,7 @@ from mmsniper.convert.model import (
     DENSE_HEADS,
     IGNORING_HEADS,
     ROI_HEADS,
+    check_kind,
     range_aware,
     sniper_model,
 )
@@ -146,14 +147,66 @@ def test_a_larger_divisor_stays():
             one_stage('RetinaHead', assigner=dict(type='Mine')),
             "of Mine; .*dict.type='IgnoreInvalid",
         ),
-        (ConfigDict(type='SOLO', mask_head=dict()), 'SOLO has no bbox_head'),
-        (ConfigDict(type='FastRCNN', roi_head=dict()), 'FastRCNN has no rpn_head'),
+        (ConfigDict(type='Mine', my_head=dict()), 'Mine has no bbox_head'),
         (ConfigDict(one_stage('RetinaHead'), data_preprocessor=None), 'has no data_preprocessor'),
     ],
 )
 def test_what_has_no_version_is_refused(detector, message):
     with pytest.raises(ValueError, match=message):
         sniper_model(detector, PYRAMID)
+
+
+CO_DETR = dict(
+    type='CoDETR',
+    query_head=dict(type='CoDINOHead'),
+    rpn_head=dict(type='RPNHead'),
+    roi_head=[dict(type='CoStandardRoIHead')],
+    bbox_head=[dict(type='CoATSSHead')],
+    train_cfg=[dict(), dict(), dict()],
+)
+SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dict()])
+
+
+@pytest.mark.parametrize(
+    ('detector', 'message'),
+    [
+        (CO_DETR, 'CoDETR, which has a query_head: it has several heads'),
+        (SEVERAL, 'Mine, whose roi_head is a list of 2'),
+        (dict(type='Mine', bbox_head=[dict()]), 'Mine, whose bbox_head is a list of 1'),
+        (dict(type='Mine', bbox_head=dict(), train_cfg=[dict()]), 'Mine, whose train_cfg is a l'),
+        (dict(type='Mine', detector=dict(type='RetinaNet')), 'Mine, which has a detector: it w'),
+    ],
+)
+def test_models_of_other_kinds_are_refused_by_name_with_the_reason(detector, message):
+    with pytest.raises(ValueError, match=f'no SNIPER version of {message}.*Not supported'):
+        check_kind(ConfigDict(detector))
+
+
+def test_the_detector_of_a_pyramid_detector_is_its_type():
+    check_kind(ConfigDict(type='PyramidDetector', detector='RetinaNet', bbox_head=dict()))
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        ('bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval', 'vid'),
+        ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'its proposals are made beforehand'),
+        ('grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco', 'what a text asks for'),
+        ('mask2former/mask2former_r50_8xb2-lsj-50e_coco', 'segments whole images'),
+        ('misc/d2_faster-rcnn_r50-caffe_fpn_ms-90k_coco', 'it wraps a detector'),
+        ('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco', 'segments whole images'),
+        ('qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval', 'videos'),
+        ('reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20', 'images or crops as a whole'),
+        ('soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco', 'semi-superv'),
+        ('solov2/solov2_r50_fpn_1x_coco', 'makes masks without a roi_head'),
+    ],
+)
+def test_stock_configs_of_other_kinds_are_refused_for_what_they_are(config, message):
+    """Not for what their data or their training lack as well."""
+    cfg = Config.fromfile(STOCK / f'{config}.py', import_custom_modules=False)
+    cfg.pyramid, cfg.sniper = PYRAMID, dict()
+    with pytest.raises(ValueError, match=f'no SNIPER version of {cfg.model.type}, .*{message}'):
+        sniper_version(cfg)
 
 
 # All stock configs of a family -------------------------------------------------------------------

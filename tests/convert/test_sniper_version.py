@@ -12,18 +12,21 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import AspectRatioBatchSampler, CocoDataset
 from mmdet.datasets.transforms import Resize
+from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.models import RPNHead
 from mmdet.models.task_modules import MaxIoUAssigner
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import HOOKS, RUNNERS
+from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 
 from comparing import without_scope
 from mmsniper.apis import SNIPERInferencer
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.engine import SNIPERRunner
 from mmsniper.testing import make_toy_dataset
 from mmsniper.testing.toy_dataset import ToyDatasetSpec
 
@@ -334,7 +337,7 @@ def test_how_levels_are_merged_is_not_said_twice(name, kind):
         sniper_version(stock_config(tta_model={**kind, name: dict(max_per_img=500)}))
 
 
-def test_scopes_classes_and_lists_of_heads_are_understood():
+def test_scopes_and_classes_are_understood():
     """As in MMDetection's Python configs, and in configs that name their scope."""
     plain = sniper_version(stock_config())
     cfg = stock_config()
@@ -345,15 +348,14 @@ def test_scopes_classes_and_lists_of_heads_are_understood():
     cfg.train_dataloader.dataset.type = CocoDataset
     cfg.train_dataloader.dataset.pipeline[0].type = 'mmdet.LoadImageFromFile'
     cfg.train_dataloader.dataset.pipeline[2].type = Resize
+    cfg.train_dataloader.sampler.type = DefaultSampler
+    cfg.train_dataloader.batch_sampler.type = AspectRatioBatchSampler
     found = sniper_version(cfg)
     assert found.model.roi_head == plain.model.roi_head
     assert found.model.train_cfg == plain.model.train_cfg
     assert found.train_dataloader.dataset.pipeline == plain.train_dataloader.dataset.pipeline
+    assert found.train_dataloader.sampler == plain.train_dataloader.sampler
     assert found.default_scope == 'mmdet'
-    cfg = stock_config()
-    cfg.model.roi_head = [dict(type='StandardRoIHead'), dict(type='mmdet.CascadeRoIHead')]
-    heads = sniper_version(cfg).model.roi_head
-    assert [head.type for head in heads] == ['SNIPERRoIHead', 'SNIPERCascadeRoIHead']
 
 
 PYTHON_CONFIG = """
@@ -497,6 +499,15 @@ def test_an_rpn_has_no_autofocus():
         (None, 'must be a dict of options, got None'),
         (dict(sampler=dict(pyramid=PYRAMID)), 'sampler has a pyramid of its own'),
         (dict(batch_size=True), 'whole number of chips, got True'),
+        (dict(autofocus=True), r'sniper\.autofocus must be a dict of options.*got True'),
+        (dict(negative_chips=False), r'sniper\.negative_chips must be a dict.*got False'),
+        (dict(sampler='minimum'), r"sniper\.sampler must be a dict.*got 'minimum'"),
+        (dict(whole_images=1), r'whole_images must be True or False, got 1'),
+        (dict(sampler=dict(strid=16)), r"sampler has no option \['strid'\].*'stride'"),
+        (dict(sampler=dict(type='DefaultSampler')), 'DefaultSampler, which takes no pyramid'),
+        (dict(autofocus=dict(treshold=0.1)), r"no option \['treshold'\].*'thresholds'"),
+        (dict(autofocus=dict(pyramid=PYRAMID)), r"autofocus has no option \['pyramid'\]"),
+        (dict(whole_images=True, sampler=dict(stride=8)), 'sampler has stride, which is for chips'),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -523,6 +534,147 @@ def test_a_sniper_config_needs_no_mixin():
     once.sniper = dict()
     with pytest.raises(ValueError, match='ChipDataset already'):
         sniper_version(once)
+
+
+# Settings that cannot all hold -------------------------------------------------------------------
+
+
+class OwnSwitch(PipelineSwitchHook):
+    """A hook that derives from the one that ends the mixing of images."""
+
+
+HOOKS.register_module(name='OwnSwitch', module=OwnSwitch, force=True)
+
+
+@pytest.mark.parametrize(
+    'kind', ['PipelineSwitchHook', 'mmdet.PipelineSwitchHook', PipelineSwitchHook]
+)
+@pytest.mark.parametrize('derived', [False, True])
+def test_a_hook_that_ends_the_mixing_is_known_by_any_name(kind, derived):
+    kind = 'OwnSwitch' if derived and isinstance(kind, str) else OwnSwitch if derived else kind
+    switch = dict(type=kind, switch_epoch=1, switch_pipeline=[dict(type='PackDetInputs')])
+    cfg = sniper_version(stock_config(custom_hooks=[switch, dict(type='EMAHook')]))
+    assert type_name(cfg.custom_hooks[0]) == 'EMAHook'
+    assert 'Switch' not in str(cfg.custom_hooks)
+
+
+def test_a_hook_that_ends_the_mixing_is_no_default_hook_either():
+    switch = dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=[dict(type='Pack')])
+    named = dict(switch=switch, checkpoint=dict(type='CheckpointHook'), logger=None)
+    cfg = sniper_version(stock_config(default_hooks=named))
+    assert set(cfg.default_hooks) == {'checkpoint', 'logger'}
+
+
+def test_what_is_said_of_negative_chips_is_said_once():
+    hook = dict(type='mmsniper.NegativeChipHook', warmup_epochs=4)
+    with pytest.raises(ValueError, match=r'NegativeChipHook of its own.*negative_chips=None'):
+        sniper_version(stock_config(custom_hooks=[hook]))
+    cfg = sniper_version(stock_config(custom_hooks=[hook], sniper=dict(negative_chips=None)))
+    assert cfg.custom_hooks[0] == hook
+
+
+def test_loops_are_known_by_their_class():
+    loop = dict(type=IterBasedTrainLoop, max_iters=10)
+    assert 'NegativeChipHook' not in str(sniper_version(stock_config(train_cfg=loop)).custom_hooks)
+
+
+def test_a_switch_to_whole_images_is_refused_where_chips_are_spelled_out():
+    cfg = sniper_version(stock_config())
+    steps = [dict(type='LoadImageFromFile'), dict(type='Resize'), dict(type='PackDetInputs')]
+    hook = dict(type='mmdet.PipelineSwitchHook', switch_epoch=1, switch_pipeline=steps)
+    cfg.custom_hooks.append(hook)
+    with pytest.raises(ValueError, match=r'PipelineSwitchHook .* without ChipSampler \(LoadIm'):
+        sniper_version(cfg)
+    hook['switch_pipeline'].insert(1, dict(type='mmsniper.ChipSampler', pyramid=PYRAMID))
+    sniper_version(cfg)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(runner_type='FlexibleRunner'), "runner_type is FlexibleRunner.*SNIPERRunner' holds"),
+        (dict(runner_type='Runner'), r'runner_type is Runner.*class Runner\(SNIPERRunner\)'),
+        (dict(runner_type=FlexibleRunner), 'runner_type is FlexibleRunner'),
+        (dict(runner_type='NoSuchRunner'), 'runner_type is NoSuchRunner'),
+        (dict(strategy=dict(type='DeepSpeedStrategy')), r'strategy \(DeepSpeedStrategy\)'),
+    ],
+)
+def test_another_runner_is_refused_with_the_way_out(change, message):
+    with pytest.raises(ValueError, match=message):
+        sniper_version(stock_config(**change))
+
+
+def test_a_runner_that_derives_from_ours_is_one():
+    class Mine(SNIPERRunner):
+        pass
+
+    for kind in (Mine, SNIPERRunner, 'mmsniper.engine.SNIPERRunner'):
+        assert 'sniper' not in sniper_version(stock_config(runner_type=kind))
+    RUNNERS.register_module(name='MineForATest', module=Mine)
+    try:
+        sniper_version(stock_config(runner_type='MineForATest'))
+    finally:
+        RUNNERS.module_dict.pop('MineForATest')
+    without = stock_config()
+    without.pop('runner_type')
+    assert 'sniper' not in sniper_version(without)
+
+
+@pytest.mark.parametrize('kind', ['Runner', 'FlexibleRunner', 'MyRunner'])
+def test_with_another_runner_mmdetections_tools_stop(kind):
+    """Which know nothing of ``sniper`` and would train the stock detector."""
+
+    class MyRunner(Runner):
+        pass
+
+    cfg = stock_config(runner_type=MyRunner if kind == 'MyRunner' else kind)
+    with pytest.raises(ValueError, match=f'of which {kind} knows nothing.*SNIPERRunner'):
+        RUNNERS.build(cfg)
+    cfg.pop('runner_type')
+    with pytest.raises(ValueError, match='of which Runner knows nothing'):
+        Runner.from_cfg(cfg)
+
+
+def test_a_runner_takes_configs_without_sniper_as_before():
+    with pytest.raises(KeyError, match='work_dir|model'):
+        Runner.from_cfg(dict())
+
+
+def test_one_pool_of_negative_chips_is_mined_or_given():
+    pool = dict(negatives='pool.npz')
+    with pytest.raises(ValueError, match=r'pool .*pool\.npz.*negative_chips=None'):
+        sniper_version(stock_config(sniper=dict(sampler=pool, negative_chips=dict())))
+    cfg = sniper_version(stock_config(sniper=dict(sampler=pool)))
+    assert cfg.train_dataloader.sampler.negatives == 'pool.npz'
+    with pytest.raises(ValueError, match='NegativeChipHook mines another one'):
+        sniper_version(Config(dict(cfg, custom_hooks=[dict(type='mmsniper.NegativeChipHook')])))
+
+
+def test_images_without_objects_are_kept_for_a_pool_that_is_given():
+    cfg = stock_config(sniper=dict(sampler=dict(negatives='pool.npz')))
+    cfg.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True, min_size=32)
+    found = sniper_version(cfg).train_dataloader.dataset.dataset
+    assert found.filter_cfg == dict(filter_empty_gt=False, min_size=32)
+
+
+def test_what_a_setting_takes_away_is_said(monkeypatch):
+    def said(**changes):
+        notes = []
+        monkeypatch.setattr(
+            'mmsniper.convert.config.print_log', lambda text, **_: notes.append(text)
+        )
+        sniper_version(stock_config(**changes))
+        return ''.join(notes)
+
+    sniper = dict(whole_images=True, negative_chips=dict())
+    assert 'no negative chips: it is trained on whole images' in said(sniper=sniper)
+    scale = dict(enable=True, base_batch_size=16)
+    assert 'of 16 chips' in said(sniper=dict(batch_size=4), auto_scale_lr=scale)
+    assert 'the learning rate' not in said(auto_scale_lr=scale)
+    model = stock_config().model
+    model.data_preprocessor.batch_augments = [dict(type='mmdet.BatchSyncRandomResize')]
+    assert 'batches without BatchSyncRandomResize' in said(model=model)
+    assert 'batches without' not in said()
 
 
 # With MMDetection's own tools --------------------------------------------------------------------

@@ -1,10 +1,12 @@
 import copy
 import pickle
 
+import mmcv.transforms
 import numpy as np
 import pytest
 from mmcv.transforms import BaseTransform
 from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.dataset import Compose
 
 from mmsniper.chips import NEGATIVE, POSITIVE
 from mmsniper.datasets import Chip, ChipDataset, ChipIndex
@@ -130,6 +132,77 @@ def test_says_that_a_data_set_below_may_not_have_a_pipeline(five_images, chips_o
     below = wrap(five_images(pipeline=[dict(type='LoadImageFromFile')]))
     with pytest.raises(ValueError, match=r'CocoDataset .* pipeline \(LoadImageFromFile\)'):
         DATASETS.build(chips_of(below))
+
+
+# --- a whole image is no chip ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole():
+    """A pipeline with these transforms in the place of ``ChipSampler``."""
+
+    def pipeline(*transforms):
+        load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+        return [*load, *transforms, dict(type='PackDetInputs')]
+
+    return pipeline
+
+
+@pytest.mark.parametrize('index', [ChipIndex(3, CHIP), 3])
+@pytest.mark.parametrize('resize', [[], [dict(type='Resize', scale=(64, 64))]])
+def test_a_pipeline_without_a_cut_is_refused(five_images, whole, index, resize):
+    dataset = ChipDataset(five_images(), whole(*resize))
+    with pytest.raises(RuntimeError, match=r'3\.png .*uncut: .*ChipSampler') as caught:
+        dataset[index]
+    message = str(caught.value)
+    assert f'LoadAnnotations, {"Resize, " if resize else ""}PackDetInputs)' in message
+    assert ('ChipAwareSampler' in message) == (type(index) is int)
+
+
+@pytest.mark.parametrize('index', [ChipIndex(3, CHIP), 3])
+def test_a_whole_image_at_a_level_is_refused(five_images, whole, pyramid, index):
+    dataset = ChipDataset(five_images(), whole(dict(type='LevelResize', pyramid=pyramid, level=0)))
+    what = 'is not the positive chip' if isinstance(index, ChipIndex) else 'ChipAwareSampler'
+    with pytest.raises(RuntimeError, match=f'LevelResize has made an input of .*{what}'):
+        dataset[index]
+
+
+@pytest.mark.parametrize('compose', [Compose, mmcv.transforms.Compose])
+def test_a_hook_that_exchanges_the_pipeline_has_to_keep_the_cut(
+    dataset, whole, chip_pipeline, compose
+):
+    """As ``PipelineSwitchHook`` does, with mmcv's ``Compose``."""
+    dataset.pipeline = compose([*chip_pipeline[:-1], dict(type='PackDetInputs')])
+    sample = dataset[ChipIndex(3, CHIP)]
+    assert sample['inputs'].shape == (3, 64, 64)
+    assert sample['data_samples'].level == 0
+    dataset.pipeline = compose(whole())
+    with pytest.raises(RuntimeError, match='uncut.*PipelineSwitchHook'):
+        dataset[ChipIndex(3, CHIP)]
+    with pytest.raises(ValueError, match='Resize after ChipSampler'):
+        dataset.pipeline = compose([*chip_pipeline[:-1], dict(type='Resize', scale=(64, 64))])
+
+
+class Cut(BaseTransform):
+    """Writes an input of this size and level."""
+
+    def __init__(self, width, height, level=0):
+        self.shape, self.level = (height, width), level
+
+    def transform(self, results):
+        results.update(level=self.level, scale_factor=(2.0, 2.0), img_shape=self.shape)
+        results['img'] = np.zeros((*self.shape, 3), np.uint8)
+        results['homography_matrix'] = np.diag([2.0, 2.0, 1.0])
+        return results
+
+
+def test_an_input_that_shows_more_than_the_chip_is_refused(five_images, whole):
+    """A chip of 32 px at twice its size, whose hull may have 34 px, and 1 px of rounding."""
+    ChipDataset(five_images(), whole(Cut(69, 69)))[ChipIndex(3, CHIP)]
+    for k, wrong in enumerate([Cut(70, 64), Cut(64, 70), Cut(64, 64, level=1)]):
+        dataset = ChipDataset(five_images(name=f'wrong_{k}'), whole(wrong))
+        with pytest.raises(RuntimeError, match=r'Cut has made .* px at level .* not the .*uncut'):
+            dataset[ChipIndex(3, CHIP)]
 
 
 # --- wrappers around and below --------------------------------------------------------------------

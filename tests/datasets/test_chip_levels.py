@@ -160,13 +160,15 @@ def test_a_pipeline_that_changes_the_scale_of_chips_is_refused(
         chip_dataset(*after, before=before)
 
 
-def test_resizing_whole_images_beside_chips_is_not_refused(five_images, pyramid):
+def test_whole_images_beside_chips_are_refused_where_they_come_up(five_images, pyramid):
     chips, images = ([dict(type=t, pyramid=pyramid)] for t in ('ChipSampler', 'LevelResize'))
-    both = dict(type='RandomChoice', transforms=[chips, images], prob=[0.0, 1.0])
+    both = dict(type='RandomChoice', transforms=[chips, images], prob=[1.0, 0.0])
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
-    sample = ChipDataset(five_images(), [*load, both, dict(type='PackDetInputs')])[3]
-    scale = (2.0, 1.0, 0.5)[sample['data_samples'].level]
-    assert sample['data_samples'].scale_factor == (scale, scale)
+    dataset = ChipDataset(five_images(), [*load, both, dict(type='PackDetInputs')])
+    assert max(dataset[3]['inputs'].shape[1:]) <= 64
+    dataset.pipeline.transforms[2].prob = [0.0, 1.0]
+    with pytest.raises(RuntimeError, match='RandomChoice has made an input of the whole image'):
+        dataset[3]
 
 
 def test_an_unknown_transform_that_changes_the_scale_is_named_with_chip_and_file(chip_dataset):

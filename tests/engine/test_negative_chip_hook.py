@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -402,6 +403,36 @@ def test_a_pool_without_chips_is_warned_of_and_training_goes_on(train, caplog, m
     monkeypatch.setattr(logging.getLogger('mmengine'), 'propagate', True)
     notes = train(hook=dict(min_proposals=1000))
     assert len(notes.chips[3]) == len(notes.chips[0])
+
+
+@pytest.mark.parametrize(
+    ('options', 'epoch', 'max_epochs', 'warning'),
+    [
+        (dict(), 0, 3, None),
+        (dict(), 0, 2, 'epoch 2, counted from 0, but this training ends after 2.'),
+        (dict(), 2, 3, None),
+        # Beyond the warm-up a checkpoint without a pool is one of a training without the hook.
+        (dict(), 3, 9, 'was resumed at 3, from a checkpoint without negative chips'),
+        (dict(interval=2), 3, 5, None),
+        (dict(interval=2), 3, 4, 'warmup_epochs=2 and interval=2'),
+        (dict(), 4, 4, None),  # nothing is left to train
+    ],
+)
+def test_mining_that_never_comes_is_warned_of(monkeypatch, options, epoch, max_epochs, warning):
+    monkeypatch.setattr(negative_chip_hook, '_sampler_of', lambda runner: None)
+    monkeypatch.setattr(NegativeChipMiner, 'check', lambda self, model, sampler: None)
+    said = []
+    hub = SimpleNamespace(runtime_info={})
+    runner = SimpleNamespace(
+        epoch=epoch,
+        max_epochs=max_epochs,
+        message_hub=hub,
+        model=None,
+        logger=SimpleNamespace(warning=said.append),
+    )
+    NegativeChipHook(**options).before_train(runner)
+    assert len(said) == (warning is not None)
+    assert warning is None or warning in said[0]
 
 
 def test_an_iteration_based_training_is_refused_with_the_way_out(train):

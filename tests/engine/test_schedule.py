@@ -6,7 +6,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+from torch.optim import SGD
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmsniper.engine.schedule import fit_to_epoch_length
@@ -22,6 +24,25 @@ class Model(BaseModel):
 
     def forward(self, inputs, mode='tensor'):
         return dict(loss=(self.weight * torch.stack(list(inputs))).mean())
+
+
+class TwoOptimizers(Model):
+    """Trained by an optimizer for each of its two weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = torch.nn.Parameter(torch.ones(1))
+
+    def train_step(self, data, optim_wrapper):
+        for wrapper in optim_wrapper.values():
+            wrapper.update_params(self.weight.sum() + self.other.sum())
+        return dict(loss=self.weight.detach().sum())
+
+    def wrappers(self):
+        parameters = dict(one=[self.weight], two=[self.other])
+        return OptimWrapperDict(
+            **{name: OptimWrapper(SGD(some, lr=1.0)) for name, some in parameters.items()}
+        )
 
 
 class Data(Dataset):
@@ -66,8 +87,14 @@ class Grow(Hook):
         if runner.epoch == CHANGE and self.fit:
             fit_to_epoch_length(runner)
 
+    def after_train_epoch(self, runner):
+        """The validation of each epoch finds the loss that it began with."""
+        for scheduler in runner.param_schedulers or ():
+            if getattr(scheduler, 'need_val_args', False):
+                scheduler.step(dict(loss=1.0))
+
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.lrs.append(runner.optim_wrapper.get_lr()['lr'][0])
+        self.lrs.append(next(iter(runner.optim_wrapper.get_lr().values()))[0])
         self.left.append(runner.max_iters - runner.iter)
         self.epochs.append(runner.epoch)
 
@@ -77,24 +104,29 @@ def train(tmp_path):
     """Train with a param_scheduler config and return what the iterations were done with."""
     count = itertools.count()
 
-    def run(scheduler, fixed=False, fit=True, epochs=EPOCHS, resume=False, wrapper=None):
+    def run(
+        scheduler, fixed=False, fit=True, epochs=EPOCHS, resume=False, wrapper=None, model=None
+    ):
+        model = model or Model()
         config = dict(
             work_dir=str(tmp_path),
             experiment_name=f'{tmp_path.name}_{next(count)}',
             train_cfg=dict(by_epoch=True, max_epochs=epochs),
             param_scheduler=scheduler,
-            optim_wrapper=dict(
-                type='OptimWrapper',
-                optimizer=dict(type='SGD', lr=1.0, momentum=0.9),
-                **(wrapper or {}),
-            ),
             default_hooks=dict(logger=None),
             default_scope='mmengine',
             log_level='ERROR',
         )
         seen = Grow(fit and not fixed)
         runner = Runner(
-            model=Model(),
+            model=model,
+            optim_wrapper=model.wrappers()
+            if isinstance(model, TwoOptimizers)
+            else dict(
+                type='OptimWrapper',
+                optimizer=dict(type='SGD', lr=1.0, momentum=0.9),
+                **(wrapper or {}),
+            ),
             train_dataloader=DataLoader(Data(), sampler=GrowingSampler(fixed)),
             custom_hooks=[seen],
             resume=resume,
@@ -167,7 +199,39 @@ def test_momentum_schedules_move_too(train):
     assert runner.optim_wrapper.get_momentum()['momentum'][0] == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize('scheduler', [COSINE, LATE, WARM_UP], ids=lambda s: s['type'])
+PLATEAU = dict(type='ReduceOnPlateauLR', monitor='loss', patience=2, cooldown=1, by_epoch=True)
+
+
+def test_a_plateau_that_began_before_the_change_is_one(train):
+    """The loss never falls: the first epoch's is the best, and the three after it are too many."""
+    lrs, momentum = train([PLATEAU]).lrs, dict(PLATEAU, type='ReduceOnPlateauMomentum')
+    assert lrs == pytest.approx([1.0] * (TOTAL - 2 * LONG) + [0.1] * (2 * LONG))
+    runner = train([COSINE, momentum]).runner
+    assert runner.optim_wrapper.get_momentum()['momentum'][0] == pytest.approx(0.09)
+    assert runner.param_schedulers[1].best == 1.0
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_each_of_several_optimizers_has_its_schedules(train, apart):
+    second = [PLATEAU, WARM_UP]
+    config = dict(one=[COSINE], two=second) if apart else [COSINE]
+    seen = train(config, model=TwoOptimizers())
+    assert seen.lrs == train([COSINE]).lrs
+    if apart:
+        plateau, warm_up = seen.runner.param_schedulers['two']
+        assert (plateau.best, plateau._global_step, warm_up.last_step) == (1e9, EPOCHS, 2)
+
+
+def test_one_cycle_goes_on_where_it_was(train):
+    cycle = dict(type='OneCycleLR', eta_max=1.0, by_epoch=True, convert_to_iter_based=True)
+    cycle['total_steps'] = EPOCHS
+    grown, fixed = train([cycle]).lrs, train([cycle], fixed=True).lrs
+    # But for the first, which was set before the change: the cycle takes its last step for its end.
+    left = (EPOCHS - CHANGE) * LONG - 1
+    assert grown[-left:] == pytest.approx(fixed[-left:], rel=1e-5)
+
+
+@pytest.mark.parametrize('scheduler', [COSINE, LATE, WARM_UP, PLATEAU], ids=lambda s: s['type'])
 @pytest.mark.parametrize('stop', [CHANGE, CHANGE + 2])
 def test_a_resumed_run_goes_on_as_the_uninterrupted_one(train, scheduler, stop, tmp_path):
     whole = train([scheduler])

@@ -30,6 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from mmsniper.convert import load_config
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.models.autofocus import step_thresholds
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -147,9 +148,9 @@ def build_runner(args: argparse.Namespace) -> Runner:
         ValueError: If the config is not of an AutoFocus.
     """
     cfg: Config = load_config(args.config, args.cfg_options)
-    if cfg.model.type != 'AutoFocus':
+    if type_name(cfg.model) != 'AutoFocus':
         raise ValueError(
-            f'{args.config} has a model of type {cfg.model.type}, not AutoFocus (see '
+            f'{args.config} has a model of type {type_name(cfg.model)}, not AutoFocus (see '
             f'docs/autofocus.md)'
         )
     cfg.load_from, cfg.resume, cfg.log_level = args.checkpoint, False, 'WARNING'

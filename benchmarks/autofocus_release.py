@@ -41,7 +41,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('name', choices=CONFIGS, help='which data set')
     parser.add_argument('checkpoint', type=Path, help='of the AutoFocus config of that data set')
     parser.add_argument('--images', type=at_least(1), help='number of images [all]')
-    parser.add_argument('--label', default='', help='goes to the end of the names of the results')
+    parser.add_argument(
+        '--label',
+        default='',
+        help='what is particular of the training; ends the name of the results',
+    )
     parser.add_argument('--out-dir', type=Path, default=ROOT / 'benchmarks' / 'results')
     return parser.parse_args(argv)
 
@@ -86,7 +90,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             dict(settings=name, **accuracy, detections=len(found.detections), pixels=found.pixels)
         )
         print(rows[-1], flush=True)
-    summary = dict(data=args.name, images=len(bench.infos), thresholds=list(given), rows=rows)
+    summary = dict(
+        data=args.name,
+        label=args.label,
+        images=len(bench.infos),
+        thresholds=list(given),
+        rows=rows,
+    )
+    label = f'_{args.label}' if args.label else ''
+    out = args.out_dir / f'autofocus_release_{args.name}{label}'
+    write_results(out, summary, page(summary))
+
+
+def page(summary: Mapping[str, Any]) -> str:
+    """The Markdown page of a result."""
+    name, label = summary['data'], summary['label']
     cells = [
         [
             row['settings'],
@@ -95,20 +113,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'{row["detections"]}',
             f'{row["pixels"] / 1e6:.1f}',
         ]
-        for row in rows
+        for row in summary['rows']
     ]
     lines = [
-        f"# AutoFocus by the release's settings: {args.name}",
+        f"# AutoFocus by the release's settings: {name}{', ' + label if label else ''}",
         '',
-        f'{len(bench.infos)} validation images, one model of one training, thresholds '
-        f'{", ".join(f"{t:g}" for t in given)}. Made by `python benchmarks/autofocus_release.py '
-        f'{args.name} CHECKPOINT`.',
+        f'{summary["images"]} validation images, one model of one training, thresholds '
+        f'{", ".join(f"{t:g}" for t in summary["thresholds"])}. Made by `python '
+        f'benchmarks/autofocus_release.py {name} CHECKPOINT{" --label " + label if label else ""}`.',
         '',
         *markdown_table(COLUMNS, cells),
     ]
-    write_results(
-        args.out_dir / f'autofocus_release_{args.name}{args.label}', summary, '\n'.join(lines)
-    )
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

@@ -91,11 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         print(rows[-1], flush=True)
     summary = dict(
-        data=args.name,
-        label=args.label,
-        images=len(bench.infos),
-        thresholds=list(given),
-        rows=rows,
+        data=args.name, label=args.label, images=len(bench.infos), thresholds=list(given), rows=rows
     )
     label = f'_{args.label}' if args.label else ''
     out = args.out_dir / f'autofocus_release_{args.name}{label}'
@@ -115,12 +111,13 @@ def page(summary: Mapping[str, Any]) -> str:
         ]
         for row in summary['rows']
     ]
+    command = f'autofocus_release.py {name} CHECKPOINT' + (f' --label {label}' if label else '')
     lines = [
         f"# AutoFocus by the release's settings: {name}{', ' + label if label else ''}",
         '',
         f'{summary["images"]} validation images, one model of one training, thresholds '
-        f'{", ".join(f"{t:g}" for t in summary["thresholds"])}. Made by `python '
-        f'benchmarks/autofocus_release.py {name} CHECKPOINT{" --label " + label if label else ""}`.',
+        f'{", ".join(f"{t:g}" for t in summary["thresholds"])}. '
+        f'Made by `python benchmarks/{command}`.',
         '',
         *markdown_table(COLUMNS, cells),
     ]

@@ -181,7 +181,8 @@ def test_names_are_written_as_in_a_config():
 def test_the_one_head_of_a_built_rpn_has_no_classes():
     head = dict(type='RPNHead', num_classes=1, in_channels=8, feat_channels=8)
     backbone = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,))
-    parts = dict(backbone=backbone, neck=None, rpn_head=head, train_cfg=None, test_cfg=None)
+    parts = dict(backbone=backbone, neck=None, rpn_head=head)
+    parts.update(train_cfg=dict(rpn=None), test_cfg=dict(rpn=None))
     model = MODELS.build(dict(type='RPN', **parts))
     assert model.bbox_head.num_classes == 1
     assert list(model_heads(model)) == []

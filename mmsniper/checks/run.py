@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmdet.models import RPN
 from mmengine.config import Config
 from torch import nn
 
@@ -87,6 +88,8 @@ def _data(cfg: Config, key: str, dataset: Any, findings: list[Finding]) -> list[
 
 def model_heads(model: nn.Module) -> Iterator[Head]:
     """The parts of a model that say of how many classes they are, also by a default."""
+    if isinstance(model, RPN):  # its only head is of one class, and called bbox_head
+        return
     for name, module in model.named_modules():
         count = getattr(module, 'num_classes', None)
         if isinstance(count, int) and not set(name.split('.')) & OTHER_CLASSES:

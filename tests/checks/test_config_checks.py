@@ -5,11 +5,13 @@ from pathlib import Path
 import mmdet
 import pytest
 from checks.toy_config import NAMES, config
+from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
 from mmsniper.checks.config import as_tuple, check_config, config_heads, leaves
+from mmsniper.checks.run import model_heads
 from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,3 +176,13 @@ def test_names_are_written_as_in_a_config():
     assert as_tuple(['disc']) == "('disc',)"
     assert as_tuple('ab') == "('a', 'b')"
     assert as_tuple(map(str, range(40))).endswith("'9', ..., '39')")
+
+
+def test_the_one_head_of_a_built_rpn_has_no_classes():
+    head = dict(type='RPNHead', num_classes=1, in_channels=8, feat_channels=8)
+    backbone = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,))
+    parts = dict(backbone=backbone, neck=None, rpn_head=head)
+    parts.update(train_cfg=dict(rpn=None), test_cfg=dict(rpn=None))
+    model = MODELS.build(dict(type='RPN', **parts))
+    assert model.bbox_head.num_classes == 1
+    assert list(model_heads(model)) == []

@@ -25,6 +25,7 @@ from mmsniper.checks.config import (
     leaves,
 )
 from mmsniper.checks.finding import ERROR, Finding, refuse_errors
+from mmsniper.checks.scales import check_scales
 from mmsniper.datasets.wrappers import type_name
 
 TRAINING, TESTING = ('train_dataloader', 'val_dataloader'), ('test_dataloader',)
@@ -73,6 +74,9 @@ def check_run(
     classes = [c for key in loaders for c in config_classes(cfg, key, [])]
     if model is not None and classes and not any(f.severity == ERROR for f in findings):
         findings += check_heads(model_heads(model), classes[0])
+    sampler = type_name((cfg.get('train_dataloader') or {}).get('sampler'))
+    if 'train_dataloader' in (datasets or {}) and sampler != 'ChipAwareSampler':  # it tells itself
+        findings += check_scales(cfg, datasets['train_dataloader'])
     return findings
 
 

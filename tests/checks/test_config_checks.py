@@ -11,7 +11,8 @@ from mmengine.config import Config
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
 from mmsniper.checks.config import as_tuple, check_config, config_heads, leaves
-from mmsniper.checks.run import model_heads
+from mmsniper.checks.run import check_run, model_heads
+from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,3 +187,34 @@ def test_the_one_head_of_a_built_rpn_has_no_classes():
     model = MODELS.build(dict(type='RPN', **parts))
     assert model.bbox_head.num_classes == 1
     assert list(model_heads(model)) == []
+
+
+class Images(list):
+    """A data set of images of given sizes."""
+
+    def get_data_info(self, index):
+        return dict(width=self[index][0], height=self[index][1])
+
+
+def test_scales_that_differ_between_training_and_test_are_warned_of():
+    level = dict(resize=dict(factor=3.0), test_resize=dict(factor=1.0), valid_range=(0, 80))
+    cfg = Config(dict(pyramid=dict(chip_size=512, levels=[level])))
+    (finding,) = check_scales(cfg, Images([(1920, 1080)] * 3))
+    assert (finding.severity, finding.where) == (WARNING, 'pyramid')
+    assert finding.what.startswith('trains level 0 at 3 times the scale of its test')
+    assert finding.fix.startswith('give both the same rules')
+    assert not list(check_scales(Config({}), Images([(1920, 1080)])))
+    assert not list(check_scales(cfg, Images()))
+    cfg.pyramid.levels[0].test_resize.factor = 3.0
+    assert not list(check_scales(cfg, Images([(1920, 1080)])))
+
+
+def test_snip_is_warned_of_scales_at_its_start_and_sniper_by_its_sampler():
+    level = dict(resize=dict(factor=3.0), test_resize=dict(factor=1.0), valid_range=(0, 80))
+    cfg = Config(dict(pyramid=dict(chip_size=512, levels=[level]), train_dataloader=dict()))
+    data = dict(train_dataloader=Images([(1920, 1080)]))
+    data['train_dataloader'].metainfo = {}
+    (finding,) = check_run(cfg, ('train_dataloader',), data)
+    assert finding.where == 'pyramid'
+    cfg.train_dataloader.sampler = dict(type='ChipAwareSampler')
+    assert not check_run(cfg, ('train_dataloader',), data)

@@ -32,6 +32,7 @@ from mmsniper.checks.classes import (
 from mmsniper.checks.config import LOADERS, config_classes, leaves
 from mmsniper.checks.images import ImageEntry, check_images, config_loading, image_entries
 from mmsniper.checks.run import check_run
+from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config
 from mmsniper.datasets.coco_reader import build_checked
 from mmsniper.datasets.wrappers import type_name
@@ -109,9 +110,10 @@ def _model(cfg: Config, failed: list[Finding]) -> Any:
 
 
 def _check_chips(cfg: Config, dataset: Any) -> Iterator[Finding]:
-    """Plan the chips, as training does at its start."""
+    """Compare their scales, and plan them, as training does at its start."""
     sampler = cfg.train_dataloader.get('sampler')
     if type_name(sampler) == 'ChipAwareSampler':
+        yield from check_scales(cfg, dataset)
         try:
             DATA_SAMPLERS.build(dict(sampler, dataset=dataset, seed=0))
         except Exception as error:

@@ -35,7 +35,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from _infer_files import infer
 
-from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID
+from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID, SINGLE
 from mmsniper.convert import load_config
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -62,7 +62,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--mode',
         choices=MODES,
         help=f'{PYRAMID}: all levels of the pyramid; {AUTOFOCUS}: coarse to fine, by an AutoFocus '
-        f'config or, without FocusHead, any SNIPER config [as the config tests]',
+        f'config or, without FocusHead, any SNIPER config; {SINGLE}: the image once, in its own '
+        f'pixels, to compare with [as the config tests]',
     )
     parser.add_argument(
         '--thresholds',

@@ -2,6 +2,6 @@
 
 from mmsniper.apis.images import find_images
 from mmsniper.apis.inferencer import SNIPERInferencer
-from mmsniper.apis.modes import AUTOFOCUS, MODES, PYRAMID
+from mmsniper.apis.modes import AUTOFOCUS, MODES, PYRAMID, SINGLE
 
-__all__ = ['AUTOFOCUS', 'MODES', 'PYRAMID', 'SNIPERInferencer', 'find_images']
+__all__ = ['AUTOFOCUS', 'MODES', 'PYRAMID', 'SINGLE', 'SNIPERInferencer', 'find_images']

@@ -36,8 +36,9 @@ class SNIPERInferencer(DetInferencer):
         weights (str | os.PathLike): Checkpoint of the detector or of AutoFocus. All weights of the
             config's model must be in it.
         mode (str | None): ``'pyramid'``, all levels; ``'autofocus'``, coarse to fine, by an
-            AutoFocus config or, without FocusHead, any SNIPER config. Defaults to None, as the
-            config tests.
+            AutoFocus config or, without FocusHead, any SNIPER config; ``'single'``, the image once,
+            in its own pixels unless the config's pipeline resizes it, as MMDetection tests, to
+            compare with. Defaults to None, as the config tests.
         thresholds (float | Sequence[float] | None): Of AutoFocus: minimum probability of a
             FocusPixel, for each step, coarse to fine, or one for all. Defaults to None, those of
             the config.

@@ -14,7 +14,7 @@ from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models import AutoFocus
 
-PYRAMID, AUTOFOCUS = MODES = ('pyramid', 'autofocus')
+SINGLE, PYRAMID, AUTOFOCUS = MODES = ('single', 'pyramid', 'autofocus')
 
 # Transforms that leave the image as it is.
 _NO_CHANGES = ('LoadAnnotations', 'PackDetInputs')
@@ -48,16 +48,20 @@ def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[
     if name in TESTED:
         loading, *others = pipeline or [ConfigDict(type='LoadImageFromFile')]
         changes = [step for step in others if type_name(step) not in _NO_CHANGES]
+        if mode == SINGLE and not any('Resize' in type_name(step) for step in changes):
+            # What has a scale_factor is seen once, by the detector as it is.
+            changes = [ConfigDict(type='mmdet.Resize', scale_factor=1.0, keep_ratio=True), *changes]
+            others = [ConfigDict(type='mmdet.PackDetInputs')]
         # Without any the image need not be copied, which packing does.
         pipeline = [loading, *changes, others[-1]] if changes else [loading]
         model.pop('val_levels', None)  # AutoFocus takes not all of them
         if mode == AUTOFOCUS:
             model.type = 'AutoFocus'
-        elif mode == PYRAMID:
+        elif mode in (SINGLE, PYRAMID):
             model.type = 'PyramidDetector'
             for key in _BRANCH & set(model):
                 del model[key]
-    elif mode is not None:
+    elif mode not in (None, SINGLE):
         raise ValueError(
             f'--mode {mode} needs a model of type {" or ".join(TESTED)}, which SNIPER configs '
             f'have; {cfg.filename} has a {name}: leave --mode out'

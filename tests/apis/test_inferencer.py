@@ -158,8 +158,8 @@ def test_config_and_checkpoint_must_belong_together(checkpoint, plain, tmp_path)
 
 
 def test_what_the_model_does_not_know_is_refused(checkpoint, plain):
-    with pytest.raises(ValueError, match="one of pyramid, autofocus, got 'single'"):
-        inferencer(AUTOFOCUS, checkpoint, 'single')
+    with pytest.raises(ValueError, match="one of single, pyramid, autofocus, got 'whole'"):
+        inferencer(AUTOFOCUS, checkpoint, 'whole')
     for mode in ('pyramid', 'autofocus'):
         with pytest.raises(ValueError, match=rf'--mode {mode} needs .*has a FasterRCNN: leave'):
             inferencer(STOCK, plain, mode)

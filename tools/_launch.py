@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 # On a CPU with more to do than it has cores, OpenMP's threads otherwise spin while they wait for
@@ -69,19 +70,20 @@ def build_runner(cfg: Config) -> Runner:
                 '--cfg-options optim_wrapper.type=OptimWrapper'
             )
         use_gloo_without_gpu(cfg)
-    tell_unreadable_images(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    tell_unreadable_images(runner)
     if not any(isinstance(hook, ConsistencyHook) for hook in runner.hooks):  # stock detectors
         runner.register_hook(ConsistencyHook())
     return runner
 
 
-def tell_unreadable_images(cfg: Config) -> None:
+def tell_unreadable_images(runner: Runner) -> None:
     """Let validation and test say which image they cannot load, and why.
 
-    In training ``ChipDataset`` does so. The pixels are those of the stock transform.
+    In training ``ChipDataset`` does so. The pixels are those of the stock transform, which stays in
+    the config that is dumped: ``DetInferencer`` looks for it.
     """
-    for name in ('val_dataloader', 'test_dataloader'):
-        for dataset in read_datasets(cfg[name].dataset) if cfg.get(name) else ():
-            if pipeline := dataset.get('pipeline'):
-                dataset.pipeline = [in_large_version(pipeline[0]), *pipeline[1:]]
+    for loader in (runner._val_dataloader, runner._test_dataloader):
+        for dataset in read_datasets(loader['dataset']) if isinstance(loader, Mapping) else ():
+            if isinstance(dataset, Mapping) and (pipeline := dataset.get('pipeline')):
+                dataset['pipeline'] = [in_large_version(pipeline[0]), *pipeline[1:]]

@@ -30,6 +30,7 @@ def test_the_paper_s_config_mines_after_four_epochs():
         'SyncBuffersHook',
         'PixelCounterHook',
         'TrainingTimeHook',
+        'ConsistencyHook',
         'NegativeChipHook',
     ]
     assert HOOKS.build(cfg.custom_hooks[-1]).warmup_epochs == 4

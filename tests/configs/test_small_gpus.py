@@ -57,6 +57,7 @@ def test_the_line_trains(line, toy, tmp_path, load_tool):
     cfg.merge_from_dict(
         {
             'work_dir': str(tmp_path),
+            'model.roi_head.bbox_head.num_classes': 4,
             'launcher': 'none',
             'train_dataloader.num_workers': 0,
             'train_dataloader.persistent_workers': False,

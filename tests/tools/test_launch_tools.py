@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -200,7 +201,8 @@ def test_validation_and_test_say_which_image_they_cannot_load(load_tool, tmp_pat
             test_dataloader=dict(dataset=dict(type='CocoDataset', pipeline=[other])),
         )
     )
-    load_tool('_launch').tell_unreadable_images(cfg)
+    loaders = dict(_val_dataloader=cfg.val_dataloader, _test_dataloader=cfg.test_dataloader)
+    load_tool('_launch').tell_unreadable_images(SimpleNamespace(**loaders))
     step, packing = cfg.val_dataloader.dataset.dataset.pipeline
     assert cfg.train_dataloader.dataset.pipeline[0] == loading
     assert packing == cfg.test_dataloader.dataset.pipeline[0] == other

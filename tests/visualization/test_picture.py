@@ -9,7 +9,7 @@ from mmsniper.visualization import ChipView, as_picture, draw_chips, draw_detect
 from mmsniper.visualization.picture import picture_limits
 
 RAMP = np.tile(np.arange(100), (50, 1))  # from left, 0, to right, 99
-PYRAMID = dict(chip_size=64, levels=[dict(resize=dict(factor=1.0))])
+PYRAMID = dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
 
 
 @pytest.fixture(autouse=True)

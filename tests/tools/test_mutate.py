@@ -38,13 +38,11 @@ def tool(load_tool):
         ("raise ValueError(f'{a + 1} is below {2}')", ['pass']),
         ("warnings.warn(f'{a + 1}' + b)", ['pass']),
         ("'''A text of 1 + 1.'''", []),
-        ('def f(a: int = 3) -> Literal[4]: return a', ['def f(a: int = 4) -> Literal[4]: return a']),
+        ('def f(a: int = 3) -> Literal[4]: pass', ['def f(a: int = 4) -> Literal[4]: pass']),
     ],
 )
 def test_what_is_changed_in_a_line(tool, line, changed):
     found = {mutant.after for mutant in tool.mutants_of('a.py', line.encode())}
-    if line.startswith('def'):
-        changed = [*changed, 'def f(a: int = 3) -> Literal[4]: return None']
     assert found == set(changed)
 
 

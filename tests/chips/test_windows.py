@@ -212,6 +212,7 @@ PYRAMID = ScalePyramid.from_config(
 
 def test_an_image_that_fits_is_seen_whole_at_every_level():
     windows = LevelWindows(PYRAMID, [50, 40], [30, 50], window_size=100)
+    assert len(windows) == 2
     assert windows.count.tolist() == [[1, 1], [1, 1]]
     # Height and width: twice the image, and its long side at 100.
     assert windows.shape.tolist() == [[[60, 100], [60, 100]], [[100, 80], [100, 80]]]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,25 @@ def test_random_examples_must_notice_it_with_other_seeds_too(tool, monkeypatch, 
     monkeypatch.setattr(tool, '_copy_package', lambda folder, mutant: Path(folder))
     assert tool.judge(mutant, {'tests/t.py::random': 1.0})['status'] == status
     assert seeds == [None, 1, 2, 3][: 1 + len(again)]
+
+
+def spin(*_, **__):
+    while True:
+        pass
+
+
+@pytest.mark.parametrize(
+    ('main', 'limit', 'status'),
+    [
+        (spin, 0.9, 'timed out'),
+        (lambda *_, **__: time.sleep(60), 0.1, 'timed out'),
+        (lambda *_, **__: os._exit(3), 60, 'crashed'),
+    ],
+)
+def test_tests_that_do_not_end_are_ended(tool, monkeypatch, tmp_path, main, limit, status):
+    monkeypatch.setattr(tool.pytest, 'main', main)
+    monkeypatch.chdir(tmp_path)
+    assert tool._run(tmp_path, [], tool._FirstFailure([], None), limit)['status'] == status
 
 
 @pytest.fixture

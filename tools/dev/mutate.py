@@ -40,7 +40,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -581,14 +581,19 @@ class Table:
         write_text(self.path, json.dumps(self.of_file))
 
     def tests_of(self, mutant: Mutant) -> dict[str, float]:
-        """The tests of the mirrored folder that run the changed lines, and their seconds."""
+        """The tests of the mirrored folder that run the changed lines, and their seconds.
+
+        Tests of defaults, which look at signatures, run none.
+        """
         first, last = mutant.span
         folder = Path(mutant.file).parts[1]
+        looks = set() if first <= mutant.line <= last else {f'test_{folder}_defaults.py'}
         return {
             name: test['seconds']
             for file in _test_files(folder)
             for name, test in self.of_file[file]['tests'].items()
             if any(first <= line <= last for line in test['lines'].get(mutant.file, ()))
+            or Path(file).name in looks
         }
 
 
@@ -697,8 +702,10 @@ def _in_parallel(
         try:
             for future in progress(as_completed(futures), what, len(tasks), delay=0, **options):
                 yield futures[future], future.result()
-        finally:
+        finally:  # of an error or a signal
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
 
 
 @exit_on_error()

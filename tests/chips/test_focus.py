@@ -74,10 +74,7 @@ def test_the_padding_of_a_window_is_where_it_ends_not_where_the_image_does():
 
 def test_cells_can_be_wider_than_high():
     window = FocusMap(drawn('.#.', '...', '#..', '...'), (10, 20, 100, 60), (30, 10))
-    assert sorted(focus_rectangles(window, 0.5, 1).tolist()) == [
-        [10, 40, 40, 50],
-        [40, 20, 70, 30],
-    ]
+    assert sorted(focus_rectangles(window, 0.5, 1).tolist()) == [[10, 40, 40, 50], [40, 20, 70, 30]]
 
 
 def test_rounding_of_a_window_adds_no_cells():

@@ -291,6 +291,10 @@ def _warm_up() -> None:
     register_all_modules(init_default_scope=False)
 
 
+def _file_of(test: str) -> str:
+    return test.partition('::')[0]
+
+
 class _Plugin:
     """Runs certain tests in a certain order.
 
@@ -318,9 +322,11 @@ class _Plugin:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self.order is not None:
+            # A name with a value in it may be another one with the mutant: then all of its file.
+            gone = set(map(_file_of, self.order.keys() - {item.nodeid for item in items}))
             items[:] = sorted(
-                (item for item in items if item.nodeid in self.order),
-                key=lambda item: self.order[item.nodeid],
+                (i for i in items if i.nodeid in self.order or _file_of(i.nodeid) in gone),
+                key=lambda item: self.order.get(item.nodeid, len(self.order)),
             )
 
 
@@ -501,10 +507,6 @@ def measure(file: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix='mutants-') as folder:
         package = _copy_package(folder)
         return _run(package, [file], _Lines(package), 3600)
-
-
-def _file_of(test: str) -> str:
-    return test.partition('::')[0]
 
 
 def judge(mutant: Mutant, seconds: dict[str, float]) -> dict[str, Any]:

@@ -369,6 +369,18 @@ def test_without_a_plan_it_draws_one_of_the_images_positive_chips():
     assert len(seen) > 20  # drawn anew each time
 
 
+def test_of_a_chip_that_it_drew_nothing_may_change_the_scale():
+    out = ChipSampler(PYRAMID)(inputs([[10, 10, 20, 20]], size=(250, 250)))
+    scale = out['scale_factor']
+    out['scale_factor'] = list(scale)  # as it is
+    out['keep_ratio'] = False
+    with pytest.raises(ValueError, match=r'changes the scale .*to \(1.0, 2.0\)'):
+        out['scale_factor'] = (1.0, 2.0)
+    assert tuple(out['scale_factor']) == scale
+    del out['scale_factor']
+    out['scale_factor'] = (1.0, 2.0)
+
+
 def test_crowd_boxes_need_no_chip():
     results = inputs([[10, 10, 20, 20], [200, 200, 230, 230]], size=(250, 250))
     results['gt_ignore_flags'][0] = True

@@ -120,7 +120,7 @@ def neighbours(lo: Floats, hi: Floats, group: Ints) -> tuple[Ints, Ints]:
         i, j = i[meet], j[meet]
         keys += [i * n + j, j * n + i]
     key = np.sort(np.concatenate(keys))
-    return key // max(n, 1), key % max(n, 1)
+    return np.divmod(key, n)
 
 
 def piercings(

@@ -65,6 +65,18 @@ def test_cells_in_the_padding_are_left_out_and_those_that_reach_beyond_are_cut()
     assert focus_rectangles(padding, 0.5, 1).tolist() == []
 
 
+def test_the_padding_of_a_window_is_where_it_ends_not_where_the_image_does():
+    window = FocusMap(drawn('..##', '....', '####'), (100, 50, 132, 82), 16)
+    assert focus_rectangles(window, 0.5, 1).tolist() == []
+    window = FocusMap(drawn('..#', '...', '..#'), (7, 50, 55, 98), 16)
+    assert focus_rectangles(window, 0.5, 1).tolist() == [[39, 50, 55, 66], [39, 82, 55, 98]]
+
+
+def test_cells_can_be_wider_than_high():
+    window = FocusMap(drawn('.#.', '...', '#..', '...'), (10, 20, 100, 60), (30, 10))
+    assert sorted(focus_rectangles(window, 0.5, 1).tolist()) == [[10, 40, 40, 50], [40, 20, 70, 30]]
+
+
 def test_rounding_of_a_window_adds_no_cells():
     assert focus_rectangles(FocusMap(np.ones((1, 9)), (0, 0, 0.1 * 3, 0.1), 0.1), 0.5, 1).shape == (
         1,
@@ -144,7 +156,10 @@ def test_dilation_is_an_odd_number_of_cells(dilation):
     [
         ((np.ones(3), (0, 0, 1, 1), 1), r'got shape \(3,\)'),
         ((np.ones((2, 2)), (0, 0, 1, 1), 0), 'must be positive, got 0'),
+        ((np.ones((2, 2)), (0, 0, 1, 1), (1, 0)), r'must be positive, got \(1, 0\)'),
+        ((np.ones((2, 2)), (0, 0, 1, 1), (0, 1)), r'must be positive, got \(0, 1\)'),
         ((np.ones((2, 2)), (5, 0, 5, 1), 1), 'is empty'),
+        ((np.ones((2, 2)), (5, 2, 6, 2), 1), 'is empty'),
     ],
 )
 def test_a_map_that_cannot_be_is_refused(arguments, message):

@@ -66,6 +66,23 @@ def test_a_size_is_in_range_of_several_levels_if_in_that_of_any():
     assert p.in_range([10, 100, 200], (0, 2)).tolist() == [True, False, True]
 
 
+def test_differences_name_each_value():
+    one = pyramid(FINE, MIDDLE)
+    assert one.differences(pyramid(FINE, MIDDLE)) == []
+    other = pyramid(FINE, dict(MIDDLE, valid_range=(40, 150)), chip_size=256, adopt_orphans=True)
+    assert one.differences(other) == [
+        ('chip_size', 512, 256),
+        ('adopt_orphans', False, True),
+        ('levels[1].valid_range', (32, 150), (40, 150)),
+        ('levels[1].test_range', (32, 150), (40, 150)),
+    ]
+
+
+def test_pyramids_of_other_numbers_of_levels_differ_in_their_levels():
+    one, other = pyramid(FINE, MIDDLE), pyramid(MIDDLE)
+    assert one.differences(other) == [('levels', one.levels, other.levels)]
+
+
 def test_a_pyramid_is_built_from_its_config_once():
     p = pyramid(FINE, COARSE)
     assert ScalePyramid.from_config(p) is p
@@ -164,6 +181,10 @@ class TestValidAndFits:
             dict(chip_size=512, levels=[FINE], adopt_orphans='no'),
             'adopt_orphans must be True or False',
         ),
+        (dict(chip_size=512, levels='fine'), "levels must be a list of levels, got 'fine'"),
+        (dict(chip_size=512, levels=FINE), 'levels must be a list of levels, got {'),
+        (dict(chip_size=512, levels=7), 'levels must be a list of levels, got 7'),
+        (dict(chip_size=True, levels=[FINE]), 'chip_size must be an integer, got True'),
         ('paper', 'pyramid must be a dict'),
         (dict(chip_size=512, levels=[FINE, 7]), 'level 1: level must be a dict, got 7'),
         (dict(chip_size=512, levels=[dict(resize=dict(factor=1.0))]), 'level 0: .*valid_range'),

@@ -130,3 +130,26 @@ def test_maximal_cliques_do_not_depend_on_the_size_of_blocks(monkeypatch):
     whole = maximal_cliques(lo, hi).toarray()
     monkeypatch.setattr(module, '_BLOCK', 5)
     np.testing.assert_array_equal(maximal_cliques(lo, hi).toarray(), whole)
+
+
+def test_pairs_are_looked_at_in_pieces_of_bounded_size(monkeypatch):
+    """60 rectangles that all meet are 3600 pairs, and as many cliques to be compared."""
+    n, size = 60, 200
+    lo, hi = np.arange(n * 2.0).reshape(n, 2), np.full((n, 2), 1000.0)
+    group, looked_at = np.zeros(n, int), []
+
+    def spy(start, stop):
+        looked_at.append(int((stop - start).sum()))
+        return expand(start, stop)
+
+    monkeypatch.setattr(module, '_BLOCK', size)
+    monkeypatch.setattr(module, 'expand', spy)
+    for look in (
+        lambda: neighbours(lo, hi, group),
+        lambda: piercings(lo, hi, group, hi, group),
+        lambda: maximal_cliques(lo, hi),
+    ):
+        looked_at.clear()
+        look()
+        assert len(looked_at) > 5
+        assert max(looked_at) <= size + n

@@ -121,6 +121,15 @@ def test_the_chip_size_follows_images_and_objects(image, sizes, chip_size):
     assert suggest_pyramid(squares(image, sizes * 20)).pyramid.chip_size == chip_size
 
 
+@pytest.mark.parametrize(
+    ('side', 'levels'), [(640, ['long side 512']), (641, ['factor 1', 'long side 512'])]
+)
+def test_levels_whose_scales_are_within_a_quarter_are_one(side, levels):
+    """Of 640 px a chip holds the whole image at a scale of 0.8; the finest level has 1."""
+    table = scattered((side, 480), np.geomspace(20, 400, 300))
+    assert rules(suggest_pyramid(table, 512).pyramid) == levels
+
+
 def test_a_level_that_would_have_no_boxes_is_left_out():
     table = scattered((4000, 3000), np.repeat([20, 1500], 100))
     found = suggest_pyramid(table)

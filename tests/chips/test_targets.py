@@ -235,6 +235,60 @@ def test_the_rounding_of_a_plan_does_not_open_a_chip(box, chip, enclosed):
     assert ChipLookup.from_plan(plan, 1).enclose(part).tolist() == [enclosed]
 
 
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize(
+    ('start', 'stop', 'touched'),
+    [
+        # Of a chip from 64 to 128 along an axis, 20,000 px away along the other one.
+        (60, 64.0005, False),
+        (60, 64.005, True),
+        (127.9995, 130, False),
+        (127.995, 130, True),
+        (80, 90, True),
+        (20, 30, False),
+        (140, 150, False),
+    ],
+)
+def test_a_chip_touches_what_it_has_more_than_an_edge_in_common_with(axis, start, stop, touched):
+    assert touches(axis, (start, stop), (20_010, 20_020), (64, 20_000)) is touched
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize(
+    ('start', 'stop', 'touched'),
+    [
+        # Of a chip from 20,000 to 20,064, where rounding errors are up to 0.0034.
+        (19_990, 20_000.003, False),
+        (19_990, 20_000.01, True),
+        (20_063.997, 20_070, False),
+        (20_063.99, 20_070, True),
+    ],
+)
+def test_far_from_the_corner_an_edge_is_wider(axis, start, stop, touched):
+    assert touches(axis, (start, stop), (10, 20), (20_000, 0)) is touched
+
+
+def touches(axis, along, across, corner):
+    """Whether a chip of 64 px at a corner (along, across) touches a box, along x (0) or y (1)."""
+    box = np.array([along[0], across[0], along[1], across[1]])
+    chip = np.array([*corner, corner[0] + 64, corner[1] + 64], np.float32)
+    if axis:
+        box, chip = box[[1, 0, 3, 2]], chip[[1, 0, 3, 2]]
+    targets = Targets(
+        image=np.zeros(1, np.int64),
+        level=np.zeros(1, np.int64),
+        index=np.zeros(1, np.int64),
+        box=box[None],
+        scale=np.ones((1, 1)),
+        side=np.full((1, 1), 64.0),
+        image_wh=np.full((1, 2), 30_000.0),
+    )
+    plan = ChipPlan(
+        np.zeros(1, np.int32), np.zeros(1, np.int8), chip[None], np.array([NEGATIVE], np.int8)
+    )
+    return bool(ChipLookup.from_plan(plan, 1).touch(targets)[0])
+
+
 def test_rounding_does_not_keep_a_box_as_wide_as_its_image_from_a_chip_as_wide_as_it():
     # 512 / (512 / 93) is less than 93.
     pyramid = ScalePyramid.from_config(

@@ -12,6 +12,7 @@ from mmsniper.chips.windows import (
     check_window_size,
     cut_windows,
     fewest_windows,
+    pixel_window,
     window_batches,
 )
 
@@ -211,6 +212,7 @@ PYRAMID = ScalePyramid.from_config(
 
 def test_an_image_that_fits_is_seen_whole_at_every_level():
     windows = LevelWindows(PYRAMID, [50, 40], [30, 50], window_size=100)
+    assert len(windows) == 2
     assert windows.count.tolist() == [[1, 1], [1, 1]]
     # Height and width: twice the image, and its long side at 100.
     assert windows.shape.tolist() == [[[60, 100], [60, 100]], [[100, 80], [100, 80]]]
@@ -418,6 +420,30 @@ def test_batches_do_not_depend_on_the_order_of_the_images(heights, random):
     windows = [window(height, 5, image=i) for i, height in enumerate(heights)]
     shuffled = random.sample(windows, len(windows))
     assert list(window_batches(windows, 60)) == list(window_batches(shuffled, 60))
+
+
+# --- windows of whole pixels ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('box', 'window'),
+    [
+        ((2, 3, 7, 9), (2, 3, 7, 9)),
+        ((2.5, 3.25, 6.5, 8.75), (2, 3, 7, 9)),
+        ((1.95, 2.95, 7.05, 9.05), (2, 3, 7, 9)),  # within the slack of whole pixels
+        ((2.05, 3.05, 6.95, 8.95), (2, 3, 7, 9)),
+        ((1.85, 2.85, 7.15, 9.15), (1, 2, 8, 10)),  # beyond it
+        ((-5, -6, 70, 80), (0, 0, 20, 30)),
+        ((4.3, 5.3, 4.6, 5.6), (4, 5, 5, 6)),
+        ((4, 5, 4, 5), (4, 5, 5, 6)),  # one pixel at least
+        ((20, 30, 20, 30), (19, 29, 20, 30)),  # which is in the image
+        ((0, 0, 0, 0), (0, 0, 1, 1)),
+        ((1, 29.5, 1, 30), (1, 29, 2, 30)),
+        ((19.5, 1, 20, 1), (19, 1, 20, 2)),
+    ],
+)
+def test_the_window_of_whole_pixels_that_holds_a_box(box, window):
+    assert pixel_window(box, 20, 30, slack=0.1) == window
 
 
 # --- mistakes -------------------------------------------------------------------------------------

@@ -256,6 +256,31 @@ def test_boxes_in_another_frame_are_told_from_what_sticks_out_a_little(dataset, 
 
 
 @pytest.mark.parametrize(
+    ('box', 'inside'),
+    [
+        ([-3, 10, 1, 20], True),  # the centre on the left edge, at x = -1
+        ([-3.5, 10, 1, 20], False),
+        ([10, -3, 20, 1], True),
+        ([10, -3.5, 20, 1], False),
+        ([98, 10, 104, 20], True),  # at x = 101 of 100
+        ([98, 10, 104.5, 20], False),
+        ([10, 78, 20, 84], True),  # at y = 81 of 80
+        ([10, 78, 20, 84.5], False),
+        ([30, 20, 30, 20], True),  # no area
+        ([30, 20, 29.5, 40], False),  # inside out
+        ([30, 20, 40, 19.5], False),
+    ],
+)
+def test_a_box_is_inside_if_its_centre_is_to_a_pixel(dataset, tmp_path, box, inside):
+    file = written(tmp_path / 'p.pkl', [np.array([[*box, 1]]), np.zeros((0, 5)), np.zeros((0, 5))])
+    if inside:
+        assert read_proposals(file, dataset)[0].boxes.tolist() == [box]
+    else:
+        with pytest.raises(ValueError, match='1 of 1 boxes are not inside their images'):
+            read_proposals(file, dataset)
+
+
+@pytest.mark.parametrize(
     ('content', 'message'),
     [
         ({'set/0.png': InstanceData(bboxes=np.zeros((1, 4)))}, r'set/0.png has no scores, it has'),

@@ -157,6 +157,27 @@ def test_what_is_given_in_epochs_happens_at_the_same_epochs_as_before(train, sch
     assert len(set(grown.lrs)) > 1
 
 
+@pytest.mark.parametrize('end', [1, CHANGE, CHANGE + 1])
+@pytest.mark.parametrize('begin', [0, 0.5])
+def test_a_schedule_that_has_ended_is_where_it_would_be_with_long_epochs(train, begin, end):
+    scheduler = dict(COSINE, begin=begin, end=end, T_max=end - begin)
+    [grown], [fixed] = (
+        train([scheduler], fixed=fixed).runner.param_schedulers for fixed in (False, True)
+    )
+    assert grown.last_step == fixed.last_step == round((end - begin) * LONG) - 1
+    assert grown._global_step == fixed._global_step
+
+
+def test_a_schedule_that_has_not_begun_begins_at_its_epoch(train):
+    scheduler = dict(COSINE, begin=CHANGE + 1)
+    grown, fixed = train([scheduler]), train([scheduler], fixed=True)
+    first = CHANGE * SHORT + LONG
+    assert grown.lrs[first - 1 : first + 2] == fixed.lrs[(CHANGE + 1) * LONG - 1 :][:3]
+    assert grown.lrs[first] == 1.0 > grown.lrs[first + 1]
+    [one], [other] = grown.runner.param_schedulers, fixed.runner.param_schedulers
+    assert one.last_step == other.last_step
+
+
 def test_without_the_fit_a_cosine_would_end_too_early(train):
     """Shows that the tests above test something."""
     unfit, fit = train([COSINE], fit=False), train([COSINE])

@@ -226,6 +226,20 @@ def test_fcos_takes_batches_of_inputs_with_and_without_ignored_instances():
     assert [len(level) for level in boxes] == [len(level) for level in labels]
 
 
+def test_of_instances_that_nothing_was_appended_to_fcos_has_the_stock_targets():
+    """As of those who call ``get_targets`` themselves."""
+    ours, stock = (
+        MODELS.build(dict(type=type, num_classes=NUM_CLASSES, **SMALL))
+        for type in ('SNIPERFCOSHead', 'FCOSHead')
+    )
+    points = stock.prior_generator.grid_priors([(n, n) for n in FPN], device='cpu')
+    objects = InstanceData(bboxes=torch.tensor([VALID[0]]), labels=torch.tensor([VALID[1]]))
+    for mine, theirs in zip(
+        ours.get_targets(points, [objects]), stock.get_targets(points, [objects]), strict=True
+    ):
+        assert all(map(torch.equal, mine, theirs))
+
+
 def test_fcos_in_place_of_an_rpn_ignores_invalid_objects_of_any_class():
     # An RPN has one class, and two-stage detectors leave the classes of ignored instances alone.
     _, features = dense_head('fcos')

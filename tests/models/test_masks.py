@@ -273,3 +273,19 @@ def test_masks_of_focus_chips_lie_in_their_boxes(make, picture, unresized):
     outside = fine.masks.any(dim=0)
     outside[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1] = False
     assert not outside.any()
+
+
+@pytest.mark.parametrize(
+    ('box', 'corner', 'shape'),
+    [
+        ([10.2, 5.5, 20.8, 9.0], (9, 4), (6, 13)),
+        ([10.0, 5.0, 20.0, 9.0], (9, 4), (6, 12)),
+        ([0.0, 0.0, 50.0, 30.0], (0, 0), (30, 50)),
+        ([49.5, 29.5, 50.0, 30.0], (48, 28), (2, 2)),
+        ([60.0, 40.0, 70.0, 50.0], (49, 29), (1, 1)),  # beyond the image of 50x30 px
+        ([-20.0, -10.0, -5.0, -3.0], (0, 0), (1, 1)),
+        ([20.0, 10.0, 10.0, 5.0], (19, 9), (1, 1)),  # inside out
+    ],
+)
+def test_a_mask_is_pasted_into_a_picture_of_its_object_inside_the_image(box, corner, shape):
+    assert masks_module._picture_of(box, 30, 50) == (corner, shape)

@@ -186,6 +186,21 @@ def test_a_box_is_not_cut_by_a_rounding_error():
     np.testing.assert_allclose(out['gt_bboxes'].numpy(), [[0, 0, 4, 4]])
 
 
+@pytest.mark.parametrize(
+    ('size', 'chip', 'box', 'cropped'),
+    [
+        ((100, 20), (10.0, 0.0, 42.0, 20.0), [0, 0, 60, 20], [0, 0, 64, 40]),  # wide
+        ((20, 100), (0.0, 10.0, 20.0, 42.0), [0, 0, 20, 60], [0, 0, 40, 64]),  # high
+        ((100, 20), (10.0, 0.0, 42.0, 20.0), [30, 2, 60, 12], [40, 4, 64, 24]),
+        ((20, 100), (0.0, 10.0, 20.0, 42.0), [2, 30, 12, 60], [4, 40, 24, 64]),
+    ],
+)
+def test_boxes_end_with_a_chip_that_is_not_square(size, chip, box, cropped):
+    out = ChipSampler(PYRAMID)(inputs([box], size=size, chip=(0, chip)))
+    assert out['img_shape'] == ((40, 64) if size[0] > size[1] else (64, 40))
+    np.testing.assert_allclose(out['gt_bboxes'].numpy(), [cropped])
+
+
 def test_the_image_border_does_not_cut_a_box():
     reaches_out = [-20, 30, 3, 34]
     out = ChipSampler(PYRAMID)(inputs([reaches_out], chip=(0, (0.0, 20.0, 32.0, 52.0))))
@@ -352,6 +367,18 @@ def test_without_a_plan_it_draws_one_of_the_images_positive_chips():
         seen.add((out['chip'].level, boxes.index(full), round(x1, 2)))
     assert {(level, box) for level, box, _ in seen} == {(0, 0), (1, 1)}
     assert len(seen) > 20  # drawn anew each time
+
+
+def test_of_a_chip_that_it_drew_nothing_may_change_the_scale():
+    out = ChipSampler(PYRAMID)(inputs([[10, 10, 20, 20]], size=(250, 250)))
+    scale = out['scale_factor']
+    out['scale_factor'] = list(scale)  # as it is
+    out['keep_ratio'] = False
+    with pytest.raises(ValueError, match=r'changes the scale .*to \(1.0, 2.0\)'):
+        out['scale_factor'] = (1.0, 2.0)
+    assert tuple(out['scale_factor']) == scale
+    del out['scale_factor']
+    out['scale_factor'] = (1.0, 2.0)
 
 
 def test_crowd_boxes_need_no_chip():

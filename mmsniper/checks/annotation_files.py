@@ -24,6 +24,7 @@ class AnnotationFile:
         images: File name of each image, by its id.
         num_annotations: Number of annotations.
         lacking: For each of ``EVALUATED`` that annotations lack, which, in words.
+        plain: Whether pycocotools can read it, which knows UTF-8 without a byte order mark only.
     """
 
     path: str
@@ -31,6 +32,7 @@ class AnnotationFile:
     images: Mapping[Any, str]
     num_annotations: int
     lacking: Mapping[str, str]
+    plain: bool = True
 
     def label_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the labels 0, 1, ..., which ``CocoDataset`` gives in the order of the file."""
@@ -61,6 +63,7 @@ def _read(path: str, *stamp: int) -> AnnotationFile:
         {image['id']: image['file_name'] for image in file.images},
         len(file.annotations),
         {key: which for key in EVALUATED if (which := _lacking(file, key))},
+        file.plain,
     )
 
 

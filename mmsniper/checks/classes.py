@@ -257,6 +257,19 @@ def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> lis
     return findings
 
 
+def check_plain(data: Iterable[LabelledData]) -> Iterator[Finding]:
+    """Check that pycocotools, which reads the files of validation and test, can do so."""
+    for part in data:
+        if not part.file.plain:
+            yield Finding(
+                ERROR,
+                part.file.path,
+                'is not plain UTF-8 (a byte order mark, or UTF-16), which training reads and '
+                'pycocotools does not: validation and test would end in a JSONDecodeError',
+                "Save it as UTF-8 without a byte order mark (in Python encoding='utf-8')",
+            )
+
+
 def _metrics(evaluator: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
         yield from _metrics(evaluator['metrics'], f'{key}.metrics')

@@ -270,13 +270,15 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     names = ('PixelCounterHook', 'TrainingTimeHook', 'ConsistencyHook')
     wanted = [dict(type=name) for name in names]
     if negatives is not None:
-        if 'NegativeChipHook' in map(type_name, all_hooks(cfg)):
-            raise ValueError(
-                f'the config has a NegativeChipHook of its own beside sniper.negative_chips '
-                f'({dict(negatives)}): write its options there, or negative_chips=None'
+        own = [hook for hook in all_hooks(cfg) if type_name(hook) == 'NegativeChipHook']
+        if own:
+            notes.append(
+                f'negative chips by the NegativeChipHook of the config: {dict(own[0])}, not by '
+                f'sniper.negative_chips: {dict(negatives)}'
             )
-        wanted.append(dict(type='NegativeChipHook', **negatives))
-        notes.append(f'negative chips: {dict(negatives)}')
+        else:
+            wanted.append(dict(type='NegativeChipHook', **negatives))
+            notes.append(f'negative chips: {dict(negatives)}')
     cfg.custom_hooks = hooks
     _add_hooks(cfg, wanted)
     # Names of ours are in MMDetection's registries; its Python configs have no scope.

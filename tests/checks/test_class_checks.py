@@ -1,5 +1,7 @@
 """Names, ids and order of classes in annotation files, metrics and checkpoints."""
 
+import json
+
 import pytest
 import torch
 from checks.toy_config import NAMES, coco, config, write
@@ -270,3 +272,15 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
     assert '1.weight has the shape (5, 3), and (1, 3)' in str(other)
     assert 'lacks 0.bias' in str(missing)
     assert {other.severity, missing.severity} == {ERROR}
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation(
+    tmp_path, encoding
+):
+    for name in ('train.json', 'val.json'):
+        write(coco(), tmp_path / name)
+        (tmp_path / name).write_text(json.dumps(coco()), encoding)
+    found = check_run(config(tmp_path), TRAINING)
+    assert [(f.severity, f.where) for f in found] == [(ERROR, str(tmp_path / 'val.json'))]
+    assert 'a byte order mark' in found[0].what

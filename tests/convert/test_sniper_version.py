@@ -565,10 +565,16 @@ def test_a_hook_that_ends_the_mixing_is_no_default_hook_either():
     assert set(cfg.default_hooks) == {'checkpoint', 'logger'}
 
 
-def test_what_is_said_of_negative_chips_is_said_once():
+def test_a_hook_of_the_config_that_mines_takes_the_place_of_the_fragments(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmsniper.convert.config.print_log', lambda text, **kwargs: said.append(text)
+    )
     hook = dict(type='mmsniper.NegativeChipHook', warmup_epochs=4)
-    with pytest.raises(ValueError, match=r'NegativeChipHook of its own.*negative_chips=None'):
-        sniper_version(stock_config(custom_hooks=[hook]))
+    cfg = sniper_version(stock_config(custom_hooks=[hook]))
+    assert cfg.custom_hooks[0] == hook
+    assert str(cfg.custom_hooks).count('NegativeChipHook') == 1
+    assert "by the NegativeChipHook of the config: {'type': 'mmsniper.NegativeChipHook'" in said[0]
     cfg = sniper_version(stock_config(custom_hooks=[hook], sniper=dict(negative_chips=None)))
     assert cfg.custom_hooks[0] == hook
 

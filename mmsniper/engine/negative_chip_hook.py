@@ -168,9 +168,9 @@ class NegativeChipHook(Hook):
         runner.logger.info(f'{pool.statistics}; saved to {file}')
         if not pool.statistics.proposals:
             runner.logger.warning(
-                'the RPN proposes nothing in any image, so training goes on without negative chips: '
-                'look at the losses, weights that are not numbers (NaN) find nothing, and at '
-                f'score_thr of NegativeChipHook, {self.miner.score_thr:g}'
+                f'the RPN proposes nothing in any image, so training goes on without negative '
+                f'chips: are the losses numbers (weights of NaN find nothing), and is score_thr of '
+                f'NegativeChipHook, {self.miner.score_thr:g}, too high?'
             )
         elif not pool.statistics.chips:
             runner.logger.warning(

@@ -7,8 +7,11 @@ import numpy as np
 SHORT, LONG, LONG8 = 3, 4, 16
 
 
-def tiff_bytes(img, planar=False, big_endian=False, big_tiff=False):
-    """An image (h, w) or (h, w, bands) as an uncompressed TIFF of one page."""
+def tiff_bytes(img, planar=False, big_endian=False, big_tiff=False, extra=0):
+    """An image (h, w) or (h, w, bands) as an uncompressed TIFF of one page.
+
+    ``extra`` is what bands behind the colours are marked as: 2 is opacity.
+    """
     order = '>' if big_endian else '<'
     height, width = img.shape[:2]
     img = img.reshape(height, width, -1)
@@ -30,7 +33,7 @@ def tiff_bytes(img, planar=False, big_endian=False, big_tiff=False):
         (278, LONG, [height]),
         (279, word, [size] * pieces),
         (284, SHORT, [2 if planar else 1]),
-        (338, SHORT, [0] * (bands - 3 if bands >= 3 else bands - 1)),
+        (338, SHORT, [extra] * (bands - 3 if bands >= 3 else bands - 1)),
         (339, SHORT, [dict(u=1, i=2, f=3)[img.dtype.kind]] * bands),
     ]
     tags = [tag for tag in tags if tag[2]]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 from mmdet.datasets import BaseVideoDataset, CocoPanopticDataset
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
@@ -20,6 +21,9 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Parts whose classes are not those of the data: an RPN has one, a backbone those of ImageNet, the
 # semantic head of HTC those of COCO-stuff, and models of identities have persons.
 OTHER_CLASSES = frozenset({'rpn_head', 'backbone', 'semantic_head', 'reid', 'track_head'})
+
+# Preprocessors that take images as they are loaded, not batches of several views.
+_PREPROCESSORS = ('DetDataPreprocessor', 'BandDataPreprocessor')
 
 # Data sets whose labels are not places in "classes": things and stuff, or tracks.
 _OTHER_LABELS = (BaseVideoDataset, CocoPanopticDataset)
@@ -55,13 +59,65 @@ def check_config(cfg: Config, loaders: Iterable[str] = LOADERS) -> list[Finding]
             (:func:`~mmsniper.convert.load_config`). Left as it is.
         loaders (Iterable[str]): Keys of the data loaders that will be used. Defaults to all.
     """
-    findings: list[Finding] = []
+    findings = list(check_channels(cfg))
     classes = [c for key in loaders for c in config_classes(cfg, key, findings)]
     if not classes or _is_open_vocabulary(cfg):
         return findings
     findings += check_heads(config_heads(cfg.get('model') or {}), classes[0])
     findings += check_same_classes(classes)
     return findings
+
+
+def model_channels(cfg: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Number of channels of the images that a model takes, None if unknown, and the key that says.
+
+    One mean stands for all channels, whose number is then the backbone's.
+    """
+    backbone, preprocessor = _first_parts(cfg)
+    if type_name(preprocessor) == 'BandDataPreprocessor' or len(preprocessor.get('mean') or ()) > 1:
+        return len(preprocessor.get('mean') or ()), 'model.data_preprocessor.mean'
+    channels = backbone.get('in_channels')
+    if channels is None:
+        kind = backbone.get('type')
+        kind = MODELS.get(kind) if isinstance(kind, str) else kind
+        known = signature(kind).parameters.get('in_channels') if isinstance(kind, type) else None
+        channels = None if known is None else known.default
+    return (channels if isinstance(channels, int) else None), 'model.backbone.in_channels'
+
+
+def _first_parts(cfg: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The configs of what an image meets first: the backbone and the preprocessor."""
+    model = cfg.get('model') or {}
+    while 'backbone' not in model and isinstance(model.get('detector'), Mapping):
+        model = model['detector']  # a wrapper around a detector
+    preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    return model.get('backbone') or {}, preprocessor or {}
+
+
+def check_channels(cfg: Mapping[str, Any]) -> Iterator[Finding]:
+    """Check that the preprocessor and the backbone are of the same number of channels."""
+    backbone, preprocessor = _first_parts(cfg)
+    channels, mean = backbone.get('in_channels'), preprocessor.get('mean')
+    if not isinstance(channels, int) or type_name(preprocessor) not in _PREPROCESSORS:
+        return
+    where = 'model.data_preprocessor'
+    if mean is not None and len(mean) not in (1, channels):
+        yield Finding(
+            ERROR,
+            f'{where}.mean',
+            f'has {len(mean)} values, and model.backbone.in_channels is {channels}',
+            'Give mean and std a value for each channel, or one for all; in_channels is the number '
+            'of channels of the images as they are loaded',
+        )
+    for name in ('bgr_to_rgb', 'rgb_to_bgr'):
+        if preprocessor.get(name) and channels != 3:
+            yield Finding(
+                ERROR,
+                f'{where}.{name}',
+                f'turns the colours of three channels around, and model.backbone.in_channels is '
+                f'{channels}',
+                f'Set {name}=False',
+            )
 
 
 def leaves(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,9 @@ import numpy as np
 from mmdet.registry import TRANSFORMS
 from PIL import Image
 
+from mmsniper.checks.config import model_channels
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
+from mmsniper.datasets.decoding import ImageDecodingError, are_numbers
 from mmsniper.datasets.image_faults import image_fault
 from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import all_datasets, type_name
@@ -39,11 +41,13 @@ class Loading:
 
     Attributes:
         transform: The config of the transform that loads.
-        channels: Number of channels that the model normalises; None if it does not.
+        channels: Number of channels that the model takes; None if that is not known.
+        told_by: Key of the config that says so. Defaults to ``'model.data_preprocessor.mean'``.
     """
 
     transform: Mapping[str, Any]
     channels: int | None
+    told_by: str = 'model.data_preprocessor.mean'
 
 
 def image_entries(dataset: Any) -> list[ImageEntry]:
@@ -92,6 +96,9 @@ def _check_image(
     path = entry.path
     try:
         img = transform(dict(img_path=path, img_id=0))['img']
+    except ImageDecodingError as error:  # the file is in order
+        yield ERROR, 'cannot be loaded as they are', 'Load them as it says', str(error)
+        return
     except Exception as error:  # of whatever kind: the other files are to be opened
         try:
             why = image_fault(path)
@@ -154,12 +161,23 @@ def _check_pixels(
                 'such values',
                 f'{path} is {header}',
             )
+        backend = loading.transform.get('imdecode_backend', 'cv2')
+        if header.several and backend != 'tifffile':
+            fix = "Bands of one image: imdecode_backend='tifffile'; images: write each to a file"
+            yield WARNING, 'have several pages, of which the first is loaded', fix, path
+    if img.dtype.kind == 'f' and not are_numbers(img):
+        yield (
+            WARNING,
+            'have values that are NaN, infinite, or stand for no data',
+            'Replace them in the files, or by a transform right after loading',
+            path,
+        )
     if loading.channels is not None and channels != loading.channels:
         yield (
             ERROR,
-            f'have another number of channels than the {loading.channels} of '
-            f'model.data_preprocessor.mean',
-            'Give mean and std for each channel, or load the images otherwise (color_type)',
+            f'have another number of channels than the {loading.channels} of {loading.told_by}',
+            'Give mean and std for each channel and in_channels, or load the images otherwise '
+            '(color_type)',
             f'{path} has {channels}',
         )
     elif bands == 1 and channels == 3:
@@ -188,10 +206,9 @@ def config_loading(cfg: Mapping[str, Any], loader: str) -> Loading | None:
         cfg (Config): The config.
         loader (str): Key of the data loader.
     """
-    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor')
-    mean = (preprocessor or {}).get('mean')
+    channels, told_by = model_channels(cfg)
     for dataset in all_datasets(cfg[loader].dataset):
         for transform in (dataset.get('pipeline') or [])[:1]:
             if type_name(transform) in ('LoadImageFromFile', 'LoadLargeImageFromFile'):
-                return Loading(transform, None if mean is None else len(mean))
+                return Loading(transform, channels, told_by)
     return None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import mmcv.transforms
 import numpy as np
+import torch
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.structures import BaseDataElement
@@ -15,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
 from mmsniper.datasets.coco_reader import build_checked, read_checked
-from mmsniper.datasets.decoding import ImageDecodingError, run_checked
+from mmsniper.datasets.decoding import ImageDecodingError, are_numbers, run_checked
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.datasets.scale_transforms import class_names, rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, read_datasets, type_name
@@ -275,10 +276,23 @@ class _ChipPipeline(Compose):
                 f'{"" if planned else _NO_CHIP}; and if a hook has exchanged the pipeline, such '
                 f'as PipelineSwitchHook, take it out of custom_hooks'
             )
+        _check_numbers(data.get('inputs'))
         sample = data.get('data_samples')
         if isinstance(sample, BaseDataElement):
             sample.set_metainfo({k: v for k, v in kept.items() if k not in sample.metainfo_keys()})
         return data
+
+
+def _check_numbers(inputs: Any) -> None:
+    """Refuse an input of which a network would make NaN, and of its weights in one step."""
+    if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point():
+        return
+    if not are_numbers(inputs.numpy()):
+        raise ValueError(
+            'the input has values that are NaN, infinite or stand for no data, of which training '
+            'would make NaN of all weights: replace them in the files, or by a transform after '
+            'LoadImageFromFile'
+        )
 
 
 _NO_CHIP = (

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import cv2
 import mmcv.image.io
 import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 from numpy.typing import NDArray
+from PIL import Image
 
+from mmsniper.datasets.image_faults import opencv_name
 from mmsniper.utils.image_header import ImageHeader, read_header
 
 _OPENCV_BANDS = (1, 3, 4)  # of a TIFF; of two it reads something else without an error
 _RESIZED = ('uint8', 'uint16', 'int16', 'float32', 'float64')  # by OpenCV
 _TIFFFILE = "imdecode_backend='tifffile' does (pip install tifffile imagecodecs)"
+_NO_NUMBER = 1e30  # values of floats as large as this stand for no data, such as -3.4e38
 _told: set[str] = set()
 
 
@@ -40,8 +44,9 @@ def load_checked(
 ) -> dict | None:
     """Load an image, and see whether all of its file was decoded.
 
-    Bands are put last and bytes into the machine's order. Of a file of more than 8 bits that is cut
-    to 8, the log is told, once in a process.
+    Bands are put last and bytes into the machine's order. The log is told, once in a process, of
+    more than 8 bits that are cut to 8, further pages, colours that are multiplied by a fourth band,
+    and values that are no numbers.
 
     Args:
         loader (LoadImageFromFile): The transform, for its settings.
@@ -70,14 +75,19 @@ def load_checked(
     header = None if path is None else read_header(path)
     if header:
         _check(loader, path, header, results['img'])
+    elif path is not None:
+        _check_palette(loader, path, results['img'])
     img = _ordered(results['img'], header)
     name = path or 'the image'
     if img.ndim not in (2, 3) or img.dtype.name not in _RESIZED:
         raise ImageDecodingError(
             f'{name} is an array of shape {img.shape} and type {img.dtype}, not (h, w) or '
             f'(h, w, bands) of a type that OpenCV resizes ({", ".join(_RESIZED)}): '
-            f'load it with to_float32=True, or as an image of one page'
+            f'{"load it with to_float32=True" if path else "give it as float32"}, or as an image '
+            f'of one page'
         )
+    if img.dtype.kind == 'f' and (header is None or header.kind == 'float'):
+        _tell_no_numbers(name, img)
     if img.dtype == np.uint16 and not hasattr(torch, 'uint16'):
         raise ImageDecodingError(
             f'{name} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
@@ -119,16 +129,95 @@ def _check(loader: LoadImageFromFile, path: str, header: ImageHeader, img: NDArr
             f'{path} is {header}, but the array that was decoded has the shape {img.shape}; '
             f'{_undecodable(loader, header) or _TIFFFILE}'
         )
+    if header.kind == 'signed' and img.dtype == np.uint8 and header.bits == 8:
+        raise ImageDecodingError(
+            f'{path} is {header}, and color_type={loader.color_type!r} takes negative values for '
+            f"large ones: color_type='unchanged', to_float32=True loads it (with 'cv2')"
+        )
+    if backend == 'cv2' and header.alpha and header.bits == 8:
+        _check_alpha(path, header, img, whole)
+    if backend != 'tifffile' and header.several:
+        _tell(
+            'pages',
+            f'{path} has several pages, of which the first is loaded. If they are bands of one '
+            f'image, {_TIFFFILE}; if they are images, write each to a file of its own',
+        )
     cut = isinstance(loader.color_type, str) and not whole and backend != 'tifffile'
-    if header.bits > 8 and (cut or img.dtype.itemsize == 1) and 'cut' not in _told:
-        _told.add('cut')
-        print_log(
+    if header.bits > 8 and (cut or img.dtype.itemsize == 1):
+        _tell(
+            'cut',
             f'{path} is {header}, which color_type={loader.color_type!r} of '
             f"{type(loader).__name__} (imdecode_backend={backend!r}) cuts to 8: the image's "
             f'largest value is {np.max(img[::8, ::8]):g} of 255. Of 12-bit data only 16 grey '
             f"levels are left. color_type='unchanged' (with 'cv2') loads all bits; mean and std of "
-            f'the data_preprocessor are then to be those of the values. Other files may be the '
-            f'same, this is said once',
+            f'the data_preprocessor are then to be those of the values',
+        )
+
+
+def _check_alpha(path: str, header: ImageHeader, img: NDArray, whole: bool) -> None:
+    """See whether OpenCV has multiplied colours by a fourth band that is marked as opacity.
+
+    By what is only 0 and 255, where there are data and where not, nothing is lost.
+    """
+    if not whole and 'alpha' in _told:
+        return
+    if not whole:
+        img = cv2.imread(opencv_name(path), cv2.IMREAD_UNCHANGED)
+    alpha = img[..., 3] if img is not None and img.ndim == 3 and img.shape[2] == 4 else img[:0]
+    if not ((alpha > 0) & (alpha < 255)).any():
+        return
+    what = (
+        f'{path} is {header}, the last of which is marked as opacity (alpha), and OpenCV '
+        f"multiplies the colours by it; imdecode_backend='pillow' does not. If it is another band, "
+        f'such as infrared, write the files without the mark (GDAL: ALPHA=NO)'
+    )
+    if whole:
+        raise ImageDecodingError(what)
+    _tell('alpha', what)
+
+
+def _check_palette(loader: LoadImageFromFile, path: str, img: NDArray) -> None:
+    """Pillow gives indices into a palette; of PNG and TIFF the number of bands tells it."""
+    if loader.imdecode_backend != 'pillow' or loader.color_type != 'unchanged' or img.ndim != 2:
+        return
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+    except OSError:  # elsewhere than on this disk
+        return
+    if mode == 'P':
+        raise ImageDecodingError(
+            f"{path} has a palette, and imdecode_backend='pillow' gives places in it, not colours; "
+            f"'cv2' gives the colours"
+        )
+
+
+def are_numbers(img: NDArray) -> bool:
+    """Whether no value of an image is NaN, infinite, or stands for no data."""
+    # A sum finds them without an array of their places.
+    with np.errstate(invalid='ignore'):
+        return bool(abs(np.sum(img, dtype=np.float64)) < _NO_NUMBER)
+
+
+def _tell_no_numbers(name: str, img: NDArray) -> None:
+    """Tell the log of values that are no numbers, or stand for no data."""
+    if 'numbers' in _told or are_numbers(img):
+        return
+    count = img.size - np.count_nonzero(np.abs(img) < _NO_NUMBER)
+    _tell(
+        'numbers',
+        f'{name} has {count} values of {img.size} that are NaN, infinite or beyond '
+        f'{_NO_NUMBER:g}, as where there are no data. One is enough to make NaN of all that a '
+        f'network finds: replace them in the files, or by a transform right after loading',
+    )
+
+
+def _tell(what: str, message: str) -> None:
+    """Tell the log, once in a process."""
+    if what not in _told:
+        _told.add(what)
+        print_log(
+            f'{message}. Other files may be the same, this is said once',
             logger='current',
             level=logging.WARNING,
         )

@@ -51,6 +51,11 @@ _NO_IMAGES = (
     (0, b'\x1f\x8b', 'a gzip archive', 'unpack it'),
     (0, b'\x93NUMPY', 'an array of NumPy', _CONVERT),
     (0, b'\x89HDF', 'an HDF5 file', _CONVERT),
+    (0, b'MATLAB 5.0', 'a file of MATLAB', _CONVERT),
+    (0, b'SIMPLE  =', 'a FITS file', _CONVERT),
+    (0, b'ZISRAWFILE', 'a microscopy file of Zeiss (CZI)', _CONVERT),
+    (0, b'\xda\xce\xbe\x0a', 'a microscopy file of Nikon (ND2)', _CONVERT),
+    (128, b'DICM', 'a DICOM file', _CONVERT),
 )
 # Texts that are no image, by how they begin in lower case.
 _TEXTS = (
@@ -71,6 +76,7 @@ _IMAGES = (
     (4, b'jP  \r\n', 'a JPEG 2000 image'),
     (0, b'GIF8', 'a GIF image'),
     (0, b'8BPS', 'a Photoshop file'),
+    (0, b'v/1\1', 'an OpenEXR image'),
 )
 
 # OpenCV's limits of an image, by the names of their variables, with their defaults.

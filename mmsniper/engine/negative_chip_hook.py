@@ -166,7 +166,13 @@ class NegativeChipHook(Hook):
             pool.save(file)
             shutil.rmtree(parts, ignore_errors=True)
         runner.logger.info(f'{pool.statistics}; saved to {file}')
-        if not pool.statistics.chips:
+        if not pool.statistics.proposals:
+            runner.logger.warning(
+                f'the RPN proposes nothing in any image, so training goes on without negative '
+                f'chips: are the losses numbers (weights of NaN find nothing), and is score_thr of '
+                f'NegativeChipHook, {self.miner.score_thr:g}, too high?'
+            )
+        elif not pool.statistics.chips:
             runner.logger.warning(
                 f'no window holds more than {self.miner.min_proposals} proposals outside positive '
                 f'chips, so training goes on without negative chips: lower min_proposals of '

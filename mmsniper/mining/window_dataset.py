@@ -14,6 +14,7 @@ from mmengine.dataset import Compose
 from mmsniper.chips import NEGATIVE, ScalePyramid
 from mmsniper.chips.windows import Window, round_up
 from mmsniper.datasets import Chip, ChipDataset, ChipIndex, ChipSampler
+from mmsniper.datasets.decoding import run_checked
 from mmsniper.datasets.wrappers import replace_datasets
 
 _META_KEYS = ('img_path', 'ori_shape', 'img_shape', 'scale_factor', 'homography_matrix', 'chip')
@@ -65,10 +66,11 @@ class _WindowPipeline(Compose):
     """Transforms that must give the window: a data set would try another image instead."""
 
     def __call__(self, data: dict) -> dict:
-        sample = super().__call__(data)
-        if sample is None:
-            raise ValueError('a transform returned None, so the image cannot be mined')
-        return sample
+        for transform in self.transforms:
+            data = run_checked(transform, data)
+            if data is None:
+                raise ValueError('a transform returned None, so the image cannot be mined')
+        return data
 
 
 class _WindowSampler:

@@ -21,6 +21,9 @@ class ImageHeader:
         bits: Bits of each value.
         kind: What the values are: 'unsigned', 'signed' or 'float'.
         planar: One band is stored after the other. Defaults to False: pixel after pixel.
+        alpha: The last band is marked as opacity by which colours are not multiplied. Told of TIFF
+            only. Defaults to False.
+        several: Another image of this size follows, a page of a TIFF. Defaults to False.
     """
 
     format: str
@@ -30,6 +33,8 @@ class ImageHeader:
     bits: int
     kind: str = 'unsigned'
     planar: bool = False
+    alpha: bool = False
+    several: bool = False
 
     def __str__(self) -> str:
         bands = 'one band' if self.bands == 1 else f'{self.bands} bands'
@@ -45,8 +50,8 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader | None:
         path (str | os.PathLike): A file on a local disk.
 
     Returns:
-        ImageHeader | None: None for other formats than PNG, TIFF, JPEG 2000 and PNM, and where
-        there is no such file or its header is broken.
+        ImageHeader | None: None for other formats than PNG, TIFF, JPEG 2000, PNM, PFM and Radiance
+        HDR, and where there is no such file or its header is broken.
     """
     try:
         with open(path, 'rb') as file:
@@ -82,25 +87,76 @@ def _jpeg_2000(file: BinaryIO, start: bytes) -> ImageHeader:
     return ImageHeader('JPEG 2000', width, height, bands, (depth & 0x7F) + 1, kind)
 
 
+def _codestream(file: BinaryIO, start: bytes) -> ImageHeader:
+    right, bottom, left, top = struct.unpack_from('>IIII', start, 8)
+    bands, depth = struct.unpack_from('>HB', start, 40)
+    kind = 'signed' if depth & 0x80 else 'unsigned'
+    return ImageHeader('JPEG 2000', right - left, bottom - top, bands, (depth & 0x7F) + 1, kind)
+
+
+def _pfm(file: BinaryIO, start: bytes) -> ImageHeader:
+    name, width, height = start.split()[:3]
+    return ImageHeader('PFM', int(width), int(height), 3 if name == b'PF' else 1, 32, 'float')
+
+
+def _radiance(file: BinaryIO, start: bytes) -> ImageHeader:
+    file.seek(0)
+    for line in iter(lambda: file.readline(256), b''):
+        words = line.split()
+        if len(words) == 4 and words[0] in (b'-Y', b'+Y'):
+            return ImageHeader('Radiance HDR', int(words[3]), int(words[1]), 3, 32, 'float')
+    raise ValueError('it has no size')
+
+
 # Tags of TIFF 6.0.
-_WIDTH, _HEIGHT, _BITS, _BANDS, _PLANAR, _KIND = 256, 257, 258, 277, 284, 339
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COLOURS = 254, 256, 257, 258, 262
+_BANDS, _PLANAR, _EXTRA, _KIND = 277, 284, 338, 339
+_TAGS = (_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COLOURS, _BANDS, _PLANAR, _EXTRA, _KIND)
 _KINDS = {1: 'unsigned', 2: 'signed', 3: 'float'}
 _NUMBERS = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # types of TIFF's whole numbers
+_PALETTE, _UNASSOCIATED = 3, 2  # of _COLOURS, and of _EXTRA
+_OTHERS = 1 | 4  # of _SUBFILE: an overview, a mask
 
 
 def _tiff(file: BinaryIO, start: bytes) -> ImageHeader:
     order = '<' if start.startswith(b'II') else '>'
     big = struct.unpack_from(order + 'H', start, 2)[0] == 43
+    (first,) = struct.unpack_from(order + ('Q' if big else 'I'), start, 8 if big else 4)
+    tags, following = _directory(file, first, order, big)
+    size = tags[_WIDTH][0], tags[_HEIGHT][0]
+    several = False
+    if following:
+        page, _ = _directory(file, following, order, big)
+        alike = size == tuple(page.get(tag, (0,))[0] for tag in (_WIDTH, _HEIGHT))
+        several = alike and not page.get(_SUBFILE, (0,))[0] & _OTHERS
+    stored = tags.get(_BANDS, (1,))[0]
+    return ImageHeader(
+        'TIFF',
+        *size,
+        3 if tags.get(_COLOURS, (0,))[0] == _PALETTE else stored,
+        max(tags.get(_BITS, (1,))),
+        _KINDS.get(tags.get(_KIND, (1,))[0], 'unsigned'),
+        planar=stored > 1 and tags.get(_PLANAR, (1,))[0] == 2,
+        alpha=_UNASSOCIATED in tags.get(_EXTRA, ()),
+        several=several,
+    )
+
+
+def _directory(
+    file: BinaryIO, start: int, order: str, big: bool
+) -> tuple[dict[int, tuple[int, ...]], int]:
+    """What a page of a TIFF says of its pixels, by tag, and where the next page is or 0."""
     place, count, size = ('Q', 'Q', 8) if big else ('I', 'H', 4)
-    (first,) = struct.unpack_from(order + place, start, 8 if big else 4)
-    file.seek(first)
+    file.seek(start)
     (entries,) = struct.unpack(order + count, file.read(struct.calcsize(count)))
     width = 4 + 2 * size
     table = file.read(min(entries, 1000) * width)
+    end = file.read(size) if entries <= 1000 else b''
+    following = struct.unpack(order + place, end)[0] if len(end) == size else 0
     tags: dict[int, tuple[int, ...]] = {}
     for at in range(0, len(table) - width + 1, width):
         tag, kind, number = struct.unpack_from(order + 'HH' + place, table, at)
-        if tag not in (_WIDTH, _HEIGHT, _BITS, _BANDS, _PLANAR, _KIND):
+        if tag not in _TAGS:
             continue
         form = f'{order}{min(number, 1000)}{_NUMBERS[kind]}'
         value = table[at + 4 + size : at + width]
@@ -108,16 +164,7 @@ def _tiff(file: BinaryIO, start: bytes) -> ImageHeader:
             file.seek(struct.unpack(order + place, value)[0])
             value = file.read(struct.calcsize(form))
         tags[tag] = struct.unpack_from(form, value)
-    bands = tags.get(_BANDS, (1,))[0]
-    return ImageHeader(
-        'TIFF',
-        tags[_WIDTH][0],
-        tags[_HEIGHT][0],
-        bands,
-        max(tags.get(_BITS, (1,))),
-        _KINDS.get(tags.get(_KIND, (1,))[0], 'unsigned'),
-        bands > 1 and tags.get(_PLANAR, (1,))[0] == 2,
-    )
+    return tags, following
 
 
 _READERS: dict[bytes, Callable[[BinaryIO, bytes], ImageHeader]] = {
@@ -127,5 +174,8 @@ _READERS: dict[bytes, Callable[[BinaryIO, bytes], ImageHeader]] = {
     b'II+\0': _tiff,
     b'MM\0+': _tiff,
     b'\0\0\0\x0cjP  \r\n\x87\n': _jpeg_2000,
+    b'\xff\x4f\xff\x51': _codestream,
+    b'#?RADIANCE': _radiance,
+    **dict.fromkeys((b'PF\n', b'Pf\n'), _pfm),
     **{b'P%d' % number: _pnm for number in (2, 3, 5, 6)},
 }

@@ -10,7 +10,14 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
-from mmsniper.checks.config import as_tuple, check_config, config_heads, leaves
+from mmsniper.checks.config import (
+    as_tuple,
+    check_channels,
+    check_config,
+    config_heads,
+    leaves,
+    model_channels,
+)
 from mmsniper.checks.run import check_run, model_heads
 from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config
@@ -218,3 +225,33 @@ def test_snip_is_warned_of_scales_at_its_start_and_sniper_by_its_sampler():
     assert finding.where == 'pyramid'
     cfg.train_dataloader.sampler = dict(type='ChipAwareSampler')
     assert not check_run(cfg, ('train_dataloader',), data)
+
+
+def channels(channels, mean, kind='DetDataPreprocessor', **keys):
+    """A config's model as far as its channels go."""
+    backbone = (
+        dict(type='ResNet') if channels is None else dict(type='ResNet', in_channels=channels)
+    )
+    preprocessor = dict(type=kind, mean=mean, std=mean, **keys)
+    return dict(model=dict(type='FasterRCNN', backbone=backbone, data_preprocessor=preprocessor))
+
+
+@pytest.mark.parametrize(
+    ('model', 'takes', 'said'),
+    [
+        (channels(None, [1.0] * 3, bgr_to_rgb=True), 3, ''),
+        (channels(None, [1.0], bgr_to_rgb=True), 3, ''),
+        (channels(1, [1.0]), 1, ''),
+        (channels(4, [1.0]), 4, ''),
+        (channels(4, [1.0] * 4, 'BandDataPreprocessor'), 4, ''),
+        (channels(1, [1.0], bgr_to_rgb=True), 1, 'data_preprocessor.bgr_to_rgb: turns'),
+        (channels(4, [1.0], rgb_to_bgr=True), 4, 'Set rgb_to_bgr=False'),
+        (channels(1, [1.0] * 3), 3, 'mean: has 3 values, and model.backbone.in_channels is 1'),
+        (channels(3, [1.0] * 4, 'BandDataPreprocessor'), 4, 'has 4 values'),
+    ],
+)
+def test_preprocessor_and_backbone_are_of_the_same_channels(model, takes, said):
+    assert model_channels(model)[0] == takes
+    found = [str(finding) for finding in check_channels(model)]
+    assert len(found) == bool(said)
+    assert said in ''.join(found)

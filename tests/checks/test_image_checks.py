@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mmdet.utils import register_all_modules
 from PIL import Image
+from small_tiff import scene, tiff_bytes
 
 from mmsniper.checks import ERROR, NOTE, WARNING
 from mmsniper.checks.images import ImageEntry, Loading, check_images
@@ -92,6 +93,20 @@ def test_depth_and_channels_as_the_config_loads_them(check):
     assert 'has 4 bands, 3 of which' in one(check('alpha.png', alpha), NOTE)
     message = one(check('alpha1.png', alpha, color_type='unchanged'), ERROR)
     assert 'another number of channels than the 3' in message
+
+
+def test_pages_bands_and_values_that_a_loader_passes_over(check, tmp_path):
+    grey = Image.fromarray(COLOUR[..., 0])
+    grey.save(tmp_path / 'a.tif', save_all=True, append_images=[grey])
+    found = check('a.tif', color_type='unchanged', channels=1)
+    assert 'have several pages' in one(found, WARNING)
+    floats = COLOUR[..., 0].astype(np.float32)
+    floats[3, 3] = np.nan
+    found = check('b.tif', floats, color_type='unchanged', channels=1)
+    assert 'have values that are NaN' in one(found, WARNING)
+    (tmp_path / 'c.tif').write_bytes(tiff_bytes(scene(20, 30, 8, 'u1', 99)))
+    found = check('c.tif', color_type='unchanged', channels=8)
+    assert "imdecode_backend='tifffile' does" in one(found, ERROR)
 
 
 def test_files_of_one_fault_are_one_finding(tmp_path):

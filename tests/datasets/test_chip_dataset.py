@@ -261,3 +261,29 @@ def test_the_right_chip_of_the_right_image_arrives(
 def test_a_balanced_data_set_is_one(five_images, chips_of):
     """Guards the test above: image 3 does come up twice."""
     assert len(DATASETS.build(balance(chips_of(five_images())))) == 6
+
+
+@TRANSFORMS.register_module(force=True)
+class ToFloats(BaseTransform):
+    """Make floats of an image, one of which is no number."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def transform(self, results):
+        results['img'] = results['img'].astype(np.float32)
+        results['img'][20, 20] = self.value
+        return results
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -3.4e38])
+def test_an_input_that_makes_nan_of_all_weights_is_an_error(five_images, chip_pipeline, value):
+    images = five_images()
+
+    def dataset(value):
+        made = dict(type='ToFloats', value=value)
+        return ChipDataset(images, [chip_pipeline[0], made, *chip_pipeline[1:]])
+
+    dataset(1e6)[ChipIndex(3, CHIP)]
+    with pytest.raises(RuntimeError, match='NaN, infinite or stand for no data.*LoadImageFromFile'):
+        dataset(value)[ChipIndex(3, CHIP)]

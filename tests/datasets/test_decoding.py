@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import MMLogger
+from PIL import Image
 from small_tiff import scene, tiff_bytes
 
 from mmsniper.datasets import LoadLargeImageFromFile, decoding
@@ -240,3 +241,83 @@ def test_other_errors_stay_what_they_are(write, loader, tmp_path):
         with pytest.raises((OSError, AssertionError)):
             loader()(dict(img_path=str(tmp_path / name)))
     assert loader(ignore_empty=True)(dict(img_path=str(tmp_path / 'missing.tif'))) is None
+
+
+# --- what OpenCV and Pillow do in silence ---------------------------------------------------------
+
+
+OPAQUE_OR_NOT, INFRARED = np.array([0, 255]), np.arange(256)
+
+
+@LOADERS
+@pytest.mark.parametrize('bands', [4])
+@pytest.mark.parametrize(('alpha', 'wrong'), [(OPAQUE_OR_NOT, False), (INFRARED, True)])
+def test_a_band_that_is_marked_as_opacity_is_not_multiplied_in(
+    tmp_path, told, loader, bands, alpha, wrong
+):
+    img = scene(30, 40, bands, 'u1', 250)
+    img[..., 3] = np.resize(alpha, (30, 40))
+    path = tmp_path / 'x.tif'
+    path.write_bytes(tiff_bytes(img, extra=2))
+    results = dict(img_path=str(path))
+    loader()(dict(results))
+    assert len(told) == wrong
+    if not wrong:
+        loader(color_type='unchanged')(dict(results))
+        return
+    assert 'OpenCV multiplies the colours by it' in told[0]
+    with pytest.raises(ImageDecodingError, match="imdecode_backend='pillow' does not"):
+        loader(color_type='unchanged')(dict(results))
+    loaded = loader(color_type='unchanged', imdecode_backend='pillow')(dict(results))['img']
+    np.testing.assert_array_equal(loaded[..., [2, 1, 0, 3]], img)
+
+
+@LOADERS
+@pytest.mark.parametrize('suffix', ['.png', '.tif', '.bmp', '.gif'])
+def test_places_in_a_palette_are_no_values(tmp_path, loader, suffix):
+    colours = np.zeros((30, 40, 3), np.uint8)
+    colours[:15] = (10, 200, 90)
+    Image.fromarray(colours).quantize(8).save(tmp_path / f'x{suffix}')
+    results = dict(img_path=str(tmp_path / f'x{suffix}'))
+    loaded = loader(color_type='unchanged')(dict(results))['img']
+    assert loaded[3, 3, :3].tolist() == [90, 200, 10]
+    with pytest.raises(ImageDecodingError, match="'cv2'"):
+        loader(color_type='unchanged', imdecode_backend='pillow')(dict(results))
+
+
+@LOADERS
+def test_further_pages_are_told_and_overviews_are_not(tmp_path, told, loader):
+    pages = [Image.fromarray(scene(30, 40, 0, 'u1', 250)) for _ in range(3)]
+    pages[0].save(tmp_path / 'x.tif', save_all=True, append_images=pages[1:])
+    loaded = loader(color_type='unchanged')(dict(img_path=str(tmp_path / 'x.tif')))
+    np.testing.assert_array_equal(loaded['img'], np.array(pages[0]))
+    (message,) = told
+    assert 'x.tif has several pages, of which the first is loaded' in message
+    told.clear()
+    decoding._told.clear()
+    small = pages[0].resize((20, 15))
+    pages[0].save(tmp_path / 'y.tif', save_all=True, append_images=[small])
+    loader()(dict(img_path=str(tmp_path / 'y.tif')))
+    assert told == []
+
+
+@LOADERS
+@pytest.mark.parametrize('value', [np.nan, np.inf, -3.4e38])
+def test_values_that_are_no_numbers_are_told(write, told, loader, value):
+    img = scene(30, 40, 0, 'f4', 1)
+    results = write(img)
+    load = loader(color_type='unchanged')
+    load(dict(results))
+    assert told == []
+    img[3, 5] = value
+    load(write(img))
+    (message,) = told
+    assert 'has 1 values of 1200 that are NaN, infinite or beyond 1e+30' in message
+
+
+@LOADERS
+def test_negative_values_of_8_bits_are_not_taken_for_large_ones(write, loader):
+    results = write(scene(30, 40, 0, 'i1', 99) - 50)
+    with pytest.raises(ImageDecodingError, match="'unchanged', to_float32=True loads it"):
+        loader()(dict(results))
+    assert loader(color_type='unchanged', to_float32=True)(dict(results))['img'].min() < 0

@@ -141,6 +141,8 @@ def test_the_metric_is_the_one_asked_for_or_a_map(tool):
     assert tool.chosen_metric({'recall': 0.3}, None) == 'recall'
     with pytest.raises(ValueError, match=r"no metric 'AP'.*coco/bbox_mAP_50"):
         tool.chosen_metric(metrics, 'AP')
+    with pytest.raises(ValueError, match='none of detections that are none'):
+        tool.chosen_metric({}, None)
 
 
 def test_only_an_autofocus_has_thresholds(run):

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from small_tiff import scene, tiff_bytes
 
 from mmsniper.utils.image_header import ImageHeader, read_header
@@ -47,6 +48,16 @@ def test_files_of_opencv(tmp_path, suffix, dtype, bands):
     assert (header.width, header.height) == (40, 30)
     assert (header.bands, header.bits) == (max(bands, 1), 8 * img.itemsize)
     assert (header.kind, header.planar) == ('unsigned', False)
+
+
+def test_formats_of_floats_and_codestreams(tmp_path):
+    grey = scene(30, 40, 0, 'u2', 4095)
+    cv2.imwrite(str(tmp_path / 'x.hdr'), scene(30, 40, 3, 'f4', 9))
+    cv2.imwrite(str(tmp_path / 'x.pfm'), scene(30, 40, 0, 'f4', 9))
+    Image.fromarray(grey).save(tmp_path / 'x.j2k')
+    assert read_header(tmp_path / 'x.hdr') == ImageHeader('Radiance HDR', 40, 30, 3, 32, 'float')
+    assert read_header(tmp_path / 'x.pfm') == ImageHeader('PFM', 40, 30, 1, 32, 'float')
+    assert read_header(tmp_path / 'x.j2k') == ImageHeader('JPEG 2000', 40, 30, 1, 16)
 
 
 def test_others_say_nothing(tmp_path):

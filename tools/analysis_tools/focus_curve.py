@@ -183,6 +183,11 @@ def chosen_metric(metrics: Mapping[str, float], name: str | None) -> str:
     Raises:
         ValueError: If there is none of that name.
     """
+    if not metrics:
+        raise ValueError(
+            'the evaluator has no metric, as it has none of detections that are none: do the '
+            'weights belong to this config, and are they numbers?'
+        )
     name = name or next((key for key in metrics if key.endswith('mAP')), next(iter(metrics), None))
     if name not in metrics:
         raise ValueError(f'there is no metric {name!r}; --metric can be {", ".join(metrics)}')

@@ -20,7 +20,7 @@ from mmsniper.apis.images import VIS, ImagePipeline, find_images
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.checks import refuse_errors
-from mmsniper.checks.classes import check_weights
+from mmsniper.checks.classes import check_checkpoint_file, check_weights
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.visualization.picture import as_picture, picture_name
@@ -80,6 +80,7 @@ class SNIPERInferencer(DetInferencer):
             config.thresholds = thresholds
         if '://' not in self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f'there is no checkpoint {self.weights}')
+        refuse_errors(check_checkpoint_file(self.weights))
         cfg = copy(cfg)
         # A visualizer of its own: the config's may log to elsewhere.
         cfg.model, cfg.visualizer = config, ConfigDict(type='DetLocalVisualizer')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import string
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -20,6 +22,8 @@ from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.chips.coco_file import CocoFile, nearest_name
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.missing_files import missing_file
+
+_TEXT = frozenset(string.printable.encode())
 
 
 class LabelledData(NamedTuple):
@@ -377,6 +381,29 @@ def check_checkpoint_classes(
         if training:
             fix = 'Training starts from its weights, which is fine for a new data set'
         yield Finding(WARNING, file, what, fix)
+
+
+def check_checkpoint_file(file: str) -> Iterator[Finding]:
+    """Check that a file can be a checkpoint, by its beginning and end; nothing is unpickled.
+
+    Args:
+        file (str): Path of the checkpoint; an address, and what does not exist, has no findings.
+    """
+    if '://' in file or not os.path.isfile(file):
+        return
+    with open(file, 'rb') as opened:
+        head = opened.read(64)
+    what, fix = '', 'Name a checkpoint, such as work_dirs/.../epoch_7.pth'
+    if not head:
+        what, fix = 'is empty (0 bytes)', 'Copy it again, or take an earlier one'
+    elif head.startswith(b'PK\3\4') and not zipfile.is_zipfile(file):
+        what, fix = 'is cut short, its end is missing', 'Copy it again, or take an earlier one'
+    elif head.startswith(b'version https://git-lfs'):
+        what, fix = 'is a pointer of Git LFS', 'Fetch it: git lfs pull'
+    elif all(sign in _TEXT for sign in head):
+        what = f'is text, not a checkpoint, and begins with {head[:40].decode()!r}'
+    if what:
+        yield Finding(ERROR, file, what, fix)
 
 
 def check_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> Iterator[Finding]:

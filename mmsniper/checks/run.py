@@ -11,6 +11,7 @@ from torch import nn
 
 from mmsniper.checks.classes import (
     LabelledData,
+    check_checkpoint_file,
     check_data,
     check_metrics,
     check_plain,
@@ -43,7 +44,10 @@ def refuse_wrong(cfg: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         ValueError: If something wrong would be trained or tested; the message says all of it.
     """
-    refuse_errors(check_run(cfg, loaders))
+    findings = check_run(cfg, loaders)
+    if cfg.get('load_from'):
+        findings += check_checkpoint_file(str(cfg.load_from))
+    refuse_errors(findings)
 
 
 def check_run(

@@ -12,6 +12,7 @@ from torch import nn
 from mmsniper.checks import ERROR, WARNING
 from mmsniper.checks.classes import (
     check_checkpoint_classes,
+    check_checkpoint_file,
     check_objects,
     check_weights,
     label_names,
@@ -274,6 +275,7 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
     assert {other.severity, missing.severity} == {ERROR}
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
 def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation(
     tmp_path, encoding
@@ -284,3 +286,23 @@ def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation
     found = check_run(config(tmp_path), TRAINING)
     assert [(f.severity, f.where) for f in found] == [(ERROR, str(tmp_path / 'val.json'))]
     assert 'a byte order mark' in found[0].what
+=======
+def test_files_that_are_no_checkpoints_are_named(tmp_path):
+    whole = tmp_path / 'whole.pth'
+    torch.save(dict(state_dict=dict(a=torch.zeros(9))), whole)
+    old = tmp_path / 'old.pth'
+    torch.save(dict(a=torch.zeros(9)), old, _use_new_zipfile_serialization=False)
+    for file in (whole, old, tmp_path / 'gone.pth', 'https://a.b/c.pth'):
+        assert list(check_checkpoint_file(str(file))) == []
+    content = whole.read_bytes()
+    for wrong, said in (
+        (b'', 'is empty'),
+        (content[: len(content) // 2], 'is cut short'),
+        (b'version https://git-lfs.github.com/spec/v1', 'git lfs pull'),
+        (b'<html>not found</html>', "is text, not a checkpoint, and begins with '<html>"),
+    ):
+        (tmp_path / 'wrong.pth').write_bytes(wrong)
+        [finding] = check_checkpoint_file(str(tmp_path / 'wrong.pth'))
+        assert finding.severity == ERROR
+        assert said in str(finding)
+>>>>>>> a2

@@ -25,6 +25,7 @@ from rich.table import Table
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged
 from mmsniper.checks.classes import (
     check_checkpoint_classes,
+    check_checkpoint_file,
     check_objects,
     check_use,
     check_weights,
@@ -126,6 +127,10 @@ def _check_checkpoint(cfg: Config, file: str, model: Any) -> Iterator[Finding]:
         return
     if not Path(file).is_file():
         yield Finding(ERROR, file, 'there is no such checkpoint', 'Name one that exists')
+        return
+    findings = list(check_checkpoint_file(file))
+    if findings:
+        yield from findings
         return
     try:
         content = CheckpointLoader.load_checkpoint(file, 'cpu')

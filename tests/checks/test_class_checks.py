@@ -275,7 +275,6 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
     assert {other.severity, missing.severity} == {ERROR}
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
 def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation(
     tmp_path, encoding
@@ -286,7 +285,8 @@ def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation
     found = check_run(config(tmp_path), TRAINING)
     assert [(f.severity, f.where) for f in found] == [(ERROR, str(tmp_path / 'val.json'))]
     assert 'a byte order mark' in found[0].what
-=======
+
+
 def test_files_that_are_no_checkpoints_are_named(tmp_path):
     whole = tmp_path / 'whole.pth'
     torch.save(dict(state_dict=dict(a=torch.zeros(9))), whole)
@@ -305,4 +305,3 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path):
         [finding] = check_checkpoint_file(str(tmp_path / 'wrong.pth'))
         assert finding.severity == ERROR
         assert said in str(finding)
->>>>>>> a2

@@ -277,8 +277,14 @@ def _check_metric(
     if not same and labels and file.label_names(part.classes) != labels:
         what = f'{both}, with other categories, or in another order: results get wrong category ids'
         yield Finding(ERROR, where, what, name_both)
+    if not file.plain:
+        what = f'{file.path} is not UTF-8, or has a byte order mark: pycocotools cannot read it'
+        yield Finding(ERROR, where, what, 'Save it as UTF-8 without a byte order mark')
     if metric.get('format_only'):
         return
+    if file.has_id_0:
+        what = f'{file.path} has an annotation of id 0, which pycocotools never counts as found'
+        yield Finding(WARNING, where, what, 'Number the annotations from 1')
     if not same:
         yield from _check_same_images(file, part, where, both, name_both)
     if not file.num_annotations:

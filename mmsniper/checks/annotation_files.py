@@ -24,7 +24,8 @@ class AnnotationFile:
         images: File name of each image, by its id.
         num_annotations: Number of annotations.
         lacking: For each of ``EVALUATED`` that annotations lack, which, in words.
-        plain: Whether pycocotools can read it, which knows UTF-8 without a byte order mark only.
+        plain: Whether pycocotools can read it: UTF-8 without a byte order mark.
+        has_id_0: Whether an annotation has the id 0, for which pycocotools takes no match.
     """
 
     path: str
@@ -33,6 +34,7 @@ class AnnotationFile:
     num_annotations: int
     lacking: Mapping[str, str]
     plain: bool = True
+    has_id_0: bool = False
 
     def label_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the labels 0, 1, ..., which ``CocoDataset`` gives in the order of the file."""
@@ -64,6 +66,7 @@ def _read(path: str, *stamp: int) -> AnnotationFile:
         len(file.annotations),
         {key: which for key in EVALUATED if (which := _lacking(file, key))},
         file.plain,
+        any(annotation['id'] == 0 for annotation in file.annotations),
     )
 
 

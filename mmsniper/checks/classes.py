@@ -261,13 +261,13 @@ def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> lis
     return findings
 
 
-def check_plain(data: Iterable[LabelledData]) -> Iterator[Finding]:
+def check_plain(files: Iterable[AnnotationFile]) -> Iterator[Finding]:
     """Check that pycocotools, which reads the files of validation and test, can do so."""
-    for part in data:
-        if not part.file.plain:
+    for file in files:
+        if not file.plain:
             yield Finding(
                 ERROR,
-                part.file.path,
+                file.path,
                 'is not plain UTF-8 (a byte order mark, or UTF-16), which training reads and '
                 'pycocotools does not: validation and test would end in a JSONDecodeError',
                 "Save it as UTF-8 without a byte order mark (in Python encoding='utf-8')",
@@ -294,8 +294,13 @@ def _check_metric(
     if not same and labels and file.label_names(part.classes) != labels:
         what = f'{both}, with other categories, or in another order: results get wrong category ids'
         yield Finding(ERROR, where, what, name_both)
+    if not same:
+        yield from check_plain([file])
     if metric.get('format_only'):
         return
+    if file.has_id_0:
+        what = f'{file.path} has an annotation of id 0, which pycocotools never counts as found'
+        yield Finding(WARNING, where, what, 'Number the annotations from 1')
     if not same:
         yield from _check_same_images(file, part, where, both, name_both)
     if not file.num_annotations:

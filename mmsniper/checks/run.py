@@ -75,7 +75,7 @@ def check_run(
     findings += check_data(parts, training)
     for key in loaders:
         if key != 'train_dataloader':
-            findings += check_plain(data[key])
+            findings += check_plain(part.file for part in data[key])
             findings += check_metrics(cfg, key, data[key])
     classes = [c for key in loaders for c in config_classes(cfg, key, [])]
     if model is not None and classes and not any(f.severity == ERROR for f in findings):

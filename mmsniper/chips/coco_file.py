@@ -214,7 +214,7 @@ _FIXES = {
     _NEGATIVE: 'bbox must be [x, y, width, height]; these look like corners in another order',
     _THIN: 'bbox must be [x, y, width, height] in pixels of the image',
     _OUTSIDE: "width and height of the image entry must be the picture's",
-    _NO_AREA: "remove the key 'area' where it is 0, then it is taken as width x height",
+    _NO_AREA: "write width x height as 'area' where it is 0",
 }
 
 
@@ -331,7 +331,37 @@ def _load(path: str | PathLike, name: str) -> tuple[Any, bool]:
         # From bytes it knows UTF-8 with a byte order mark, and UTF-16.
         return json.loads(data), json.detect_encoding(data) == 'utf-8'
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{name} is not a JSON file: {error}') from None
+        raise ValueError(f'{name} is not a JSON file: {_not_json(data) or error}') from None
+
+
+# What is no JSON file, by its first bytes.
+_NO_JSON = (
+    (b'\x1f\x8b', 'it is compressed by gzip: unpack it'),
+    (b'PK\3\4', 'it is a ZIP archive: unpack it'),
+    (b'version https://git-lfs', 'it is a pointer of Git LFS: fetch it, git lfs pull'),
+    (b'<?xml', 'it is an XML file: VOC data are read by XMLDataset'),
+    (b'<', 'it is a web page or an XML file: download it again'),
+)
+
+
+def _not_json(data: bytes) -> str:
+    """What a file is that is not JSON; '' if that is not known."""
+    if not data.strip(b'\0 \t\r\n'):
+        return 'it is empty' if not data.strip(b'\0') else 'it has white space only'
+    for start, what in _NO_JSON:
+        if data.lstrip().startswith(start):
+            return what
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        line = 1 + data.count(b'\n', 0, error.start)
+        return f'it is not in UTF-8 (byte {error.start}, line {line}): save it as UTF-8'
+    try:
+        if len(lines) > 1 and all(isinstance(json.loads(line), dict) for line in lines[:2]):
+            return 'it has a JSON text in each line (JSON lines): COCO is one dict'
+    except ValueError:
+        pass
+    return ''
 
 
 def _shown(value: Any) -> str:
@@ -366,6 +396,38 @@ _LISTS = {
     'annotations': 'id, image_id, category_id, bbox',
     'categories': 'id, name',
 }
+
+
+# What other files hold, by keys that theirs have: of the file, or of its entries.
+_OTHER_FORMATS = (
+    ({'score', 'category_id'}, 'results of a detector, not annotations'),
+    ({'caption'}, 'captions, without boxes: take the instances file'),
+    ({'segments_info'}, 'a panoptic file, without boxes: take the instances file'),
+    ({'_via_settings'}, 'a project of VGG VIA: export it as COCO'),
+    ({'regions', 'filename'}, 'annotations of VGG VIA: export them as COCO'),
+    ({'shapes', 'imagePath'}, 'one image of labelme: convert the folder to COCO'),
+    ({'data_list'}, "MMDetection's own format: read it by BaseDetDataset, not by CocoDataset"),
+    ({'features'}, 'GeoJSON: convert it to COCO'),
+    ({'data', 'annotations'}, 'an export of Label Studio in its own format: export it as COCO'),
+    ({'item', 'annotations'}, 'Darwin JSON of V7: export it as COCO'),
+    ({'objects', 'size'}, 'one image of Supervisely: export it as COCO'),
+    ({'instances', 'metadata'}, 'SuperAnnotate in its own format: export it as COCO'),
+    ({'samples'}, 'a data set of FiftyOne: export it as fiftyone.types.COCODetectionDataset'),
+)
+
+
+def _looks_like(content: Any) -> str:
+    """What a file is that is not COCO's, as the end of a sentence; '' if that is not known."""
+    entries = content
+    if isinstance(content, Mapping):
+        first = next(iter(content.values()), None)
+        entries = content.get('annotations') or [first]
+    first = entries[0] if isinstance(entries, Sequence) and len(entries) else None
+    for place in (content, first):
+        for keys, what in _OTHER_FORMATS if isinstance(place, Mapping) else ():
+            if keys <= set(place):
+                return f'. It looks like {what}'
+    return ''
 
 
 def _is_id(value: Any) -> bool:
@@ -448,16 +510,18 @@ class _Reader:
             kind = type(self.content).__name__
             raise ValueError(
                 f'{self.name} holds a {kind} instead of a COCO dict with the lists '
-                f'{", ".join(map(repr, _LISTS))}'
+                f'{", ".join(map(repr, _LISTS))}{_looks_like(self.content)}'
             )
         entries = self.content.get(key)
         if self.test and key == 'annotations' and entries is None:
             return []
         if not isinstance(entries, list):
-            got = f'{key!r} is {_shown(entries)}' if key in self.content else 'it has none'
+            got = f'it has {_listed([str(k) for k in self.content], 8)}'
+            got = f'{key!r} is {_shown(entries)}' if key in self.content else got
             raise ValueError(
                 f'{self.name} has no list {key!r} ({got}): a COCO detection file has the lists '
                 + ', '.join(f'{name!r} (of {fields})' for name, fields in _LISTS.items())
+                + _looks_like(self.content)
             )
         for k, entry in enumerate(entries):
             if not isinstance(entry, dict):
@@ -481,7 +545,7 @@ class _Reader:
         if field_ in entry:
             got, fix = f'{field_!r} is {_shown(entry[field_])}', 'correct it'
         else:
-            got, fix = f'has no {field_!r}', 'add it'
+            got, fix = f'has no {field_!r}', 'add it' + _looks_like(self.content)
         return ValueError(f'{self.name}: {what}: {got}, expected {expected}: {fix}')
 
     def _values(
@@ -500,7 +564,7 @@ class _Reader:
 
     def _ids(self, key: str) -> dict[Any, int]:
         """Index of every id."""
-        ids = self._values(key, 'id', _is_id, 'a number or text that no other entry has')
+        ids = self._values(key, 'id', _is_id, 'a whole number or text that no other entry has')
         index = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1)))  # the first of several wins
         if len(index) < len(ids):
             second = next(k for k, id_ in enumerate(ids) if index[id_] != k)

@@ -216,11 +216,14 @@ class ChipAwareSampler(Sampler):
 def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
     boxes = table.boxes[~table.ignore].astype(np.float64)
     if not len(boxes):
-        return (
-            f'none of the {len(table)} images has a box to learn from ({len(table.ignore)} boxes '
-            f'are crowd, difficult, or less than a pixel wide): do the classes in metainfo have '
-            f'the names of those in the annotation file?'
-        )
+        if len(table.ignore):
+            why = (
+                f'all {len(table.ignore)} boxes are crowd (iscrowd), difficult, or less than a '
+                f'pixel wide. Set iscrowd (in VOC: difficult) to 0 where it is one object'
+            )
+        else:
+            why = 'do the classes in metainfo have the names of those in the annotation file?'
+        return f'none of the {len(table)} images has a box to learn from: {why}'
     sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     ranges = ', '.join(f'[{lo:g}, {hi:g})' for lo, hi in pyramid.ranges())
     return (

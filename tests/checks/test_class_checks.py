@@ -157,6 +157,25 @@ def test_what_the_evaluation_looks_up_is_there(run, key):
     assert f'1 of 6 annotations, first annotation 2 of image 1 (0.png), have no {key!r}' in message
 
 
+def test_pycocotools_cannot_read_other_encodings(run, tmp_path):
+    def utf16(cfg):
+        path = tmp_path / 'utf16.json'
+        path.write_bytes((tmp_path / 'val.json').read_text().encode('utf-16'))
+        cfg.val_evaluator.ann_file = str(path)
+
+    assert 'Save it as UTF-8 without a byte order mark' in one_error(run(change=utf16))
+
+
+def test_an_annotation_of_id_0_is_not_counted(run):
+    content = coco()
+    for annotation in content['annotations']:
+        annotation['id'] -= 1
+    assert run(train=content) == []
+    [warning] = run(val=content)
+    assert warning.severity == WARNING
+    assert 'of id 0, which pycocotools never counts as found' in warning.what
+
+
 def test_masks_are_needed_where_they_are_measured(run):
     def masks(cfg):
         cfg.val_evaluator.metric = ['bbox', 'segm']

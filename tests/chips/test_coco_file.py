@@ -1,7 +1,9 @@
 """CocoFile: faults that name file, entry, field and fix; what is used, counted by hand."""
 
+import gzip
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -278,8 +280,8 @@ class TestUse:
         assert is_warning
         assert '2 used, 1 of area 0' in message
         assert message.endswith(
-            '. Annotations of area 0, the first is annotation 0 of image 1 (a.jpg): remove the key '
-            "'area' where it is 0, then it is taken as width x height"
+            '. Annotations of area 0, the first is annotation 0 of image 1 (a.jpg): write width x '
+            "height as 'area' where it is 0"
         )
 
     def test_nothing_is_left_if_all_areas_are_0(self):
@@ -288,7 +290,7 @@ class TestUse:
             annotation['area'] = 0
         message = message_of(content)
         assert 'nothing of train.json is left to train on: 3 annotations: 0 used, 3 of' in message
-        assert "remove the key 'area'" in message
+        assert "write width x height as 'area'" in message
 
     @pytest.mark.parametrize(
         ('classes', 'message'),
@@ -386,3 +388,45 @@ def test_the_name_that_was_meant():
     assert nearest_name('pedestrain', names) == 'pedestrian'
     assert nearest_name('zebra', names) is None
     assert nearest_name('car', ()) is None
+
+
+@pytest.mark.parametrize(
+    ('data', 'said'),
+    [
+        (gzip.compress(b'{}'), 'compressed by gzip'),
+        (b'PK\3\4..', 'a ZIP archive'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'git lfs pull'),
+        (b'<!DOCTYPE html>', 'a web page'),
+        (b'<?xml version="1.0"?>', 'XMLDataset'),
+        (b'', 'it is empty'),
+        (b'{"name":\n"gr\xf6sse"}', 'not in UTF-8 (byte 12, line 2)'),
+        (b'{"id": 1}\n{"id": 2}\n', 'JSON lines'),
+    ],
+)
+def test_what_is_no_json_is_told(tmp_path, data, said):
+    (tmp_path / 'a.json').write_bytes(data)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        CocoFile.read(tmp_path / 'a.json')
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        ([dict(image_id=1, category_id=1, bbox=[1, 2, 3, 4], score=0.5)], 'results of a detector'),
+        (dict(images=[], annotations=[dict(id=1, image_id=1, caption='a')]), 'captions'),
+        (
+            dict(coco(), annotations=[dict(image_id=1, file_name='a.png', segments_info=[])]),
+            'a panoptic file',
+        ),
+        ({'_via_settings': {}, '_via_img_metadata': {}}, 'VGG VIA'),
+        ({'a.png1': dict(filename='a.png', regions=[])}, 'VGG VIA'),
+        (dict(shapes=[], imagePath='a.png'), 'labelme'),
+        (dict(metainfo={}, data_list=[]), "MMDetection's own format"),
+        ([dict(data={}, annotations=[])], 'Label Studio'),
+    ],
+)
+def test_another_format_is_named(content, said, tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='It looks like') as caught:
+        CocoFile.read(tmp_path / 'a.json')
+    assert said in str(caught.value)

@@ -205,7 +205,7 @@ def test_the_line_and_its_level(data, chips_of, said):
     assert level == other == logging.WARNING
     assert '1 of 6 boxes leave their image by far' in warning
     assert '1 of area 0' in line
-    assert "remove the key 'area' where it is 0" in line
+    assert "write width x height as 'area' where it is 0" in line
 
 
 def test_only_the_main_process_says_it(data, chips_of, said, monkeypatch):

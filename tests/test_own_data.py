@@ -67,7 +67,7 @@ def test_the_page_works_when_it_is_typed_in(folder):
     )
     (folder / 'my_config.py').write_text(config + shorter)
     commands = [line for block in blocks('bash') for line in block.splitlines() if line]
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         output = run(folder, command.replace('epoch_10', 'epoch_3'))
     assert 'bbox_mAP' in output
@@ -75,6 +75,6 @@ def test_the_page_works_when_it_is_typed_in(folder):
     assert (folder / 'work_dirs/my_sizes.png').exists()
     assert len(list((folder / 'work_dirs/my_chips').iterdir())) >= 2
     # What the page says is printed is printed.
-    stats = run(folder, commands[2])
+    stats = run(folder, commands[3])
     assert 'orphans' in stats
     assert "type='ChipDataset'" in run(folder, commands[1])

@@ -458,7 +458,7 @@ def _run(package: Path, files: Iterable[str], plugin: _Plugin, limit: float) -> 
                 del sys.modules[name]  # the working tree's
             off = [f'-pno:{name}' for name in ('cacheprovider', 'randomly', 'xdist')]
             code = pytest.main([*off, '-q', '--tb=short', *files], plugins=[plugin])
-            report.write_text(json.dumps(plugin.report(package, int(code))))
+            report.write_text(json.dumps(plugin.report(package, int(code))), 'utf-8')
         finally:
             os._exit(0)
     try:
@@ -473,8 +473,8 @@ def _run(package: Path, files: Iterable[str], plugin: _Plugin, limit: float) -> 
     if status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return dict(status='timed out', failed=[], certain=True)
     if report.is_file():
-        return json.loads(report.read_text())
-    tail = (package / 'log.txt').read_text(errors='replace')[-2000:]
+        return json.loads(report.read_text('utf-8'))
+    tail = (package / 'log.txt').read_text('utf-8', errors='replace')[-2000:]
     return dict(status='crashed', failed=['a crash'], certain=True, log=tail)
 
 
@@ -573,7 +573,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.of_file = json.loads(path.read_text()) if path.is_file() else {}
+        self.of_file = json.loads(path.read_text('utf-8')) if path.is_file() else {}
 
     def stale(self, folders: Iterable[str]) -> list[str]:
         """Test files that have not been measured as they are, with the package as it is."""
@@ -622,7 +622,7 @@ class Results:
         self.path = path
         self.known = {}
         if path.is_file():
-            for line in path.read_text().splitlines():
+            for line in path.read_text('utf-8').splitlines():
                 record = json.loads(line)
                 self.known[record['key']] = record
 
@@ -656,7 +656,7 @@ class Results:
 
 def equivalent_mutants() -> set[tuple[str, str, str]]:
     """(file, before, after) of the mutants that no test can notice."""
-    listed = json.loads(EQUIVALENT.read_text())
+    listed = json.loads(EQUIVALENT.read_text('utf-8'))
     return {(entry['file'], entry['before'], entry['after']) for entry in listed}
 
 

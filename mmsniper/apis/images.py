@@ -16,7 +16,7 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 
 from mmsniper.datasets.decoding import load_checked
-from mmsniper.datasets.image_faults import image_fault
+from mmsniper.datasets.image_faults import APPLE_DOUBLE, image_fault
 from mmsniper.utils.missing_files import IMAGE_SUFFIXES
 
 VIS, FOCUS = 'vis', 'focus'
@@ -25,7 +25,6 @@ VIS, FOCUS = 'vis', 'focus'
 
 # Folders with copies of images, which Jupyter, macOS and Synology make.
 _COPIES = ('.ipynb_checkpoints', '__MACOSX', '@eaDir')
-_APPLE_DOUBLE = b'\0\5\x16\7'
 
 
 def find_images(
@@ -108,10 +107,15 @@ def _images_below(folder: Path, left_out: dict[str, list[str]]) -> Iterator[Path
                 left_out.setdefault('links to nowhere, or no files', []).append(name)
             elif path.suffix.lower() not in IMAGE_SUFFIXES:
                 left_out.setdefault('files with other suffixes', []).append(name)
-            elif name.startswith('._') and path.read_bytes()[:4] == _APPLE_DOUBLE:
+            elif name.startswith('._') and _begins(path, APPLE_DOUBLE):
                 left_out.setdefault('files that macOS keeps beside others', []).append(name)
             else:
                 yield path
+
+
+def _begins(path: Path, mark: bytes) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(len(mark)) == mark
 
 
 def _leads_up(link: Path, top: Path) -> bool:

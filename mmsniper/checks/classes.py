@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
 from mmsniper.checks.config import as_tuple, leaf_configs
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
-from mmsniper.chips.coco_file import CocoFile, nearest_name
+from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.missing_files import missing_file
 
@@ -184,10 +184,10 @@ def _check_names(part: LabelledData) -> Iterator[Finding]:
     pairs = enumerate(zip(part.labels, part.classes))
     shift = next(((i, theirs, mine) for i, (theirs, mine) in pairs if theirs != mine), None)
     near = {name: meant for name in missing if (meant := nearest_name(name, unused))}
-    what = f'{_listed(missing)} {"is" if len(missing) == 1 else "are"} not in {path}'
+    what = f'{listed(missing)} {"is" if len(missing) == 1 else "are"} not in {path}'
     if not part.labels:
-        what = f'none of the classes {_listed(part.classes)} is in {path}'
-    what += f', which has {_listed(names)}'
+        what = f'none of the classes {listed(part.classes)} is in {path}'
+    what += f', which has {listed(names)}'
     if part.labels and shift:
         label, theirs, mine = shift
         what += f'; labels follow the file: {theirs!r} would be label {label}, that of {mine!r}'
@@ -231,12 +231,6 @@ def _check_order(data: Sequence[LabelledData], training: bool) -> Iterator[Findi
 
 def _other_labels(data: Sequence[LabelledData], part: LabelledData) -> tuple[str, ...]:
     return next(other.labels for other in data if other.labels != part.labels)
-
-
-def _listed(names: Iterable[str], most: int = 8) -> str:
-    names = [repr(name) for name in names]
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more or 'none'
 
 
 def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> list[Finding]:
@@ -470,7 +464,7 @@ def check_objects(dataset: Any, where: str) -> Iterator[Finding]:
         yield Finding(ERROR, where, what, 'Correct metainfo, or how the data set numbers labels')
     without = [name for label, name in enumerate(classes) if not count[label]]
     if without and any(count.values()):
-        what = f'has no object of {_listed(without)}'
+        what = f'has no object of {listed(without)}'
         yield Finding(WARNING, where, what, 'Is that meant? It can neither be learned nor measured')
 
 

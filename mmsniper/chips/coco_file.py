@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from os import PathLike, fspath
@@ -313,14 +313,21 @@ def _no_class_message(file: CocoFile, classes: Sequence[str]) -> str:
     else:
         why = f'. Is it {", ".join(close)}?' if close else ''
     return (
-        f'no class in metainfo is one of {file.name}: metainfo has {_listed(classes)}, the file '
-        f'has {_listed(names)}{why}'
+        f'no class in metainfo is one of {file.name}: metainfo has {listed(classes, 20)}, the file '
+        f'has {listed(names, 20)}{why}'
     )
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    shown = ', '.join(map(repr, names[:most]))
-    return f'{shown} and {len(names) - most} more' if len(names) > most else shown or 'none'
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names as a message has them, so many at most.
+
+    Example:
+        >>> listed(['disc', 'ring', 'cross'], 2), listed([])
+        ("'disc', 'ring' and 1 more", 'none')
+    """
+    names = [repr(name) for name in names]
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more or 'none'
 
 
 def _load(path: str | PathLike, name: str) -> tuple[Any, bool]:
@@ -516,7 +523,7 @@ class _Reader:
         if self.test and key == 'annotations' and entries is None:
             return []
         if not isinstance(entries, list):
-            got = f'it has {_listed([str(k) for k in self.content], 8)}'
+            got = f'it has {listed([str(k) for k in self.content])}'
             got = f'{key!r} is {_shown(entries)}' if key in self.content else got
             raise ValueError(
                 f'{self.name} has no list {key!r} ({got}): a COCO detection file has the lists '

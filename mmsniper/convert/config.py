@@ -109,23 +109,19 @@ def load_config(
 
 
 def read_config(
-    file: str | os.PathLike[str],
-    cfg_options: Mapping[str, Any] | None = None,
-    import_custom_modules: bool = True,
+    file: str | os.PathLike[str], cfg_options: Mapping[str, Any] | None = None
 ) -> Config:
     """Read a config file as it is; :func:`load_config` for its SNIPER version.
 
     Args:
         file (str | os.PathLike[str]): Config file.
         cfg_options (dict | None): Settings that override those of the file. Defaults to None.
-        import_custom_modules (bool): Import what it asks for, which building needs. Defaults to
-            True.
 
     Raises:
         ValueError: If the file, or one of its bases, is not Python, or two bases set the same.
     """
     try:
-        cfg = Config.fromfile(file, import_custom_modules=import_custom_modules)
+        cfg = Config.fromfile(file)
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
     except KeyError as error:

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmsniper.datasets.image_faults import opencv_name
-from mmsniper.utils.image_header import ImageHeader, read_header
+from mmsniper.utils.image_header import NO_DATA, ImageHeader, read_header
 
 _OPENCV_BANDS = (1, 3, 4)  # of a TIFF; of two it reads something else without an error
 _RESIZED = ('uint8', 'uint16', 'int16', 'float32', 'float64')  # by OpenCV
 _TIFFFILE = "imdecode_backend='tifffile' does (pip install tifffile imagecodecs)"
-_NO_NUMBER = 1e30  # values of floats as large as this stand for no data, such as -3.4e38
 _told: set[str] = set()
 
 
@@ -196,18 +195,18 @@ def are_numbers(img: NDArray) -> bool:
     """Whether no value of an image is NaN, infinite, or stands for no data."""
     # A sum finds them without an array of their places.
     with np.errstate(invalid='ignore'):
-        return bool(abs(np.sum(img, dtype=np.float64)) < _NO_NUMBER)
+        return bool(abs(np.sum(img, dtype=np.float64)) < NO_DATA)
 
 
 def _tell_no_numbers(name: str, img: NDArray) -> None:
     """Tell the log of values that are no numbers, or stand for no data."""
     if 'numbers' in _told or are_numbers(img):
         return
-    count = img.size - np.count_nonzero(np.abs(img) < _NO_NUMBER)
+    count = img.size - np.count_nonzero(np.abs(img) < NO_DATA)
     _tell(
         'numbers',
         f'{name} has {count} values of {img.size} that are NaN, infinite or beyond '
-        f'{_NO_NUMBER:g}, as where there are no data. One is enough to make NaN of all that a '
+        f'{NO_DATA:g}, as where there are no data. One is enough to make NaN of all that a '
         f'network finds: replace them in the files, or by a transform right after loading',
     )
 

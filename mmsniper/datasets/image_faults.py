@@ -16,6 +16,9 @@ from mmsniper.utils.missing_files import missing_file
 
 ANNOTATIONS = 'the annotation file'
 
+APPLE_DOUBLE = b'\0\5\x16\7'
+"""How files begin that macOS keeps beside others."""
+
 # Of the beginning and of the end of a file, so many bytes are looked at.
 _LOOKED_AT = 4096
 _JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
@@ -32,7 +35,7 @@ _FRAMES = 'cut it into images first, such as with: ffmpeg -i {name} folder/%06d.
 _NO_IMAGES = (
     (0, b'version https://git-lfs', 'a pointer of Git LFS', 'fetch it, git lfs pull'),
     (0, b'/annex/objects/', 'a pointer of git-annex', 'fetch it, git annex get'),
-    (0, b'\0\5\x16\7', 'what macOS keeps beside a file (AppleDouble)', 'delete it'),
+    (0, APPLE_DOUBLE, 'what macOS keeps beside a file (AppleDouble)', 'delete it'),
     (8, b'AVI ', 'a video (AVI)', _FRAMES),
     (0, b'\x1a\x45\xdf\xa3', 'a video (Matroska or WebM)', _FRAMES),
     (0, b'\0\0\1\xba', 'a video (MPEG)', _FRAMES),

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+NO_DATA = 1e30
+"""Values of floats as large as this stand for no data, such as the -3.4e38 of some TIFFs."""
+
 
 @dataclass(frozen=True)
 class ImageHeader:

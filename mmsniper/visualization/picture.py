@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsniper.utils.image_header import NO_DATA
+
 _LOW, _HIGH = 2, 98  # percentiles of an image's values that are drawn black and white
 _COUNTED = 2**18  # pixels at most that percentiles are counted from
-_FILL = 1e30  # values as large as this are no measurements but what TIFFs of floats are filled with
 _ROWS = 256  # stretched at once: in float64 an image is eight times as large
 
 # What OpenCV resizes, in the machine's own byte order.
@@ -76,7 +77,7 @@ def picture_limits(image: NDArray) -> tuple[float, float]:
         return 0.0, 255.0
     step = int(np.ceil(np.sqrt(np.prod(image.shape[:2]) / _COUNTED)))
     values = _drawn_bands(image)[::step, ::step].astype(np.float64)
-    values = values[np.abs(values) < _FILL]  # neither infinite nor NaN
+    values = values[np.abs(values) < NO_DATA]  # neither infinite nor NaN
     if not values.size:
         return 0.0, 1.0
     low, high = np.percentile(values, [_LOW, _HIGH])

@@ -12,16 +12,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from negative_pools import pool_of
 
 from harness import comparison
 from harness.training_run import COSTS, METRICS, TRAIN, train_result
-from mmsniper.chips import (
-    AnnotationTable,
-    ChipPlan,
-    NegativeChipPool,
-    ScalePyramid,
-    plan_negative_chips,
-)
+from mmsniper.chips import AnnotationTable, ChipPlan, ScalePyramid, plan_negative_chips
 from mmsniper.convert import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,18 +187,7 @@ def pool():
     table = AnnotationTable.from_images([(300, 200, [[250, 140, 260, 150]] * 3, None)])
     pyramid = ScalePyramid.from_config(POOL_PYRAMID)
     found = plan_negative_chips(table, ChipPlan.empty(), pyramid, min_proposals=2)
-    return NegativeChipPool(
-        pyramid,
-        np.array(['1.jpg']),
-        table.width,
-        table.height,
-        found.chips,
-        found.proposals_per_chip,
-        found.statistics,
-        np.zeros(0, np.int32),
-        np.zeros(0, np.int8),
-        np.zeros((0, 4), np.float32),
-    )
+    return pool_of(pyramid, ['1.jpg'], table, found, ChipPlan.empty())
 
 
 def fake_execute(order):

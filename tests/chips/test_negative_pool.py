@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from negative_pools import pool_of
 
 from mmsniper.chips import (
     NEGATIVE,
@@ -45,17 +46,11 @@ def planned(paths, pyramid=PYRAMID, origin='a run', seed=0, options=None):
     )
     found = plan_negative_chips(table, ChipPlan.empty(), pyramid, 2)
     kept = slice(0 if options is None else None)
-    return NegativeChipPool(
-        pyramid=pyramid,
-        img_path=np.array(paths, np.str_),
-        width=table.width,
-        height=table.height,
-        chips=found.chips,
-        proposals_per_chip=found.proposals_per_chip,
-        statistics=found.statistics,
-        uncovered_image=found.uncovered.image.astype(np.int32),
-        uncovered_level=found.uncovered.level.astype(np.int8),
-        uncovered_box=found.uncovered.box.astype(np.float32),
+    return pool_of(
+        pyramid,
+        paths,
+        table,
+        found,
         origin=origin,
         options=options,
         proposal_image=table.image[kept].astype(np.int32),

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
+from negative_pools import pool_of
 
 from mmsniper.chips import (
     NEGATIVE,
     POSITIVE,
     AnnotationTable,
     ChipPlan,
-    NegativeChipPool,
     ScalePyramid,
     plan_negative_chips,
 )
@@ -36,18 +36,7 @@ def pool(dataset, pyramid):
         images.append((info['width'], info['height'], boxes, None))
     table, pyramid = AnnotationTable.from_images(images), ScalePyramid.from_config(pyramid)
     found = plan_negative_chips(table, ChipPlan.empty(), pyramid, 2)
-    return NegativeChipPool(
-        pyramid=pyramid,
-        img_path=np.array([info['img_path'] for info in infos]),
-        width=table.width,
-        height=table.height,
-        chips=found.chips,
-        proposals_per_chip=found.proposals_per_chip,
-        statistics=found.statistics,
-        uncovered_image=found.uncovered.image.astype(np.int32),
-        uncovered_level=found.uncovered.level.astype(np.int8),
-        uncovered_box=found.uncovered.box.astype(np.float32),
-    )
+    return pool_of(pyramid, [info['img_path'] for info in infos], table, found)
 
 
 def of_kind(sampler, kind):

@@ -18,9 +18,10 @@ import pytest
 from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from negative_pools import pool_of
 
 import mmsniper.datasets  # noqa: F401 (registers)
-from mmsniper.chips import AnnotationTable, NegativeChipPool, plan_negative_chips
+from mmsniper.chips import AnnotationTable, ChipPlan, NegativeChipPool, plan_negative_chips
 from mmsniper.testing.toy_dataset import ToyDatasetSpec, coco_annotations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,19 +122,8 @@ def made_up_pool(sampler: Any) -> NegativeChipPool:
         (*size, heaps(i, *size), None) for i, size in enumerate(sizes)
     )
     found = plan_negative_chips(table, sampler.positives(), sampler.pyramid, (12, 6))
-    nothing = found.uncovered.image[:0]
-    return NegativeChipPool(
-        pyramid=sampler.pyramid,
-        img_path=np.array([info['img_path'] for info in infos]),
-        width=table.width,
-        height=table.height,
-        chips=found.chips,
-        proposals_per_chip=found.proposals_per_chip,
-        statistics=found.statistics,
-        uncovered_image=nothing.astype(np.int32),
-        uncovered_level=nothing.astype(np.int8),
-        uncovered_box=np.zeros((0, 4), np.float32),
-    )
+    paths = [info['img_path'] for info in infos]
+    return pool_of(sampler.pyramid, paths, table, found, ChipPlan.empty())
 
 
 def heaps(image: int, width: int, height: int) -> np.ndarray:

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from negative_pools import pool_of
 
 from mmsniper.chips import (
     NEGATIVE,
     POSITIVE,
     AnnotationTable,
     ChipPlan,
-    NegativeChipPool,
     ScalePyramid,
     draw_negative_chips,
     plan_negative_chips,
@@ -80,19 +80,10 @@ def pool(coco):
     table = AnnotationTable.from_images(images)
     found = plan_negative_chips(table, ChipPlan.empty(), ScalePyramid.from_config(PYRAMID), 3)
     assert (np.bincount(found.chips.image) > 2).all()
-    return NegativeChipPool(
-        ScalePyramid.from_config(PYRAMID),
-        np.array([f'elsewhere/train/{image["file_name"]}' for image in content['images']]),
-        table.width,
-        table.height,
-        found.chips,
-        found.proposals_per_chip,
-        found.statistics,
-        # In no order: nothing says that they are in any.
-        found.uncovered.image[::-1].astype(np.int32),
-        found.uncovered.level[::-1].astype(np.int8),
-        found.uncovered.box[::-1].astype(np.float32),
-    )
+    paths = [f'elsewhere/train/{image["file_name"]}' for image in content['images']]
+    # In no order: nothing says that they are in any.
+    uncovered = found.uncovered.take(np.arange(len(found.uncovered))[::-1])
+    return pool_of(ScalePyramid.from_config(PYRAMID), paths, table, found, uncovered)
 
 
 def write_config(path, dataset, sampler=None, pyramid=PYRAMID, **others):

@@ -26,6 +26,7 @@ class AnnotationFile:
         lacking: For each of ``EVALUATED`` that annotations lack, which, in words.
         plain: Whether pycocotools can read it: UTF-8 without a byte order mark.
         has_id_0: Whether an annotation has the id 0, for which pycocotools takes no match.
+        warnings: What looks wrong in its boxes, in words.
     """
 
     path: str
@@ -35,6 +36,7 @@ class AnnotationFile:
     lacking: Mapping[str, str]
     plain: bool = True
     has_id_0: bool = False
+    warnings: tuple[str, ...] = ()
 
     def label_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the labels 0, 1, ..., which ``CocoDataset`` gives in the order of the file."""
@@ -67,6 +69,7 @@ def _read(path: str, *stamp: int) -> AnnotationFile:
         {key: which for key in EVALUATED if (which := _lacking(file, key))},
         file.plain,
         any(annotation['id'] == 0 for annotation in file.annotations),
+        file.warnings,
     )
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from mmdet.datasets import CocoDataset, Objects365V1Dataset
 from mmdet.evaluation import CocoMetric
@@ -77,8 +78,10 @@ def labelled_data(dataset: Any, where: str, findings: list[Finding]) -> list[Lab
     """
     path = getattr(dataset, 'ann_file', None)
     classes = dataset.metainfo.get('classes') if isinstance(dataset, CocoDataset) else None
-    # A str is found in the config; remote files are read by the data set only.
-    if not path or not classes or isinstance(classes, str) or '://' in path:
+    # What is no tuple is found in the config; remote files are read by the data set only.
+    if not path or not classes or not isinstance(classes, list | tuple) or '://' in path:
+        return []
+    if not all(isinstance(name, str) for name in classes):  # found in the config
         return []
     # What a class of one's own reads need not be a COCO file.
     reads_coco = bool(_numbering(type(dataset)))
@@ -192,14 +195,24 @@ def _check_names(part: LabelledData) -> Iterator[Finding]:
         label, theirs, mine = shift
         what += f'; labels follow the file: {theirs!r} would be label {label}, that of {mine!r}'
     fix = f'Name the classes of the file: metainfo=dict(classes={as_tuple(names)})'
-    if near and part.labels:
-        fix = '. '.join(f'Write {meant!r} for {name!r}' for name, meant in list(near.items())[:5])
+    if near and (part.labels or all(_looks_same(*pair) for pair in near.items())):
+        fix = '. '.join(_write(meant, name) for name, meant in list(near.items())[:5])
     elif part.labels and not part.where.startswith('train'):
         fix = 'Add what is missing to its list of categories, in the order of metainfo'
     # The last class, of which a training file has no objects, shifts no other one. A metric has no
     # category id for it, and ends in an IndexError when the detector gives that label.
     harmless = part.labels and not shift and not near and part.where.startswith('train')
     yield Finding(WARNING if harmless else ERROR, where, what, fix)
+
+
+def _looks_same(one: str, other: str) -> bool:
+    return normalize('NFC', one) == normalize('NFC', other)
+
+
+def _write(meant: str, name: str) -> str:
+    if _looks_same(meant, name):
+        return f'Write {meant!a} for {name!a}: the same letters, composed in two ways (Unicode)'
+    return f'Write {meant!r} for {name!r}'
 
 
 def _check_order(data: Sequence[LabelledData], training: bool) -> Iterator[Finding]:

@@ -176,12 +176,19 @@ def config_classes(cfg: Config, loader: str, findings: list[Finding]) -> Iterato
 def _names_findings(names: Any, where: str) -> Iterator[Finding]:
     if isinstance(names, str):
         if '://' not in names and not os.path.isfile(names):  # mmengine reads a file of names
+            if '/' in names or '\\' in names or names.endswith(('.txt', '.names')):
+                what = f'names the file {names!r}, which is not there'
+                yield Finding(ERROR, where, what, 'Correct the path, or name the classes')
+                return
             yield Finding(
                 ERROR,
                 where,
                 f'is the text {names!r}, of which each letter would be a class',
                 f'A tuple of one name has a comma: classes=({names!r},)',
             )
+        elif '://' not in names and '' in (lines := list_from_file(names)):
+            what = f'{names} has an empty line, {1 + lines.index("")}, which would be a class'
+            yield Finding(ERROR, where, what, 'Remove it')
         return
     if not isinstance(names, Sequence) or not all(isinstance(n, str) for n in names) or not names:
         yield Finding(

@@ -26,8 +26,9 @@ from mmsniper.checks.config import (
     config_classes,
     leaves,
 )
-from mmsniper.checks.finding import ERROR, Finding, refuse_errors
+from mmsniper.checks.finding import ERROR, WARNING, Finding, refuse_errors
 from mmsniper.checks.scales import check_scales
+from mmsniper.checks.voc_files import check_voc_data
 from mmsniper.datasets.wrappers import type_name
 
 TRAINING, TESTING = ('train_dataloader', 'val_dataloader'), ('test_dataloader',)
@@ -68,6 +69,14 @@ def check_run(
     findings = check_config(cfg, loaders)
     data = {key: _data(cfg, key, (datasets or {}).get(key), findings) for key in loaders}
     parts = [part for key in loaders for part in data[key]]
+    for key in loaders:
+        findings += check_voc_data(cfg, key)
+        if key != 'train_dataloader':  # what reads that of training tells itself
+            for part in data[key]:
+                findings += [
+                    Finding(WARNING, part.where, f'{part.file.path}: {warning}')
+                    for warning in part.file.warnings
+                ]
     training = loaders[0] == 'train_dataloader'
     if not training and any(part.labels not in (None, part.classes) for part in parts):
         # Which file is in the order of the weights? That of training, if it is here.

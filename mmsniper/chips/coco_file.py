@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from os import PathLike, fspath
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 _LARGEST = 2**31 - 1  # of sizes and coordinates, px
 _FAR = 0.1  # a box leaves its image by far if it does so by this part of the image's side
 _FEW = 3  # so many boxes may leave by far without the whole file being refused
+_OFTEN = 0.01  # from this part of a file on, annotations that repeat others are no accident
 _PERCENT = 100.0
 
 
@@ -301,7 +303,9 @@ def nearest_name(name: str, names: Sequence[str]) -> str | None:
 
 
 def _plain(name: str) -> str:
-    return ' '.join(str(name).casefold().replace('_', ' ').replace('-', ' ').split())
+    return ' '.join(
+        normalize('NFC', str(name)).casefold().replace('_', ' ').replace('-', ' ').split()
+    )
 
 
 def _no_class_message(file: CocoFile, classes: Sequence[str]) -> str:
@@ -667,6 +671,7 @@ def _suspicions(file: CocoFile) -> Iterator[str]:
         )
     yield from _outside(file, boxes, sides, first)
     yield from _listed_twice(file)
+    yield from _doubled(file)
     end = (boxes[:, :2] + boxes[:, 2:]).max()
     if len(boxes) >= 20 and 1 < end <= _PERCENT and (sides > 3 * _PERCENT).all():
         yield (
@@ -727,6 +732,20 @@ def _listed_twice(file: CocoFile) -> Iterator[str]:
             f'{len(split):,} pictures are listed several times, with other annotations each time; '
             f'the first is {file.images[split[0][0]]["file_name"]}, with the ids {ids}: what is '
             f'annotated in one entry is background in the others. Give each picture one entry'
+        )
+
+
+def _doubled(file: CocoFile) -> Iterator[str]:
+    """The part of :func:`_suspicions` on annotations that are in the file twice."""
+    rows = np.column_stack([file.boxes, file.image, file.category])
+    order = np.lexsort(rows.T)
+    same = (rows[order][1:] == rows[order][:-1]).all(axis=1)
+    if same.sum() >= max(_FEW, _OFTEN * len(rows)):
+        k = int(order[1:][same].min())
+        yield (
+            f'{int(same.sum()):,} of {len(rows):,} annotations repeat another one, with the same '
+            f'image, category and box, such as {file.describe(k)}: were files joined that share '
+            f'annotations? Remove them, for each counts as an object'
         )
 
 

@@ -157,6 +157,35 @@ def test_what_the_evaluation_looks_up_is_there(run, key):
     assert f'1 of 6 annotations, first annotation 2 of image 1 (0.png), have no {key!r}' in message
 
 
+def test_names_that_look_the_same_are_told_by_their_letters(run):
+    composed, taken_apart = '\xfcber', 'u\u0308ber'
+    message = one_error(
+        run(
+            train=coco((taken_apart, 'a', 'b')),
+            val=coco((taken_apart, 'a', 'b')),
+            classes=(composed, 'a', 'b'),
+        )
+    )
+    assert r"Write 'u\u0308ber' for '\xfcber'" in message
+
+
+def test_boxes_of_the_validation_that_look_wrong_are_told_at_the_start(run):
+    content = coco()
+    for annotation in content['annotations']:
+        annotation['bbox'][2] *= -1
+    [warning] = run(val=content)
+    assert warning.severity == WARNING
+    assert 'have a negative width or height' in warning.what
+
+
+@pytest.mark.parametrize('classes', [{'disc', 'ring', 'square'}, (1, 2, 3), (NAMES,)])
+def test_classes_that_are_no_names_are_one_error(tmp_path, classes):
+    write(coco(), tmp_path / 'train.json')
+    write(coco(), tmp_path / 'val.json')
+    found = check_run(config(tmp_path, classes=classes), TRAINING)
+    assert 'must be a tuple of names' in one_error(found)
+
+
 def test_pycocotools_cannot_read_other_encodings(run, tmp_path):
     def utf16(cfg):
         path = tmp_path / 'utf16.json'

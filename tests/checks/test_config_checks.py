@@ -14,6 +14,7 @@ from mmsniper.checks.config import (
     as_tuple,
     check_channels,
     check_config,
+    config_classes,
     config_heads,
     leaves,
     model_channels,
@@ -255,3 +256,25 @@ def test_preprocessor_and_backbone_are_of_the_same_channels(model, takes, said):
     found = [str(finding) for finding in check_channels(model)]
     assert len(found) == bool(said)
     assert said in ''.join(found)
+
+
+def test_a_file_of_names_is_there_and_has_no_empty_line(tmp_path):
+    path = tmp_path / 'names.txt'
+
+    def said():
+        findings = []
+        data = dict(type='CocoDataset', metainfo=dict(classes=str(path)))
+        list(
+            config_classes(
+                Config(dict(train_dataloader=dict(dataset=data))), 'train_dataloader', findings
+            )
+        )
+        return [finding.what for finding in findings]
+
+    [message] = said()
+    assert 'which is not there' in message
+    path.write_text('a\nb\n\n')
+    [message] = said()
+    assert 'has an empty line, 3' in message
+    path.write_text('a\nb\n')
+    assert said() == []

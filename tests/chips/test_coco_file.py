@@ -430,3 +430,16 @@ def test_another_format_is_named(content, said, tmp_path):
     with pytest.raises(ValueError, match='It looks like') as caught:
         CocoFile.read(tmp_path / 'a.json')
     assert said in str(caught.value)
+
+
+def test_annotations_that_repeat_others_are_counted():
+    content = coco()
+    assert CocoFile.read(content).warnings == ()
+    content['annotations'] += [dict(a, id=a['id'] + 100) for a in content['annotations']]
+    [warning] = CocoFile.read(content).warnings
+    assert warning.startswith('3 of 6 annotations repeat another one')
+    for annotation in content['annotations'][:3]:  # of another class: an object may have two
+        annotation['category_id'] = content['categories'][0]['id']
+    for annotation in content['annotations'][3:]:
+        annotation['category_id'] = content['categories'][1]['id']
+    assert CocoFile.read(content).warnings == ()

@@ -42,7 +42,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 # Read when torch is loaded; the processes that run the tests are forked from this one.
@@ -58,6 +58,9 @@ from mmsniper.utils.files import write_text
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ('chips', 'datasets', 'engine', 'models')
 SEEDS = (1, 2, 3)
+# A test in which a function was called so often without a new line is taken to run no more of it:
+# to note every line of a training takes minutes.
+QUIET_CALLS = 100
 EQUIVALENT = Path(__file__).with_name('equivalent_mutants.json')
 
 COMPARISONS = {
@@ -369,6 +372,7 @@ class _Lines(_Plugin):
         self.package = package
         self.files: dict[str, str | None] = {}
         self.now: set[tuple[str, int]] = set()
+        self.calls: Counter[CodeType] = Counter()  # of each function since its last new line
         self.tests: dict[str, tuple[pytest.Item, float, set[tuple[str, int]]]] = {}
         self.of_fixture: dict[int, set[tuple[str, int]]] = defaultdict(set)
         self.bad: set[str] = set()
@@ -380,12 +384,20 @@ class _Lines(_Plugin):
             self.files[path] = str(Path(path).relative_to(self.package)) if inside else None
         if self.files[path] is None:
             return None
-        self.now.add((self.files[path], frame.f_lineno))
+        if event == 'call':
+            self.calls[frame.f_code] += 1
+            if self.calls[frame.f_code] > QUIET_CALLS:
+                return None
+        place = self.files[path], frame.f_lineno
+        if place not in self.now:
+            self.now.add(place)
+            self.calls[frame.f_code] = 0
         return self.trace
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self.now, start = set(), time.perf_counter()
+        self.calls.clear()
         sys.settrace(self.trace)
         try:
             return (yield)
@@ -398,6 +410,7 @@ class _Lines(_Plugin):
         if fixturedef.scope == 'function':
             return (yield)
         outer, self.now = self.now, set()
+        self.calls.clear()
         try:
             return (yield)
         finally:

@@ -162,7 +162,7 @@ def _grown(boxes: Floats, min_side: float, width: float, height: float) -> Float
     # What is large enough stays as it is, to the last bit: growing must come to an end.
     enough = high - low >= side
     start = np.where(enough, low, start)
-    return np.concatenate([start, np.where(enough, high, np.minimum(start + side, size))], axis=1)
+    return np.concatenate([start, np.where(enough, high, start + side)], axis=1)
 
 
 def _sorted(boxes: Floats) -> Floats:

@@ -89,7 +89,7 @@ def grid_lines(
     slip = TOLERANCE * part.side
     lo, hi = part.box[:, 2:] - part.side - slip, part.box[:, :2] + slip
     first = np.where(lo <= 0, 0, np.clip(np.ceil(lo / step + shift), 0, number))
-    last = np.where(hi >= edge, number, np.minimum(np.floor(hi / step + shift), number - 1))
+    last = np.where(hi >= edge, number, np.floor(hi / step + shift))
     return first.astype(np.int64), last.astype(np.int64)
 
 

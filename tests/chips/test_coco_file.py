@@ -178,6 +178,18 @@ class TestSuspicions:
         assert 'Read as [x1, y1, x2, y2], 100% of all boxes fit' in message
         assert 'Write [x1, y1, x2 - x1, y2 - y1]' in message
 
+    @pytest.mark.parametrize(
+        ('end', 'fits'), [([401, 301], True), ([401.5, 301], False), ([401, 301.5], False)]
+    )
+    def test_corners_may_be_a_pixel_outside(self, end, fits):
+        boxes = [[10, 10, 50, 60], [300, 200, 350, 280], [200, 100, 350, 290], [250, 200, *end]]
+        content = coco(boxes)
+        if fits:
+            assert 'Read as [x1, y1, x2, y2], 100%' in message_of(content)
+        else:
+            (warning,) = CocoFile.read(content).warnings
+            assert 'leave their image by far' in warning
+
     def test_a_few_boxes_that_leave_the_image_are_warned_of(self):
         (warning,) = CocoFile.read(coco([*BOXES, [350, 50, 390, 90]])).warnings
         assert warning.startswith('1 of 4 boxes leave their image by far; the first is [350.0, 5')
@@ -187,6 +199,13 @@ class TestSuspicions:
 
     def test_images_whose_sides_are_exchanged(self):
         (warning,) = CocoFile.read(coco([*BOXES, [100, 280, 100, 100]])).warnings
+        assert 'if width and height of the image are exchanged' in warning
+
+    def test_among_square_images_too(self):
+        content = coco([*BOXES, [100, 280, 100, 100], [10, 10, 50, 50]])
+        content['images'].append(dict(id=2, file_name='b.jpg', width=200, height=200))
+        content['annotations'][-1]['image_id'] = 2
+        (warning,) = CocoFile.read(content).warnings
         assert 'if width and height of the image are exchanged' in warning
 
     def test_a_box_that_leaves_by_a_little_is_nothing(self):
@@ -264,6 +283,11 @@ class TestUse:
         assert use.images.tolist() == [True, False, False]
         assert use.is_suspicious
         use.check_training()
+
+    @pytest.mark.parametrize('sides', [(0.5, 50), (50, 0.5), (0.9, 0.9)])
+    def test_less_than_a_pixel_in_width_or_in_height_is_too_thin(self, sides):
+        use = CocoFile.read(coco([*BOXES, [10, 10, *sides], [10, 10, 1, 1]])).use()
+        assert str(use).startswith('5 annotations: 4 used, 1 of less than 1 px in width or height')
 
     def test_the_line_of_a_good_file_is_no_warning(self):
         use = CocoFile.read(coco(), name='f').use(('disc', 'ring'))
@@ -387,6 +411,8 @@ def test_the_name_that_was_meant():
     assert nearest_name('traffic_light', names) == 'Traffic Light'
     assert nearest_name('pedestrain', names) == 'pedestrian'
     assert nearest_name('zebra', names) is None
+    assert nearest_name('x-y', ('xzy', 'x_y')) == 'x_y'
+    assert nearest_name('x_y', ('xzy', 'x y')) == 'x y'
     assert nearest_name('car', ()) is None
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mmsniper.chips import cover as module
 from mmsniper.chips import grid_cover, integer_program, minimum_cover
+from mmsniper.chips.cover import grid_greedy
 
 
 @given(rectangles(max_size=6))
@@ -259,6 +260,18 @@ class TestGridCover:
         cover = grid_cover([[0, 0], [3, 0], [1, 2]], [[5, 5], [2, 5], [4, 1]])
         assert cover.assignment.tolist() == [0, -1, -1]
         assert len(grid_cover([[3, 0]], [[2, 5]])) == 0
+        chosen, points = grid_greedy(np.array([[3, 0]]), np.array([[2, 5]]))
+        assert chosen.tolist() == [-1]
+        assert points.shape == (0, 2)
+
+    def test_it_does_not_claim_to_be_minimal_or_not(self):
+        assert grid_cover([[0, 0], [3, 3]], [[1, 1], [4, 4]]).unproven.tolist() == []
+
+    @pytest.mark.parametrize('gap', [(0, 5), (5, 0), (0, 2), (2, 0)])
+    def test_rectangles_without_a_common_line_are_no_division_by_zero(self, gap):
+        first = np.array([[0, 0], gap])
+        with np.errstate(all='raise'):
+            assert len(grid_cover(first, first + 1)) == 2
 
     def test_most_rectangles_first(self):
         # A point for the first three, though two points of two would do as well.

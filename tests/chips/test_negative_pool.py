@@ -105,7 +105,27 @@ def arrays_of(path):
         return dict(content)
 
 
+def test_by_default_a_pool_keeps_no_proposals():
+    given = vars(by_hand())
+    optional = ('origin', 'options', 'proposal_image', 'proposal_box')
+    pool = NegativeChipPool(**{k: v for k, v in given.items() if k not in optional})
+    assert (pool.origin, pool.options) == ('', None)
+    assert pool.proposal_image.shape == (0,)
+    assert pool.proposal_box.shape == (0, 4)
+
+
 class TestFile:
+    def test_an_image_may_be_a_pixel_wide_and_high(self, tmp_path):
+        thin = dict(
+            width=np.array([90, 1, 90], np.int32),
+            height=np.array([70, 1, 70], np.int32),
+            uncovered_image=np.zeros(1, np.int32),
+            proposal_image=np.zeros(2, np.int32),
+        )
+        pool = replace(by_hand(), **thin)
+        pool.save(tmp_path / 'pool.npz')
+        assert_equal(pool, NegativeChipPool.from_file(tmp_path / 'pool.npz'))
+
     @pytest.mark.parametrize(
         'pool',
         [

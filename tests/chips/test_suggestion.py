@@ -21,6 +21,7 @@ from mmsniper.chips import (
     plan_statistics,
     pyramid_config,
     suggest_pyramid,
+    suggestion,
 )
 from mmsniper.chips.pyramid_text import describe_rule
 
@@ -181,6 +182,48 @@ def test_an_overlap_does_not_end_where_objects_are_more_than_half_a_chip():
     assert (pyramid.ranges()[1, 0], pyramid.ranges()[0, 1]) == (100, 199)
 
 
+def needs(sizes, **changes):
+    """Of a data set whose finest level has a factor of 1, in chips of 512 px."""
+    sizes = np.sort(np.asarray(sizes, float))
+    usual = dict(smallest=sizes[0], largest=sizes[-1], max_ratio=0.5, image=4000, fine=1.0)
+    return suggestion._Needs(**{**usual, 'chip_size': 512, 'sizes': sizes, **changes})
+
+
+@pytest.mark.parametrize(
+    ('coarse', 'ratio', 'overlap'),
+    [
+        (0.5, 2.0, (128, 256)),  # from an eighth of a chip to half of one
+        (0.4, 1.5, (160, 240)),
+        # From 213.3 to 256 px would be 1.2: it becomes 1.5 around the middle of these.
+        (0.3, 2.0, (233.70 / 1.5**0.5, 233.70 * 1.5**0.5)),
+        (0.3, 1.5, (233.70 / 1.5**0.5, 233.70 * 1.5**0.5)),
+    ],
+)
+def test_neighbours_overlap_by_the_ratio_or_by_what_there_is_but_not_by_less(
+    coarse, ratio, overlap
+):
+    assert suggestion._overlap(needs([20, 500]), 1.0, coarse, ratio) == pytest.approx(
+        overlap, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_overlaps_that_move_do_not_change_places(seed):
+    """Groups of sizes at random places: each of two overlaps moves to what suits it."""
+    rng = np.random.default_rng(seed)
+    groups = [
+        size * rng.uniform(1, 1.1, 50) for size in np.geomspace(6, 240, 12) * 2 ** rng.random(12)
+    ]
+    overlaps = [(20.0, 40.0), (50.0, 90.0)]  # 2.25 times as large
+    moved = list(suggestion._moved(needs(np.concatenate(groups)), overlaps, [1.0, 1.0]))
+    by = [lo / was_lo for (lo, _), (was_lo, _) in zip(moved, overlaps)]
+    assert [hi / was_hi for (_, hi), (_, was_hi) in zip(moved, overlaps)] == pytest.approx(by)
+    assert by[0] <= 1.5 + 1e-9  # half of the way to the other one
+    assert by[1] >= 1 / 1.5 - 1e-9
+    assert moved[0][0] <= moved[1][0]
+    assert moved[0][1] <= moved[1][1]
+
+
 def test_a_place_below_all_objects_is_compared_without_a_warning():
     table = squares((2000, 1500), np.repeat([40, 106], [100, 10]))
     with np.errstate(divide='raise', invalid='raise'):
@@ -259,8 +302,6 @@ def test_boxes_that_fit_nowhere_are_told():
 
 
 def test_a_cheap_pyramid_that_shows_too_many_objects_badly_is_not_taken(monkeypatch):
-    from mmsniper.chips import suggestion
-
     table = scattered((640, 480), np.geomspace(20, 300, 100))
     first = suggest_pyramid(table).pyramid
     monkeypatch.setattr(
@@ -460,8 +501,6 @@ def test_every_pyramid_can_be_written(tmp_path):
 
 
 def test_a_crowded_image_is_compared_by_a_part_of_its_boxes(monkeypatch):
-    from mmsniper.chips import suggestion
-
     seen = []
     monkeypatch.setattr(
         suggestion,

@@ -302,7 +302,7 @@ def test_further_pages_are_told_and_overviews_are_not(tmp_path, told, loader):
 
 
 @LOADERS
-@pytest.mark.parametrize('value', [np.nan, np.inf, -3.4e38])
+@pytest.mark.parametrize('value', [np.nan, np.inf, -3.4e38, 1e30])
 def test_values_that_are_no_numbers_are_told(write, told, loader, value):
     img = scene(30, 40, 0, 'f4', 1)
     results = write(img)

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch.optim import SGD
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mmsniper.engine.schedule import fit_to_epoch_length
+from mmsniper.engine.schedule import _carried_on, fit_to_epoch_length
 
 SHORT, LONG, EPOCHS, CHANGE = 4, 10, 6, 2
 TOTAL = CHANGE * SHORT + (EPOCHS - CHANGE) * LONG
@@ -279,3 +279,8 @@ def test_gradients_are_still_accumulated_in_the_longer_epochs(train):
 
 def test_no_schedule_at_all_is_fine(train):
     assert train(None).lrs == [1.0] * TOTAL
+
+
+def test_a_schedule_that_is_not_of_the_config_is_not_lost_without_a_word():
+    with pytest.raises(ValueError, match='longer'):
+        _carried_on([], [object()], [], 10)

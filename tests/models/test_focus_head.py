@@ -153,10 +153,11 @@ def test_invalid_objects_are_objects_and_unlabelled_or_crowd_boxes_are_regions(h
     assert head.targets(sample([valid], [invalid]), look, logits).tolist() == [[1, -1, 0, 0]]
 
 
-def test_cells_in_the_padding_are_dont_care(head):
+@pytest.mark.parametrize('shape', [(20, 33), (20, 33, 3)])
+def test_cells_in_the_padding_are_dont_care(head, shape):
     """An image of 33x20 px in an input of 64x48: it ends in the third column and second row."""
     data = sample([square(0, 0, 10), square(30, 0, 30)])
-    data.set_metainfo(dict(img_shape=(20, 33)))
+    data.set_metainfo(dict(img_shape=shape))
     found = head.targets(data, head.look_of({}), torch.zeros(2, 3, 4)).tolist()
     assert found == [[1, 1, 1, -1], [0, 1, 1, -1], [-1] * 4]
 

@@ -85,6 +85,8 @@ def test_many_masks_are_run_lengths_and_few_are_a_tensor(monkeypatch):
     assert few.dtype == torch.bool
     assert few[1, 5:7, 0:3].all()
     assert few.sum() == 12
+    assert many.shape == (20, 30)
+    assert many.astype(bool).sum(axis=(1, 2)).tolist() == [6, 6, 6]
     assert [coco_masks.toBbox(rle).tolist() for rle in many] == [
         [1, 5, 3, 2],
         [0, 5, 3, 2],

@@ -21,7 +21,7 @@ from PIL import Image
 from mmsniper.chips import POSITIVE
 from mmsniper.datasets import Chip, ChipIndex
 from mmsniper.datasets.image_faults import ImageFileError
-from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
+from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile, in_large_version
 
 ROOT = Path(__file__).resolve().parents[3]
 OLD_OPENCV = digit_version(cv2.__version__) < digit_version('4.11')
@@ -351,3 +351,19 @@ def test_the_table_of_the_docs_is_that_of_the_benchmark():
     goal = re.findall(r'`LoadLargeImageFromFile` \|.*?\| \d \| ([\d.]+) \|', table)
     assert len(goal) >= 4
     assert max(map(float, goal)) < 1.5
+
+
+@pytest.mark.parametrize(
+    'type_', ['LoadImageFromFile', 'mmdet.LoadImageFromFile', LoadImageFromFile]
+)
+def test_the_stock_transform_has_a_large_version_with_its_settings(type_):
+    config = dict(type=type_, to_float32=True)
+    large = in_large_version(config)
+    assert large == dict(type='mmdet.LoadLargeImageFromFile', to_float32=True)
+    assert config['type'] is type_
+
+
+@pytest.mark.parametrize('type_', ['LoadImageFromNDArray', 'mmdet.LoadLargeImageFromFile'])
+def test_other_transforms_stay_as_they_are(type_):
+    config = dict(type=type_, to_float32=True)
+    assert in_large_version(config) == config

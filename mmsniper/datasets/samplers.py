@@ -25,6 +25,7 @@ from mmsniper.chips import (
     plan_statistics,
     scale_disagreement,
 )
+from mmsniper.chips.drawn_windows import DrawnWindows
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
@@ -58,6 +59,8 @@ class ChipAwareSampler(Sampler):
             ``tools/analysis_tools/mine_negatives.py`` makes. Defaults to None.
         negatives_per_image (int): Negative chips that an epoch takes of an image, at most. Defaults
             to 2, as in the authors' release.
+        background (float): Share of the pyramid's pixels that every epoch shows beside, in chips at
+            random places where it has no positive chip. Defaults to 0.
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
@@ -77,6 +80,7 @@ class ChipAwareSampler(Sampler):
         round_up: bool = True,
         negatives: str | None = None,
         negatives_per_image: int = 2,
+        background: float = 0.0,
     ) -> None:
         self.rank, self.world_size = get_dist_info()
         if not round_up and self.world_size > 1:
@@ -89,6 +93,7 @@ class ChipAwareSampler(Sampler):
         self.dataset = dataset
         self.pyramid = ScalePyramid.from_config(pyramid)
         self.shuffle = shuffle
+        self.background = background
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         _let_chips_through(dataset)
@@ -115,17 +120,27 @@ class ChipAwareSampler(Sampler):
         """The chips of the current epoch, of all ranks, in the order of the images."""
         if self._plan is None:
             chips = self.positives()
+            parts = [chips]
+            if self.background:
+                parts.append(self._background(chips))
             if self._negatives is not None:
                 per_image, seed, epoch = self.negatives_per_image, self.seed, self.epoch
-                negatives = self._negatives.plan(chips, per_image, seed, epoch)
-                both = ChipPlan.joined([chips, negatives])
-                chips = both.take(np.argsort(both.image, kind='stable'))
+                parts.append(self._negatives.plan(chips, per_image, seed, epoch))
+            if len(parts) > 1:
+                joined = ChipPlan.joined(parts)
+                chips = joined.take(np.argsort(joined.image, kind='stable'))
             self._plan = chips
         return self._plan
 
     def positives(self) -> ChipPlan:
         """The positive chips of the current epoch, of all ranks, in the order of the images."""
         return self.planner.plan(self.epoch)
+
+    def _background(self, positives: ChipPlan) -> ChipPlan:
+        """Chips at random places of the current epoch, where it has no positive chip."""
+        table, key = self.planner.table, (self.seed, self.epoch)
+        sizes = self.pyramid, table.width, table.height
+        return DrawnWindows(*sizes, self.background, positives, key).chips
 
     def img_paths(self) -> list[str]:
         """File of every image, in the order of the data set's indices."""

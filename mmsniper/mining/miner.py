@@ -19,12 +19,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmsniper.chips import MIN_PROPOSALS, NegativeChipPool, ScalePyramid
-from mmsniper.chips.windows import WINDOW_SIZE, Window, check_window_size
+from mmsniper.chips.drawn_windows import DrawnWindows
+from mmsniper.chips.windows import WINDOW_SIZE, LevelWindows, Window, check_window_size
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals
 from mmsniper.mining.origin import origin_digest
 from mmsniper.mining.parts import Parts, check_ranks_agree, mined_images, part_file, share_parts
-from mmsniper.mining.planning import PoolPlanner, check_options
+from mmsniper.mining.planning import PoolPlanner, check_options, chips_of_images
 from mmsniper.mining.window_dataset import window_dataset, window_index
 from mmsniper.models.proposals import evaluating, proposal_head, propose
 from mmsniper.utils.checks import check_whole_number
@@ -38,12 +39,16 @@ _IMAGES_AT_A_TIME = 500
 class NegativeChipMiner:
     """Mines negative chips with a detector's RPN (SNIPER section 3.3).
 
-    Every image is seen whole at the scale of every level, or in overlapping windows where it is
-    larger than ``window_size``. Of each window the best proposals are kept, among those whose size
-    is in the level's valid range. The number of processes changes no bit of what is found, as long
-    as the number of threads of each, by which torch rounds on CPUs, stays the same.
+    With ``share`` 1 every image is seen whole at the scale of every level, or in overlapping
+    windows where it is larger than ``window_size``. With less, that share of it is seen, in windows
+    of a chip's size at random places where the epoch has no positive chip
+    (:class:`~mmsniper.chips.drawn_windows.DrawnWindows`). Of each window the best proposals are
+    kept, among those whose size is in the level's valid range. The number of processes changes no
+    bit of what is found, as long as the number of threads of each, by which torch rounds on CPUs,
+    stays the same.
 
     Args:
+        share (float): Share of the pyramid's pixels that is looked at, at most. Defaults to 1.
         num_proposals (int): Proposals to keep of a window. Defaults to 300, as in the authors'
             release.
         score_thr (float): Least score of a proposal. Defaults to 0.
@@ -65,6 +70,7 @@ class NegativeChipMiner:
         ValueError: If a number is out of its range.
     """
 
+    share: float = 1.0
     num_proposals: int = 300
     score_thr: float = 0.0
     min_proposals: int | Sequence[int] = MIN_PROPOSALS
@@ -80,6 +86,12 @@ class NegativeChipMiner:
         minima = dict(num_proposals=1, window_size=1, batch_pixels=1, num_workers=0)
         for name, minimum in minima.items():
             check_whole_number(name, getattr(self, name), minimum, optional=True)
+        if not 0 < self.share <= 1:
+            raise ValueError(
+                f'share must be more than 0 and at most 1, a share of the pixels of the pyramid, '
+                f'got {self.share!r}; to mine nothing, leave NegativeChipHook out (sniper = '
+                f'dict(negative_chips=None))'
+            )
         check_options(self._planning, self.placed)
 
     @property
@@ -160,15 +172,14 @@ class NegativeChipMiner:
         with bar, evaluating(model), _deterministic_kernels():
             data = iter(loader)
             for k in mine:
-                boxes: dict[int, list[NDArray]] = {}
+                boxes = {image: [np.zeros((0, 4))] for image in parts.images(k).tolist()}
                 for batch in parts.batches(k):
                     found = self._propose(model, next(data), batch, sampler.pyramid)
                     for window, some in zip(batch, found):
-                        boxes.setdefault(window.image, []).append(some)
+                        boxes[window.image].append(some)
                     bar.update(sum(window.pixels for window in batch))
-                images = sorted(boxes)
                 pools[k] = planner.plan(
-                    np.array(images), [np.concatenate(boxes[image]) for image in images]
+                    parts.images(k), [np.concatenate(some) for some in boxes.values()]
                 )
                 if parts_dir is not None:
                     pools[k].save(part_file(parts_dir, k))
@@ -223,6 +234,8 @@ class NegativeChipMiner:
             str: 16 hexadecimal digits.
         """
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
+        if self.share < 1:
+            options['drawn'] = _key(sampler)
         return origin_digest(source, sampler, mined_images(sampler, self.empty_images), options)
 
     def pixels(self, sampler: ChipAwareSampler) -> int:
@@ -231,7 +244,14 @@ class NegativeChipMiner:
 
     def _parts(self, sampler: ChipAwareSampler, batch_pixels: int) -> Parts:
         images = mined_images(sampler, self.empty_images)
-        return Parts(sampler, images, self.window_size, batch_pixels)
+        table, paths = sampler.planner.table, sampler.img_paths()
+        sizes = sampler.pyramid, table.width[images], table.height[images]
+        if self.share < 1:
+            seen = chips_of_images(sampler.positives(), images)
+            windows = DrawnWindows(*sizes, self.share, seen, _key(sampler), images)
+        else:
+            windows = LevelWindows(*sizes, self.window_size, images)
+        return Parts(windows, [paths[i] for i in images.tolist()], batch_pixels)
 
     def _planner(self, sampler: ChipAwareSampler, origin: str) -> PoolPlanner:
         images = mined_images(sampler, self.empty_images)
@@ -257,6 +277,11 @@ class NegativeChipMiner:
             best = np.argsort(-scores[keep], kind='stable')[: self.num_proposals]
             kept.append(boxes[keep][best])
         return kept
+
+
+def _key(sampler: ChipAwareSampler) -> tuple[int, int]:
+    """What windows are drawn by."""
+    return sampler.seed, sampler.epoch
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from numpy.typing import NDArray
 
 from mmsniper.chips import NegativeChipPool
+from mmsniper.chips.drawn_windows import DrawnWindows
 from mmsniper.chips.windows import LevelWindows, Window, window_batches
 from mmsniper.datasets import ChipAwareSampler
 
@@ -46,30 +48,18 @@ class Parts:
     Windows are made when they are needed: those of a million images would take gigabytes.
 
     Args:
-        sampler (ChipAwareSampler): Its data set is mined.
-        images (NDArray[np.int64]): Indices of the images that are mined, ascending.
-        window_size (int): Longest side of a window, pixels of the level.
+        windows (LevelWindows | DrawnWindows): The windows of the images that are mined, which are
+            ascending.
+        paths (Sequence[str]): Files of these images.
         batch_pixels (int): Pixels of a batch, at most.
-
-    Attributes:
-        windows (LevelWindows): The windows of these images.
-
-    Raises:
-        ValueError: If ``window_size`` is too small for the chips.
     """
 
     def __init__(
-        self,
-        sampler: ChipAwareSampler,
-        images: NDArray[np.int64],
-        window_size: int,
-        batch_pixels: int,
+        self, windows: LevelWindows | DrawnWindows, paths: Sequence[str], batch_pixels: int
     ) -> None:
-        table, paths = sampler.planner.table, sampler.img_paths()
-        width, height = table.width[images], table.height[images]
-        self.windows = LevelWindows(sampler.pyramid, width, height, window_size, images)
+        self.windows = windows
         self.batch_pixels = batch_pixels
-        self._paths = [paths[i] for i in images.tolist()]
+        self._paths = paths
         self._starts = part_starts(self.windows.count.sum(axis=1))
 
     def __len__(self) -> int:
@@ -79,6 +69,10 @@ class Parts:
     def pixels(self) -> NDArray[np.int64]:
         """Pixels of the windows of each part, at their levels."""
         return np.add.reduceat(self.windows.pixels, np.array(self._starts, np.int64))
+
+    def images(self, k: int) -> NDArray[np.int64]:
+        """Indices of the images of a part."""
+        return self.windows.image[self._slice(k)]
 
     def img_paths(self, k: int) -> list[str]:
         """The files of a part."""

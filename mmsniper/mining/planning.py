@@ -65,7 +65,7 @@ class PoolPlanner:
         proposals = AnnotationTable.from_images(
             [(w, h, some, None) for w, h, some in zip(width, height, boxes)]
         )
-        positives = _chips_of_images(self.positives, images)
+        positives = chips_of_images(self.positives, images)
         chips = plan_negative_chips(proposals, positives, pyramid, **self.options)
         uncovered = chips.uncovered.take(self.shown[images][chips.uncovered.image])
         kept = ~proposals.ignore & self.anew
@@ -109,7 +109,7 @@ def check_options(options: Mapping[str, Any], placed: str) -> None:
     plan_negative_chips(nothing, ChipPlan.empty(), pyramid, **options)
 
 
-def _chips_of_images(plan: ChipPlan, images: NDArray[np.int64]) -> ChipPlan:
+def chips_of_images(plan: ChipPlan, images: NDArray[np.int64]) -> ChipPlan:
     """The chips of some images, ascending as the plan is, as chips of images 0, 1, ..."""
     start, stop = (np.searchsorted(plan.image, images, side) for side in ('left', 'right'))
     position, chip = expand(start, stop)

@@ -19,10 +19,11 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 
 from mmsniper.chips import NEGATIVE, NegativeChipPool
+from mmsniper.chips.windows import LevelWindows
 from mmsniper.mining import NegativeChipMiner, share_buffers
 from mmsniper.mining import miner as mining
 from mmsniper.mining import parts as mining_parts
-from mmsniper.mining.parts import Parts, mined_images
+from mmsniper.mining.parts import mined_images
 from mmsniper.models.proposals import proposal_head
 
 # Of the small images of conftest.py: how many, and which have no objects.
@@ -99,7 +100,9 @@ def sampler(cfg):
 
 def windows_of(sampler, window_size):
     """The windows of all images."""
-    return Parts(sampler, mined_images(sampler), window_size, batch_pixels=1).windows
+    table, images = sampler.planner.table, mined_images(sampler)
+    sizes = table.width[images], table.height[images]
+    return LevelWindows(sampler.pyramid, *sizes, window_size, images)
 
 
 def mine(model, sampler, parts_dir=None, **options):

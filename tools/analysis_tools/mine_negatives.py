@@ -87,6 +87,13 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
         'mining', "Without them, what the config's NegativeChipHook says counts, if it has one."
     )
     mining.add_argument(
+        '--share',
+        type=float,
+        metavar='S',
+        help="share of the pyramid's pixels that is looked at, at random places without positive "
+        'chips [1, all of it]',
+    )
+    mining.add_argument(
         '--num-proposals',
         type=int,
         metavar='N',

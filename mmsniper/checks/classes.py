@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
-from mmdet.datasets import CocoDataset, Objects365V1Dataset
+from mmdet.datasets import CocoDataset, Objects365V1Dataset, XMLDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
 from mmsniper.checks.config import as_tuple, leaf_configs
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
+from mmsniper.checks.voc_files import voc_use
 from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.missing_files import missing_file
@@ -482,15 +483,24 @@ def check_objects(dataset: Any, where: str) -> Iterator[Finding]:
 
 
 def check_use(dataset: Any, where: str) -> Iterator[Finding]:
-    """What a COCO data set uses of its file, and what looks wrong in it.
+    """What a data set uses of its COCO or XML files, and what looks wrong in a COCO file.
 
     Args:
-        dataset (BaseDataset): A data set that reads images.
+        dataset (BaseDataset): A data set that reads images, built.
         where (str): Its config key.
     """
+    if isinstance(dataset, XMLDataset) and (line := voc_use(dataset)):
+        yield Finding(NOTE, where, line)
     if not isinstance(dataset, CocoDataset) or not _numbering(type(dataset)):
         return
+    if '://' in dataset.ann_file:
+        return
     file = CocoFile.read(dataset.ann_file, test=dataset.test_mode)
-    rules = None if dataset.test_mode else dataset.filter_cfg
-    for is_warning, message in file.use(dataset.metainfo['classes'], rules).messages():
+    use = file.use(dataset.metainfo['classes'], None if dataset.test_mode else dataset.filter_cfg)
+    for is_warning, message in use.messages():
         yield Finding(WARNING if is_warning else NOTE, where, message)
+    try:
+        if not dataset.test_mode:
+            use.check_training()
+    except ValueError as error:
+        yield Finding(ERROR, where, str(error))

@@ -8,6 +8,7 @@ from checks.toy_config import NAMES, config
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
 from mmsniper.checks.config import (
@@ -179,6 +180,19 @@ def test_of_findings_the_errors_end_a_run_and_warnings_are_logged_once(caplog):
     refuse_errors(found[:2])
     with pytest.raises(ValueError, match='severity must be one of'):
         Finding('fatal', 'a', 'b')
+
+
+def test_warnings_from_before_the_log_file_are_in_it_once(tmp_path, capfd):
+    warning = Finding(WARNING, 'early', 'before the Runner')
+    MMLogger.get_instance('no-file')
+    refuse_errors([warning])
+    MMLogger.get_instance('with-file', log_file=str(tmp_path / 'run.log'))
+    for _ in range(2):
+        refuse_errors([warning, Finding(WARNING, 'late', 'after it')])
+    logged = (tmp_path / 'run.log').read_text()
+    assert logged.count('early: before the Runner') == logged.count('late: after it') == 1
+    said = ''.join(capfd.readouterr())
+    assert said.count('early: before the Runner') <= 1
 
 
 def test_names_are_written_as_in_a_config():

@@ -18,7 +18,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
-from mmsniper.checks.config import as_tuple, leaf_configs
+from mmsniper.checks.config import as_tuple, leaf_configs, metainfo_fault
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.checks.voc_files import voc_use
 from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
@@ -58,6 +58,8 @@ def config_data(cfg: Config, loader: str, findings: list[Finding]) -> list[Label
     data = []
     for where, leaf, kind in leaf_configs(cfg, loader):
         if isinstance(kind, type) and _numbering(kind):
+            if metainfo_fault(leaf.get('metainfo') or {}):  # found in the config
+                continue
             config = ConfigDict(deepcopy(leaf), lazy_init=True, pipeline=[])
             try:
                 dataset = DATASETS.build(config)

@@ -16,7 +16,7 @@ from mmdet.datasets import XMLDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
-from mmsniper.checks.config import leaf_configs
+from mmsniper.checks.config import leaf_configs, metainfo_fault
 from mmsniper.checks.finding import ERROR, WARNING, Finding
 from mmsniper.chips.coco_file import listed, nearest_name
 from mmsniper.utils.command_line import progress
@@ -69,7 +69,10 @@ def check_voc_data(cfg: Config, loader: str) -> Iterator[Finding]:
 
 def _has_names(leaf: Mapping[str, Any], kind: type) -> bool:
     """Whether the classes are what they must be; if not, another check says so."""
-    names = (leaf.get('metainfo') or {}).get('classes') or kind.METAINFO.get('classes')
+    metainfo = leaf.get('metainfo') or {}
+    if metainfo_fault(metainfo):
+        return False
+    names = metainfo.get('classes') or kind.METAINFO.get('classes')
     return isinstance(names, str | list | tuple) and bool(names)
 
 

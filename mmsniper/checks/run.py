@@ -9,9 +9,9 @@ from mmdet.models import RPN
 from mmengine.config import Config
 from torch import nn
 
+from mmsniper.checks.checkpoint_file import check_checkpoint_file
 from mmsniper.checks.classes import (
     LabelledData,
-    check_checkpoint_file,
     check_data,
     check_metrics,
     check_plain,

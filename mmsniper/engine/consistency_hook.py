@@ -15,7 +15,13 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmsniper.checks import NOTE, Finding, refuse_errors
-from mmsniper.checks.classes import check_checkpoint_classes, check_use, check_weights
+from mmsniper.checks.classes import (
+    check_checkpoint_classes,
+    check_numbers,
+    check_use,
+    check_weights,
+    saved_weights,
+)
 from mmsniper.checks.config import config_classes, leaves
 from mmsniper.checks.run import TESTING, TRAINING, check_run
 from mmsniper.datasets.wrappers import all_datasets, read_datasets, type_name
@@ -65,9 +71,8 @@ class ConsistencyHook(Hook):
             findings += check_checkpoint_classes(
                 checkpoint, file, classes.names, classes.where, training=not testing
             )
-        if testing or runner._resume:
-            state = checkpoint.get('state_dict', checkpoint)
-            findings += check_weights(_unwrapped(runner.model), state, file)
+        check = check_weights if testing or runner._resume else check_numbers
+        findings += check(_unwrapped(runner.model), saved_weights(checkpoint), file)
         _refuse(findings)
 
 

@@ -299,6 +299,8 @@ class TestUse:
         assert not use.is_suspicious
 
     def test_areas_of_0_are_told_with_the_fix(self):
+        use = CocoFile.read(changed('annotations', 0, area=-5)).use()
+        assert '1 of negative area' in str(use)
         use = CocoFile.read(changed('annotations', 0, area=0)).use()
         ((is_warning, message),) = use.messages()
         assert is_warning
@@ -307,6 +309,13 @@ class TestUse:
             '. Annotations of area 0, the first is annotation 0 of image 1 (a.jpg): write width x '
             "height as 'area' where it is 0"
         )
+
+    def test_areas_beyond_the_box_are_counted_and_what_they_change_is_told(self):
+        assert CocoFile.read(changed('annotations', 0, area=51 * 61)).warnings == ()
+        (warning,) = CocoFile.read(changed('annotations', 1, area=40000)).warnings
+        assert warning.startswith("1 of 3 annotations have an 'area' far larger than their box")
+        assert 'the first is 40000 of a box of 20x20 px, annotation 1 of image 1 (a.jpg)' in warning
+        assert "COCO's metric by the area" in warning
 
     def test_nothing_is_left_if_all_areas_are_0(self):
         content = coco()

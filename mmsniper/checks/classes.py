@@ -21,6 +21,7 @@ from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.checks.voc_files import voc_use
 from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
 from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.utils.files import check_folder
 from mmsniper.utils.missing_files import missing_file
 
 # What BatchNorm keeps beside its weights; other buffers may be infinite, such as masks.
@@ -262,6 +263,11 @@ def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> lis
         kind = METRICS.get(kind) if isinstance(kind, str) else kind
         path = metric.get('ann_file')
         own = isinstance(kind, type) and kind.compute_metrics is CocoMetric.compute_metrics
+        if prefix := metric.get('outfile_prefix'):
+            try:
+                check_folder(os.path.dirname(prefix) or '.', f'{where}.outfile_prefix')
+            except OSError as error:
+                findings.append(Finding(ERROR, f'{where}.outfile_prefix', str(error)))
         if not own or not path or '://' in path or len(data) != 1:
             continue
         file = _read(path, f'{where}.ann_file', findings)

@@ -398,3 +398,14 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path):
         [finding] = check_checkpoint_file(str(tmp_path / 'wrong.pth'))
         assert finding.severity == ERROR
         assert said in str(finding)
+
+
+def test_results_that_could_not_be_written_are_told_before_the_test(run, tmp_path):
+    (tmp_path / 'file').touch()
+
+    def write_results(cfg):
+        cfg.val_evaluator.outfile_prefix = str(tmp_path / 'file' / 'results')
+
+    [finding] = run(change=write_results)
+    assert finding.where == 'val_evaluator.outfile_prefix'
+    assert 'file is a file, not a folder' in finding.what

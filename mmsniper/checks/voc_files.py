@@ -108,16 +108,25 @@ def _check(dataset: XMLDataset, where: str, training: bool) -> Iterator[Finding]
         what = f'{files.outside} boxes of {path} lie outside of their image'
         fix = 'They cannot be learned: correct them, or width and height in the XML files'
         yield Finding(WARNING, f'{where}.ann_file', what, fix)
-    wrong = list(_check_names(files, classes, where, path, training))
+    known = type(dataset).METAINFO.get('classes', ())
+    wrong = list(_check_names(files, classes, known, where, path, training))
     yield from wrong
     if training and not dataset.test_mode and not wrong:
         yield from _check_left(files, dataset, where)
 
 
 def _check_names(
-    files: VOCFiles, classes: tuple[str, ...], where: str, path: str, training: bool
+    files: VOCFiles,
+    classes: tuple[str, ...],
+    known: tuple[str, ...],
+    where: str,
+    path: str,
+    training: bool,
 ) -> Iterator[Finding]:
-    """A class that no object has may be misspelt: its objects would be background."""
+    """A class that no object has may be misspelt: its objects would be background.
+
+    Two known names, such as VOC's car and cat, are two classes.
+    """
     count = Counter(name for _, names in files.images for name in names)
     unused = [name for name in count if name not in classes]
     has = ', '.join(repr(name) for name in sorted(count)) or 'no object'
@@ -127,7 +136,8 @@ def _check_names(
         yield Finding(ERROR, f'{where}.metainfo.classes', what, 'Name the classes of the files')
         return
     for name in missing:
-        if meant := nearest_name(name, unused):
+        others = [other for other in unused if name not in known or other not in known]
+        if meant := nearest_name(name, others):
             yield Finding(
                 ERROR if training or _alike(name, meant) else WARNING,
                 f'{where}.metainfo.classes',

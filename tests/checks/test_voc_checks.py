@@ -29,6 +29,7 @@ def check(tmp_path):
         loader='train_dataloader',
         ids='0\n1\n',
         names=('disc', 'ring'),
+        kind='XMLDataset',
     ):
         (tmp_path / 'Annotations').mkdir()
         for i, name in enumerate(names):
@@ -39,10 +40,10 @@ def check(tmp_path):
             (tmp_path / f'Annotations/{i}.xml').write_text(text)
         (tmp_path / 'list.txt').write_text(ids)
         dataset = dict(
-            type='XMLDataset',
+            type=kind,
             data_root=str(tmp_path),
             ann_file='list.txt',
-            data_prefix=dict(sub_data_root=''),
+            data_prefix=dict(sub_data_root='VOC2007/' if kind == 'VOCDataset' else ''),
             metainfo=dict(classes=classes),
             filter_cfg=dict(filter_empty_gt=True, min_size=32),
         )
@@ -66,6 +67,13 @@ def test_a_misspelt_class_is_refused_in_training(check, classes):
     assert finding.severity == ERROR
     assert "1 are called 'disc': they would be background" in finding.what
     assert finding.fix == f"Write 'disc' for {classes[0]!r}"
+
+
+@pytest.mark.parametrize(('kind', 'number'), [('XMLDataset', 1), ('VOCDataset', 0)])
+def test_a_known_class_without_objects_is_not_taken_for_another_one(check, tmp_path, kind, number):
+    (tmp_path / 'VOC2007').symlink_to(tmp_path)
+    found = check(names=('car', 'dog'), classes=('cat', 'dog'), kind=kind)
+    assert len(found) == number
 
 
 def test_in_a_test_only_case_and_blanks_are_sure(check):

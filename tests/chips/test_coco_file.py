@@ -317,6 +317,22 @@ class TestUse:
         assert 'the first is 40000 of a box of 20x20 px, annotation 1 of image 1 (a.jpg)' in warning
         assert "COCO's metric by the area" in warning
 
+    def test_areas_that_are_no_pixels_are_told_if_most_are_so(self):
+        content = changed('annotations', 0, area=1)
+        assert CocoFile.read(content).warnings == ()
+        for annotation in content['annotations']:
+            annotation['area'] = 1
+        (warning,) = CocoFile.read(content).warnings
+        assert warning.startswith("3 of 3 annotations have an 'area' under 1% of their box; the")
+
+    def test_a_file_of_crowds_has_nothing_to_train_on(self):
+        content = coco()
+        for annotation in content['annotations']:
+            annotation['iscrowd'] = 1
+        assert 'write iscrowd=0 for objects' in message_of(content)
+        with pytest.raises(ValueError, match='min_size in filter_cfg must be a number'):
+            CocoFile.read(content).use(filter_cfg=dict(min_size='32'))
+
     def test_nothing_is_left_if_all_areas_are_0(self):
         content = coco()
         for annotation in content['annotations']:

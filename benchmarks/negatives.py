@@ -66,8 +66,9 @@ from mmsniper.utils.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
 SIDES = WITHOUT, WITH
-RULES = {'release': {'covered': 'touched', 'placed': 'anew'}}
-"""Rules other than the configs', as arguments of ``NegativeChipHook``."""
+RULES = {'release': {'covered': 'touched', 'placed': 'anew'}, 'tenth': {'share': 0.1}}
+"""Rules other than the configs', as arguments of ``NegativeChipHook``: the authors' release's, and
+mining of a tenth of the pixels."""
 
 MIN_VISIBLE = 0.5
 """Share of an object that a chip shows if the object is learned there (``ScaleRangeFilter``)."""

@@ -622,11 +622,13 @@ class _Reader:
             return np.zeros((0, 4))
         try:
             # Without a dtype, so that text and null stay visible in it.
-            boxes = np.array([annotation.get('bbox') for annotation in annotations])
+            found = np.array([annotation.get('bbox') for annotation in annotations])
+            good = found.dtype.kind in 'iuf' and found.shape == (len(annotations), 4)
         except (ValueError, OverflowError):  # ragged
-            boxes = np.zeros(0)
-        good = boxes.dtype.kind in 'iuf' and boxes.shape == (len(annotations), 4)
-        if not (good and (np.abs(boxes) <= _LARGEST).all()):
+            good = False
+        # As floats: the least whole number has no absolute value of its own type.
+        boxes = found.astype(np.float64) if good else None
+        if boxes is None or not (np.abs(boxes) <= _LARGEST).all():
             wrong = (k for k, a in enumerate(annotations) if not _is_box(a.get('bbox')))
             k = next(wrong)
             expected = '[x, y, width, height], four numbers in pixels'
@@ -634,7 +636,7 @@ class _Reader:
             raise ValueError(
                 f'{fault}, or remove the annotation ({1 + sum(1 for _ in wrong):,} such)'
             )
-        return boxes.astype(np.float64)
+        return boxes
 
 
 def _is_among(value: Any, index: Mapping[Any, int]) -> bool:
@@ -684,7 +686,7 @@ def _suspicions(file: CocoFile) -> Iterator[str]:
     yield from _listed_twice(file)
     yield from _doubled(file)
     end = (boxes[:, :2] + boxes[:, 2:]).max()
-    if len(boxes) >= 20 and 1 < end <= _PERCENT and (sides > 3 * _PERCENT).all():
+    if len(boxes) >= 20 and 0 < end <= _PERCENT and (sides > 3 * _PERCENT).all():
         yield (
             f'no box reaches beyond {_PERCENT:g} px from the upper left corner, in images of at '
             f'least {sides.min()} px: are these percents of the image instead of pixels?'

@@ -133,6 +133,8 @@ class TestRead:
             [1, 2, 3, math.inf],
             [1, 2, 3, 1e300],
             [1, 2, 3, 10**30],
+            [1, 2, 3, 2**31],
+            [-(2**63), 2, 3, 4],
             [[1], 2, 3, 4],
             'wide',
             {},
@@ -143,6 +145,18 @@ class TestRead:
         assert "annotation 1 of image 1 (a.jpg): 'bbox' is " in message
         assert 'expected [x, y, width, height], four numbers in pixels' in message
         assert '(1 such)' in message
+
+    def test_numbers_up_to_those_of_32_bits(self):
+        most = 2**31 - 1
+        content = coco([[most, -most, 3, 4]])
+        content['images'][0].update(width=most)
+        file = CocoFile.read(content)
+        assert file.boxes.tolist() == [[most, -most, 3, 4]]
+        assert file.width.tolist() == [most]
+        assert "'width' is 2147483648" in message_of(changed('images', 0, width=2**31))
+        area = float(most) ** 2
+        assert CocoFile.read(changed('annotations', 0, area=area)).area[0] == area
+        assert "'area' is " in message_of(changed('annotations', 0, area=2**62))
 
     def test_all_boxes_as_text(self):
         content = coco([[str(v) for v in box] for box in BOXES])
@@ -201,6 +215,20 @@ class TestSuspicions:
         (warning,) = CocoFile.read(coco([*BOXES, [100, 280, 100, 100]])).warnings
         assert 'if width and height of the image are exchanged' in warning
 
+    @pytest.mark.parametrize(
+        ('box', 'fits'),
+        [
+            ([-1, -1, 302, 402], True),
+            ([-1.5, -1, 302, 402], False),
+            ([-1, -1.5, 302, 402], False),
+            ([-1, -1, 302.5, 402], False),
+            ([-1, -1, 302, 402.5], False),
+        ],
+    )
+    def test_exchanged_sides_may_be_off_by_a_pixel(self, box, fits):
+        (warning,) = CocoFile.read(coco([*BOXES, box])).warnings
+        assert ('if width and height of the image are exchanged' in warning) == fits
+
     def test_among_square_images_too(self):
         content = coco([*BOXES, [100, 280, 100, 100], [10, 10, 50, 50]])
         content['images'].append(dict(id=2, file_name='b.jpg', width=200, height=200))
@@ -212,7 +240,7 @@ class TestSuspicions:
         assert CocoFile.read(coco([[-3, -2, 90, 90], [350, 250, 55, 55]])).warnings == ()
 
     def test_parts_of_the_image_are_refused(self):
-        message = message_of(coco([[0.1, 0.2, 0.3, 0.1], [0, 0, 0, 0], [0.5, 0.5, 0.5, 1]]))
+        message = message_of(coco([[0, 0.2, 0.3, 0.1], [0, 0, 0, 0], [0.5, 0.5, 0.5, 1]]))
         assert '2 of 3 boxes lie within 0..1' in message
         assert 'as in YOLO files' in message
         assert 'multiply by the size of the image' in message
@@ -221,6 +249,32 @@ class TestSuspicions:
         (warning,) = CocoFile.read(coco([*BOXES, [0.1, 0.2, 0.3, 0.1]])).warnings
         assert warning.startswith('1 of 4 boxes lie within 0..1')
         assert 'annotation 3' in warning
+
+    def test_a_box_in_an_image_of_one_pixel_is_no_part(self):
+        content = coco([*BOXES, [0, 0, 1, 1]])
+        content['images'].append(dict(id=2, file_name='b.jpg', width=1, height=1))
+        content['annotations'][3]['image_id'] = 2
+        assert CocoFile.read(content).warnings == ()
+
+    @pytest.mark.parametrize(
+        ('number', 'end', 'side', 'told'),
+        [
+            (20, 100, 301, True),
+            (19, 100, 301, False),
+            (20, 101, 301, False),
+            (20, 100, 300, False),
+            (20, 0.5, 301, True),
+            (20, 0, 301, False),  # nothing of them is in the image
+        ],
+    )
+    def test_percents_are_told_of_many_boxes_in_images_much_larger(self, number, end, side, told):
+        content = coco([[-5 - k / 100, -7, 5 + k / 100, 7 + end] for k in range(number)])
+        content['images'][0].update(width=side, height=side)
+        warnings = CocoFile.read(content).warnings
+        assert [w.partition(',')[0] for w in warnings] == [
+            'no box reaches beyond 100 px from the upper left corner'
+        ] * told
+        assert all(f'in images of at least {side} px' in w for w in warnings)
 
     def test_percents_are_warned_of(self):
         boxes = [[k, k, 30, 20] for k in range(40)]

@@ -360,6 +360,8 @@ class TestContent:
             (dict(held=np.full(2, 9, np.int32)), r'held.*\(2,\).*\(3,\)'),
             (dict(box=np.zeros((3, 5), np.float32)), r'box.*\(3, 5\).*\(3, 4\)'),
             (dict(box=np.zeros(3, np.float32)), r'box.*\(3,\).*\(3, 4\)'),
+            (dict(uncovered_box=np.zeros((1, 5), np.float32)), r'box.*\(1, 5\).*\(1, 4\)'),
+            (dict(proposal_box=np.zeros((2, 5), np.float32)), r'box.*\(2, 5\).*\(2, 4\)'),
             (dict(image=np.int32(0)), r'image.*\(\)'),
             (dict(box=np.zeros((3, 4), np.float64)), 'box.*float64.*float32'),
             (dict(image=np.array([0, 2, 3], np.int32)), 'chip of image 3, of 3 images'),
@@ -519,14 +521,19 @@ class TestChipsFor:
     def test_data_that_has_moved(self, folder):
         self.check(by_hand(), [f'{folder}{name}.jpg' for name in 'cab'], [2, 0, 1])
 
-    def test_the_same_names_in_another_folder_are_other_images(self):
+    @pytest.mark.parametrize('root', ['', '/mnt/new/'])
+    @pytest.mark.parametrize('old', ['', '/mnt/deep/er/'])
+    def test_the_same_names_in_another_folder_are_other_images(self, root, old):
+        pool = by_hand([f'{old}data/{name}.jpg' for name in 'abc'])
+        paths = [f'{root}{name}.jpg' for name in ('data/a', 'val/b', 'data/c')]
         with pytest.raises(
             ValueError,
             match=(
-                'pool.npz belongs to other images: .* has val/b.jpg, mined was data/b.jpg.*renamed'
+                f'pool.npz belongs to other images: .* has {root}val/b.jpg, mined was '
+                f'{old}data/b.jpg.*renamed'
             ),
         ):
-            chips_of(by_hand(), ['data/a.jpg', 'val/b.jpg', 'data/c.jpg'])
+            chips_of(pool, paths)
 
     @pytest.mark.parametrize('root', ['', '/mnt/new/', 'old/'])
     def test_the_same_file_name_in_two_folders(self, root):

@@ -92,6 +92,8 @@ def test_windows_are_chips_inside_the_image_and_each_owns_its_cell(width, height
 def test_whole_levels_are_seen_once_where_chips_fill_them(seed, epoch):
     windows = drawn([128], [64], 1.0, key=(seed, epoch))
     assert windows.count.tolist() == [[4 * 2, 1]]
+    cells = [(x, y, x + 32, y + 32) for y in (0, 32) for x in (0, 32, 64, 96)]
+    assert [window.core for window in windows.of_image(0)] == [*cells, (0, 0, 128, 64)]
 
 
 def test_cells_whose_centre_was_seen_are_left_out():

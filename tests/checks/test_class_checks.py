@@ -291,7 +291,10 @@ def test_labels_out_of_range_and_classes_without_objects(tmp_path):
     [error, warning] = check_objects(Data([0, 1, 3]), 'd')
     assert (error.severity, warning.severity) == (ERROR, WARNING)
     assert 'label 3, and 3 classes' in error.what
+    assert 'which are 0 to 2' in error.what
     assert "no object of 'square'" in warning.what
+    [error] = check_objects(Data([0, 1, 2, -1]), 'd')
+    assert 'has objects of label -1' in error.what
 
 
 @pytest.mark.parametrize(
@@ -323,6 +326,12 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
     assert '1.weight has the shape (5, 3), and (1, 3)' in str(other)
     assert 'lacks 0.bias' in str(missing)
     assert {other.severity, missing.severity} == {ERROR}
+    assert 'weights are' not in f'{other}{missing}'
+    state['0.weight'] = torch.zeros(5, 3)
+    del state['1.bias']
+    other, missing = check_weights(model, state, 'c.pth')
+    assert '(2 weights are in another shape)' in str(other)
+    assert '(2 weights are missing)' in str(missing)
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])

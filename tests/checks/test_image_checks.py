@@ -127,11 +127,9 @@ def test_files_of_one_fault_are_one_finding(tmp_path, number, more):
     loading = Loading(dict(type='LoadImageFromFile'), None)
     [finding] = check_images(entries, loading, 'val_dataloader')
     assert finding.what.startswith(f'{number} of {number} images cannot be loaded: ')
-    assert [f'{i}.png' in finding.what for i in range(number)] == [True] * 5 + [False] * (
-        number - 5
-    )
+    assert [i for i in range(number) if f'{i}.png' in finding.what] == [0, 1, 2, 3, 4]
     assert finding.what.endswith(more)
-    assert ('more' in finding.what) == bool(more)
+    assert finding.what.count('; and ') == bool(more)
 
 
 @pytest.mark.parametrize('suffix', ['gif', 'webp', 'png'])

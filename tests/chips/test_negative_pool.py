@@ -407,6 +407,13 @@ class TestContent:
         with refused(path, message):
             NegativeChipPool.from_file(path)
 
+    @pytest.mark.parametrize('box', [[58, 0, 90.009, 32], [0, 38, 32, 70.009], [0, 0, 90, 70]])
+    def test_a_chip_may_be_beyond_its_image_by_a_rounding_error(self, box, tmp_path):
+        boxes = by_hand().chips.box.copy()
+        boxes[1] = box
+        path = self.write(tmp_path / 'pool.npz', box=boxes)
+        np.testing.assert_array_equal(NegativeChipPool.from_file(path).chips.box, boxes)
+
     @pytest.mark.parametrize(
         'box',
         [
@@ -419,6 +426,8 @@ class TestContent:
             [np.nan, 0, 32, 32],
             [0, 0, 32, np.nan],
             [0, 0, np.inf, 32],
+            [58, 0, 90.02, 32],
+            [0, 38, 32, 70.02],
         ],
     )
     def test_a_chip_that_is_not_in_its_image_is_refused(self, box, tmp_path):

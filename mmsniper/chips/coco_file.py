@@ -729,7 +729,7 @@ def _outside(
 def _odd_areas(file: CocoFile, boxes: NDArray[np.float64]) -> Iterator[str]:
     """The part of :func:`_suspicions` on areas that the objects of their boxes cannot have."""
     # Some count the pixels of both edges.
-    beyond = file.area > _TOO_LARGE * np.maximum(boxes[:, 2:] + 1, 0).prod(axis=1)
+    beyond = file.area > _TOO_LARGE * (boxes[:, 2:] + 1).prod(axis=1)
     beyond &= (boxes[:, 2:] > 0).all(axis=1)
     if beyond.any():
         k = int(np.flatnonzero(beyond)[0])

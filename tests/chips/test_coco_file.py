@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmsniper.chips import CocoFile, nearest_name
+from mmsniper.chips.coco_file import listed
 
 BOXES = [[10, 10, 50, 60], [30, 40, 20, 20], [200, 100, 150, 100]]
 
@@ -52,6 +53,7 @@ class TestRead:
         assert (file.width.tolist(), file.height.tolist()) == ([400], [300])
         assert file.class_names == ('disc', 'ring')
         assert file.warnings == ()
+        assert file.plain
 
     @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
     def test_with_a_byte_order_mark_and_without(self, tmp_path, encoding):
@@ -96,9 +98,9 @@ class TestRead:
             (changed('categories', 1, name=...), r"categories\[1\]: has no 'name'"),
             (changed('annotations', 2, id=...), r'annotations\[2\] of image 1 \(a.jpg\): has no'),
             (changed('annotations', 2, id=0), "id 0 occurs twice in 'annotations'"),
-            (changed('annotations', 2, image_id=...), "annotation 2: has no 'image_id'"),
+            (changed('annotations', 2, image_id=...), "annotation 2: has no 'image_id'.*: add it$"),
             (changed('annotations', 2, image_id=9), "'image_id' is 9, .* or remove the annotation"),
-            (changed('annotations', 2, image_id='1'), "'image_id' is '1', .* have it as 1"),
+            (changed('annotations', 2, image_id='1'), "'image_id' is '1', .* as 1: correct it$"),
             (changed('annotations', 2, image_id=[1]), r"'image_id' is \[1\]"),
             (changed('annotations', 2, category_id=...), "annotation 2 of .* no 'category_id'"),
             (changed('annotations', 2, category_id=1), "'category_id' is 1, .* 2 categories"),
@@ -304,6 +306,10 @@ class TestSuspicions:
         content['images'].append(dict(id=2, file_name='b.jpg', width=1, height=1))
         content['annotations'][3]['image_id'] = 2
         assert CocoFile.read(content).warnings == ()
+        content['images'][1].update(width=2, height=2)
+        content['annotations'][3]['bbox'] = [0.1, 0.1, 0.5, 0.5]
+        (warning,) = CocoFile.read(content).warnings
+        assert 'are these parts of the image' in warning
 
     @pytest.mark.parametrize(
         ('number', 'end', 'side', 'told'),
@@ -475,6 +481,8 @@ class TestUse:
         for annotation in content['annotations']:
             annotation['iscrowd'] = 1
         assert 'write iscrowd=0 for objects' in message_of(content)
+        content['annotations'][0]['area'] = 0
+        assert 'write iscrowd=0 for objects' in message_of(content)
         with pytest.raises(ValueError, match='min_size in filter_cfg must be a number'):
             CocoFile.read(content).use(filter_cfg=dict(min_size='32'))
 
@@ -588,6 +596,12 @@ def test_a_long_value_is_cut():
         assert f"'area' is {shown}, expected" in message
 
 
+def test_so_many_names_are_listed():
+    assert listed(list('abcdefgh')) == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'"
+    assert listed('abcdefghi').endswith("'h' and 1 more")
+    assert listed(iter('ab'), 2) == "'a', 'b'"
+
+
 def test_the_name_that_was_meant():
     names = ('pedestrian', 'Traffic Light', 'car')
     assert nearest_name('Car', names) == 'car'
@@ -609,6 +623,7 @@ def test_the_name_that_was_meant():
         (b'<?xml version="1.0"?>', 'XMLDataset'),
         (b'', 'it is empty'),
         (b'{"name":\n"gr\xf6sse"}', 'not in UTF-8 (byte 12, line 2)'),
+        (b'\n{"name": "gr\xf6sse"}', 'not in UTF-8 (byte 13, line 2)'),
         (b'{"id": 1}\n{"id": 2}\n', 'JSON lines'),
     ],
 )

@@ -586,7 +586,7 @@ class _Reader:
     def _ids(self, key: str) -> dict[Any, int]:
         """Index of every id."""
         ids = self._values(key, 'id', _is_id, 'a whole number or text that no other entry has')
-        index = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1)))  # the first of several wins
+        index = dict(zip(reversed(ids), reversed(range(len(ids)))))  # the first of several wins
         if len(index) < len(ids):
             second = next(k for k, id_ in enumerate(ids) if index[id_] != k)
             first = index[ids[second]]

@@ -357,6 +357,11 @@ class TestSuspicions:
         assert 'corners in another order' in warning
         assert 'nothing of' in message_of(coco([[90, 90, -20, -30]]))
 
+    @pytest.mark.parametrize('sides', [(-20, 30), (20, -30)])
+    def test_one_negative_side_is_told_and_a_side_of_0_is_not(self, sides):
+        (warning,) = CocoFile.read(coco([*BOXES, [90, 90, *sides], [90, 90, 0, 0]])).warnings
+        assert warning.startswith('1 of 5 boxes have a negative width or height')
+
 
 class TestUse:
     def test_each_reason_is_counted_once(self):
@@ -450,6 +455,7 @@ class TestUse:
         [
             ([30, 40, 20, 19], 630, False),  # 1.5 times 21 x 20
             ([30, 40, 20, 19], 631, True),
+            ([30, 40, 1, 19], 9000, True),
             ([30, 40, 0, 19], 9000, False),  # no object, whatever its area
             ([30, 40, 20, -3], 9000, False),
         ],

@@ -538,6 +538,7 @@ class TestMasks:
             [RECTANGLE, [80.5, 80, 90, 80, 90, 90]],
             dict(size=[300, 400], counts=[10, 119990]),
             dict(size=[300, 400], counts='Pd4'),
+            dict(size=[300, 400], counts=[0, 120000]),
             dict(size=[300, 400], counts='0o'),
             [[10, 10, 60, 10, 60, 70]],
         ],

@@ -132,6 +132,10 @@ def test_objects365_sorts_its_categories(run):
     turned = coco()
     turned['categories'] = turned['categories'][::-1]
     assert [f for f in run(train=turned, change=objects365) if 'train' in f.where] == []
+    for key, category in enumerate(turned['categories']):
+        category['id'] = key + 1
+    message = one_error(run(train=turned, change=objects365))
+    assert "label 0 is 'square', and would be called 'disc'" in message
 
 
 def test_a_validation_without_images_and_one_without_annotations(run):
@@ -237,6 +241,24 @@ def test_the_metric_reads_the_file_of_its_data_set(run, tmp_path):
     write(coco(), tmp_path / 'same.json')
     assert run(change=other('same.json')) == []
     assert 'none.json cannot be read' in one_error(run(change=other('none.json')))
+
+
+def test_of_several_metrics_the_wrong_one_is_named(run, tmp_path):
+    write(coco(images=1), tmp_path / 'fewer.json')
+
+    def several(cfg):
+        good = dict(cfg.val_evaluator)
+        cfg.val_evaluator = [good, dict(good, ann_file=str(tmp_path / 'fewer.json'))]
+
+    [error] = run(change=several)
+    assert error.where == 'val_evaluator[1].ann_file'
+
+    def below(cfg):
+        several(cfg)
+        cfg.val_evaluator = dict(type='Evaluator', metrics=cfg.val_evaluator)
+
+    [error] = run(change=below)
+    assert error.where == 'val_evaluator.metrics[1].ann_file'
 
 
 def test_a_metric_over_more_images_than_are_tested_is_told(run):
@@ -383,7 +405,10 @@ def test_weights_are_tensors_of_numbers():
 
 
 def test_what_a_checkpoint_says_of_classes_need_not_be_names():
-    for meta in (None, [1], dict(dataset_meta=[1]), dict(dataset_meta=dict(classes=3))):
+    for meta in (
+        *(None, [1], dict(dataset_meta=[1])),
+        *(dict(dataset_meta=dict(classes=classes)) for classes in (3, (3, 4), ('a', 3), 'ab')),
+    ):
         assert saved_classes(dict(meta=meta)) is None
     old = dict(meta=dict(dataset_meta=dict(CLASSES=('a', 'b'))))
     assert saved_classes(old) == ('a', 'b')

@@ -157,6 +157,8 @@ def test_places_below_wrappers_have_their_keys():
         'd.dataset.datasets[0]',
         'd.dataset.datasets[1]',
     ]
+    one = dict(type='ConcatDataset', datasets=[inner])
+    assert [where for where, _ in leaves(one, 'd')] == ['d.datasets[0]']
 
 
 # One of each family, and what a number of classes is written of elsewhere. All of MMDetection's

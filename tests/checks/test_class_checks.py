@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from mmsniper.checks.checkpoint_file import check_checkpoint_file
 from mmsniper.checks.classes import (
     check_checkpoint_classes,
     check_objects,
+    check_use,
     check_weights,
     label_names,
     saved_classes,
 )
 from mmsniper.checks.config import leaves
-from mmsniper.checks.run import TESTING, TRAINING, check_run
+from mmsniper.checks.run import TESTING, TRAINING, check_run, refuse_wrong
 
 register_all_modules()
 
@@ -310,6 +312,7 @@ def test_labels_out_of_range_and_classes_without_objects(tmp_path):
             return dict(instances=[dict(bbox_label=label) for label in self.labels])
 
     assert list(check_objects(Data([0, 1, 2]), 'd')) == []
+    assert list(check_objects(Data([]), 'd')) == []
     [error, warning] = check_objects(Data([0, 1, 3]), 'd')
     assert (error.severity, warning.severity) == (ERROR, WARNING)
     assert 'label 3, and 3 classes' in error.what
@@ -432,6 +435,40 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path):
         [finding] = check_checkpoint_file(str(tmp_path / 'wrong.pth'))
         assert finding.severity == ERROR
         assert said in str(finding)
+
+
+def test_archives_and_bytes_of_other_kinds(tmp_path):
+    for name in ('a/readme.txt', 'a/b/data.pkl', 'data.pkl'):
+        with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+            archive.writestr(name, 'nothing')
+        [finding] = check_checkpoint_file(str(tmp_path / 'a.zip'))
+        assert 'is a ZIP archive, but not of torch.save' in finding.what
+    (tmp_path / 'a.bin').write_bytes(b'\x89\0\1')  # torch says what it is
+    assert list(check_checkpoint_file(str(tmp_path / 'a.bin'))) == []
+
+
+def test_a_checkpoint_that_is_none_ends_a_run_before_it_begins(tmp_path):
+    for name in ('train.json', 'val.json'):
+        write(coco(), tmp_path / name)
+    (tmp_path / 'empty.pth').touch()
+    cfg = config(tmp_path)
+    refuse_wrong(cfg, TRAINING)
+    cfg.load_from = str(tmp_path / 'empty.pth')
+    with pytest.raises(ValueError, match=r'empty\.pth: is empty'):
+        refuse_wrong(cfg, TRAINING)
+
+
+@pytest.mark.parametrize(('test_mode', 'images'), [(False, '1 left out, narrower'), (True, 'all')])
+def test_what_is_used_of_a_file_is_one_line(tmp_path, test_mode, images):
+    content = coco()
+    content['images'][0]['height'] = 31
+    write(content, tmp_path / 'train.json')
+    leaf = config(tmp_path, classes=NAMES[:2]).train_dataloader.dataset
+    leaf.update(filter_cfg=dict(min_size=32), test_mode=test_mode)
+    [finding] = check_use(DATASETS.build(leaf), 'train')
+    used = '2 used' if not test_mode else '4 used'
+    assert f'6 annotations: {used}, 2 of a category that is not in metainfo' in finding.what
+    assert f'; 2 images: {images}' in finding.what
 
 
 def test_results_that_could_not_be_written_are_told_before_the_test(run, tmp_path):

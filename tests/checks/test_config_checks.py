@@ -323,7 +323,7 @@ def test_preprocessor_and_backbone_are_of_the_same_channels(model, takes, said):
 def test_a_file_of_names_is_there_and_has_no_empty_line(tmp_path):
     path = tmp_path / 'names.txt'
 
-    def said():
+    def said(path):
         findings = []
         data = dict(type='CocoDataset', metainfo=dict(classes=str(path)))
         list(
@@ -333,10 +333,11 @@ def test_a_file_of_names_is_there_and_has_no_empty_line(tmp_path):
         )
         return [finding.what for finding in findings]
 
-    [message] = said()
-    assert 'which is not there' in message
+    for gone in (path, 'lists/names', 'lists\\names', 'a.names'):
+        [message] = said(gone)
+        assert 'which is not there' in message
     path.write_text('a\nb\n\n')
-    [message] = said()
+    [message] = said(path)
     assert 'has an empty line, 3' in message
     path.write_text('a\nb\n')
-    assert said() == []
+    assert said(path) == []

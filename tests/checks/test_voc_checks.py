@@ -151,6 +151,14 @@ def test_a_box_that_shows_a_pixel_of_its_image_is_not_outside(check, tmp_path, i
     assert 'lie outside of their image' in finding.what
 
 
+@pytest.mark.parametrize(
+    'sides', [(70, 1, 20, 30), (1, 60, 20, 30), (20, 1, -5, 30), (1, 30, 20, -5)]
+)
+def test_a_box_with_exchanged_corners_is_outside_only_if_all_of_it_is(check, sides):
+    [finding] = check(BOX, box(*sides))
+    assert 'have xmax below xmin or ymax below ymin' in finding.what
+
+
 @pytest.mark.parametrize('sides', [(5, 1, 5, 30), (5, 7, 20, 7), (1, 1, 2**31 - 1, 30)])
 def test_corners_may_be_equal_and_as_far_as_32_bits_go(check, sides):
     assert check(BOX, box(*sides)) == []

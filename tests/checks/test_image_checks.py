@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from PIL import Image
 from small_tiff import scene, tiff_bytes
 
 from mmsniper.checks import ERROR, NOTE, WARNING
-from mmsniper.checks.images import ImageEntry, Loading, check_images
+from mmsniper.checks.images import ImageEntry, Loading, check_images, config_loading
 
 register_all_modules()
 
@@ -141,3 +142,21 @@ def test_animations_are_told_and_palettes_and_cmyk_lose_nothing(check, tmp_path,
     for name, mode in (('palette.gif', 'P'), ('palette.png', 'P'), ('ink.jpg', 'CMYK')):
         image.convert(mode).save(tmp_path / name)
         assert check(name) == []
+
+
+def test_images_are_loaded_by_the_first_transform_of_a_pipeline():
+    load, flip = dict(type='LoadImageFromFile', color_type='unchanged'), dict(type='RandomFlip')
+
+    def loading(*pipelines):
+        datasets = [dict(type='CocoDataset', pipeline=pipeline) for pipeline in pipelines]
+        dataset = dict(type='ConcatDataset', datasets=datasets)
+        model = dict(data_preprocessor=dict(mean=[1, 2, 3, 4]))
+        return config_loading(
+            Config(dict(model=model, train_dataloader=dict(dataset=dataset))), 'train_dataloader'
+        )
+
+    for found in (loading([load, flip]), loading([flip], [load]), loading(None, [load])):
+        assert (found.transform, found.channels) == (load, 4)
+        assert found.told_by == 'model.data_preprocessor.mean'
+    assert loading([flip, load]) is None
+    assert loading(None) is None

@@ -34,9 +34,9 @@ class AnnotationFile:
     images: Mapping[Any, str]
     num_annotations: int
     lacking: Mapping[str, str]
-    plain: bool = True
-    has_id_0: bool = False
-    warnings: tuple[str, ...] = ()
+    plain: bool
+    has_id_0: bool
+    warnings: tuple[str, ...]
 
     def label_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the labels 0, 1, ..., which ``CocoDataset`` gives in the order of the file."""

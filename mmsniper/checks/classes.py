@@ -57,7 +57,7 @@ def config_data(cfg: Config, loader: str, findings: list[Finding]) -> list[Label
     """
     data = []
     for where, leaf, kind in leaf_configs(cfg, loader):
-        if isinstance(kind, type) and _numbering(kind):
+        if _numbering(kind):
             if metainfo_fault(leaf.get('metainfo') or {}):  # found in the config
                 continue
             config = ConfigDict(deepcopy(leaf), lazy_init=True, pipeline=[])
@@ -111,7 +111,7 @@ def _read(path: str, where: str, findings: list[Finding]) -> AnnotationFile | No
     return None
 
 
-def _numbering(kind: type) -> Callable[[AnnotationFile, tuple[str, ...]], Any] | None:
+def _numbering(kind: Any) -> Callable[[AnnotationFile, tuple[str, ...]], Any] | None:
     """How a class of data sets numbers labels; None if it reads annotations by code of its own."""
     load = getattr(kind, 'load_data_list', None)
     if load is CocoDataset.load_data_list:
@@ -517,7 +517,7 @@ def check_objects(dataset: Any, where: str) -> Iterator[Finding]:
         what += f'{len(classes) - 1}: a head would take them for background'
         yield Finding(ERROR, where, what, 'Correct metainfo, or how the data set numbers labels')
     without = [name for label, name in enumerate(classes) if not count[label]]
-    if without and any(count.values()):
+    if without and count:
         what = f'has no object of {listed(without)}'
         yield Finding(WARNING, where, what, 'Is that meant? It can neither be learned nor measured')
 

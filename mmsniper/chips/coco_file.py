@@ -586,7 +586,7 @@ class _Reader:
     def _ids(self, key: str) -> dict[Any, int]:
         """Index of every id."""
         ids = self._values(key, 'id', _is_id, 'a whole number or text that no other entry has')
-        index = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1)))  # the first of several wins
+        index = dict(zip(reversed(ids), reversed(range(len(ids)))))  # the first of several wins
         if len(index) < len(ids):
             second = next(k for k, id_ in enumerate(ids) if index[id_] != k)
             first = index[ids[second]]
@@ -622,11 +622,13 @@ class _Reader:
             return np.zeros((0, 4))
         try:
             # Without a dtype, so that text and null stay visible in it.
-            boxes = np.array([annotation.get('bbox') for annotation in annotations])
+            found = np.array([annotation.get('bbox') for annotation in annotations])
+            good = found.dtype.kind in 'iuf' and found.shape == (len(annotations), 4)
         except (ValueError, OverflowError):  # ragged
-            boxes = np.zeros(0)
-        good = boxes.dtype.kind in 'iuf' and boxes.shape == (len(annotations), 4)
-        if not (good and (np.abs(boxes) <= _LARGEST).all()):
+            good = False
+        # As floats: the least whole number has no absolute value of its own type.
+        boxes = found.astype(np.float64) if good else None
+        if boxes is None or not (np.abs(boxes) <= _LARGEST).all():
             wrong = (k for k, a in enumerate(annotations) if not _is_box(a.get('bbox')))
             k = next(wrong)
             expected = '[x, y, width, height], four numbers in pixels'
@@ -634,7 +636,7 @@ class _Reader:
             raise ValueError(
                 f'{fault}, or remove the annotation ({1 + sum(1 for _ in wrong):,} such)'
             )
-        return boxes.astype(np.float64)
+        return boxes
 
 
 def _is_among(value: Any, index: Mapping[Any, int]) -> bool:
@@ -684,7 +686,7 @@ def _suspicions(file: CocoFile) -> Iterator[str]:
     yield from _listed_twice(file)
     yield from _doubled(file)
     end = (boxes[:, :2] + boxes[:, 2:]).max()
-    if len(boxes) >= 20 and 1 < end <= _PERCENT and (sides > 3 * _PERCENT).all():
+    if len(boxes) >= 20 and 0 < end <= _PERCENT and (sides > 3 * _PERCENT).all():
         yield (
             f'no box reaches beyond {_PERCENT:g} px from the upper left corner, in images of at '
             f'least {sides.min()} px: are these percents of the image instead of pixels?'
@@ -727,7 +729,7 @@ def _outside(
 def _odd_areas(file: CocoFile, boxes: NDArray[np.float64]) -> Iterator[str]:
     """The part of :func:`_suspicions` on areas that the objects of their boxes cannot have."""
     # Some count the pixels of both edges.
-    beyond = file.area > _TOO_LARGE * np.maximum(boxes[:, 2:] + 1, 0).prod(axis=1)
+    beyond = file.area > _TOO_LARGE * (boxes[:, 2:] + 1).prod(axis=1)
     beyond &= (boxes[:, 2:] > 0).all(axis=1)
     if beyond.any():
         k = int(np.flatnonzero(beyond)[0])

@@ -185,7 +185,7 @@ def _work(lo: Floats, hi: Floats) -> float:
 
 def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
     """Greedy covers with points of coarse grids, whose lines are upper ends of some rectangles."""
-    label = np.full(len(lo), -1, np.int64)
+    label = np.zeros(len(lo), np.int64)
     open_ = np.arange(len(lo))
     while len(open_):
         some = open_[spread(len(open_), _COARSE)]

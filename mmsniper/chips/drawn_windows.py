@@ -56,7 +56,7 @@ class DrawnWindows:
         # Of every level of every image, in a row: its size in chips, and the cells along each axis.
         group = np.arange(n * levels)
         row, level = np.divmod(group, levels)
-        scale = pyramid.scales(*size.T).reshape(-1, 1)
+        scale = pyramid.scales(*size.T).ravel()[:, None]
         chips = np.maximum(size[row] * scale / pyramid.chip_size, 1)
         cells = np.ceil(chips - TOLERANCE).astype(np.int64)
         draw = (*key, self.image[row], level)
@@ -70,13 +70,13 @@ class DrawnWindows:
         cell = size[row[group]] / cells[group]
         low = np.stack([x, y], axis=1) * cell
         centre = low + cell / 2
-        chip = seen.box.astype(np.float64)
-        _, known = piercings(chip[:, :2], chip[:, 2:], seen.group(levels), centre, group)
+        seen_corners = np.hsplit(seen.box.astype(np.float64), 2)
+        _, known = piercings(*seen_corners, seen.group(levels), centre, group)
         new = np.setdiff1d(np.arange(len(group)), known)
         group, low, cell, centre = group[new], low[new], cell[new], centre[new]
         side = np.minimum(pyramid.chip_size / scale[group], size[row[group]])
         start = np.clip(centre - side / 2, 0, size[row[group]] - side)
-        shape = np.minimum(round_up(side * scale[group]), pyramid.chip_size)[:, ::-1]
+        shape = round_up(side * scale[group])[:, ::-1]
         box = np.hstack([start, start + side])
         self.chips = ChipPlan.of_kind(NEGATIVE, row[group], level[group], box)
         self._box = box

@@ -86,8 +86,7 @@ def focus_rectangles(focus: FocusMap, threshold: float, dilation: int = 3) -> Fl
     pixels = np.asarray(focus.probability)[:rows, :columns] >= threshold
     if not pixels.any():
         return np.empty((0, 4))
-    if dilation > 1:
-        pixels = ndimage.maximum_filter(pixels, size=dilation, mode='constant')
+    pixels = ndimage.maximum_filter(pixels, size=dilation, mode='constant')
     labels, _ = ndimage.label(pixels, structure=np.ones((3, 3), bool))
     spans = [(c.start, r.start, c.stop, r.stop) for r, c in ndimage.find_objects(labels)]
     corner = np.array([x1, y1, x1, y1])

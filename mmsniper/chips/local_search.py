@@ -35,7 +35,7 @@ def improve(lo: Floats, hi: Floats, labels: Ints) -> Ints:
     points, group = common(lo, hi, labels)[1], np.zeros(len(lo), np.int64)
     times_pierced = np.bincount(piercings(lo, hi, group, points, group[: len(points)])[0])
     count = int(np.clip(RECTANGLES * len(points) // len(lo), MIN_POINTS, MAX_POINTS))
-    budget, before = NEIGHBOURHOODS, len(points) + 1
+    budget, before = NEIGHBOURHOODS, np.inf
     while budget > 0 and len(points) < before:
         before = len(points)
         centres = points[spread(len(points), budget)]

@@ -358,8 +358,8 @@ def _match(paths: Sequence[str], pool: Sequence[str], name: str) -> NDArray[np.i
         )
     # Data sets that number their images alike, and videos, have the same file names.
     for path, i in dict(zip(paths, index.tolist())).items():
-        here, there = PurePath(path).parts[-2:], PurePath(pool[i]).parts[-2:]
-        if len(here) == len(there) and here != there:
+        here, there = PurePath(path).parent.name, PurePath(pool[i]).parent.name
+        if here and there and here != there:
             raise ValueError(
                 f'{name} belongs to other images: this data set has {path}, mined was {pool[i]}. '
                 f'Mine the negative chips of this data set, or, if these are the same images in a '

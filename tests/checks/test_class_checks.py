@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from mmsniper.checks.checkpoint_file import check_checkpoint_file
 from mmsniper.checks.classes import (
     check_checkpoint_classes,
     check_objects,
+    check_use,
     check_weights,
     label_names,
     saved_classes,
 )
 from mmsniper.checks.config import leaves
-from mmsniper.checks.run import TESTING, TRAINING, check_run
+from mmsniper.checks.run import TESTING, TRAINING, check_run, refuse_wrong
 
 register_all_modules()
 
@@ -132,6 +134,10 @@ def test_objects365_sorts_its_categories(run):
     turned = coco()
     turned['categories'] = turned['categories'][::-1]
     assert [f for f in run(train=turned, change=objects365) if 'train' in f.where] == []
+    for key, category in enumerate(turned['categories']):
+        category['id'] = key + 1
+    message = one_error(run(train=turned, change=objects365))
+    assert "label 0 is 'square', and would be called 'disc'" in message
 
 
 def test_a_validation_without_images_and_one_without_annotations(run):
@@ -239,6 +245,24 @@ def test_the_metric_reads_the_file_of_its_data_set(run, tmp_path):
     assert 'none.json cannot be read' in one_error(run(change=other('none.json')))
 
 
+def test_of_several_metrics_the_wrong_one_is_named(run, tmp_path):
+    write(coco(images=1), tmp_path / 'fewer.json')
+
+    def several(cfg):
+        good = dict(cfg.val_evaluator)
+        cfg.val_evaluator = [good, dict(good, ann_file=str(tmp_path / 'fewer.json'))]
+
+    [error] = run(change=several)
+    assert error.where == 'val_evaluator[1].ann_file'
+
+    def below(cfg):
+        several(cfg)
+        cfg.val_evaluator = dict(type='Evaluator', metrics=cfg.val_evaluator)
+
+    [error] = run(change=below)
+    assert error.where == 'val_evaluator.metrics[1].ann_file'
+
+
 def test_a_metric_over_more_images_than_are_tested_is_told(run):
     def few(cfg):
         cfg.val_dataloader.dataset.indices = 1
@@ -288,10 +312,14 @@ def test_labels_out_of_range_and_classes_without_objects(tmp_path):
             return dict(instances=[dict(bbox_label=label) for label in self.labels])
 
     assert list(check_objects(Data([0, 1, 2]), 'd')) == []
+    assert list(check_objects(Data([]), 'd')) == []
     [error, warning] = check_objects(Data([0, 1, 3]), 'd')
     assert (error.severity, warning.severity) == (ERROR, WARNING)
     assert 'label 3, and 3 classes' in error.what
+    assert 'which are 0 to 2' in error.what
     assert "no object of 'square'" in warning.what
+    [error] = check_objects(Data([0, 1, 2, -1]), 'd')
+    assert 'has objects of label -1' in error.what
 
 
 @pytest.mark.parametrize(
@@ -323,6 +351,12 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
     assert '1.weight has the shape (5, 3), and (1, 3)' in str(other)
     assert 'lacks 0.bias' in str(missing)
     assert {other.severity, missing.severity} == {ERROR}
+    assert 'weights are' not in f'{other}{missing}'
+    state['0.weight'] = torch.zeros(5, 3)
+    del state['1.bias']
+    other, missing = check_weights(model, state, 'c.pth')
+    assert '(2 weights are in another shape)' in str(other)
+    assert '(2 weights are missing)' in str(missing)
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
@@ -374,7 +408,10 @@ def test_weights_are_tensors_of_numbers():
 
 
 def test_what_a_checkpoint_says_of_classes_need_not_be_names():
-    for meta in (None, [1], dict(dataset_meta=[1]), dict(dataset_meta=dict(classes=3))):
+    for meta in (
+        *(None, [1], dict(dataset_meta=[1])),
+        *(dict(dataset_meta=dict(classes=classes)) for classes in (3, (3, 4), ('a', 3), 'ab')),
+    ):
         assert saved_classes(dict(meta=meta)) is None
     old = dict(meta=dict(dataset_meta=dict(CLASSES=('a', 'b'))))
     assert saved_classes(old) == ('a', 'b')
@@ -398,6 +435,40 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path):
         [finding] = check_checkpoint_file(str(tmp_path / 'wrong.pth'))
         assert finding.severity == ERROR
         assert said in str(finding)
+
+
+def test_archives_and_bytes_of_other_kinds(tmp_path):
+    for name in ('a/readme.txt', 'a/b/data.pkl', 'data.pkl'):
+        with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+            archive.writestr(name, 'nothing')
+        [finding] = check_checkpoint_file(str(tmp_path / 'a.zip'))
+        assert 'is a ZIP archive, but not of torch.save' in finding.what
+    (tmp_path / 'a.bin').write_bytes(b'\x89\0\1')  # torch says what it is
+    assert list(check_checkpoint_file(str(tmp_path / 'a.bin'))) == []
+
+
+def test_a_checkpoint_that_is_none_ends_a_run_before_it_begins(tmp_path):
+    for name in ('train.json', 'val.json'):
+        write(coco(), tmp_path / name)
+    (tmp_path / 'empty.pth').touch()
+    cfg = config(tmp_path)
+    refuse_wrong(cfg, TRAINING)
+    cfg.load_from = str(tmp_path / 'empty.pth')
+    with pytest.raises(ValueError, match=r'empty\.pth: is empty'):
+        refuse_wrong(cfg, TRAINING)
+
+
+@pytest.mark.parametrize(('test_mode', 'images'), [(False, '1 left out, narrower'), (True, 'all')])
+def test_what_is_used_of_a_file_is_one_line(tmp_path, test_mode, images):
+    content = coco()
+    content['images'][0]['height'] = 31
+    write(content, tmp_path / 'train.json')
+    leaf = config(tmp_path, classes=NAMES[:2]).train_dataloader.dataset
+    leaf.update(filter_cfg=dict(min_size=32), test_mode=test_mode)
+    [finding] = check_use(DATASETS.build(leaf), 'train')
+    used = '2 used' if not test_mode else '4 used'
+    assert f'6 annotations: {used}, 2 of a category that is not in metainfo' in finding.what
+    assert f'; 2 images: {images}' in finding.what
 
 
 def test_results_that_could_not_be_written_are_told_before_the_test(run, tmp_path):

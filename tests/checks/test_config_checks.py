@@ -157,6 +157,8 @@ def test_places_below_wrappers_have_their_keys():
         'd.dataset.datasets[0]',
         'd.dataset.datasets[1]',
     ]
+    one = dict(type='ConcatDataset', datasets=[inner])
+    assert [where for where, _ in leaves(one, 'd')] == ['d.datasets[0]']
 
 
 # One of each family, and what a number of classes is written of elsewhere. All of MMDetection's
@@ -226,7 +228,9 @@ def test_warnings_from_before_the_log_file_are_in_it_once(tmp_path, capfd):
 def test_names_are_written_as_in_a_config():
     assert as_tuple(['disc']) == "('disc',)"
     assert as_tuple('ab') == "('a', 'b')"
-    assert as_tuple(map(str, range(40))).endswith("'9', ..., '39')")
+    assert as_tuple(map(str, range(30))) == str(tuple(map(str, range(30))))
+    shortened = [*map(str, range(10)), '...', '30']
+    assert as_tuple(map(str, range(31))) == str(tuple(shortened)).replace("'...'", '...')
 
 
 def test_the_one_head_of_a_built_rpn_has_no_classes():
@@ -257,6 +261,22 @@ def test_scales_that_differ_between_training_and_test_are_warned_of():
     assert not list(check_scales(cfg, Images()))
     cfg.pyramid.levels[0].test_resize.factor = 3.0
     assert not list(check_scales(cfg, Images([(1920, 1080)])))
+
+
+@pytest.mark.parametrize('number', [1, 2, 999, 1000, 1001, 5000])
+def test_scales_are_compared_on_up_to_1000_images_from_the_first_to_the_last(number):
+    asked = []
+
+    class Asked(Images):
+        def get_data_info(self, index):
+            asked.append(index)
+            return super().get_data_info(index)
+
+    level = dict(resize=dict(factor=3.0), valid_range=(0, 80))
+    cfg = Config(dict(pyramid=dict(chip_size=512, levels=[level])))
+    assert not list(check_scales(cfg, Asked([(1920, 1080)] * number)))
+    assert len(set(asked)) == len(asked) == min(number, 1000)
+    assert (asked[0], asked[-1]) == (0, number - 1)
 
 
 def test_snip_is_warned_of_scales_at_its_start_and_sniper_by_its_sampler():
@@ -303,7 +323,7 @@ def test_preprocessor_and_backbone_are_of_the_same_channels(model, takes, said):
 def test_a_file_of_names_is_there_and_has_no_empty_line(tmp_path):
     path = tmp_path / 'names.txt'
 
-    def said():
+    def said(path):
         findings = []
         data = dict(type='CocoDataset', metainfo=dict(classes=str(path)))
         list(
@@ -313,10 +333,11 @@ def test_a_file_of_names_is_there_and_has_no_empty_line(tmp_path):
         )
         return [finding.what for finding in findings]
 
-    [message] = said()
-    assert 'which is not there' in message
+    for gone in (path, 'lists/names', 'lists\\names', 'a.names'):
+        [message] = said(gone)
+        assert 'which is not there' in message
     path.write_text('a\nb\n\n')
-    [message] = said()
+    [message] = said(path)
     assert 'has an empty line, 3' in message
     path.write_text('a\nb\n')
-    assert said() == []
+    assert said(path) == []

@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from PIL import Image
 from small_tiff import scene, tiff_bytes
 
 from mmsniper.checks import ERROR, NOTE, WARNING
-from mmsniper.checks.images import ImageEntry, Loading, check_images
+from mmsniper.checks.images import ImageEntry, Loading, check_images, config_loading
 
 register_all_modules()
 
@@ -71,7 +72,12 @@ def test_sizes_are_those_of_the_annotations(check):
         (6, (30, 20), 'color_ignore_orientation', None, ''),
         (6, (20, 30), 'color_ignore_orientation', ERROR, 'with which they were annotated'),
         (6, (20, 30), 'unchanged', ERROR, 'with which they were annotated'),
+        (2, (30, 20), 'color', WARNING, 'without another size'),
         (3, (30, 20), 'color', WARNING, 'without another size'),
+        (4, (30, 20), 'color', WARNING, 'without another size'),
+        (4, (20, 30), 'color', ERROR, 'another size than their annotations say'),
+        (5, (30, 20), 'color', ERROR, 'were annotated without it'),
+        (5, (20, 30), 'color', None, ''),
         (6, (99, 30), 'color', ERROR, 'another size than their annotations say'),
     ],
 )
@@ -81,6 +87,13 @@ def test_images_that_exif_data_turn(check, orientation, size, color_type, severi
         assert found == []
     else:
         assert said in one(found, severity)
+
+
+@pytest.mark.parametrize(('orientation', 'told'), [(1, False), (5, True), (8, True)])
+def test_a_square_image_does_not_tell_whether_it_was_turned(check, orientation, told):
+    found = check('a.jpg', COLOUR[:, :20], (20, 20), orientation)
+    assert [finding.severity for finding in found] == [WARNING] * told
+    assert all('without another size' in finding.what for finding in found)
 
 
 def test_depth_and_channels_as_the_config_loads_them(check):
@@ -109,12 +122,15 @@ def test_pages_bands_and_values_that_a_loader_passes_over(check, tmp_path):
     assert "imdecode_backend='tifffile' does" in one(found, ERROR)
 
 
-def test_files_of_one_fault_are_one_finding(tmp_path):
-    entries = [ImageEntry(str(tmp_path / f'{i}.png'), 9, 9) for i in range(8)]
+@pytest.mark.parametrize(('number', 'more'), [(8, '; and 3 more'), (6, '; and 1 more'), (5, '')])
+def test_files_of_one_fault_are_one_finding(tmp_path, number, more):
+    entries = [ImageEntry(str(tmp_path / f'{i}.png'), 9, 9) for i in range(number)]
     loading = Loading(dict(type='LoadImageFromFile'), None)
     [finding] = check_images(entries, loading, 'val_dataloader')
-    assert finding.what.startswith('8 of 8 images cannot be loaded: ')
-    assert finding.what.endswith('; and 3 more')
+    assert finding.what.startswith(f'{number} of {number} images cannot be loaded: ')
+    assert [i for i in range(number) if f'{i}.png' in finding.what] == [0, 1, 2, 3, 4]
+    assert finding.what.endswith(more)
+    assert finding.what.count('; and ') == bool(more)
 
 
 @pytest.mark.parametrize('suffix', ['gif', 'webp', 'png'])
@@ -126,3 +142,21 @@ def test_animations_are_told_and_palettes_and_cmyk_lose_nothing(check, tmp_path,
     for name, mode in (('palette.gif', 'P'), ('palette.png', 'P'), ('ink.jpg', 'CMYK')):
         image.convert(mode).save(tmp_path / name)
         assert check(name) == []
+
+
+def test_images_are_loaded_by_the_first_transform_of_a_pipeline():
+    load, flip = dict(type='LoadImageFromFile', color_type='unchanged'), dict(type='RandomFlip')
+
+    def loading(*pipelines):
+        datasets = [dict(type='CocoDataset', pipeline=pipeline) for pipeline in pipelines]
+        dataset = dict(type='ConcatDataset', datasets=datasets)
+        model = dict(data_preprocessor=dict(mean=[1, 2, 3, 4]))
+        return config_loading(
+            Config(dict(model=model, train_dataloader=dict(dataset=dataset))), 'train_dataloader'
+        )
+
+    for found in (loading([load, flip]), loading([flip], [load]), loading(None, [load])):
+        assert (found.transform, found.channels) == (load, 4)
+        assert found.told_by == 'model.data_preprocessor.mean'
+    assert loading([flip, load]) is None
+    assert loading(None) is None

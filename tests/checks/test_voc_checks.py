@@ -1,6 +1,7 @@
 """VOC's XML files: names that no class has, and faults, are told before MMDetection reads them."""
 
 import re
+import shutil
 
 import pytest
 from mmdet.registry import DATASETS
@@ -124,6 +125,63 @@ def test_boxes_outside_of_their_image_are_counted(check):
     [finding] = check('<xmin>1<', '<xmin>70<')
     assert finding.severity == WARNING
     assert '2 boxes' in finding.what
+
+
+BOX = '<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>30</ymax>'
+
+
+def box(x1, y1, x2, y2):
+    return f'<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>'
+
+
+@pytest.mark.parametrize(
+    ('inside', 'outside'),
+    [
+        ((64, 1, 70, 30), (65, 1, 70, 30)),  # pixels are numbered from 1 to 64
+        ((1, 48, 20, 50), (1, 49, 20, 50)),
+        ((-5, 1, 1, 30), (-5, 1, 0, 30)),
+        ((1, -5, 20, 1), (1, -5, 20, 0)),
+    ],
+)
+def test_a_box_that_shows_a_pixel_of_its_image_is_not_outside(check, tmp_path, inside, outside):
+    assert check(BOX, box(*inside)) == []
+    shutil.rmtree(tmp_path / 'Annotations')
+    [finding] = check(BOX, box(*outside))
+    assert '2 boxes' in finding.what
+    assert 'lie outside of their image' in finding.what
+
+
+@pytest.mark.parametrize(
+    'sides', [(70, 1, 20, 30), (1, 60, 20, 30), (20, 1, -5, 30), (1, 30, 20, -5)]
+)
+def test_a_box_with_exchanged_corners_is_outside_only_if_all_of_it_is(check, sides):
+    [finding] = check(BOX, box(*sides))
+    assert 'have xmax below xmin or ymax below ymin' in finding.what
+
+
+@pytest.mark.parametrize('sides', [(5, 1, 5, 30), (5, 7, 20, 7), (1, 1, 2**31 - 1, 30)])
+def test_corners_may_be_equal_and_as_far_as_32_bits_go(check, sides):
+    assert check(BOX, box(*sides)) == []
+
+
+def test_a_number_beyond_32_bits_is_a_fault(check):
+    [finding] = check(BOX, box(1, 1, 2**31, 30))
+    assert "'xmax' of 'bndbox' is '2147483648'" in finding.what
+
+
+@pytest.mark.parametrize(('end', 'told'), [(1, True), (2, False)])
+def test_boxes_within_0_and_1_are_parts_of_the_image(check, end, told):
+    found = check(BOX, box(0, 0, 1, end))
+    assert [finding.severity for finding in found] == [ERROR] * told
+    assert all('lie within 0..1, and VOC has pixels' in finding.what for finding in found)
+
+
+@pytest.mark.parametrize(('height', 'left'), [(32, True), (31, False), (1, False)])
+def test_an_image_of_the_least_size_is_left(check, height, left):
+    found = check('>48<', f'>{height}<', classes=('disc', 'ring'))
+    found = [finding for finding in found if 'outside' not in finding.what]
+    assert [finding.severity for finding in found] == [ERROR] * (not left)
+    assert all('2 are narrower than 32 px' in finding.what for finding in found)
 
 
 def test_what_is_used_of_the_files_is_one_line(check, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmsniper.chips import CocoFile, nearest_name
+from mmsniper.chips.coco_file import listed
 
 BOXES = [[10, 10, 50, 60], [30, 40, 20, 20], [200, 100, 150, 100]]
 
@@ -52,6 +53,7 @@ class TestRead:
         assert (file.width.tolist(), file.height.tolist()) == ([400], [300])
         assert file.class_names == ('disc', 'ring')
         assert file.warnings == ()
+        assert file.plain
 
     @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
     def test_with_a_byte_order_mark_and_without(self, tmp_path, encoding):
@@ -96,9 +98,9 @@ class TestRead:
             (changed('categories', 1, name=...), r"categories\[1\]: has no 'name'"),
             (changed('annotations', 2, id=...), r'annotations\[2\] of image 1 \(a.jpg\): has no'),
             (changed('annotations', 2, id=0), "id 0 occurs twice in 'annotations'"),
-            (changed('annotations', 2, image_id=...), "annotation 2: has no 'image_id'"),
+            (changed('annotations', 2, image_id=...), "annotation 2: has no 'image_id'.*: add it$"),
             (changed('annotations', 2, image_id=9), "'image_id' is 9, .* or remove the annotation"),
-            (changed('annotations', 2, image_id='1'), "'image_id' is '1', .* have it as 1"),
+            (changed('annotations', 2, image_id='1'), "'image_id' is '1', .* as 1: correct it$"),
             (changed('annotations', 2, image_id=[1]), r"'image_id' is \[1\]"),
             (changed('annotations', 2, category_id=...), "annotation 2 of .* no 'category_id'"),
             (changed('annotations', 2, category_id=1), "'category_id' is 1, .* 2 categories"),
@@ -133,6 +135,8 @@ class TestRead:
             [1, 2, 3, math.inf],
             [1, 2, 3, 1e300],
             [1, 2, 3, 10**30],
+            [1, 2, 3, 2**31],
+            [-(2**63), 2, 3, 4],
             [[1], 2, 3, 4],
             'wide',
             {},
@@ -143,6 +147,18 @@ class TestRead:
         assert "annotation 1 of image 1 (a.jpg): 'bbox' is " in message
         assert 'expected [x, y, width, height], four numbers in pixels' in message
         assert '(1 such)' in message
+
+    def test_numbers_up_to_those_of_32_bits(self):
+        most = 2**31 - 1
+        content = coco([[most, -most, 3, 4]])
+        content['images'][0].update(width=most)
+        file = CocoFile.read(content)
+        assert file.boxes.tolist() == [[most, -most, 3, 4]]
+        assert file.width.tolist() == [most]
+        assert "'width' is 2147483648" in message_of(changed('images', 0, width=2**31))
+        area = float(most) ** 2
+        assert CocoFile.read(changed('annotations', 0, area=area)).area[0] == area
+        assert "'area' is " in message_of(changed('annotations', 0, area=2**62))
 
     def test_all_boxes_as_text(self):
         content = coco([[str(v) for v in box] for box in BOXES])
@@ -201,6 +217,20 @@ class TestSuspicions:
         (warning,) = CocoFile.read(coco([*BOXES, [100, 280, 100, 100]])).warnings
         assert 'if width and height of the image are exchanged' in warning
 
+    @pytest.mark.parametrize(
+        ('box', 'fits'),
+        [
+            ([-1, -1, 302, 402], True),
+            ([-1.5, -1, 302, 402], False),
+            ([-1, -1.5, 302, 402], False),
+            ([-1, -1, 302.5, 402], False),
+            ([-1, -1, 302, 402.5], False),
+        ],
+    )
+    def test_exchanged_sides_may_be_off_by_a_pixel(self, box, fits):
+        (warning,) = CocoFile.read(coco([*BOXES, box])).warnings
+        assert ('if width and height of the image are exchanged' in warning) == fits
+
     def test_among_square_images_too(self):
         content = coco([*BOXES, [100, 280, 100, 100], [10, 10, 50, 50]])
         content['images'].append(dict(id=2, file_name='b.jpg', width=200, height=200))
@@ -211,8 +241,56 @@ class TestSuspicions:
     def test_a_box_that_leaves_by_a_little_is_nothing(self):
         assert CocoFile.read(coco([[-3, -2, 90, 90], [350, 250, 55, 55]])).warnings == ()
 
+    @pytest.mark.parametrize(
+        ('box', 'beyond'),
+        [
+            ([200, 100, 240, 90], [200, 100, 240.5, 90]),
+            ([200, 100, 90, 230], [200, 100, 90, 230.5]),
+            ([-40, 100, 90, 90], [-40.5, 100, 90, 90]),
+            ([200, -30, 90, 90], [200, -30.5, 90, 90]),
+        ],
+    )
+    def test_far_is_a_tenth_of_the_images_side(self, box, beyond):
+        assert CocoFile.read(coco([*BOXES, box])).warnings == ()
+        (warning,) = CocoFile.read(coco([*BOXES, beyond])).warnings
+        assert warning.startswith('1 of 4 boxes leave their image by far')
+
+    @pytest.mark.parametrize(
+        ('good', 'odd', 'far', 'refused'),
+        [
+            (16, 1, 3, True),  # 19 of 20 are corners
+            (15, 1, 3, False),  # 18 of 19
+            (17, 0, 3, True),
+            (17, 0, 2, False),
+            (36, 0, 4, True),  # a tenth of the file
+            (37, 0, 3, False),
+        ],
+    )
+    def test_corners_are_refused_if_nearly_all_boxes_are_some(self, good, odd, far, refused):
+        boxes = [[10, 10, 60 + k, 60] for k in range(good)]  # as corners and as width and height
+        boxes += [[90, 10, 20, 60]] * odd + [[200, 100, 350 + k, 290] for k in range(far)]
+        content = coco(boxes)
+        if refused:
+            assert 'these are corners' in message_of(content)
+        else:
+            (warning,) = CocoFile.read(content).warnings
+            assert warning.endswith('fit if read as [x1, y1, x2, y2]: are they corners?')
+
+    @pytest.mark.parametrize(
+        ('box', 'fits'),
+        [
+            ([200, -1, 350, 290], True),
+            ([200, -1.5, 350, 290], False),
+            ([200, 100, 201, 290], True),
+            ([200, 100, 200, 290], False),  # of no width
+        ],
+    )
+    def test_corners_begin_in_the_image_and_ascend(self, box, fits):
+        (warning,) = CocoFile.read(coco([*BOXES, box, [350, 90, 390, 299]])).warnings
+        assert ('are they corners?' in warning) == fits
+
     def test_parts_of_the_image_are_refused(self):
-        message = message_of(coco([[0.1, 0.2, 0.3, 0.1], [0, 0, 0, 0], [0.5, 0.5, 0.5, 1]]))
+        message = message_of(coco([[0, 0.2, 0.3, 0.1], [0, 0, 0, 0], [0.5, 0.5, 0.5, 1]]))
         assert '2 of 3 boxes lie within 0..1' in message
         assert 'as in YOLO files' in message
         assert 'multiply by the size of the image' in message
@@ -221,6 +299,37 @@ class TestSuspicions:
         (warning,) = CocoFile.read(coco([*BOXES, [0.1, 0.2, 0.3, 0.1]])).warnings
         assert warning.startswith('1 of 4 boxes lie within 0..1')
         assert 'annotation 3' in warning
+        assert CocoFile.read(coco([*BOXES, [0.5, 0.5, 2, 1.5]])).warnings == ()
+
+    def test_a_box_in_an_image_of_one_pixel_is_no_part(self):
+        content = coco([*BOXES, [0, 0, 1, 1]])
+        content['images'].append(dict(id=2, file_name='b.jpg', width=1, height=1))
+        content['annotations'][3]['image_id'] = 2
+        assert CocoFile.read(content).warnings == ()
+        content['images'][1].update(width=2, height=2)
+        content['annotations'][3]['bbox'] = [0.1, 0.1, 0.5, 0.5]
+        (warning,) = CocoFile.read(content).warnings
+        assert 'are these parts of the image' in warning
+
+    @pytest.mark.parametrize(
+        ('number', 'end', 'side', 'told'),
+        [
+            (20, 100, 301, True),
+            (19, 100, 301, False),
+            (20, 101, 301, False),
+            (20, 100, 300, False),
+            (20, 0.5, 301, True),
+            (20, 0, 301, False),  # nothing of them is in the image
+        ],
+    )
+    def test_percents_are_told_of_many_boxes_in_images_much_larger(self, number, end, side, told):
+        content = coco([[-5 - k / 100, -7, 5 + k / 100, 7 + end] for k in range(number)])
+        content['images'][0].update(width=side, height=side)
+        warnings = CocoFile.read(content).warnings
+        assert [w.partition(',')[0] for w in warnings] == [
+            'no box reaches beyond 100 px from the upper left corner'
+        ] * told
+        assert all(f'in images of at least {side} px' in w for w in warnings)
 
     def test_percents_are_warned_of(self):
         boxes = [[k, k, 30, 20] for k in range(40)]
@@ -247,6 +356,11 @@ class TestSuspicions:
         assert '[90.0, 90.0, -20.0, -30.0]' in warning
         assert 'corners in another order' in warning
         assert 'nothing of' in message_of(coco([[90, 90, -20, -30]]))
+
+    @pytest.mark.parametrize('sides', [(-20, 30), (20, -30)])
+    def test_one_negative_side_is_told_and_a_side_of_0_is_not(self, sides):
+        (warning,) = CocoFile.read(coco([*BOXES, [90, 90, *sides], [90, 90, 0, 0]])).warnings
+        assert warning.startswith('1 of 5 boxes have a negative width or height')
 
 
 class TestUse:
@@ -289,6 +403,25 @@ class TestUse:
         use = CocoFile.read(coco([*BOXES, [10, 10, *sides], [10, 10, 1, 1]])).use()
         assert str(use).startswith('5 annotations: 4 used, 1 of less than 1 px in width or height')
 
+    @pytest.mark.parametrize(
+        'box', [[-5, 10, 6, 20], [399, 10, 6, 20], [10, -5, 20, 6], [10, 299, 20, 6]]
+    )
+    def test_a_box_of_which_one_pixel_is_in_the_image_is_used(self, box):
+        assert CocoFile.read(coco([box])).use().annotations.all()
+        x, y, w, h = box
+        beside = [x - (x < 0) + (x > 300), y - (y < 0) + (y > 200), w, h]
+        use = CocoFile.read(coco([beside])).use()
+        assert str(use).startswith('1 annotations: 0 used, 1 outside of their image')
+
+    @pytest.mark.parametrize('size', [(32, 99), (99, 32)])
+    def test_an_image_of_the_least_size_is_kept(self, size):
+        content = coco([[5, 5, 20, 20]])
+        content['images'][0].update(width=size[0], height=size[1])
+        file = CocoFile.read(content)
+        assert file.use(filter_cfg=dict(min_size=32)).images.all()
+        assert not file.use(filter_cfg=dict(min_size=33)).images.any()
+        assert file.use().images.all()
+
     def test_the_line_of_a_good_file_is_no_warning(self):
         use = CocoFile.read(coco(), name='f').use(('disc', 'ring'))
         assert list(use.messages()) == [(False, 'f: 3 annotations: 3 used; 1 images: all used')]
@@ -317,18 +450,44 @@ class TestUse:
         assert 'the first is 40000 of a box of 20x20 px, annotation 1 of image 1 (a.jpg)' in warning
         assert "COCO's metric by the area" in warning
 
-    def test_areas_that_are_no_pixels_are_told_if_most_are_so(self):
-        content = changed('annotations', 0, area=1)
-        assert CocoFile.read(content).warnings == ()
-        for annotation in content['annotations']:
-            annotation['area'] = 1
-        (warning,) = CocoFile.read(content).warnings
-        assert warning.startswith("3 of 3 annotations have an 'area' under 1% of their box; the")
+    @pytest.mark.parametrize(
+        ('box', 'area', 'told'),
+        [
+            ([30, 40, 20, 19], 630, False),  # 1.5 times 21 x 20
+            ([30, 40, 20, 19], 631, True),
+            ([30, 40, 1, 19], 9000, True),
+            ([30, 40, 0, 19], 9000, False),  # no object, whatever its area
+            ([30, 40, 20, -3], 9000, False),
+        ],
+    )
+    def test_areas_of_masks_may_be_half_as_large_again_as_the_box(self, box, area, told):
+        warnings = CocoFile.read(changed('annotations', 1, bbox=box, area=area)).warnings
+        assert any('far larger than their box' in warning for warning in warnings) == told
+
+    @pytest.mark.parametrize(
+        ('areas', 'told'),
+        [
+            ((39, 39, 400, 400), ''),
+            ((39, 39, 39, 400), '3 of 4'),
+            ((39, 39, 39, 39), '4 of 4'),
+            ((39, 39, 40, 40), ''),
+            ((39, 39, 0, 0), ''),
+        ],
+    )
+    def test_areas_that_are_no_pixels_are_told_if_most_are_so(self, areas, told):
+        content = coco([[10 + k, 20, 80, 50] for k in range(4)])
+        for annotation, area in zip(content['annotations'], areas):
+            annotation['area'] = area
+        warnings = CocoFile.read(content).warnings
+        assert [warning.partition(' annotations')[0] for warning in warnings] == [told] * bool(told)
+        assert all("'area' under 1% of their box; the first is 39" in w for w in warnings)
 
     def test_a_file_of_crowds_has_nothing_to_train_on(self):
         content = coco()
         for annotation in content['annotations']:
             annotation['iscrowd'] = 1
+        assert 'write iscrowd=0 for objects' in message_of(content)
+        content['annotations'][0]['area'] = 0
         assert 'write iscrowd=0 for objects' in message_of(content)
         with pytest.raises(ValueError, match='min_size in filter_cfg must be a number'):
             CocoFile.read(content).use(filter_cfg=dict(min_size='32'))
@@ -379,6 +538,9 @@ class TestMasks:
             [RECTANGLE, [80.5, 80, 90, 80, 90, 90]],
             dict(size=[300, 400], counts=[10, 119990]),
             dict(size=[300, 400], counts='Pd4'),
+            dict(size=[300, 400], counts=[0, 120000]),
+            dict(size=[300, 400], counts='0o'),
+            [[10, 10, 60, 10, 60, 70]],
         ],
     )
     def test_masks_that_can_be_loaded(self, mask):
@@ -407,6 +569,9 @@ class TestMasks:
             (dict(size=[300, 400], counts=[-5, 120005]), 'whose sum is 300 x 400'),
             (dict(size=[300, 400], counts=''), "with 'counts' ''"),
             (dict(size=[300, 400], counts='ä'), "with 'counts' 'ä'"),
+            (dict(size=[300, 400], counts='Pp'), "with 'counts' 'Pp'"),
+            (dict(size=[300, 400], counts='P/'), "with 'counts' 'P/'"),
+            (dict(size=[300, 400], counts=[119999, 1.0]), 'whose sum is 300 x 400'),
         ],
     )
     def test_masks_that_cannot(self, mask, message):
@@ -430,6 +595,20 @@ class TestMasks:
                 file.check_masks(used, polygons_only=True)
 
 
+def test_a_long_value_is_cut():
+    for length in (78, 79):  # and two quotation marks
+        text = 'x' * length
+        message = message_of(changed('annotations', 0, area=text))
+        shown = repr(text) if length == 78 else f"'{'x' * 76}..."
+        assert f"'area' is {shown}, expected" in message
+
+
+def test_so_many_names_are_listed():
+    assert listed(list('abcdefgh')) == "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'"
+    assert listed('abcdefghi').endswith("'h' and 1 more")
+    assert listed(iter('ab'), 2) == "'a', 'b'"
+
+
 def test_the_name_that_was_meant():
     names = ('pedestrian', 'Traffic Light', 'car')
     assert nearest_name('Car', names) == 'car'
@@ -451,6 +630,7 @@ def test_the_name_that_was_meant():
         (b'<?xml version="1.0"?>', 'XMLDataset'),
         (b'', 'it is empty'),
         (b'{"name":\n"gr\xf6sse"}', 'not in UTF-8 (byte 12, line 2)'),
+        (b'\n{"name": "gr\xf6sse"}', 'not in UTF-8 (byte 13, line 2)'),
         (b'{"id": 1}\n{"id": 2}\n', 'JSON lines'),
     ],
 )
@@ -481,6 +661,22 @@ def test_another_format_is_named(content, said, tmp_path):
     with pytest.raises(ValueError, match='It looks like') as caught:
         CocoFile.read(tmp_path / 'a.json')
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('number', 'repeated', 'told'),
+    [(6, 2, ''), (6, 3, '3 of 9'), (396, 3, ''), (396, 4, '4 of 400')],
+)
+def test_a_few_annotations_that_repeat_others_are_nothing(number, repeated, told):
+    boxes = [[10, 10, 50, 20 + k / 2] for k in range(number)]
+    content = coco(boxes)
+    content['annotations'] += [
+        dict(a, id=1000 + k) for k, a in enumerate(content['annotations'][1 : 1 + repeated])
+    ]
+    content['annotations'].reverse()
+    warnings = CocoFile.read(content).warnings
+    assert [warning.partition(' annotations')[0] for warning in warnings] == [told] * bool(told)
+    assert all(f'such as annotation {repeated} of image 1' in w for w in warnings)
 
 
 def test_annotations_that_repeat_others_are_counted():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsniper.chips import NEGATIVE, POSITIVE, ChipPlan, ScalePyramid
+from mmsniper.chips import NEGATIVE, POSITIVE, ChipPlan, ScalePyramid, drawn_windows
 from mmsniper.chips.drawn_windows import DrawnWindows
 
 PYRAMID = ScalePyramid.from_config(
@@ -32,6 +32,34 @@ def test_the_share_of_each_levels_pixels_is_drawn():
     seen = windows.count.sum(axis=0) * 64**2 / n
     assert seen / pixels == pytest.approx(0.1, rel=0.05)
     assert windows.pixels.sum() == windows.count.sum() * 64**2
+
+
+def test_every_place_is_drawn_as_often():
+    n = 6000  # at the coarser level an image has 3 x 2 cells, of which 0.37 are drawn
+    windows = drawn(np.full(n, 300), np.full(n, 200), 0.1)
+    coarse = windows.chips.box[windows.chips.level == 1]
+    _, times = np.unique(coarse, axis=0, return_counts=True)
+    assert len(times) == 6
+    assert times / n == pytest.approx(0.1 * 150 * 100 / 64**2 / 6, rel=0.15)
+
+
+def test_a_chip_and_a_rounding_error_are_one_cell(monkeypatch):
+    monkeypatch.setattr(
+        drawn_windows,
+        'uniform',
+        lambda *key: np.full(np.broadcast_shapes(*map(np.shape, key)), np.nextafter(1, 0)),
+    )
+    rule = dict(factor=1 + 1e-12)
+    pyramid = ScalePyramid.from_config(
+        dict(chip_size=64, levels=[dict(resize=rule, valid_range=(0, None))])
+    )
+    assert DrawnWindows(pyramid, [64], [64], 1.0, NOTHING, (0, 0)).count.tolist() == [[1]]
+
+
+def test_pixels_are_counted_for_each_image():
+    windows = drawn([128, 96, 20], [64, 30, 20], 1.0)
+    # At the finer level of chips of 64 px, and of what is left of the smaller images.
+    assert windows.pixels.tolist() == [8 * 64**2 + 64 * 32, 3 * 64 * 60 + 48 * 15, 40**2 + 10**2]
 
 
 @given(sides, sides, st.floats(0.01, 1), st.integers(0, 99))
@@ -64,6 +92,8 @@ def test_windows_are_chips_inside_the_image_and_each_owns_its_cell(width, height
 def test_whole_levels_are_seen_once_where_chips_fill_them(seed, epoch):
     windows = drawn([128], [64], 1.0, key=(seed, epoch))
     assert windows.count.tolist() == [[4 * 2, 1]]
+    cells = [(x, y, x + 32, y + 32) for y in (0, 32) for x in (0, 32, 64, 96)]
+    assert [window.core for window in windows.of_image(0)] == [*cells, (0, 0, 128, 64)]
 
 
 def test_cells_whose_centre_was_seen_are_left_out():

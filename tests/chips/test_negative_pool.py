@@ -360,6 +360,8 @@ class TestContent:
             (dict(held=np.full(2, 9, np.int32)), r'held.*\(2,\).*\(3,\)'),
             (dict(box=np.zeros((3, 5), np.float32)), r'box.*\(3, 5\).*\(3, 4\)'),
             (dict(box=np.zeros(3, np.float32)), r'box.*\(3,\).*\(3, 4\)'),
+            (dict(uncovered_box=np.zeros((1, 5), np.float32)), r'box.*\(1, 5\).*\(1, 4\)'),
+            (dict(proposal_box=np.zeros((2, 5), np.float32)), r'box.*\(2, 5\).*\(2, 4\)'),
             (dict(image=np.int32(0)), r'image.*\(\)'),
             (dict(box=np.zeros((3, 4), np.float64)), 'box.*float64.*float32'),
             (dict(image=np.array([0, 2, 3], np.int32)), 'chip of image 3, of 3 images'),
@@ -405,6 +407,13 @@ class TestContent:
         with refused(path, message):
             NegativeChipPool.from_file(path)
 
+    @pytest.mark.parametrize('box', [[58, 0, 90.009, 32], [0, 38, 32, 70.009], [0, 0, 90, 70]])
+    def test_a_chip_may_be_beyond_its_image_by_a_rounding_error(self, box, tmp_path):
+        boxes = by_hand().chips.box.copy()
+        boxes[1] = box
+        path = self.write(tmp_path / 'pool.npz', box=boxes)
+        np.testing.assert_array_equal(NegativeChipPool.from_file(path).chips.box, boxes)
+
     @pytest.mark.parametrize(
         'box',
         [
@@ -417,6 +426,8 @@ class TestContent:
             [np.nan, 0, 32, 32],
             [0, 0, 32, np.nan],
             [0, 0, np.inf, 32],
+            [58, 0, 90.02, 32],
+            [0, 38, 32, 70.02],
         ],
     )
     def test_a_chip_that_is_not_in_its_image_is_refused(self, box, tmp_path):
@@ -519,14 +530,19 @@ class TestChipsFor:
     def test_data_that_has_moved(self, folder):
         self.check(by_hand(), [f'{folder}{name}.jpg' for name in 'cab'], [2, 0, 1])
 
-    def test_the_same_names_in_another_folder_are_other_images(self):
+    @pytest.mark.parametrize('root', ['', '/mnt/new/'])
+    @pytest.mark.parametrize('old', ['', '/mnt/deep/er/'])
+    def test_the_same_names_in_another_folder_are_other_images(self, root, old):
+        pool = by_hand([f'{old}data/{name}.jpg' for name in 'abc'])
+        paths = [f'{root}{name}.jpg' for name in ('data/a', 'val/b', 'data/c')]
         with pytest.raises(
             ValueError,
             match=(
-                'pool.npz belongs to other images: .* has val/b.jpg, mined was data/b.jpg.*renamed'
+                f'pool.npz belongs to other images: .* has {root}val/b.jpg, mined was '
+                f'{old}data/b.jpg.*renamed'
             ),
         ):
-            chips_of(by_hand(), ['data/a.jpg', 'val/b.jpg', 'data/c.jpg'])
+            chips_of(pool, paths)
 
     @pytest.mark.parametrize('root', ['', '/mnt/new/', 'old/'])
     def test_the_same_file_name_in_two_folders(self, root):

@@ -207,6 +207,26 @@ def test_neighbours_overlap_by_the_ratio_or_by_what_there_is_but_not_by_less(
     )
 
 
+@pytest.mark.parametrize(('last', 'levels'), [(0.375, 2), (0.372, 2), (0.37, 3), (0.14, 3)])
+def test_a_zoom_of_a_hundredth_more_is_no_reason_for_a_further_level(last, levels):
+    """From one level to the next it is at most 1 / 2 of a chip to 1 / 8, over 1.5: 8 / 3."""
+    table = squares((4000, 3000), np.geomspace(20, 1500, 50))
+    pyramid = suggestion._ladder(needs([20, 1500]), ResizeRule(factor=last), 1.5, table)
+    assert pyramid.num_levels == levels
+
+
+def test_a_further_level_counts_as_a_tenth_more_pixels_and_less_overlap_as_a_fifth_more():
+    table = scattered((4000, 3000), np.geomspace(20, 1500, 500))
+    wanted = suggestion._Needs.from_table(table, 512)
+    weights = {}
+    for pyramid, weight in suggestion._candidates(wanted, table):
+        more_levels = 1.1 ** (pyramid.num_levels - 1)
+        weights.setdefault(rules(pyramid)[-1], []).append(weight / more_levels)
+    assert len(weights) == 2
+    for found in weights.values():
+        assert found == pytest.approx([1.2, 1.0])
+
+
 @pytest.mark.parametrize('seed', range(20))
 def test_overlaps_that_move_do_not_change_places(seed):
     """Groups of sizes at random places: each of two overlaps moves to what suits it."""

@@ -102,8 +102,11 @@ def test_another_image_is_drawn_where_the_pipeline_drops_one(five_images, pyrami
 
 def test_it_gives_up_where_the_pipeline_drops_every_image(five_images, chip_pipeline):
     dataset = ChipDataset(five_images(), [dict(type='DropSome', dropped=range(5))], max_refetch=3)
+    tried = []
+    dataset.pipeline = tried.append
     with pytest.raises(RuntimeError, match=r'None for 4 images in a row.*\.png'):
         dataset[0]
+    assert len(tried) == 4
 
 
 def test_an_error_names_file_and_chip(five_images):

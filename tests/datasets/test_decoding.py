@@ -283,6 +283,8 @@ def test_places_in_a_palette_are_no_values(tmp_path, loader, suffix):
     assert loaded[3, 3, :3].tolist() == [90, 200, 10]
     with pytest.raises(ImageDecodingError, match="'cv2'"):
         loader(color_type='unchanged', imdecode_backend='pillow')(dict(results))
+    grey = loader(color_type='grayscale', imdecode_backend='pillow')(dict(results))['img']
+    assert grey[3, 3] == pytest.approx(0.299 * 10 + 0.587 * 200 + 0.114 * 90, abs=1)
 
 
 @LOADERS

@@ -2,6 +2,9 @@
 
 import os
 import socket
+import struct
+import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -104,6 +107,25 @@ def test_an_image_over_opencvs_limit(tmp_path, monkeypatch, variable, value, sai
     assert said in message
     assert f'OPENCV_IO_MAX_IMAGE_{variable}={enough} python ...' in message
     assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize(
+    ('width', 'height', 'said'),
+    [
+        (2**15, 2**15 + 1, '1,073,774,592 pixels, and OpenCV decodes no more than 1,073,741,824:'),
+        (2**20 + 1, 5, 'a width of 1,048,577 pixels, and OpenCV decodes no more than 1,048,576:'),
+        (5, 2**20 + 1, 'a height of 1,048,577 pixels, and OpenCV decodes no more than 1,048,576:'),
+    ],
+)
+def test_opencvs_own_limits(tmp_path, monkeypatch, width, height, said):
+    for name in ('PIXELS', 'WIDTH', 'HEIGHT'):
+        monkeypatch.delenv(f'OPENCV_IO_MAX_IMAGE_{name}', raising=False)
+    path = written(tmp_path / 'a.png')
+    content = bytearray(Path(path).read_bytes())
+    content[16:24] = struct.pack('>II', width, height)
+    content[29:33] = struct.pack('>I', zlib.crc32(content[12:29]))
+    Path(path).write_bytes(content)
+    assert said in image_fault(path)
 
 
 @pytest.mark.parametrize('value', ['3000', '1MB', '', 'many'])

@@ -389,3 +389,7 @@ def test_the_names_that_only_inform_are_not_added_to_the_loss(head):
 def test_sizes_must_ascend(settings):
     with pytest.raises(ValueError, match='must ascend'):
         FocusHead(4, **settings)
+
+
+def test_sizes_may_begin_at_0_and_end_where_others_are_ignored():
+    assert FocusHead(4, small=(0, 64), ignored=64).small == (0, 64)

@@ -94,6 +94,11 @@ def test_many_masks_are_run_lengths_and_few_are_a_tensor(monkeypatch):
     ]
 
 
+def test_masks_are_a_tensor_of_half_a_gigabyte_at_most():
+    assert ImageMasks(2, (2**14, 2**14)).as_tensor
+    assert not ImageMasks(2, (2**14, 2**14 + 1)).as_tensor
+
+
 def test_run_lengths_are_chosen_and_drawn_as_a_tensor_is():
     """As MMDetection's metrics, inferencer and visualizers do."""
     whole = np.random.default_rng(0).random((4, 20, 30)) > 0.5

@@ -155,6 +155,7 @@ class TestMerging:
         [
             ({}, 4),
             (dict(score_thr=0.72), 3),
+            (dict(score_thr=0.75), 3),  # a score that is the least one is kept
             (dict(max_per_img=1), 1),
             (dict(nms_pre=2), 3),  # of the two of a level, and the one of the other
             (dict(nms=dict(type='soft_nms', min_score=0.76)), 2),

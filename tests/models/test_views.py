@@ -82,6 +82,13 @@ def test_a_box_that_touches_an_edge_of_its_window_is_cut_unless_it_is_the_image_
     assert uncut(boxes, window, SIZE, edge=2.0).tolist() == [True] * 4
 
 
+@pytest.mark.parametrize('side', range(4))
+def test_a_window_that_ends_a_pixel_before_the_image_cuts_what_it_touches(side):
+    window = [0, 0, *SIZE]
+    window[side] += 1 if side < 2 else -1
+    assert uncut(torch.tensor([window]).float(), window, SIZE, edge=0.5).tolist() == [False]
+
+
 def test_a_window_of_the_whole_image_cuts_nothing():
     assert uncut(torch.tensor([[0.0, 0, *SIZE]]), (0, 0, *SIZE), SIZE, edge=2.0).tolist() == [True]
     assert uncut(torch.zeros(0, 4), WINDOW, SIZE, edge=2.0).shape == (0,)

@@ -217,9 +217,9 @@ def time_steps(variants: dict[str, Variant], args: argparse.Namespace) -> dict[s
     total = args.warmup + args.rounds + phase_rounds
     for i in progress(range(total), 'training', unit=' rounds'):
         in_phases = i >= args.warmup + args.rounds
+        gc.collect()
         for name, variant in variants.items():
             batch = variant.batch(i)
-            gc.collect()
             if in_phases:
                 since = now(args.device)
 
@@ -235,7 +235,7 @@ def time_steps(variants: dict[str, Variant], args: argparse.Namespace) -> dict[s
                 loss = variant.step(batch)
                 if i >= args.warmup:
                     steps[name].append(now(args.device) - start)
-            losses[name] = float(loss)
+            losses[name] = loss.item()
     if bad := {name: loss for name, loss in losses.items() if not math.isfinite(loss)}:
         raise RuntimeError(f'losses are {bad}: with them the steps are not those of a training')
     return {
@@ -254,12 +254,15 @@ def count_synchronisations(variants: dict[str, Variant], device: str) -> dict[st
 
     Returns:
         dict: ``totals`` of each variant; ``more_in_A``, the lines at which A waits more often than
-        B, most first; ``ops`` of a variant, tensor operations, on a CPU.
+        B, most first; ``operations`` of each variant, and those of our own lines in A.
     """
     found = {}
     for name, variant in variants.items():
         batch = variant.batch(0)
         with Synchronisations(device).counting() as counter:
+            variant.step(batch)
+        batch = variant.batch(0)
+        with counter.counting_operations():
             variant.step(batch)
         found[name] = counter
     ours, stock = found['A'], found['B']
@@ -271,9 +274,21 @@ def count_synchronisations(variants: dict[str, Variant], device: str) -> dict[st
     return dict(
         totals={name: counter.counts.total() for name, counter in found.items()},
         more_in_A=sorted(more, key=lambda row: row['B'] - row['A']),
-        ops={name: counter.ops.total() for name, counter in found.items()},
-        ops_of_ours=sum(n for line, n in ours.ops.items() if line.startswith(f'{OURS}/')),
+        operations={name: counter.ops.total() for name, counter in found.items()},
+        operations_of_ours=sum(n for line, n in ours.ops.items() if line.startswith(f'{OURS}/')),
     )
+
+
+def count_rois(variant: Variant) -> int:
+    """Proposals that the R-CNN learns from in a step, 0 without one."""
+    counts = [0]
+    if roi_head := getattr(variant.model, 'roi_head', None):
+        hook = roi_head.bbox_head.register_forward_pre_hook(
+            lambda _, given: counts.append(len(given[0]))
+        )
+        variant.step(variant.batch(0))
+        hook.remove()
+    return sum(counts)
 
 
 def host_time(variants: dict[str, Variant]) -> dict[str, Any]:
@@ -311,6 +326,7 @@ def measure(cfg: Config, batches: Sequence[dict], args: argparse.Namespace) -> d
     seconds = {name: variant['step'] for name, variant in result['variants'].items()}
     result['ours'] = seconds['A'] / seconds['B'] - 1
     result['image_by_image'] = seconds['B'] / seconds['C'] - 1
+    result['rois'] = {name: count_rois(variant) for name, variant in variants.items()}
     result['synchronisations'] = count_synchronisations(variants, args.device)
     result['host_time'] = host_time(variants)
     if args.device == 'cuda':
@@ -363,10 +379,13 @@ def steps_table(result: Mapping[str, Any]) -> list[str]:
                     compared.get(name, ''),
                     *(f'{variant["phases"][phase]:.4f}' for phase in PHASES),
                     str(found['synchronisations']['totals'][name]),
+                    str(found['synchronisations']['operations'][name]),
+                    str(found['rois'][name] or ''),
                     f'{device["busy_seconds"]:.4f}, {device["launches"]}' if device else '',
                 )
             )
-    columns = ['detector', 'step of', 'seconds', 'more', *PHASES, 'waits', 'GPU busy, launches']
+    columns = ['detector', 'step of', 'seconds', 'more', *PHASES, 'waits', 'operations', 'RoIs']
+    columns += ['GPU busy, launches']
     return markdown_table(columns, rows)
 
 

@@ -27,7 +27,6 @@ _TRANSPARENT = ('mmengine/structures/', 'mmengine/logging/', 'mmdet/structures/'
 
 _ITEM, _MASK, _UPLOAD, _DOWNLOAD = 'one number', 'boolean index', 'host to device', 'device to host'
 _OF_DATA = {'nonzero', 'masked_select', '_unique', '_unique2', 'unique_dim', 'unique_consecutive'}
-_UPLOADS = (torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor)
 _DOWNLOADS = (Tensor.cpu, Tensor.numpy, Tensor.tolist)
 
 
@@ -85,7 +84,7 @@ class Synchronisations:
     Attributes:
         counts (Counter): By line in MMDetection, mmcv, mmengine or mmsniper, and kind.
         via (dict[tuple[str, str], set[str]]): The nearest lines of ours that led there.
-        ops (Counter): Tensor operations by line, for a CPU.
+        ops (Counter): Tensor operations by line, those of the backward pass only on a CPU.
     """
 
     def __init__(self, device: str) -> None:
@@ -103,13 +102,19 @@ class Synchronisations:
 
     @contextmanager
     def counting(self) -> Iterator[Synchronisations]:
-        """Count what happens inside."""
+        """Count waits inside."""
         if self.device == 'cuda':
             with self._told():
                 yield self
         else:
-            with _Calls(self), _Operations(self):
+            with _Calls(self), _Operations(self, waits=True):
                 yield self
+
+    @contextmanager
+    def counting_operations(self) -> Iterator[Synchronisations]:
+        """Count tensor operations inside, which takes time."""
+        with _Operations(self, waits=False):
+            yield self
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -148,18 +153,19 @@ def _callers() -> tuple[str, str | None]:
 
 
 class _Operations(TorchDispatchMode):
-    """Counts operators, and those whose result the host has to know."""
+    """Counts operators, or those whose result the host has to know."""
 
-    def __init__(self, found: Synchronisations) -> None:
+    def __init__(self, found: Synchronisations, waits: bool) -> None:
         super().__init__()
-        self.found = found
+        self.found, self.waits = found, waits
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        self.found.ops[_callers()[0]] += 1
         name = func.__name__.split('.')[0]
-        if name == '_local_scalar_dense':
+        if not self.waits:
+            self.found.ops[_callers()[0]] += 1
+        elif name == '_local_scalar_dense':
             self.found.add(_ITEM)
         elif name in _OF_DATA:
             self.found.add(name)
@@ -181,7 +187,8 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if func in _UPLOADS:
+        made = func in (torch.tensor, torch.as_tensor) and (kwargs or {}).get('device') is not None
+        if made or func == Tensor.new_tensor:
             self.found.add(_UPLOAD)
         elif func in _DOWNLOADS:
             self.found.add(_DOWNLOAD)

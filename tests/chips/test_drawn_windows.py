@@ -86,9 +86,9 @@ def test_a_draw_depends_on_its_key_and_the_image_alone():
     kept = first.chips.image < 20
     np.testing.assert_array_equal(first.chips.box[kept], again.chips.box)
     other = drawn(size, size, 0.1, key=(0, 1))
-    assert other.chips.box.shape != first.chips.box.shape or (
-        other.chips.box != first.chips.box
-    ).any()
+    assert (
+        other.chips.box.shape != first.chips.box.shape or (other.chips.box != first.chips.box).any()
+    )
 
 
 def test_without_images_there_is_nothing():

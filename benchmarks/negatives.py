@@ -39,7 +39,6 @@ from mmengine.runner import Runner
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 from harness.comparison import (
     Comparison,
@@ -53,6 +52,7 @@ from harness.comparison import (
 from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.demo import make_toy_data
 from harness.false_positives import detection_curve
+from harness.pixel_budget import epochs_with_negatives, most_growth, train_loader
 from harness.proposal_recall import proposal_recall
 from harness.results import markdown_table, write_results
 from harness.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun, exit_on_sigterm
@@ -66,8 +66,9 @@ from mmsniper.utils.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
 SIDES = WITHOUT, WITH
-RULES = {'release': {'covered': 'touched', 'placed': 'anew'}}
-"""Rules other than the configs', as arguments of ``NegativeChipHook``."""
+RULES = {'release': {'covered': 'touched', 'placed': 'anew'}, 'tenth': {'share': 0.1}}
+"""Rules other than the configs', as arguments of ``NegativeChipHook``: the authors' release's, and
+mining of a tenth of the pixels."""
 
 MIN_VISIBLE = 0.5
 """Share of an object that a chip shows if the object is learned there (``ScaleRangeFilter``)."""
@@ -163,35 +164,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 # -------------------------------------------------------------------------------- equal iterations
-def epochs_with_negatives(pixels: float, per_epoch: float, growth: float, warmup: int) -> int:
-    """The number of epochs that comes nearest to a number of pixels, if epochs grow on the way.
-
-    Args:
-        pixels (float): The training's pixels.
-        per_epoch (float): Pixels of an epoch before mining.
-        growth (float): Pixels by which an epoch is larger after mining.
-        warmup (int): Epochs before mining.
-
-    Raises:
-        ValueError: If the pixels are used up before there is anything mined to train on.
-    """
-    epochs = warmup + round((pixels - warmup * per_epoch) / (per_epoch + growth))
-    if epochs <= warmup:
-        least = (warmup + 1) * per_epoch + growth
-        raise ValueError(
-            f'{pixels / 1e6:g} million training pixels last for {pixels / per_epoch:.1f} epochs, '
-            f'and negative chips are mined after {warmup}: take at least --pixels {least:.2g}'
-        )
-    return epochs
-
-
-def most_growth(cfg: Config) -> float:
-    """Pixels by which an epoch of a config grows at most when negative chips are mined."""
-    images = len(_train_loader(cfg).dataset)
-    chip_size = cfg.train_dataloader.sampler.pyramid.chip_size
-    return images * _hook(cfg).get('chips_per_image', 2) * chip_size**2
-
-
 def epochs_of_the_run_with(comparison: Comparison) -> Callable[[Config, float, int], int]:
     """Choose the epochs of the runs with negative chips, for ``plan_contestant``."""
 
@@ -210,14 +182,9 @@ def epochs_of_the_run_without(iterations: Mapping[int, int]) -> Callable[[Config
     """
 
     def choose(cfg: Config, per_epoch: float, seed: int) -> int:
-        return max(1, round(iterations[seed] / len(_train_loader(cfg))))
+        return max(1, round(iterations[seed] / len(train_loader(cfg))))
 
     return choose
-
-
-def _train_loader(cfg: Config) -> DataLoader:
-    with redirect_stdout(io.StringIO()):  # pycocotools talks
-        return Runner.build_dataloader(cfg.train_dataloader, seed=0)
 
 
 def _hook(cfg: Config) -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ from mmsniper.utils.command_line import at_least, command_parser, progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/training_step.json'
-CONFIGS = ('faster_rcnn_r50', 'faster_rcnn_r101', 'retinanet_r50', 'rtmdet_s')
+CONFIGS = ('faster_rcnn_r101', 'retinanet_r50', 'rtmdet_s', 'faster_rcnn_r50')
 DATA_CONFIG = 'faster_rcnn_r101'
 GOAL = 0.03
 VARIANTS = {'A': 'SNIPER, chips', 'B': 'stock, the same chips', 'C': 'stock, 4 chips an image'}
@@ -69,8 +69,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda', help='what it runs on')
     parser.add_argument('--tiny', action='store_true', help='tiny models, 4 chips and few steps')
     parser.add_argument('--configs', nargs='+', choices=CONFIGS, default=CONFIGS, help='detectors')
-    parser.add_argument('--rounds', type=at_least(1), help='steps of each variant [15, tiny 2]')
-    parser.add_argument('--warmup', type=at_least(0), help='rounds before those [4, tiny 1]')
+    parser.add_argument('--rounds', type=at_least(1), help='steps of each variant [12, tiny 2]')
+    parser.add_argument('--warmup', type=at_least(0), help='rounds before those [3, tiny 1]')
     parser.add_argument('--workers', type=at_least(0), help='data loader processes [8, tiny 0]')
     parser.add_argument(
         '--out',
@@ -80,9 +80,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.out is None and args.device == 'cuda' and not args.tiny:
         args.out = RESULT
-    for name, usual, tiny in (('rounds', 15, 2), ('warmup', 4, 1), ('workers', 8, 0)):
+    for name, usual, tiny in (('rounds', 12, 2), ('warmup', 3, 1), ('workers', 8, 0)):
         if getattr(args, name) is None:
-            setattr(args, name, tiny if args.tiny else min(usual, os.cpu_count() or usual))
+            setattr(args, name, tiny if args.tiny else usual)
+    args.workers = min(args.workers, os.cpu_count() or 1)
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('no CUDA device found; --device cpu --tiny checks that the script runs')
     return args

@@ -18,7 +18,7 @@ from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
-from mmsniper.utils.files import replacing, utf8_name, write_text
+from mmsniper.utils.files import check_folder, replacing, utf8_name, write_text
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
 
@@ -26,6 +26,7 @@ DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl
 def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     """Detect in all images; returns what :func:`detect_all` does."""
     out_dir = Path(args.out_dir)
+    check_folder(out_dir, '--out-dir')
     images = find_images(args.images, out_dir)
     thresholds = args.thresholds
     if thresholds and len(thresholds) == 1:
@@ -67,6 +68,10 @@ def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, A
     )
 
 
+class NotKeptError(OSError):
+    """What was detected cannot be written: to go on would be in vain."""
+
+
 class Progress:
     """What has been detected: a line of JSON for each image, written as it comes.
 
@@ -102,9 +107,19 @@ class Progress:
     def add(self, name: str, path: Path, content: Mapping[str, Any]) -> None:
         """Keep what was detected in an image."""
         line = dict(name=name, stamp=file_stamp(path), **content)
-        with open(self.path, 'ab') as file:
-            place = file.tell()
-            file.write((json.dumps(line) + '\n').encode())
+        with open(self.path, 'ab', buffering=0) as file:
+            place, text = file.tell(), (json.dumps(line) + '\n').encode()
+            try:
+                written = file.write(text)
+                if written < len(text):  # the disk is full, which the next write says
+                    file.write(text[written:])
+            except OSError as error:
+                file.truncate(place)
+                raise NotKeptError(
+                    f'{self.path} cannot be written: {error.strerror}. It has the '
+                    f'{len(self._places)} images that were detected before {name}; make room, and '
+                    f'the same command goes on'
+                ) from error
         self._note(line, place)
 
     def has(self, name: str, path: Path) -> bool:
@@ -156,6 +171,8 @@ def detect_all(
                     undrawn[name] = _in_words(error, path)
                     bar.write(f'{path}: no picture: {undrawn[name]}', file=sys.stderr)
             progress.add(name, path, content_of(sample, inferencer.classes))
+        except NotKeptError:
+            raise
         except Exception as error:  # of whatever kind: the other images are to be done
             failed[name] = _in_words(error, path)
             bar.write(f'{path}: {failed[name]}', file=sys.stderr)

@@ -27,6 +27,7 @@ from mmsniper.utils.command_line import (
     exit_on_error,
 )
 from mmsniper.utils.compat import allow_checkpoint_globals, use_gloo_without_gpu
+from mmsniper.utils.files import check_folder
 
 # Whether or not the config imports mmsniper: a stock detector is trained and resumed as well.
 allow_checkpoint_globals()
@@ -52,6 +53,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    check_folder(cfg.work_dir, '--work-dir')
     return cfg
 
 

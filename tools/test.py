@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from copy import deepcopy
 
 from _launch import build_runner, launch_parser, load_config
@@ -14,6 +15,7 @@ from mmsniper.checks.run import TESTING, refuse_wrong
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
+from mmsniper.utils.files import check_folder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,6 +43,8 @@ def main() -> None:
     args = parse_args()
     with exit_on_error():
         cfg = load_config(args)
+        if args.out:
+            check_folder(os.path.dirname(args.out) or '.', '--out')
         cfg.load_from = args.checkpoint
         cfg.resume = False
         if args.show or args.show_dir:

@@ -20,7 +20,7 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from harness.pixel_budget import epochs_for, pixels_per_epoch
+from harness.pixel_budget import epochs_with_mining, part_of_an_epoch, pixels_per_epoch
 from harness.results import markdown_table
 from harness.training_run import COSTS, METRICS, TEST, TRAIN, TTA, RunError, TrainingRun, execute
 from mmsniper.convert import load_config
@@ -116,7 +116,7 @@ def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contes
         plan_contestant(
             comparison,
             name,
-            lambda cfg, per_epoch, seed: epochs_for(comparison.pixels, per_epoch),
+            lambda cfg, per_epoch, seed: epochs_with_mining(cfg, comparison.pixels, per_epoch),
             root,
             work_dir,
         )
@@ -160,7 +160,7 @@ def plan_contestant(
             seed=seed,
             root=root,
             tta=TTA in tests,
-            options=options,
+            options={**options, **part_of_an_epoch(cfg, comparison.pixels, per_epoch, seed)},
             threads=comparison.threads,
         )
         overridden = TrainingRun(work_dir=work_dir, **settings).all_options()

@@ -4,4 +4,10 @@ _base_ = [
     '../_base_/sniper.py',
     '../_base_/pyramids/hituav.py',
 ]
-sniper = dict(batch_size=8)
+# Of a chip, a thirteenth of an image's pixels.
+model = dict(
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=500, max_per_img=300), rcnn=dict(sampler=dict(num=64))
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
+)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from mmsniper.apis.images import VIS, ImagePipeline, find_images
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.checks import refuse_errors
-from mmsniper.checks.classes import check_checkpoint_file, check_weights
+from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
+from mmsniper.checks.classes import check_numbers, check_weights, saved_weights
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.visualization.picture import as_picture, picture_name
@@ -85,17 +87,20 @@ class SNIPERInferencer(DetInferencer):
         # A visualizer of its own: the config's may log to elsewhere.
         cfg.model, cfg.visualizer = config, ConfigDict(type='DetLocalVisualizer')
         scope = cfg.get('default_scope') or 'mmdet'
-        super().__init__(cfg, self.weights, device, scope, palette)
+        try:
+            super().__init__(cfg, self.weights, device, scope, palette)
+        except UnpicklingError as error:
+            raise ValueError(f'{self.weights} {unpickling_fault(error)}') from error
         self.show_progress = show_progress
 
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: Mapping[str, Any], cfg: Config
     ) -> None:
         """Load all weights; what labels mean is known from the config as well."""
+        state = saved_weights(checkpoint)
+        refuse_errors(check_numbers(model, state, self.weights))
         self.classes = Classes.of(cfg, checkpoint, self.palette)
         self.palette = self.classes.palette
-        state = checkpoint.get('state_dict', checkpoint)
-        state = {key.removeprefix('module.'): weight for key, weight in state.items()}
         if getattr(model, 'focus_head', None) is None:  # a detector of an AutoFocus's weights
             state = {key: w for key, w in state.items() if not key.startswith('focus_head.')}
         meta = dict(dataset_meta=dict(classes=list(self.classes.names) or None))

@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from numpy.typing import NDArray
 
 from mmsniper.checks.annotation_files import AnnotationFile
-from mmsniper.checks.classes import config_data
+from mmsniper.checks.classes import config_data, saved_meta
 from mmsniper.datasets.wrappers import read_datasets
 
 
@@ -47,8 +47,8 @@ class Classes:
         another order, in the checkpoint or in ``metainfo``, are put into that one.
         """
         metainfo = _metainfo(cfg)
-        saved = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-        metainfo = {**metainfo, **{key.lower(): value for key, value in saved.items()}}
+        saved = saved_meta(checkpoint)
+        metainfo = {**metainfo, **saved}
         if palette == 'none':
             palette = metainfo.get('palette') or 'random'
         names = metainfo.get('classes') or ()

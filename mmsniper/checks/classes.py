@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-import string
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 from unicodedata import normalize
 
-from mmdet.datasets import CocoDataset, Objects365V1Dataset
+from mmdet.datasets import CocoDataset, Objects365V1Dataset, XMLDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
-from mmsniper.checks.config import as_tuple, leaf_configs
+from mmsniper.checks.config import as_tuple, leaf_configs, metainfo_fault
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
+from mmsniper.checks.voc_files import voc_use
 from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
 from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.utils.files import check_folder
 from mmsniper.utils.missing_files import missing_file
 
-_TEXT = frozenset(string.printable.encode())
+# What BatchNorm keeps beside its weights; other buffers may be infinite, such as masks.
+_STATISTICS = ('running_mean', 'running_var')
 
 
 class LabelledData(NamedTuple):
@@ -57,6 +58,8 @@ def config_data(cfg: Config, loader: str, findings: list[Finding]) -> list[Label
     data = []
     for where, leaf, kind in leaf_configs(cfg, loader):
         if isinstance(kind, type) and _numbering(kind):
+            if metainfo_fault(leaf.get('metainfo') or {}):  # found in the config
+                continue
             config = ConfigDict(deepcopy(leaf), lazy_init=True, pipeline=[])
             try:
                 dataset = DATASETS.build(config)
@@ -260,6 +263,11 @@ def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> lis
         kind = METRICS.get(kind) if isinstance(kind, str) else kind
         path = metric.get('ann_file')
         own = isinstance(kind, type) and kind.compute_metrics is CocoMetric.compute_metrics
+        if prefix := metric.get('outfile_prefix'):
+            try:
+                check_folder(os.path.dirname(prefix) or '.', f'{where}.outfile_prefix')
+            except OSError as error:
+                findings.append(Finding(ERROR, f'{where}.outfile_prefix', str(error)))
         if not own or not path or '://' in path or len(data) != 1:
             continue
         file = _read(path, f'{where}.ann_file', findings)
@@ -351,11 +359,21 @@ def _check_same_images(
 
 def saved_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names that a checkpoint has of its classes, None if it says nothing."""
-    meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    names = meta.get('classes') or meta.get('CLASSES')  # the second is MMDetection 2's
-    if not names or isinstance(names, str):
-        return None
-    return tuple(names)
+    names = saved_meta(checkpoint).get('classes')
+    return tuple(names) if names else None
+
+
+def saved_meta(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint has of its data's ``metainfo``; classes that are no names are left out."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
+    saved = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    if not isinstance(saved, Mapping):
+        return {}
+    saved = {str(key).lower(): value for key, value in saved.items()}  # MMDetection 2 had capitals
+    names = saved.get('classes')
+    if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+        saved.pop('classes', None)
+    return saved
 
 
 def check_checkpoint_classes(
@@ -395,30 +413,44 @@ def check_checkpoint_classes(
         yield Finding(WARNING, file, what, fix)
 
 
-def check_checkpoint_file(file: str) -> Iterator[Finding]:
-    """Check that a file can be a checkpoint, by its beginning and end; nothing is unpickled.
+def saved_weights(checkpoint: Any) -> Any:
+    """The weights of a checkpoint by name; something else if it has none."""
+    if isinstance(checkpoint, Mapping):
+        checkpoint = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(checkpoint, Mapping):
+        return checkpoint
+    return {str(key).removeprefix('module.'): weight for key, weight in checkpoint.items()}
+
+
+def check_numbers(model: nn.Module, state: Any, file: str) -> Iterator[Finding]:
+    """Check that a checkpoint's weights of a model are tensors of numbers.
 
     Args:
-        file (str): Path of the checkpoint; an address, and what does not exist, has no findings.
+        model (nn.Module): The model, without wrappers.
+        state (dict[str, Tensor]): The checkpoint's weights, as :func:`saved_weights`.
+        file (str): The checkpoint.
     """
-    if '://' in file or not os.path.isfile(file):
+    if not isinstance(state, Mapping):
+        what = f'its state_dict is a {type(state).__name__}, expected a dict of weights'
+        yield Finding(ERROR, file, what, 'Name a checkpoint, such as work_dirs/.../epoch_7.pth')
         return
-    with open(file, 'rb') as opened:
-        head = opened.read(64)
-    what, fix = '', 'Name a checkpoint, such as work_dirs/.../epoch_7.pth'
-    if not head:
-        what, fix = 'is empty (0 bytes)', 'Copy it again, or take an earlier one'
-    elif head.startswith(b'PK\3\4') and not zipfile.is_zipfile(file):
-        what, fix = 'is cut short, its end is missing', 'Copy it again, or take an earlier one'
-    elif head.startswith(b'version https://git-lfs'):
-        what, fix = 'is a pointer of Git LFS', 'Fetch it: git lfs pull'
-    elif all(sign in _TEXT for sign in head):
-        what = f'is text, not a checkpoint, and begins with {head[:40].decode()!r}'
-    if what:
+    names = [name for name, _ in model.named_parameters()]
+    names += [name for name, _ in model.named_buffers() if name.endswith(_STATISTICS)]
+    weights = {name: state[name] for name in names if name in state}
+    kinds = [name for name, weight in weights.items() if not isinstance(weight, Tensor)]
+    if kinds:
+        what = f'{kinds[0]} is a {type(weights[kinds[0]]).__name__}, not a tensor'
+        fix = 'Save tensors: torch.from_numpy(...) of each'
+        yield Finding(ERROR, file, what + _and_more(kinds, 'of another kind'), fix)
+        return
+    wrong = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if wrong:
+        what = f'{wrong[0]} has values that are NaN or infinite' + _and_more(wrong, 'so')
+        fix = 'Its training has diverged, or it was damaged: take an earlier checkpoint'
         yield Finding(ERROR, file, what, fix)
 
 
-def check_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> Iterator[Finding]:
+def check_weights(model: nn.Module, state: Any, file: str) -> Iterator[Finding]:
     """Check that a checkpoint has all weights of a model that is to be tested, in their shape.
 
     mmengine would log those that do not fit, and test with random ones.
@@ -428,8 +460,17 @@ def check_weights(model: nn.Module, state: Mapping[str, Tensor], file: str) -> I
         state (dict[str, Tensor]): The checkpoint's weights.
         file (str): The checkpoint.
     """
-    state = {key.removeprefix('module.'): weight for key, weight in state.items()}
+    state = saved_weights(state)
+    wrong = list(check_numbers(model, state, file))
+    yield from wrong
+    if wrong:
+        return
     wanted = dict(model.named_parameters())
+    if not set(wanted) & set(state) and wanted:
+        what = f'it has no weight of the model; its keys are {listed(state)}'
+        fix = 'Take the config that it was trained with; other programs name weights otherwise'
+        yield Finding(ERROR, file, what, fix)
+        return
     other = [k for k, w in wanted.items() if k in state and state[k].shape != w.shape]
     missing = [key for key in wanted if key not in state]
     if other:
@@ -482,15 +523,24 @@ def check_objects(dataset: Any, where: str) -> Iterator[Finding]:
 
 
 def check_use(dataset: Any, where: str) -> Iterator[Finding]:
-    """What a COCO data set uses of its file, and what looks wrong in it.
+    """What a data set uses of its COCO or XML files, and what looks wrong in a COCO file.
 
     Args:
-        dataset (BaseDataset): A data set that reads images.
+        dataset (BaseDataset): A data set that reads images, built.
         where (str): Its config key.
     """
+    if isinstance(dataset, XMLDataset) and (line := voc_use(dataset)):
+        yield Finding(NOTE, where, line)
     if not isinstance(dataset, CocoDataset) or not _numbering(type(dataset)):
         return
+    if '://' in dataset.ann_file:
+        return
     file = CocoFile.read(dataset.ann_file, test=dataset.test_mode)
-    rules = None if dataset.test_mode else dataset.filter_cfg
-    for is_warning, message in file.use(dataset.metainfo['classes'], rules).messages():
+    use = file.use(dataset.metainfo['classes'], None if dataset.test_mode else dataset.filter_cfg)
+    for is_warning, message in use.messages():
         yield Finding(WARNING if is_warning else NOTE, where, message)
+    try:
+        if not dataset.test_mode:
+            use.check_training()
+    except ValueError as error:
+        yield Finding(ERROR, where, str(error))

@@ -28,6 +28,9 @@ _PREPROCESSORS = ('DetDataPreprocessor', 'BandDataPreprocessor')
 # Data sets whose labels are not places in "classes": things and stuff, or tracks.
 _OTHER_LABELS = (BaseVideoDataset, CocoPanopticDataset)
 
+# What "classes" in metainfo is called by mistake; MMDetection keeps such keys and reads none.
+_CALLED = frozenset({'class', 'classes', 'classnames', 'names'})
+
 
 class Classes(NamedTuple):
     """The classes that a data set's config gives.
@@ -150,16 +153,9 @@ def config_classes(cfg: Config, loader: str, findings: list[Finding]) -> Iterato
     """The classes of the data sets of a data loader; what is wrong with the names is added."""
     for where, leaf, kind in leaf_configs(cfg, loader):
         metainfo = leaf.get('metainfo') or {}
-        metainfo = metainfo if isinstance(metainfo, Mapping) else {}
-        if 'CLASSES' in metainfo and 'classes' not in metainfo:
-            findings.append(
-                Finding(
-                    ERROR,
-                    f'{where}.metainfo',
-                    'has CLASSES, which MMDetection 3 does not read',
-                    'Write metainfo=dict(classes=(...))',
-                )
-            )
+        if fault := metainfo_fault(metainfo):
+            fix = 'Write metainfo=dict(classes=(...))'
+            findings.append(Finding(ERROR, f'{where}.metainfo', fault, fix))
             continue
         given = metainfo.get('classes')
         names = given
@@ -171,6 +167,16 @@ def config_classes(cfg: Config, loader: str, findings: list[Finding]) -> Iterato
             if not found:
                 names = list_from_file(names) if isinstance(names, str) else names
                 yield Classes(where, tuple(names), given is not None)
+
+
+def metainfo_fault(metainfo: Any) -> str:
+    """Why no classes are read from a data set's ``metainfo``, '' if they are, or it names none."""
+    if not isinstance(metainfo, Mapping):
+        return f'must be a dict, got {metainfo!r}'
+    if 'classes' in metainfo:
+        return ''
+    called = [key for key in metainfo if str(key).lower().replace('_', '') in _CALLED]
+    return f'has {called[0]}, which MMDetection does not read' if called else ''
 
 
 def _names_findings(names: Any, where: str) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 
 ERROR, WARNING, NOTE = SEVERITIES = ('error', 'warning', 'note')
 
@@ -47,10 +47,14 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
 
 # Of this process: what was said before the data were built is not said again after it.
 _logged: set[Finding] = set()
+# Of those the ones that no log file has: a Runner, which writes one, was not there yet.
+_not_in_file: list[str] = []
 
 
 def refuse_errors(findings: Iterable[Finding], log: bool = True) -> None:
     """Log the warnings, each once, and refuse to go on if there are errors.
+
+    Warnings from before there was a log file are written into it by the first call after that.
 
     Args:
         findings (Iterable[Finding]): What was found. Notes are left to ``check.py``.
@@ -60,12 +64,34 @@ def refuse_errors(findings: Iterable[Finding], log: bool = True) -> None:
         ValueError: If there are errors; the message lists all of them.
     """
     findings = merged(findings)
+    if log:
+        _write_to_file()
     for finding in findings:
         if log and finding.severity == WARNING and finding not in _logged:
             _logged.add(finding)
             print_log(str(finding), logger='current', level=logging.WARNING)
+            if not _file_handlers():
+                _not_in_file.append(str(finding))
     errors = [str(finding) for finding in findings if finding.severity == ERROR]
     if len(errors) == 1:
         raise ValueError(errors[0])
     if errors:
         raise ValueError(f'{len(errors)} errors:' + ''.join(f'\n- {error}' for error in errors))
+
+
+def _file_handlers() -> list[logging.Handler]:
+    handlers = MMLogger.get_current_instance().handlers
+    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+def _write_to_file() -> None:
+    """Write into the log file, once there is one, what was logged on the screen before."""
+    handlers = _file_handlers() if _not_in_file else []
+    for handler in handlers:
+        for message in _not_in_file:
+            if handler.level <= logging.WARNING:
+                handler.handle(
+                    logging.LogRecord('mmengine', logging.WARNING, '', 0, message, None, None)
+                )
+    if handlers:
+        _not_in_file.clear()

@@ -23,6 +23,8 @@ from mmsniper.utils.command_line import progress
 from mmsniper.utils.image_header import read_header
 
 _ORIENTATION = 274  # EXIF's tag; 1 is upright
+_AS_LOADED = dict(P=3, PA=4, CMYK=3)  # Pillow's modes of other bands than OpenCV's
+_ANIMATED = ('GIF', 'WEBP', 'PNG')
 _MOST_THREADS = 16  # each holds an image
 _MOST_NAMED = 5  # files of one fault that are named
 
@@ -107,7 +109,10 @@ def _check_image(
         fix = 'Replace the files, or remove them from the annotation file'
         yield ERROR, 'cannot be loaded', fix, why if path in why else f'{path}: {why}'
         return
-    orientation, bands = _header(path)
+    orientation, bands, animated = _header(path)
+    if animated:
+        fix = 'Write each frame that was annotated to a file of its own'
+        yield WARNING, 'are animations, of which the first frame is loaded', fix, path
     yield from _check_size(entry, img, orientation, loading)
     yield from _check_pixels(path, img, bands, loading)
 
@@ -188,15 +193,18 @@ def _check_pixels(
         yield WARNING if header and header.bits > 8 else NOTE, 'lose bands', fix, what
 
 
-def _header(path: str) -> tuple[int, int | None]:
-    """EXIF orientation of an image, 1 for none, and its number of bands."""
+def _header(path: str) -> tuple[int, int | None, bool]:
+    """EXIF orientation of an image, 1 for none, its number of bands, and whether it is animated."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             with Image.open(path) as image:
-                return int(image.getexif().get(_ORIENTATION, 1)), len(image.getbands())
+                bands = _AS_LOADED.get(image.mode, len(image.getbands()))
+                # A phone's JPEG may have previews, and the pages of a TIFF are looked at elsewhere.
+                animated = image.format in _ANIMATED and getattr(image, 'n_frames', 1) > 1
+                return int(image.getexif().get(_ORIENTATION, 1)), bands, animated
     except Exception:  # Pillow does not know all that OpenCV loads
-        return 1, None
+        return 1, None, False
 
 
 def config_loading(cfg: Mapping[str, Any], loader: str) -> Loading | None:

@@ -9,9 +9,9 @@ from mmdet.models import RPN
 from mmengine.config import Config
 from torch import nn
 
+from mmsniper.checks.checkpoint_file import check_checkpoint_file
 from mmsniper.checks.classes import (
     LabelledData,
-    check_checkpoint_file,
     check_data,
     check_metrics,
     check_plain,
@@ -98,9 +98,11 @@ def check_run(
 def _data(cfg: Config, key: str, dataset: Any, findings: list[Finding]) -> list[LabelledData]:
     if dataset is None:
         return config_data(cfg, key, findings)
+    wrong = {finding.where for finding in findings}  # its classes are not those that were meant
     return [
         part
         for where, leaf in leaves(dataset, f'{key}.dataset')
+        if f'{where}.metainfo' not in wrong
         for part in labelled_data(leaf, where, findings)
     ]
 

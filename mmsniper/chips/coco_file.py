@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 _LARGEST = 2**31 - 1  # of sizes and coordinates, px
 _FAR = 0.1  # a box leaves its image by far if it does so by this part of the image's side
+_TOO_LARGE = 1.5  # a mask's area is at most that of its box
+_TOO_SMALL = 0.01  # few masks fill so little of their box, and not most of a file
 _FEW = 3  # so many boxes may leave by far without the whole file being refused
 _OFTEN = 0.01  # from this part of a file on, annotations that repeat others are no accident
 _PERCENT = 100.0
@@ -147,6 +149,7 @@ class CocoFile:
         yield _THIN, (w < 1) | (h < 1)
         # As MMDetection multiplies them: the product of tiny sides is 0 as well.
         yield _OUTSIDE, np.maximum(inner_w, 0) * np.maximum(inner_h, 0) == 0
+        yield _NEGATIVE_AREA, self.area < 0
         yield _NO_AREA, self.area <= 0
 
     def _images_kept(
@@ -156,6 +159,8 @@ class CocoFile:
         with_class = np.zeros(len(self.images), bool)
         with_class[self.image[in_class]] = True
         min_size = rules.get('min_size', 0)
+        if not _is_number(min_size):
+            raise ValueError(f'min_size in filter_cfg must be a number of px, got {min_size!r}')
         for reason, mask in (
             (f'narrower than {min_size} px', np.minimum(self.width, self.height) < min_size),
             (
@@ -209,6 +214,7 @@ _MARKED = "marked 'ignore'"
 _NEGATIVE = 'of negative width or height'
 _THIN = 'of less than 1 px in width or height'
 _OUTSIDE = 'outside of their image'
+_NEGATIVE_AREA = 'of negative area'
 _NO_AREA = 'of area 0'
 
 # What to do about those that are left out by mistake, most likely.
@@ -216,6 +222,7 @@ _FIXES = {
     _NEGATIVE: 'bbox must be [x, y, width, height]; these look like corners in another order',
     _THIN: 'bbox must be [x, y, width, height] in pixels of the image',
     _OUTSIDE: "width and height of the image entry must be the picture's",
+    _NEGATIVE_AREA: "write width x height as 'area' where it is negative",
     _NO_AREA: "write width x height as 'area' where it is 0",
 }
 
@@ -282,11 +289,14 @@ class CocoUse:
         if not file.images:
             raise ValueError(f"{file.name} has no image: the list 'images' is empty")
         # A file of images without objects may be one of several, if such images are kept.
-        nothing = not self.images.any() or (len(file.annotations) and not self.annotations.any())
+        objects = self.annotations & ~file.crowd
+        nothing = not self.images.any() or (len(file.annotations) and not objects.any())
         if nothing and classes is not None and not set(classes) & set(file.class_names):
             raise ValueError(_no_class_message(file, classes))
         if nothing:
             fixes = ''.join(f'. Annotations {fix}' for fix in self.fixes)
+            if self.annotations.any():
+                fixes += '. Crowds are regions that are ignored: write iscrowd=0 for objects'
             raise ValueError(f'nothing of {file.name} is left to train on: {self}{fixes}')
 
 
@@ -670,6 +680,7 @@ def _suspicions(file: CocoFile) -> Iterator[str]:
             f'[x, y, width, height]'
         )
     yield from _outside(file, boxes, sides, first)
+    yield from _odd_areas(file, boxes)
     yield from _listed_twice(file)
     yield from _doubled(file)
     end = (boxes[:, :2] + boxes[:, 2:]).max()
@@ -711,6 +722,33 @@ def _outside(
             'those of the files?'
         )
     yield f'{what}: {why}'
+
+
+def _odd_areas(file: CocoFile, boxes: NDArray[np.float64]) -> Iterator[str]:
+    """The part of :func:`_suspicions` on areas that the objects of their boxes cannot have."""
+    # Some count the pixels of both edges.
+    beyond = file.area > _TOO_LARGE * np.maximum(boxes[:, 2:] + 1, 0).prod(axis=1)
+    beyond &= (boxes[:, 2:] > 0).all(axis=1)
+    if beyond.any():
+        k = int(np.flatnonzero(beyond)[0])
+        w, h = boxes[k, 2:].tolist()
+        yield (
+            f"{int(beyond.sum()):,} of {len(boxes):,} annotations have an 'area' far larger than "
+            f'their box; the first is {file.area[k]:g} of a box of {w:g}x{h:g} px, '
+            f"{file.describe(k)}: training goes by the box, but COCO's metric by the area when it "
+            f'tells small, medium and large objects apart. Write width x height'
+        )
+    sides = boxes[:, 2:].prod(axis=1)
+    below = (file.area > 0) & (file.area < _TOO_SMALL * sides)
+    if below.sum() > 0.5 * len(boxes):
+        k = int(np.flatnonzero(below)[0])
+        w, h = boxes[k, 2:].tolist()
+        yield (
+            f"{int(below.sum()):,} of {len(boxes):,} annotations have an 'area' under "
+            f'{_TOO_SMALL:.0%} of their box; the first is {file.area[k]:g} of a box of '
+            f"{w:g}x{h:g} px, {file.describe(k)}: COCO's metric would call their objects small. "
+            f'Write width x height, in pixels'
+        )
 
 
 def _listed_twice(file: CocoFile) -> Iterator[str]:

@@ -26,7 +26,13 @@ from mmsniper.convert.inference import (
 )
 from mmsniper.convert.model import check_kind, has_rpn, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
-from mmsniper.convert.refusals import all_hooks, check_hooks, check_runner, ends_mixing
+from mmsniper.convert.refusals import (
+    all_hooks,
+    check_hooks,
+    check_runner,
+    check_values,
+    ends_mixing,
+)
 from mmsniper.datasets.wrappers import type_name
 
 
@@ -124,6 +130,15 @@ def read_config(
         cfg = Config.fromfile(file)
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
+    except TypeError as error:
+        if 'cannot pickle' not in str(error):
+            raise
+        kind = str(error).removeprefix('cannot pickle ')
+        raise ValueError(
+            f'{file}: a value in it, or in a file of its _base_, is a {kind}, which mmengine '
+            f'cannot copy: write a tuple or a list for a generator or view, such as '
+            f'classes=tuple(...)'
+        ) from None
     except KeyError as error:
         if 'Duplicate key' not in str(error):
             raise
@@ -168,6 +183,7 @@ def sniper_version(cfg: Config) -> Config:
         >>> sniper_version(cfg).train_dataloader.sampler.type
         'ChipAwareSampler'
     """
+    check_values(cfg)
     cfg = with_imports(cfg)
     if 'sniper' not in cfg and 'pyramid' not in cfg:
         return cfg

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MappingView
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import HOOKS, RUNNERS, Registry
 
-from mmsniper.datasets.wrappers import all_datasets, all_transforms, type_name
+from mmsniper.datasets.wrappers import all_configs, all_datasets, all_transforms, type_name
 
 # Hooks that exchange the pipeline or the loss after some epochs, to end the mixing of images.
 _MIXING_HOOKS = frozenset({'PipelineSwitchHook', 'YOLOXModeSwitchHook'})
@@ -23,6 +23,21 @@ def all_hooks(cfg: Config) -> list[Any]:
     """The hooks of a config, those among its ``default_hooks`` included."""
     named = (cfg.get('default_hooks') or {}).values()
     return [*(cfg.get('custom_hooks') or ()), *(hook for hook in named if hook is not None)]
+
+
+def check_values(cfg: Config) -> None:
+    """Check that all values of a config can be copied, and read more than once.
+
+    Raises:
+        ValueError: If one is a generator or the like; the message names it.
+    """
+    for path, part in all_configs(cfg._cfg_dict):
+        for key, value in part.items():
+            if isinstance(value, Iterator | MappingView):
+                raise ValueError(
+                    f'{path}.{key} in the config is a {type(value).__name__}, which cannot be '
+                    f'copied, or read twice: write a tuple or a list, such as tuple(...)'
+                )
 
 
 def check_runner(cfg: Config) -> None:

@@ -38,7 +38,8 @@ class ChipAwareSampler(Sampler):
 
     An epoch is every positive chip of every image, drawn anew from (seed, epoch), and up to
     ``negatives_per_image`` negative chips of every image, drawn from a pool, if there is one: a
-    file, or what :class:`~mmsniper.engine.NegativeChipHook` has mined. Each rank takes every
+    file, or what :class:`~mmsniper.engine.NegativeChipHook` has mined. With ``background`` it also
+    has chips at random places. Each rank takes every
     world_size-th chip of the same shuffled plan. Yields :class:`ChipIndex` values, for a data set
     that has a :class:`ChipDataset` in it.
 
@@ -65,7 +66,8 @@ class ChipAwareSampler(Sampler):
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
         ValueError: If an image has no size, no image has a chip, the pool belongs to other
-            images or another pyramid, or several ranks have ``round_up=False``.
+            images or another pyramid, several ranks have ``round_up=False``, or ``background`` is
+            no share.
         RuntimeError: If the ranks' plans differ.
     """
 
@@ -92,6 +94,11 @@ class ChipAwareSampler(Sampler):
             )
         self.dataset = dataset
         self.pyramid = ScalePyramid.from_config(pyramid)
+        if not 0 <= background <= 1:
+            raise ValueError(
+                f"background must be from 0 to 1, a share of the pyramid's pixels, got "
+                f'{background!r}'
+            )
         self.shuffle = shuffle
         self.background = background
         self.seed = sync_random_seed() if seed is None else seed
@@ -108,6 +115,8 @@ class ChipAwareSampler(Sampler):
         self.planner.progress = None
         _check_ranks_agree(self._plan)
         self._check_and_log(table)
+        if background:
+            self._plan = None  # of positive chips
         self._img_paths: list[str] | None = None
         self._negatives: NegativeChipPlanner | None = None
         self.negatives_per_image = negatives_per_image

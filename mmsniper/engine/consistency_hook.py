@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mmdet.datasets import CocoDataset
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmsniper.checks import Finding, refuse_errors
-from mmsniper.checks.classes import check_checkpoint_classes, check_weights
-from mmsniper.checks.config import config_classes
+from mmsniper.checks import NOTE, Finding, refuse_errors
+from mmsniper.checks.classes import (
+    check_checkpoint_classes,
+    check_numbers,
+    check_use,
+    check_weights,
+    saved_weights,
+)
+from mmsniper.checks.config import config_classes, leaves
 from mmsniper.checks.run import TESTING, TRAINING, check_run
+from mmsniper.datasets.wrappers import all_datasets, read_datasets, type_name
 
 
 @HOOKS.register_module()
@@ -45,6 +54,12 @@ class ConsistencyHook(Hook):
         used = tuple(key for key in loaders if key in datasets)
         if used:
             _refuse(check_run(runner.cfg, used, datasets, _unwrapped(runner.model)))
+        for where, part in _unread_parts(datasets.get(TRAINING[0])):
+            findings = list(check_use(part, where))
+            for finding in findings:
+                if finding.severity == NOTE and is_main_process():
+                    print_log(finding.what, logger='current')
+            _refuse(findings)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
         """Compare the checkpoint with the config's classes and, in a test, with the model."""
@@ -56,14 +71,27 @@ class ConsistencyHook(Hook):
             findings += check_checkpoint_classes(
                 checkpoint, file, classes.names, classes.where, training=not testing
             )
-        if testing or runner._resume:
-            state = checkpoint.get('state_dict', checkpoint)
-            findings += check_weights(_unwrapped(runner.model), state, file)
+        check = check_weights if testing or runner._resume else check_numbers
+        findings += check(_unwrapped(runner.model), saved_weights(checkpoint), file)
         _refuse(findings)
 
 
 def _refuse(findings: Iterable[Finding]) -> None:
     refuse_errors(findings, log=is_main_process())
+
+
+def _unread_parts(dataset: Any) -> Iterator[tuple[str, Any]]:
+    """The data sets below any wrappers, but those that ``ChipDataset`` has read and told of."""
+    told = {
+        id(part)
+        for chips in all_datasets(dataset)
+        if type_name(chips) == 'ChipDataset'
+        for part in read_datasets(chips)
+        if isinstance(part, CocoDataset)
+    }
+    for where, part in leaves(dataset, f'{TRAINING[0]}.dataset'):
+        if id(part) not in told:
+            yield where, part
 
 
 def _loaders(runner: Runner) -> tuple[str, ...]:

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Of a disk without room, a quota, and a limit of file sizes; such errors name no file.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEAST_ROOM = 2**20  # bytes
+
+
+def check_folder(folder: str | os.PathLike, option: str) -> None:
+    """Check, before hours of work, that files can be written to a folder. It need not exist yet.
+
+    Args:
+        folder (str | os.PathLike): The folder.
+        option (str): What names it, for the message.
+
+    Raises:
+        OSError: If not; the message says why.
+    """
+    there = Path(folder).absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    fault = ''
+    if not there.is_dir():
+        fault = f'{there} is {"a file" if there.exists() else "a link to nothing"}, not a folder'
+    elif not os.access(there, os.W_OK | os.X_OK):
+        fault = f'this user may not write to {there}'
+    elif shutil.disk_usage(there).free < _LEAST_ROOM:
+        fault = f'the disk of {there} is full'
+    if fault:
+        raise OSError(f'cannot write to the folder {folder}: {fault}. Name another one, {option}')
 
 
 @contextmanager
@@ -48,6 +78,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from PIL import Image
+
 NO_DATA = 1e30
 """Values of floats as large as this stand for no data, such as the -3.4e38 of some TIFFs."""
+
+
+_ORIENTATION = 274  # EXIF's tag; from 5 on it exchanges rows and columns
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,25 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader | None:
     except (OSError, ValueError, LookupError, struct.error):
         pass
     return None
+
+
+def turned_by_exif(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """The size of an image file without the turn by 90 degrees that its EXIF data ask for.
+
+    Args:
+        path (str | os.PathLike): A file on a local disk.
+
+    Returns:
+        tuple[int, int] | None: Width and height as stored, px; None if they ask for no such turn,
+        or Pillow cannot read the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(path) as image:
+                return image.size if image.getexif().get(_ORIENTATION, 1) > 4 else None
+    except Exception:  # of whatever kind: Pillow does not know all that OpenCV loads
+        return None
 
 
 def _png(file: BinaryIO, start: bytes) -> ImageHeader:

@@ -1,6 +1,7 @@
 """Names, ids and order of classes in annotation files, metrics and checkpoints."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from mmdet.utils import register_all_modules
 from torch import nn
 
 from mmsniper.checks import ERROR, WARNING
+from mmsniper.checks.checkpoint_file import check_checkpoint_file
 from mmsniper.checks.classes import (
     check_checkpoint_classes,
-    check_checkpoint_file,
     check_objects,
     check_weights,
     label_names,
+    saved_classes,
 )
 from mmsniper.checks.config import leaves
 from mmsniper.checks.run import TESTING, TRAINING, check_run
@@ -335,6 +337,49 @@ def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation
     assert 'a byte order mark' in found[0].what
 
 
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (torch.nn.Linear(2, 2), 'holds a (tuple or )?Python object .*instead'),
+        ([1], 'holds a list instead'),
+        ((1, 2), 'holds a .* instead of a dict'),
+        (torch.zeros(2), 'holds one tensor'),
+        (torch.nn.Linear(2, 2).state_dict(), ''),
+        (dict(a=torch.zeros(2)), ''),
+    ],
+)
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_checkpoints_are_dicts(tmp_path, content, said, zipped, protocol):
+    file = tmp_path / 'a.pth'
+    torch.save(content, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    found = list(check_checkpoint_file(str(file)))
+    assert len(found) == bool(said)
+    assert not said or re.search(said, str(found[0]))
+
+
+def test_weights_are_tensors_of_numbers():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    state = model.state_dict()
+    for wrong, said in (
+        ({**state, '0.bias': torch.tensor([0, torch.nan, 0])}, '0.bias has values that are NaN'),
+        ({**state, '1.running_var': torch.full((3,), torch.inf)}, '1.running_var has values that'),
+        ({**state, '0.bias': state['0.bias'].numpy()}, '0.bias is a ndarray, not a tensor'),
+        (dict(state_dict=[1]), 'its state_dict is a list'),
+        ([1], 'its state_dict is a list'),
+        (dict(model=state), "no weight of the model; its keys are 'model'"),
+    ):
+        [finding] = check_weights(model, wrong, 'c.pth')
+        assert said in str(finding)
+
+
+def test_what_a_checkpoint_says_of_classes_need_not_be_names():
+    for meta in (None, [1], dict(dataset_meta=[1]), dict(dataset_meta=dict(classes=3))):
+        assert saved_classes(dict(meta=meta)) is None
+    old = dict(meta=dict(dataset_meta=dict(CLASSES=('a', 'b'))))
+    assert saved_classes(old) == ('a', 'b')
+
+
 def test_files_that_are_no_checkpoints_are_named(tmp_path):
     whole = tmp_path / 'whole.pth'
     torch.save(dict(state_dict=dict(a=torch.zeros(9))), whole)
@@ -353,3 +398,14 @@ def test_files_that_are_no_checkpoints_are_named(tmp_path):
         [finding] = check_checkpoint_file(str(tmp_path / 'wrong.pth'))
         assert finding.severity == ERROR
         assert said in str(finding)
+
+
+def test_results_that_could_not_be_written_are_told_before_the_test(run, tmp_path):
+    (tmp_path / 'file').touch()
+
+    def write_results(cfg):
+        cfg.val_evaluator.outfile_prefix = str(tmp_path / 'file' / 'results')
+
+    [finding] = run(change=write_results)
+    assert finding.where == 'val_evaluator.outfile_prefix'
+    assert 'file is a file, not a folder' in finding.what

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import mmdet
 import pytest
-from checks.toy_config import NAMES, config
+from checks.toy_config import NAMES, coco, config, write
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
 from mmsniper.checks.config import (
@@ -19,9 +20,9 @@ from mmsniper.checks.config import (
     leaves,
     model_channels,
 )
-from mmsniper.checks.run import check_run, model_heads
+from mmsniper.checks.run import TRAINING, check_run, model_heads, refuse_wrong
 from mmsniper.checks.scales import check_scales
-from mmsniper.convert import load_config
+from mmsniper.convert import load_config, sniper_version
 
 ROOT = Path(__file__).resolve().parents[2]
 STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -97,10 +98,38 @@ def test_a_file_of_names_is_a_way_to_give_them(tmp_path):
     )
 
 
-def test_the_key_of_mmdetection_2_is_refused_not_overlooked(tmp_path):
+@pytest.mark.parametrize(
+    ('metainfo', 'said'),
+    [
+        (dict(CLASSES=NAMES), 'has CLASSES, which MMDetection does not read'),
+        (dict(class_names=NAMES), 'has class_names, which MMDetection does not read'),
+        (NAMES, 'must be a dict, got'),
+        (dict(classes=dict.fromkeys(NAMES)), 'must be a tuple of names, got'),
+    ],
+)
+@pytest.mark.parametrize('kind', ['CocoDataset', 'XMLDataset', 'VOCDataset'])
+def test_classes_that_are_not_read_are_one_error(tmp_path, metainfo, said, kind):
     cfg = config(tmp_path)
-    cfg.train_dataloader.dataset.metainfo = dict(CLASSES=NAMES)
-    assert any('CLASSES, which MMDetection 3 does not read' in error for error in errors(cfg))
+    for key in ('train_dataloader', 'val_dataloader'):
+        cfg[key].dataset.type, cfg[key].dataset.metainfo = kind, metainfo
+    for name in ('train.json', 'val.json'):
+        write(coco(), tmp_path / name)
+    with pytest.raises(ValueError, match=r'^train_dataloader.*, val_dataloader') as caught:
+        refuse_wrong(cfg, TRAINING)
+    assert said in str(caught.value)
+
+
+def test_a_value_that_can_be_read_once_only_is_named(tmp_path):
+    cfg = config(tmp_path)
+    for values in ((name for name in NAMES), dict.fromkeys(NAMES).keys()):
+        cfg._cfg_dict.train_dataloader.dataset.metainfo.classes = values
+        with pytest.raises(ValueError, match=r'dataset\.metainfo\.classes in the config is a'):
+            sniper_version(cfg)
+    child = tmp_path / 'child.py'
+    (tmp_path / 'base.py').write_text('a = 1')
+    child.write_text("_base_ = 'base.py'\nclasses = (n for n in 'ab')")
+    with pytest.raises(ValueError, match=r"child\.py: .* is a 'generator' object.*tuple"):
+        load_config(child)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +208,19 @@ def test_of_findings_the_errors_end_a_run_and_warnings_are_logged_once(caplog):
     refuse_errors(found[:2])
     with pytest.raises(ValueError, match='severity must be one of'):
         Finding('fatal', 'a', 'b')
+
+
+def test_warnings_from_before_the_log_file_are_in_it_once(tmp_path, capfd):
+    warning = Finding(WARNING, 'early', 'before the Runner')
+    MMLogger.get_instance('no-file')
+    refuse_errors([warning])
+    MMLogger.get_instance('with-file', log_file=str(tmp_path / 'run.log'))
+    for _ in range(2):
+        refuse_errors([warning, Finding(WARNING, 'late', 'after it')])
+    logged = (tmp_path / 'run.log').read_text()
+    assert logged.count('early: before the Runner') == logged.count('late: after it') == 1
+    said = ''.join(capfd.readouterr())
+    assert said.count('early: before the Runner') <= 1
 
 
 def test_names_are_written_as_in_a_config():

@@ -115,3 +115,14 @@ def test_files_of_one_fault_are_one_finding(tmp_path):
     [finding] = check_images(entries, loading, 'val_dataloader')
     assert finding.what.startswith('8 of 8 images cannot be loaded: ')
     assert finding.what.endswith('; and 3 more')
+
+
+@pytest.mark.parametrize('suffix', ['gif', 'webp', 'png'])
+def test_animations_are_told_and_palettes_and_cmyk_lose_nothing(check, tmp_path, suffix):
+    image = Image.fromarray(COLOUR)
+    other = Image.fromarray(255 - COLOUR)
+    image.save(tmp_path / f'moving.{suffix}', save_all=True, append_images=[other])
+    assert 'are animations' in one(check(f'moving.{suffix}'), WARNING)
+    for name, mode in (('palette.gif', 'P'), ('palette.png', 'P'), ('ink.jpg', 'CMYK')):
+        image.convert(mode).save(tmp_path / name)
+        assert check(name) == []

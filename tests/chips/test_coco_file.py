@@ -299,6 +299,8 @@ class TestUse:
         assert not use.is_suspicious
 
     def test_areas_of_0_are_told_with_the_fix(self):
+        use = CocoFile.read(changed('annotations', 0, area=-5)).use()
+        assert '1 of negative area' in str(use)
         use = CocoFile.read(changed('annotations', 0, area=0)).use()
         ((is_warning, message),) = use.messages()
         assert is_warning
@@ -307,6 +309,29 @@ class TestUse:
             '. Annotations of area 0, the first is annotation 0 of image 1 (a.jpg): write width x '
             "height as 'area' where it is 0"
         )
+
+    def test_areas_beyond_the_box_are_counted_and_what_they_change_is_told(self):
+        assert CocoFile.read(changed('annotations', 0, area=51 * 61)).warnings == ()
+        (warning,) = CocoFile.read(changed('annotations', 1, area=40000)).warnings
+        assert warning.startswith("1 of 3 annotations have an 'area' far larger than their box")
+        assert 'the first is 40000 of a box of 20x20 px, annotation 1 of image 1 (a.jpg)' in warning
+        assert "COCO's metric by the area" in warning
+
+    def test_areas_that_are_no_pixels_are_told_if_most_are_so(self):
+        content = changed('annotations', 0, area=1)
+        assert CocoFile.read(content).warnings == ()
+        for annotation in content['annotations']:
+            annotation['area'] = 1
+        (warning,) = CocoFile.read(content).warnings
+        assert warning.startswith("3 of 3 annotations have an 'area' under 1% of their box; the")
+
+    def test_a_file_of_crowds_has_nothing_to_train_on(self):
+        content = coco()
+        for annotation in content['annotations']:
+            annotation['iscrowd'] = 1
+        assert 'write iscrowd=0 for objects' in message_of(content)
+        with pytest.raises(ValueError, match='min_size in filter_cfg must be a number'):
+            CocoFile.read(content).use(filter_cfg=dict(min_size='32'))
 
     def test_nothing_is_left_if_all_areas_are_0(self):
         content = coco()

@@ -144,10 +144,12 @@ def test_another_file_that_is_missing_is_not_taken_for_the_image(make_dataset, m
     assert f'there is no {file_of(dataset).name}.npy in it' in message_of(dataset)
 
 
-def test_an_image_of_another_size_than_its_annotations_say_is_told(make_dataset):
-    message = message_of(make_dataset(img=photo(60, 100)))
-    assert 'is 100x60 px, but its annotations say 100x80' in message
+@pytest.mark.parametrize('size', [(100, 60), (80, 100)])
+def test_an_image_of_another_size_than_its_annotations_say_is_told(make_dataset, size):
+    message = message_of(make_dataset(img=photo(*size[::-1])))
+    assert f'is {size[0]}x{size[1]} px, but its annotations say 100x80' in message
     assert 'Correct width and height in the annotation file' in message
+    assert 'LoadImageFromFile' not in message  # without EXIF data that is no way out
 
 
 def test_an_image_turned_by_exif_is_told_and_how_to_load_it(make_dataset, chip_pipeline):
@@ -156,7 +158,7 @@ def test_an_image_turned_by_exif_is_told_and_how_to_load_it(make_dataset, chip_p
     exif[0x0112] = 6  # orientation: turn by 90 degrees
     Image.fromarray(photo()).save(file_of(dataset), 'JPEG', exif=exif)
     message = message_of(dataset)
-    assert 'is 80x100 px (turned by its EXIF orientation?), but its annotations say' in message
+    assert 'is 80x100 px (turned by its EXIF data), but its annotations say' in message
     assert "LoadImageFromFile(color_type='color_ignore_orientation')" in message
 
     unturned = dict(chip_pipeline[0], color_type='color_ignore_orientation')
@@ -164,6 +166,11 @@ def test_an_image_turned_by_exif_is_told_and_how_to_load_it(make_dataset, chip_p
         dict(type='ChipDataset', dataset=dataset.dataset, pipeline=[unturned, *chip_pipeline[1:]])
     )
     assert dataset[ChipIndex(0, FINE)]['data_samples'].ori_shape == (80, 100)
+
+    Image.fromarray(photo(100, 80)).save(file_of(dataset), 'JPEG', exif=exif)
+    message = message_of(dataset)
+    assert 'is 80x100 px (without the turn in its EXIF data), but' in message
+    assert "LoadImageFromFile(color_type='color')" in message
 
 
 GREY = photo()[..., 0]

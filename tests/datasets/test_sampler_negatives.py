@@ -16,6 +16,7 @@ from mmsniper.chips import (
     ScalePyramid,
     plan_negative_chips,
 )
+from mmsniper.chips.drawn_windows import DrawnWindows
 from mmsniper.datasets import samplers
 
 
@@ -133,3 +134,37 @@ def test_what_is_planned_is_logged(make_sampler, dataset, monkeypatch):
     make_sampler(dataset)
     assert 'chips for 5 images' in lines[-1][0]
     assert logging.WARNING not in [more.get('level') for _, more in lines]
+
+
+def test_background_is_drawn_for_every_epoch_where_it_has_no_positive_chip(make_sampler, dataset):
+    plain, sampler = make_sampler(dataset), make_sampler(dataset, background=0.9)
+    table, drawn = plain.planner.table, []
+    for epoch in (0, 1, 0):
+        plain.set_epoch(epoch)
+        sampler.set_epoch(epoch)
+        key = sampler.seed, epoch
+        chips = DrawnWindows(
+            sampler.pyramid, table.width, table.height, 0.9, plain.positives(), key
+        ).chips
+        assert sorted(of_kind(sampler, POSITIVE)) == sorted(of_kind(plain, POSITIVE))
+        drawn.append(sorted((image, chip.box) for image, chip in of_kind(sampler, NEGATIVE)))
+        expected = zip(chips.image.tolist(), map(tuple, chips.box.tolist()))
+        assert drawn[-1] == sorted(expected)
+        assert len(sampler) == len(plain) + len(chips)
+    assert drawn[0]
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_background_comes_beside_mined_chips(make_sampler, dataset, pool):
+    sampler = make_sampler(dataset, background=0.9)
+    background = of_kind(sampler, NEGATIVE)
+    sampler.set_negatives(pool, 1)
+    both = of_kind(sampler, NEGATIVE)
+    assert len(both) == len(background) + 5
+    assert {(i, c.box) for i, c in background} < {(i, c.box) for i, c in both}
+
+
+@pytest.mark.parametrize('background', [-0.1, 1.5, float('nan')])
+def test_background_that_is_no_share_is_refused(make_sampler, dataset, background):
+    with pytest.raises(ValueError, match=r'background must be from 0 to 1, .* got'):
+        make_sampler(dataset, background=background)

@@ -82,3 +82,38 @@ def test_a_test_refuses_weights_and_classes_that_do_not_fit(small_run):
         load(('a', 'b'), dict(state, weight=torch.zeros(9, 2)))
     with pytest.raises(ValueError, match='in another order'):
         load(('b', 'a'), state)
+
+
+@pytest.fixture
+def whole_images(small_run):
+    """A function that makes a Runner of the small detector on whole images, as SNIP has them."""
+
+    def runner(work_dir, **dataset):
+        cfg = load_config(small_run)
+        loader = cfg.train_dataloader
+        loader.sampler, loader.batch_sampler = dict(type='DefaultSampler', shuffle=True), None
+        pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+        loader.dataset = dict(loader.dataset.dataset, pipeline=pipeline, **dataset)
+        cfg.custom_hooks, cfg.work_dir, cfg.default_scope = [], str(work_dir), 'mmdet'
+        return Runner.from_cfg(cfg)
+
+    return runner
+
+
+def test_what_whole_images_use_of_their_file_is_told_as_for_chips(whole_images, tmp_path):
+    runner = whole_images(tmp_path)
+    assert runner.train_loop
+    ConsistencyHook().before_run(runner)
+    [log] = tmp_path.glob('*/*.log')
+    assert log.read_text().count('12 annotations: 12 used; 8 images: all used') == 1
+
+
+def test_whole_images_of_which_nothing_is_left_are_refused(whole_images, small_images, tmp_path):
+    content = json.loads((small_images / 'ann.json').read_text())
+    for annotation in content['annotations']:
+        annotation['bbox'][2] = 0
+    (tmp_path / 'thin.json').write_text(json.dumps(content))
+    runner = whole_images(tmp_path / 'run', ann_file=str(tmp_path / 'thin.json'))
+    assert runner.train_loop
+    with pytest.raises(ValueError, match='nothing of .*thin.json is left to train on'):
+        ConsistencyHook().before_run(runner)

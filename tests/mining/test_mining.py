@@ -586,6 +586,42 @@ def test_at_most_so_many_chips_of_an_image(model, sampler, speckles):
     assert np.bincount(capped.chips.image).tolist() == [2] * NUM_IMAGES
 
 
+def test_a_share_of_the_pyramid_is_seen_in_chips_where_no_positive_chip_is(model, sampler, seen):
+    share = 0.4
+    pool = mine(model, sampler, share=share)
+    windows = [window for window, _ in seen]
+    miner = NegativeChipMiner(**(MINER | dict(share=share)))
+    whole = NegativeChipMiner(**MINER).pixels(sampler)
+    assert sum(window.pixels for window in windows) == miner.pixels(sampler) < 0.6 * whole
+    positives = sampler.positives()
+    for window in windows:
+        assert max(window.shape) <= sampler.pyramid.chip_size
+        x, y = (window.core[0] + window.core[2]) / 2, (window.core[1] + window.core[3]) / 2
+        here = (positives.image == window.image) & (positives.level == window.level)
+        for x1, y1, x2, y2 in positives.box[here].tolist():
+            assert not (x1 <= x <= x2 and y1 <= y <= y2)
+    assert pool.statistics.images == len(mined_images(sampler))
+    assert pool.img_path.tolist() == sampler.img_paths()
+    assert_same(mine(model, sampler, share=share), pool)
+
+
+def test_a_share_is_drawn_anew_in_each_epoch_and_recognised_by_it(model, sampler, seen):
+    mine(model, sampler, share=0.4)
+    miner = NegativeChipMiner(**(MINER | dict(share=0.4)))
+    first, origin = [window.box for window, _ in seen], miner.origin(model, sampler)
+    seen.clear()
+    sampler.seed += 1
+    assert miner.origin(model, sampler) != origin
+    mine(model, sampler, share=0.4)
+    assert [window.box for window, _ in seen] != first
+
+
+@pytest.mark.parametrize('share', [0, -0.1, 1.01])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match='share must be more than 0 and at most 1'):
+        NegativeChipMiner(share=share)
+
+
 def test_images_without_objects_are_mined_unless_told_otherwise(model, sampler, seen, speckles):
     pool = mine(model, sampler)
     assert {window.image for window, _ in seen} == set(range(NUM_IMAGES))

@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -652,6 +654,30 @@ def test_what_is_added_after_a_line_that_was_cut_short_can_be_read_again(progres
     progress_of(path, run).add('c', image, dict(width=3))
     again = progress_of(path, run)
     assert [(line['name'], line['width']) for line in again.lines('abc')] == [('a', 1), ('c', 3)]
+
+
+def test_an_image_that_finds_no_room_leaves_those_before_it_whole(progress_of, tmp_path):
+    def room(number):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (number, most))
+
+    run, path = dict(mode='pyramid'), tmp_path / 'progress.jsonl'
+    now, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.getsignal(signal.SIGXFSZ)
+    progress = progress_of(path, run)
+    progress.add('a', path, dict(detections=[1]))
+    size = path.stat().st_size
+    try:
+        room(size + 20)
+        with pytest.raises(OSError, match='It has the 1 images that were detected before b'):
+            progress.add('b', path, dict(detections=list(range(100))))
+    finally:
+        room(now)
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.stat().st_size == size
+    progress_of(path, run).add('b', path, dict(detections=[2]))
+    lines = progress_of(path, run).lines(['a', 'b'])
+    assert [line['detections'] for line in lines] == [[1], [2]]
 
 
 def test_a_file_of_something_else_in_the_place_of_the_progress_is_replaced(progress_of, tmp_path):

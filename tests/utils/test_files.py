@@ -1,16 +1,19 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
-from mmsniper.utils.files import replacing, write_text
+from mmsniper.utils.files import check_folder, replacing, write_text
 
 
 def names(folder):
@@ -196,3 +199,34 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     with replacing(tmp_path / 'pool.npz') as temporary:
         temporary.write_text('whole')
     assert order == ['fsync', 'replace']
+
+
+def test_folders_that_cannot_be_written_are_told_before_the_work(tmp_path, monkeypatch):
+    check_folder(tmp_path / 'new' / 'one', '--out-dir')
+    assert names(tmp_path) == []
+    (tmp_path / 'file').touch()
+    (tmp_path / 'link').symlink_to(tmp_path / 'gone')
+    for folder, said in (
+        ('file', 'file is a file, not a folder. Name another one, --out-dir'),
+        ('file/below', 'file is a file, not a folder'),
+        ('link/below', 'link is a link to nothing'),
+    ):
+        with pytest.raises(OSError, match=said) as caught:
+            check_folder(tmp_path / folder, '--out-dir')
+        assert str(tmp_path / folder) in str(caught.value)
+    monkeypatch.setattr(os, 'access', lambda *args: False)
+    with pytest.raises(OSError, match='may not write to'):
+        check_folder(tmp_path, '--out-dir')
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match='is full'):
+        check_folder(tmp_path / 'new', '--out-dir')
+
+
+def test_what_finds_no_room_names_the_file_and_leaves_nothing(tmp_path):
+    (tmp_path / 'a.json').write_text('old')
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'"):  # noqa: SIM117
+        with replacing(tmp_path / 'a.json'):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert names(tmp_path) == ['a.json']
+    assert (tmp_path / 'a.json').read_text() == 'old'

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from mmdet.registry import DATA_SAMPLERS, MODELS
@@ -23,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged
+from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
 from mmsniper.checks.classes import (
     check_checkpoint_classes,
-    check_checkpoint_file,
     check_objects,
     check_use,
     check_weights,
@@ -134,6 +135,9 @@ def _check_checkpoint(cfg: Config, file: str, model: Any) -> Iterator[Finding]:
         return
     try:
         content = CheckpointLoader.load_checkpoint(file, 'cpu')
+    except UnpicklingError as error:
+        yield Finding(ERROR, file, unpickling_fault(error))
+        return
     except Exception as error:
         yield _failed(file, 'cannot be read', error)
         return
@@ -142,7 +146,7 @@ def _check_checkpoint(cfg: Config, file: str, model: Any) -> Iterator[Finding]:
         training = model is None
         yield from check_checkpoint_classes(content, file, classes.names, classes.where, training)
     if model is not None:
-        yield from check_weights(model, content.get('state_dict', content), file)
+        yield from check_weights(model, content, file)
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:

@@ -31,6 +31,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from mmsniper.checks import refuse_errors
+from mmsniper.checks.checkpoint_file import check_checkpoint_file
+from mmsniper.checks.classes import check_numbers, saved_weights
 from mmsniper.chips import COVERED, NegativeChipPool
 from mmsniper.convert import load_config
 from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
@@ -85,6 +88,13 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the miner."""
     mining = parser.add_argument_group(
         'mining', "Without them, what the config's NegativeChipHook says counts, if it has one."
+    )
+    mining.add_argument(
+        '--share',
+        type=float,
+        metavar='S',
+        help="share of the pyramid's pixels that is looked at, at random places without positive "
+        'chips [1, all of it]',
     )
     mining.add_argument(
         '--num-proposals',
@@ -232,10 +242,12 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
             f'chips from: mine them with the config and checkpoint of another detector, or give a '
             f'file of any proposals, --proposals FILE, without a checkpoint'
         ) from None
+    refuse_errors(check_checkpoint_file(checkpoint))
     try:
         content = load_checkpoint(model, checkpoint, map_location='cpu')
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f'cannot load {checkpoint}: {str(error).splitlines()[0]}') from None
+    refuse_errors(check_numbers(model, saved_weights(content), checkpoint))
     check_weights(model, head, content.get('state_dict', content), checkpoint)
     return model.to(get_device())
 

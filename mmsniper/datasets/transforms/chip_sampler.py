@@ -16,6 +16,7 @@ from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positiv
 from mmsniper.chips.windows import pixel_window
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
+from mmsniper.utils.image_header import turned_by_exif
 
 # A window's edge this close to a pixel's edge (original px) lies on it; float32 coordinates of
 # 20,000 px scenes are exact to 0.001 px.
@@ -205,13 +206,25 @@ def _check_image(results: Mapping[str, Any], width: int, height: int) -> None:
         )
     said = (results.get('width', width), results.get('height', height))
     if said != (width, height):
-        turned = ' (turned by its EXIF orientation?)' if said == (height, width) else ''
+        path = results.get('img_path')
+        stored = turned_by_exif(path) if path and said == (height, width) else None
+        turned, load = '', ''
+        if stored == said:
+            turned = ' (turned by its EXIF data)'
+            load = (
+                ', or if the boxes belong to the unturned image load it with '
+                "LoadImageFromFile(color_type='color_ignore_orientation')"
+            )
+        elif stored == (width, height):
+            turned = ' (without the turn in its EXIF data)'
+            load = (
+                ', or if the boxes belong to the turned image load it with '
+                "LoadImageFromFile(color_type='color')"
+            )
         raise ValueError(
-            f'{results.get("img_path")} is {width}x{height} px{turned}, but its annotations say '
-            f'{said[0]}x{said[1]}: boxes and chips would be misplaced. Correct width and height '
-            f'in the annotation file (and the boxes, if they were drawn on the other size), or '
-            f'if the boxes belong to the unturned image load it with '
-            f"LoadImageFromFile(color_type='color_ignore_orientation')"
+            f'{path} is {width}x{height} px{turned}, but its annotations say {said[0]}x{said[1]}: '
+            f'boxes and chips would be misplaced. Correct width and height in the annotation file '
+            f'(and the boxes, if they were drawn on the other size){load}'
         )
 
 

@@ -11,35 +11,32 @@ and works out the hours of a COCO epoch. Needs no data and takes under 8 minutes
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
-import json
 import math
 import os
 import platform
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 import mmdet
 import mmengine
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import Runner
 
 import mmsniper
+from harness.coco_like import load_batches, read_coco_like, write_coco_like
+from harness.step_profile import HARMLESS_LR, now
 from mmsniper.utils.command_line import command_parser, progress
 from mmsniper.utils.files import write_json
 
@@ -49,8 +46,6 @@ STOCK_CONFIG = 'mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py'
 RESULT = ROOT / 'benchmarks/results/gpu_training.json'
 COCO_IMAGES = 118_287
 GOAL_GB = 16.0
-# Random weights must neither diverge nor learn: NaN would change what there is to compute.
-HARMLESS_LR = 1e-6
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -83,56 +78,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def write_coco_like(folder: Path, num_images: int, seed: int = 0) -> None:
-    """Make images and annotations whose sizes and numbers are distributed as COCO's.
-
-    Seven boxes an image; 41% of them are smaller than 32 px and 24% larger than 96 px.
-
-    Args:
-        folder (Path): Where ``images/`` and ``annotations.json`` go.
-        num_images (int): Number of images, of 640x480 px, upright or lying.
-        seed (int): Seed.
-    """
-    rng = np.random.default_rng(seed)
-    (folder / 'images').mkdir()
-    images, annotations = [], []
-    for i in progress(range(num_images), 'making images'):
-        width, height = (640, 480) if rng.random() < 0.75 else (480, 640)
-        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        for box in coco_like_boxes(rng, width, height):
-            x, y, w, h = box
-            color = rng.integers(0, 256, 3).tolist()
-            corners = [(int(x), int(y)), (int(x + w), int(y + h))]
-            cv2.rectangle(image, *corners, color, thickness=-1)
-            annotations.append(
-                {
-                    'id': len(annotations) + 1,
-                    'image_id': i,
-                    'category_id': int(rng.integers(1, 81)),
-                    'bbox': box,
-                    'area': w * h,
-                    'iscrowd': 0,
-                }
-            )
-        cv2.imwrite(str(folder / 'images' / f'{i}.jpg'), image)
-        images.append({'id': i, 'file_name': f'{i}.jpg', 'width': width, 'height': height})
-    names = DATASETS.get('CocoDataset').METAINFO['classes']
-    categories = [{'id': i + 1, 'name': name} for i, name in enumerate(names)]
-    content = {'images': images, 'annotations': annotations, 'categories': categories}
-    (folder / 'annotations.json').write_text(json.dumps(content), 'utf-8')
-
-
-def coco_like_boxes(rng: np.random.Generator, width: int, height: int) -> list[list[float]]:
-    """Boxes (x, y, w, h) of one image, in original pixels, inside the image."""
-    count = int(rng.geometric(1 / 7.3))
-    size, aspect = rng.lognormal(3.73, 1.18, count), rng.lognormal(0, 0.4, count)
-    w = np.clip(size * aspect, 2, width - 1)
-    h = np.clip(size / aspect, 2, height - 1)
-    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return np.stack([x, y, w, h], axis=1).tolist()
-
-
 def sniper_config(data: Path, workers: int, tiny: bool) -> Config:
     """The R-101 config as it is, but for weights, learning rate and data."""
     cfg = Config.fromfile(SNIPER_CONFIG)
@@ -149,11 +94,7 @@ def stock_config(data: Path, workers: int, tiny: bool) -> Config:
 def _for_benchmark(cfg: Config, data: Path, workers: int, tiny: bool) -> Config:
     cfg.model.backbone.init_cfg = None
     cfg.optim_wrapper.optimizer.lr = HARMLESS_LR
-    cfg.train_dataloader.update(num_workers=workers, persistent_workers=False)
-    dataset = cfg.train_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.update(data_root=str(data), ann_file='annotations.json', data_prefix={'img': 'images/'})
+    read_coco_like(cfg.train_dataloader, data, workers)
     if tiny:
         _shrink(cfg.model)
     return cfg
@@ -166,29 +107,6 @@ def _shrink(model: Any) -> None:
     model.rpn_head.update(in_channels=8, feat_channels=8)
     model.roi_head.bbox_roi_extractor.out_channels = 8
     model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16)
-
-
-def load_batches(cfg: Config, count: int) -> tuple[list[dict], float, int]:
-    """Batches through the config's own pipeline.
-
-    Returns:
-        tuple[list[dict], float, int]: Up to ``count`` full batches; the samples per second that the
-        loader delivered after its first batch; the number of samples in an epoch.
-    """
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    size, epoch = cfg.train_dataloader.batch_size, len(loader.sampler)
-    batches: list[dict] = []
-    start = 0.0
-    for batch in progress(loader, 'loading', min(count, len(loader)), unit=' batches'):
-        if not batches:
-            start = time.perf_counter()
-        if len(batch['inputs']) == size:
-            # A copy leaves the shared memory that loader processes deliver in.
-            batches.append(copy.deepcopy(batch))
-        if len(batches) == count:
-            break
-    delivered = max(len(batches) - 1, 1) * size
-    return batches, delivered / (time.perf_counter() - start), epoch
 
 
 def time_training(
@@ -214,10 +132,10 @@ def time_training(
     losses: dict[str, torch.Tensor] = {}
     for step in progress(range(args.warmup + args.steps), 'training', unit=' steps'):
         batch = batches[step % len(batches)]
-        start = _now(args.device)
+        start = now(args.device)
         losses = model.train_step(batch, optim_wrapper)
         if step >= args.warmup:
-            seconds.append(_now(args.device) - start)
+            seconds.append(now(args.device) - start)
     size, loss = len(batches[0]['inputs']), float(losses['loss'])
     if not math.isfinite(loss):
         raise RuntimeError(f'the loss is {loss}: with it the steps are not those of a training')
@@ -232,12 +150,6 @@ def time_training(
         'final_loss': loss,
         **_peak_memory(args.device),
     }
-
-
-def _now(device: str) -> float:
-    if device == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _forget_memory(device: str) -> None:

@@ -1,11 +1,14 @@
-"""The detector that is trained by SNIPER, as stock MMDetection would test it."""
+"""The detector that is trained by SNIPER, as stock MMDetection would train and test it."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from inspect import signature
+from typing import Any
 
 from mmengine.config import ConfigDict
 
+from mmsniper.convert.model import DENSE_HEADS, ROI_HEADS
 from mmsniper.models import AutoFocus, PyramidDetector
 
 # What these have beside their detector.
@@ -15,6 +18,9 @@ _OURS = {
     for name in signature(kind.__init__).parameters
     if name not in ('self', 'kwargs')
 }
+_STOCK_TYPES = {ours: stock for stock, ours in {**ROI_HEADS, **DENSE_HEADS}.items()}
+_STOCK_TYPES['ValidRangeAssigner'] = 'MaxIoUAssigner'
+_OF_OUR_PARTS = ('pyramid', 'range_first', 'ignore_iou_thr')
 
 
 def stock_detector(model: ConfigDict) -> ConfigDict:
@@ -28,3 +34,32 @@ def stock_detector(model: ConfigDict) -> ConfigDict:
     """
     kept = {key: value for key, value in model.items() if key not in _OURS}
     return ConfigDict(kept, type=model.detector)
+
+
+def stock_training(model: ConfigDict) -> ConfigDict:
+    """The config of the same detector with stock heads and assigners in place of ours.
+
+    The weights fit. Everything else, such as numbers of proposals and samples, is as in ``model``.
+
+    Args:
+        model (ConfigDict): The config of a ``PyramidDetector`` or an ``AutoFocus``. Left as it is.
+    """
+    return _without_ours(deepcopy(stock_detector(model)))
+
+
+def _without_ours(part: Any) -> Any:
+    if isinstance(part, list | tuple):
+        return type(part)(map(_without_ours, part))
+    if not isinstance(part, dict):
+        return part
+    if part.get('type') == 'IgnoreInvalidAssigner':
+        return _without_ours(part['assigner'])
+    stock = _STOCK_TYPES.get(part.get('type'))
+    return ConfigDict(
+        {
+            key: _without_ours(value)
+            for key, value in part.items()
+            if not (stock and key in _OF_OUR_PARTS)
+        },
+        **({'type': stock} if stock else {}),
+    )

@@ -17,6 +17,7 @@ from mmsniper.chips import KINDS
 from mmsniper.chips.input_level import homography_scale
 from mmsniper.datasets.coco_reader import build_checked, read_checked
 from mmsniper.datasets.decoding import ImageDecodingError, are_numbers, run_checked
+from mmsniper.datasets.ignored_order import sort_ignored
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.datasets.scale_transforms import class_names, rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, read_datasets, type_name
@@ -97,7 +98,8 @@ class ChipDataset:
     ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset`` of them). This wrapper
     attaches the chip, if the index has one, and runs ``pipeline``, in which :class:`ChipSampler`
     cuts it out. Samples have their ``level``, ``homography_matrix`` and ``uncut_objects`` in the
-    metainfo, whether ``PackDetInputs`` packs them or not.
+    metainfo, whether ``PackDetInputs`` packs them or not, and invalid objects before ignore
+    regions in their ``ignored_instances``.
 
     An input must be a chip, whatever a sampler, a pipeline or a hook that exchanges the pipeline
     (``PipelineSwitchHook``) makes of it; a whole image is an error. An index without a chip, of a
@@ -280,6 +282,7 @@ class _ChipPipeline(Compose):
         sample = data.get('data_samples')
         if isinstance(sample, BaseDataElement):
             sample.set_metainfo({k: v for k, v in kept.items() if k not in sample.metainfo_keys()})
+            sort_ignored(sample)
         return data
 
 

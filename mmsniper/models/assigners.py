@@ -19,6 +19,8 @@ from mmdet.structures.bbox import BaseBoxes, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmsniper.datasets.ignored_order import INVALID_FIRST
+
 # (boxes (m, 4), priors (n, 4)) -> IoU (m, n)
 IoUCalculator = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,6 +33,7 @@ def split_ignored(ignored: InstanceData | None) -> tuple[InstanceData | None, In
 
     :class:`~mmsniper.datasets.ScaleRangeFilter` gives regions in which nothing is to be learned
     (crowd, difficult) the label -1. An object that is out of its level's range keeps its class.
+    Where :class:`~mmsniper.datasets.ChipDataset` has sorted them, a GPU is not waited for.
 
     Args:
         ignored (InstanceData | None): A data sample's ``ignored_instances``.
@@ -41,6 +44,8 @@ def split_ignored(ignored: InstanceData | None) -> tuple[InstanceData | None, In
     """
     if ignored is None or 'labels' not in ignored:
         return ignored, None
+    if (sorted_as := ignored.get(INVALID_FIRST)) and sorted_as.total == len(ignored):
+        return ignored[sorted_as.invalid :], ignored[: sorted_as.invalid]
     invalid = ignored.labels >= 0
     return ignored[~invalid], ignored[invalid]
 

@@ -10,13 +10,14 @@ import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead, RPNHead
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
-from mmsniper.models.level_range import LevelRange
+from mmsniper.models.level_range import LevelRange, batch_limits, in_limits, uploaded
 
 
 @MODELS.register_module()
@@ -53,48 +54,60 @@ class SNIPERRPNHead(RPNHead):
             raise ValueError('SNIPERRPNHead scores by a sigmoid: loss_cls=dict(use_sigmoid=True)')
         self.pyramid = ScalePyramid.from_config(pyramid)
         self.range_first = range_first and not self.pyramid.adopt_orphans
+        self._last_priors: tuple[Any, Tensor | None] = (None, None)
 
-    def _predict_by_feat_single(
+    def predict_by_feat(
         self,
-        cls_score_list: list[Tensor],
-        bbox_pred_list: list[Tensor],
-        score_factor_list: list[Tensor],
-        mlvl_priors: list[Tensor],
-        img_meta: dict[str, Any],
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        score_factors: list[Tensor] | None = None,
+        batch_img_metas: list[dict[str, Any]] | None = None,
         *args: Any,
         **kwargs: Any,
-    ) -> InstanceData:
-        """Proposals of one input, of the level's sizes first if training; as ``RPNHead``."""
+    ) -> InstanceList:
+        """Proposals of each input, of the level's sizes first if training; as ``RPNHead``."""
         if self.training and self.range_first:
-            level_range = LevelRange.of_input(img_meta, self.pyramid)
-            shape = img_meta['img_shape']
-            cls_score_list = [
-                self._scores_in_range(level_range, shape, *maps)
-                for maps in zip(cls_score_list, bbox_pred_list, mlvl_priors)
-            ]
-        return super()._predict_by_feat_single(
-            cls_score_list,
-            bbox_pred_list,
-            score_factor_list,
-            mlvl_priors,
-            img_meta,
-            *args,
-            **kwargs,
+            cls_scores = self._scores_in_range(cls_scores, bbox_preds, batch_img_metas)
+        return super().predict_by_feat(
+            cls_scores, bbox_preds, score_factors, batch_img_metas, *args, **kwargs
         )
 
+    @torch.no_grad()
     def _scores_in_range(
-        self,
-        level_range: LevelRange,
-        shape: tuple[int, int],
-        scores: Tensor,
-        deltas: Tensor,
-        priors: Tensor,
-    ) -> Tensor:
-        """Logits (A, H, W), without hope for boxes of other sizes."""
-        deltas = deltas.permute(1, 2, 0).reshape(-1, self.bbox_coder.encode_size)
-        keep = level_range.contains(self.bbox_coder.decode(priors, deltas, max_shape=shape))
-        rows_first = keep.view(*scores.shape[1:], scores.shape[0])
-        return scores.masked_fill(~rows_first.permute(2, 0, 1), -torch.inf)
+        self, scores: list[Tensor], deltas: list[Tensor], infos: list[dict[str, Any]]
+    ) -> list[Tensor]:
+        """Logits (N, A, H, W) of each map, without hope for boxes of other sizes.
+
+        All inputs and maps at once: one by one they take longer than the network.
+        """
+        device, count = scores[0].device, len(infos)
+        level_ranges = [LevelRange.of_input(info, self.pyramid) for info in infos]
+        limits = batch_limits(level_ranges, device)[:, None].unbind(dim=-1)
+        deltas = [
+            d.permute(0, 2, 3, 1).reshape(count, -1, d.shape[1] // s.shape[1])
+            for d, s in zip(deltas, scores)
+        ]
+        priors = self._priors([s.shape[-2:] for s in scores], scores[0].dtype, device)
+        decoded = self.bbox_coder.decode(
+            priors.repeat(count, 1), torch.cat(deltas, dim=1).flatten(end_dim=1)
+        )
+        boxes = get_box_tensor(decoded).view(count, -1, 4)
+        if getattr(self.bbox_coder, 'clip_border', True):
+            sides = [info['img_shape'][1::-1] * 2 for info in infos]
+            boxes = boxes.clamp(min=0).minimum(uploaded(sides, device)[:, None].to(boxes.dtype))
+        keep = in_limits(boxes, limits).split([d.shape[1] for d in deltas], dim=1)
+        return [
+            s.masked_fill(~k.view(count, *s.shape[2:], -1).permute(0, 3, 1, 2), -torch.inf)
+            for s, k in zip(scores, keep)
+        ]
+
+    def _priors(self, sizes: list[torch.Size], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The anchors (n, 4) of all maps, those of the last batch if it was as large."""
+        key = (sizes, dtype, device)
+        if self._last_priors[0] != key:
+            maps = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device)
+            self._last_priors = (key, torch.cat([get_box_tensor(priors) for priors in maps]))
+        return self._last_priors[1]
 
 
 def _weigh_ignored_labels(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,16 +57,79 @@ class LevelRange:
         Raises:
             ValueError: If ``boxes`` has another shape, such as that of rotated boxes.
         """
-        boxes = get_box_tensor(boxes).detach()
-        if boxes.dim() != 2 or boxes.shape[1] != 4:
-            raise ValueError(
-                f'boxes must have the shape (n, 4), xyxy, got {tuple(boxes.shape)}; other boxes, '
-                f'such as rotated ones, are not supported'
-            )
-        # Areas of half precision boxes would overflow.
-        wh = boxes[:, 2:].double() - boxes[:, :2].double()
-        size = (wh.prod(dim=1) / self.area_scale).sqrt()
-        inside = torch.zeros_like(size, dtype=torch.bool)
-        for lo, hi in self.ranges:
-            inside |= (size >= lo) & (size < hi)
-        return inside & (wh >= 0).all(dim=1)
+        return in_limits(_corners(boxes), self.limits)
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """``area_scale`` and the ends of each range, as :func:`in_limits` takes them."""
+        return (self.area_scale, *(end for pair in self.ranges for end in pair))
+
+
+def contained_in_each(
+    level_ranges: Sequence[LevelRange], boxes: Sequence[Tensor | BaseBoxes]
+) -> tuple[Tensor, ...]:
+    """Which boxes of each input have a size in its range, in as few operations as for one input.
+
+    Args:
+        level_ranges (Sequence[LevelRange]): Of each input.
+        boxes (Sequence[Tensor | BaseBoxes]): Of each input, shape (n_i, 4), xyxy.
+
+    Returns:
+        tuple[Tensor, ...]: Of each input, what :meth:`LevelRange.contains` gives.
+
+    Raises:
+        ValueError: If boxes have another shape, such as that of rotated boxes.
+    """
+    if not boxes:
+        return ()
+    corners = [_corners(of_input) for of_input in boxes]
+    limits = batch_limits(level_ranges, corners[0].device)
+    of_each = [row.expand(len(c), -1) for row, c in zip(limits, corners)]
+    inside = in_limits(torch.cat(corners), torch.cat(of_each).unbind(dim=-1))
+    return inside.split([len(c) for c in corners])
+
+
+def batch_limits(level_ranges: Sequence[LevelRange], device: torch.device) -> Tensor:
+    """The limits of N inputs, shape (N, 1 + 2 R) for R ranges at most."""
+    rows = [level_range.limits for level_range in level_ranges]
+    longest = max(map(len, rows))
+    nothing = (math.inf, -math.inf)
+    return uploaded([row + nothing * ((longest - len(row)) // 2) for row in rows], device)
+
+
+def uploaded(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
+    """Numbers as a tensor (float64) on a device, without waiting for what it has to do before."""
+    values = torch.tensor(rows, dtype=torch.float64)
+    return values.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else values
+
+
+def in_limits(boxes: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
+    """Which boxes have a size in any of some ranges.
+
+    Args:
+        boxes (Tensor): Shape (..., 4), xyxy.
+        limits (Sequence[float | Tensor]): The area of an original pixel in pixels of the boxes,
+            then the ends of each range (sqrt(area), original pixels). Numbers, or tensors that
+            can be broadcast to (...).
+
+    Returns:
+        Tensor: Bool tensor of shape (...). False for boxes that are turned inside out or NaN.
+    """
+    area_scale, *ends = limits
+    # Areas of half precision boxes would overflow.
+    wh = boxes[..., 2:].double() - boxes[..., :2].double()
+    size = (wh.prod(dim=-1) / area_scale).sqrt()
+    inside = torch.zeros_like(size, dtype=torch.bool)
+    for lo, hi in zip(ends[::2], ends[1::2]):
+        inside |= (size >= lo) & (size < hi)
+    return inside & (wh >= 0).all(dim=-1)
+
+
+def _corners(boxes: Tensor | BaseBoxes) -> Tensor:
+    boxes = get_box_tensor(boxes).detach()
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(
+            f'boxes must have the shape (n, 4), xyxy, got {tuple(boxes.shape)}; other boxes, '
+            f'such as rotated ones, are not supported'
+        )
+    return boxes

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import with_appended_invalid
-from mmsniper.models.level_range import LevelRange
+from mmsniper.models.level_range import LevelRange, contained_in_each
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
 _FOREGROUND_IOU = 0.5
@@ -82,21 +82,27 @@ class InRangeSampler:
         Args:
             assign_result (AssignResult): Assignment of the n proposals; the ignored ones are
                 changed in place.
-            pred_instances (InstanceData): With ``priors``, shape (n, 4), in the input's pixels.
-            gt_instances (InstanceData): As made by :func:`with_invalid_objects`.
+            pred_instances (InstanceData): With ``priors``, shape (n, 4), in the input's pixels, and
+                ``in_range`` (n,) where it is known.
+            gt_instances (InstanceData): As made by :func:`with_invalid_objects`, with ``in_range``
+                where it is known.
 
         Returns:
             SamplingResult: What the wrapped sampler returns.
         """
         level_range, num_valid = gt_instances.level_range, gt_instances.num_valid
-        gt_in_range = level_range.contains(gt_instances.bboxes)
-        keep = level_range.contains(pred_instances.priors)
+        gt_in_range = gt_instances.get('in_range')
+        if gt_in_range is None:
+            gt_in_range = level_range.contains(gt_instances.bboxes)
+        keep = pred_instances.get('in_range')
+        if keep is None:
+            keep = level_range.contains(pred_instances.priors)
         if self.adopt_orphans:
             adopted = ~gt_in_range
             adopted[num_valid:] = False
             iou = BboxOverlaps2D()(gt_instances.bboxes[adopted], pred_instances.priors)
-            keep |= (iou >= _FOREGROUND_IOU).any(dim=0)
-            gt_in_range |= adopted
+            keep = keep | (iou >= _FOREGROUND_IOU).any(dim=0)
+            gt_in_range = gt_in_range | adopted
         assign_result.gt_inds[~keep] = -1
         in_range = _InRangeAssignResult(assign_result, gt_in_range)
         return self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)
@@ -165,10 +171,18 @@ class SNIPERRoIMixin:
             ValueError: If a sample's metainfo does not tell the level, or the sample has another
                 scale than its level.
         """
-        samples = [
-            with_invalid_objects(sample, LevelRange.of_input(sample.metainfo, self.pyramid))
-            for sample in batch_data_samples
+        level_ranges = [
+            LevelRange.of_input(sample.metainfo, self.pyramid) for sample in batch_data_samples
         ]
+        samples = [
+            with_invalid_objects(sample, level_range)
+            for sample, level_range in zip(batch_data_samples, level_ranges)
+        ]
+        # Here for all inputs at once; a cascade's next stages have other proposals.
+        known = [*(sample.gt_instances for sample in samples), *rpn_results_list]
+        inside = contained_in_each(level_ranges * 2, [boxes.bboxes for boxes in known])
+        for boxes, of_boxes in zip(known, inside):
+            boxes.in_range = of_boxes
         losses = super().loss(x, rpn_results_list, samples)
         # A head without a single sampled proposal has no classification loss, and a cascade then
         # skips its later stages. Distributed training needs a gradient for every parameter.

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.coco_like import coco_like_boxes
+
 SCRIPT = Path(__file__).resolve().parents[2] / 'benchmarks/gpu_training.py'
 
 
@@ -67,7 +69,7 @@ def test_hours_of_an_epoch_worked_out_by_hand(benchmark):
 
 def test_made_boxes_have_cocos_sizes(benchmark):
     rng = np.random.default_rng(0)
-    boxes = np.concatenate([benchmark.coco_like_boxes(rng, 640, 480) for _ in range(2000)])
+    boxes = np.concatenate([coco_like_boxes(rng, 640, 480) for _ in range(2000)])
     size = np.sqrt(boxes[:, 2] * boxes[:, 3])
     assert len(boxes) / 2000 == pytest.approx(7.3, abs=0.5)
     assert (size < 32).mean() == pytest.approx(0.41, abs=0.03)

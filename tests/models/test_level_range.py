@@ -6,6 +6,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models import LevelRange
+from mmsniper.models.level_range import contained_in_each
 
 PYRAMID = ScalePyramid.from_config(
     {
@@ -96,3 +97,23 @@ def test_missing_metainfo_is_named_with_its_fix(key):
 def test_malformed_scale_factor_is_named(value):
     with pytest.raises(ValueError, match="'scale_factor' must be"):
         LevelRange.of_input(meta(value), PYRAMID)
+
+
+def test_all_inputs_at_once_are_as_one_by_one():
+    infos = [meta((2.0, 2.0)), meta((0.5, 0.5)), meta((2.0, 2.0), (32, 32)), meta((2.1, 1.9))]
+    ranges = [LevelRange.of_input(info, PYRAMID) for info in infos]
+    assert [len(r.ranges) for r in ranges] == [1, 1, 2, 1]
+    boxes = [
+        squares(0, 31.99, 32, 40),
+        HorizontalBoxes(squares(5.99, 6, 5000)),
+        torch.cat([squares(10, 28, 200), torch.tensor([[9.0, 9, 5, 5], [float('nan'), 0, 1, 1]])]),
+        torch.zeros(0, 4),
+    ]
+    for alone, together in zip(ranges, contained_in_each(ranges, boxes)):
+        one = boxes[ranges.index(alone)]
+        assert together.tolist() == alone.contains(one).tolist()
+    assert contained_in_each([], []) == ()
+    half = contained_in_each(ranges[:2], [squares(400).half(), squares(31.99)])
+    assert [h.tolist() for h in half] == [[False], [True]]
+    with pytest.raises(ValueError, match='rotated'):
+        contained_in_each(ranges[:1], [torch.zeros(2, 5)])

@@ -125,3 +125,37 @@ def test_a_softmax_is_refused():
         SNIPERRPNHead(
             **SETTINGS, loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False), pyramid=PYRAMID
         )
+
+
+def test_a_batch_is_as_its_inputs_one_by_one(heads, outputs):
+    head = heads[0].train()
+    infos = metainfos(0, 1)
+    infos[1]['img_shape'] = (128, 90)  # boxes end at the border of what is no padding
+    together = predict(head, outputs, infos)
+    for i, (info, ours) in enumerate(zip(infos, together)):
+        [alone] = predict(head, [[part[i : i + 1] for part in maps] for maps in outputs], [info])
+        assert torch.equal(ours.bboxes, alone.bboxes)
+        assert torch.equal(ours.scores, alone.scores)
+        assert LevelRange.of_input(info, head.pyramid).contains(ours.bboxes).all()
+    assert together[1].bboxes[:, 2].max() == 90
+
+
+def test_a_coder_that_does_not_clip_is_judged_unclipped(heads, outputs):
+    head = heads[0].train()
+    head.bbox_coder.clip_border = False
+    infos = metainfos(0, 1)
+    proposed = predict(head, outputs, infos)
+    assert max(float(p.bboxes.max()) for p in proposed) > 128
+    for ours, info in zip(proposed, infos):
+        assert LevelRange.of_input(info, head.pyramid).contains(ours.bboxes).all()
+
+
+def test_other_sizes_get_other_anchors(heads):
+    head = heads[0].train()
+    for side in (128, 96, 128):
+        maps = [torch.zeros(1, 8, side // stride, side // stride) for stride in (4, 8, 16)]
+        with torch.no_grad():
+            scores, deltas = head(maps)
+        [info] = metainfos(0)
+        [proposed] = predict(head, (scores, deltas), [dict(info, img_shape=(side, side))])
+        assert len(proposed) == 50

@@ -159,6 +159,9 @@ def for_images(model: ConfigDict) -> ConfigDict:
     ):
         if part and part.get(key, -1) > 0:
             part[key] *= SIDE**2
+    if 'rpn_proposal' in train:
+        # Of more boxes mmcv's NMS takes class by class, which fails in mixed precision.
+        train.rpn_proposal.nms.split_thr = 1_000_000
     return model
 
 

@@ -11,5 +11,5 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )
-# Trainings of a few epochs: mined early, and a tenth of the pyramid, as much as an epoch of chips.
+# Trainings of few epochs: mined after the first, of a tenth of the pyramid, less than an epoch has.
 sniper = dict(negative_chips=dict(warmup_epochs=1, share=0.1))

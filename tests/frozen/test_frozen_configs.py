@@ -4,7 +4,9 @@
 """
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,14 @@ MISSING = object()
 
 
 def resolved(path: str) -> Any:
-    """What the config file gives, as JSON holds it."""
-    return plain(load_config(CONFIGS / path).to_dict())
+    """What the config file gives where there are no data and weights, as JSON holds it."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            return plain(load_config(CONFIGS / path).to_dict())
+        finally:
+            os.chdir(before)
 
 
 def plain(value: Any) -> Any:

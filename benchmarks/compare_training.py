@@ -67,7 +67,10 @@ _HELD_OUT = ROOT / 'work_dirs' / 'held_out' / 'hituav'
 def _hold_out_days() -> None:
     annotations = ROOT / 'data' / 'hituav' / 'train.json'
     if not annotations.exists():
-        raise RunError(f'{annotations} is not there: put HIT-UAV into data/hituav (README.md)')
+        raise RunError(
+            f'{annotations} is not there: put HIT-UAV into that folder, as COCO files '
+            f'(train.json, val.json, images/)'
+        )
     hold_out(annotations, lambda image: image['day'] in HELD_OUT_DAYS, _HELD_OUT)
 
 

@@ -70,13 +70,15 @@ def test_images_get_as_many_proposals_and_samples_as_their_chips():
     sampler = dict(num=256)
     train = dict(
         rpn=dict(sampler=sampler),
-        rpn_proposal=dict(nms_pre=2000, max_per_img=300),
+        rpn_proposal=dict(nms_pre=2000, max_per_img=300, nms=dict(type='nms')),
         rcnn=dict(sampler=dict(num=1024)),
     )
     model = ConfigDict(data_preprocessor=dict(batch_augments=[1]), train_cfg=train)
     changed = benchmark.for_images(model)
     assert changed.train_cfg.rpn.sampler.num == 1024
-    assert changed.train_cfg.rpn_proposal == dict(nms_pre=8000, max_per_img=1200)
+    proposals = changed.train_cfg.rpn_proposal
+    assert (proposals.nms_pre, proposals.max_per_img) == (8000, 1200)
+    assert proposals.nms.split_thr > 5 * 5 * 8000, 'else NMS goes class by class'
     assert changed.train_cfg.rcnn.sampler.num == 4096
     assert model.train_cfg.rpn.sampler.num == 256
     assert benchmark.for_images(ConfigDict(data_preprocessor={}, train_cfg={})).train_cfg == {}

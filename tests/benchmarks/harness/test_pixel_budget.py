@@ -6,7 +6,13 @@ import math
 import pytest
 from mmengine.config import Config
 
-from harness.pixel_budget import epochs_for, pixels_per_epoch
+from harness.pixel_budget import (
+    epochs_for,
+    epochs_with_mining,
+    mining_pixels,
+    part_of_an_epoch,
+    pixels_per_epoch,
+)
 
 PYRAMID = dict(
     chip_size=32,
@@ -111,3 +117,51 @@ def test_missing_annotations_are_an_error(tmp_path):
 def test_epochs_come_nearest_to_the_pixels(pixels, per_epoch, epochs):
     assert epochs_for(pixels, per_epoch) == epochs
     assert math.isclose(epochs_for(pixels * 1e6, per_epoch * 1e6), epochs)
+
+
+def chips_and_mining(tmp_path, **mining):
+    cfg = make_config(
+        tmp_path,
+        [dict(type='ChipSampler', pyramid=PYRAMID), dict(type='ScaleRangeFilter', pyramid=PYRAMID)],
+        dict(type='ChipAwareSampler', pyramid=PYRAMID),
+        wrapper='ChipDataset',
+    )
+    cfg.train_dataloader.update(batch_size=1, num_workers=0)
+    if mining:
+        cfg.custom_hooks = [dict(type='NegativeChipHook', **mining)]
+    return cfg
+
+
+def test_mining_the_whole_pyramid_sees_every_level_of_every_image(tmp_path):
+    cfg = chips_and_mining(tmp_path, warmup_epochs=2)
+    assert mining_pixels(cfg) == 100 * 80 + 25 * 20 + 40 * 60 + 10 * 15
+
+
+def test_mining_a_share_sees_less(tmp_path):
+    cfg = chips_and_mining(tmp_path, warmup_epochs=2, share=0.3)
+    assert 0 < mining_pixels(cfg) < 0.6 * (100 * 80 + 40 * 60)
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'epochs'),
+    # An epoch has 10,000, from the third on 2 * 2 * 1,024 more; mining costs 11,050 / 3.
+    [(5_000, 1), (20_000, 2), (27_000, 3), (23_684 + 14_096, 3), (23_684 + 4 * 14_096, 6)],
+)
+def test_what_mining_costs_is_taken_from_the_epochs(tmp_path, pixels, epochs):
+    cfg = chips_and_mining(tmp_path, warmup_epochs=2)
+    assert epochs_with_mining(cfg, pixels, 10_000) == epochs
+
+
+def test_without_mining_all_pixels_are_for_training(tmp_path):
+    assert epochs_with_mining(chips_and_mining(tmp_path), 52_000, 10_000) == 5
+
+
+def test_part_of_an_epoch_is_as_many_images_as_the_pixels_pay_for(tmp_path):
+    cfg = make_config(tmp_path, [], dict(type='DefaultSampler', shuffle=True))
+    cfg.train_dataloader.update(batch_size=1, num_workers=0)
+    assert part_of_an_epoch(cfg, 100, per_epoch=100, seed=0) == {}
+    drawn = [part_of_an_epoch(cfg, 50, per_epoch=100, seed=seed) for seed in range(20)]
+    assert {len(*part.values()) for part in drawn} == {1}
+    assert {key for part in drawn for key in part} == {'train_dataloader.dataset.indices'}
+    assert len({str(part) for part in drawn}) == 2
+    assert part_of_an_epoch(cfg, 50, per_epoch=100, seed=3) == drawn[3]

@@ -112,6 +112,13 @@ def check_channels(cfg: Mapping[str, Any]) -> Iterator[Finding]:
             'Give mean and std a value for each channel, or one for all; in_channels is the number '
             'of channels of the images as they are loaded',
         )
+    elif type_name(preprocessor) == 'DetDataPreprocessor' and len(mean or ()) not in (0, 1, 3):
+        yield Finding(
+            ERROR,
+            f'{where}.mean',
+            f'has {len(mean)} values, and DetDataPreprocessor takes 1 or 3',
+            "Set type='BandDataPreprocessor', which takes a value for each of any number of bands",
+        )
     for name in ('bgr_to_rgb', 'rgb_to_bgr'):
         if preprocessor.get(name) and channels != 3:
             yield Finding(

@@ -311,6 +311,8 @@ def channels(channels, mean, kind='DetDataPreprocessor', **keys):
         (channels(4, [1.0], rgb_to_bgr=True), 4, 'Set rgb_to_bgr=False'),
         (channels(1, [1.0] * 3), 3, 'mean: has 3 values, and model.backbone.in_channels is 1'),
         (channels(3, [1.0] * 4, 'BandDataPreprocessor'), 4, 'has 4 values'),
+        (channels(4, [1.0] * 4), 4, "Set type='BandDataPreprocessor'"),
+        (channels(2, [1.0] * 2), 2, "Set type='BandDataPreprocessor'"),
     ],
 )
 def test_preprocessor_and_backbone_are_of_the_same_channels(model, takes, said):

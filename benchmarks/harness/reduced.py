@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from mmdet.models.backbones import CSPNeXt, MobileNetV2, ResNet
+from mmdet.models.backbones import CSPDarknet, CSPNeXt, MobileNetV2, ResNet
 from mmdet.models.dense_heads import DETRHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
@@ -236,10 +236,10 @@ def _mobilenet_v2(part: ConfigDict, size: ReducedSize) -> list[int]:
     return [widths[i] for i in part.get('out_indices', (1, 2, 4, 7))]
 
 
-@_rule(CSPNeXt)
-def _cspnext(part: ConfigDict, size: ReducedSize) -> list[int]:
+@_rule(CSPDarknet, CSPNeXt)
+def _cross_stage_partial(part: ConfigDict, size: ReducedSize) -> list[int]:
     part.update(widen_factor=size.base_channels / 64, deepen_factor=0.01)  # one block of each kind
-    stages = part.get('arch_ovewrite') or CSPNeXt.arch_settings[part.get('arch', 'P5')]
+    stages = part.get('arch_ovewrite') or _class_of(part).arch_settings[part.get('arch', 'P5')]
     widths = [stages[0][0], *(channels for _, channels, *_ in stages)]
     return [int(widths[i] * part.widen_factor) for i in part.get('out_indices', (2, 3, 4))]
 

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import IO
 
 from mmsniper.checks.finding import ERROR, Finding
+from mmsniper.utils.missing_files import GIT_LFS
 
 _TEXT = frozenset(string.printable.encode())
 _OF_LEGACY = 3  # pickles before the content in files of torch.save as of before 1.6
@@ -49,7 +50,7 @@ def _fault(file: str) -> tuple[str, str]:
         head = opened.read(64)
         if not head:
             return 'is empty (0 bytes)', _AGAIN
-        if head.startswith(b'version https://git-lfs'):
+        if head.startswith(GIT_LFS):
             return 'is a pointer of Git LFS', 'Fetch it: git lfs pull'
         if all(sign in _TEXT for sign in head):
             return f'is text, not a checkpoint, and begins with {head[:40].decode()!r}', fix

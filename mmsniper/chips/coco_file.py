@@ -14,6 +14,8 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsniper.utils.missing_files import GIT_LFS
+
 _LARGEST = 2**31 - 1  # of sizes and coordinates, px
 _FAR = 0.1  # a box leaves its image by far if it does so by this part of the image's side
 _TOO_LARGE = 1.5  # a mask's area is at most that of its box
@@ -359,7 +361,7 @@ def _load(path: str | PathLike, name: str) -> tuple[Any, bool]:
 _NO_JSON = (
     (b'\x1f\x8b', 'it is compressed by gzip: unpack it'),
     (b'PK\3\4', 'it is a ZIP archive: unpack it'),
-    (b'version https://git-lfs', 'it is a pointer of Git LFS: fetch it, git lfs pull'),
+    (GIT_LFS, 'it is a pointer of Git LFS: fetch it, git lfs pull'),
     (b'<?xml', 'it is an XML file: VOC data are read by XMLDataset'),
     (b'<', 'it is a web page or an XML file: download it again'),
 )
@@ -728,28 +730,28 @@ def _outside(
 
 def _odd_areas(file: CocoFile, boxes: NDArray[np.float64]) -> Iterator[str]:
     """The part of :func:`_suspicions` on areas that the objects of their boxes cannot have."""
+
+    def first(odd: NDArray[np.bool_]) -> str:
+        k = int(np.flatnonzero(odd)[0])
+        w, h = boxes[k, 2:].tolist()
+        return f'the first is {file.area[k]:g} of a box of {w:g}x{h:g} px, {file.describe(k)}'
+
     # Some count the pixels of both edges.
     beyond = file.area > _TOO_LARGE * (boxes[:, 2:] + 1).prod(axis=1)
     beyond &= (boxes[:, 2:] > 0).all(axis=1)
     if beyond.any():
-        k = int(np.flatnonzero(beyond)[0])
-        w, h = boxes[k, 2:].tolist()
         yield (
             f"{int(beyond.sum()):,} of {len(boxes):,} annotations have an 'area' far larger than "
-            f'their box; the first is {file.area[k]:g} of a box of {w:g}x{h:g} px, '
-            f"{file.describe(k)}: training goes by the box, but COCO's metric by the area when it "
-            f'tells small, medium and large objects apart. Write width x height'
+            f"their box; {first(beyond)}: training goes by the box, but COCO's metric by the area "
+            f'when it tells small, medium and large objects apart. Write width x height'
         )
     sides = boxes[:, 2:].prod(axis=1)
     below = (file.area > 0) & (file.area < _TOO_SMALL * sides)
     if below.sum() > 0.5 * len(boxes):
-        k = int(np.flatnonzero(below)[0])
-        w, h = boxes[k, 2:].tolist()
         yield (
             f"{int(below.sum()):,} of {len(boxes):,} annotations have an 'area' under "
-            f'{_TOO_SMALL:.0%} of their box; the first is {file.area[k]:g} of a box of '
-            f"{w:g}x{h:g} px, {file.describe(k)}: COCO's metric would call their objects small. "
-            f'Write width x height, in pixels'
+            f"{_TOO_SMALL:.0%} of their box; {first(below)}: COCO's metric would call their "
+            'objects small. Write width x height, in pixels'
         )
 
 

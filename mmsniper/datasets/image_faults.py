@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 from PIL import Image
 
-from mmsniper.utils.missing_files import missing_file
+from mmsniper.utils.missing_files import GIT_LFS, missing_file
 
 ANNOTATIONS = 'the annotation file'
 
@@ -33,7 +33,7 @@ _FRAMES = 'cut it into images first, such as with: ffmpeg -i {name} folder/%06d.
 
 # What is no image, and what to do about it: (position, bytes, what, remedy).
 _NO_IMAGES = (
-    (0, b'version https://git-lfs', 'a pointer of Git LFS', 'fetch it, git lfs pull'),
+    (0, GIT_LFS, 'a pointer of Git LFS', 'fetch it, git lfs pull'),
     (0, b'/annex/objects/', 'a pointer of git-annex', 'fetch it, git annex get'),
     (0, APPLE_DOUBLE, 'what macOS keeps beside a file (AppleDouble)', 'delete it'),
     (8, b'AVI ', 'a video (AVI)', _FRAMES),

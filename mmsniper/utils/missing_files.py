@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+GIT_LFS = b'version https://git-lfs'
+"""How a pointer of Git LFS begins, which stands for a file that was not fetched."""
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 """Suffixes of files that are taken for images, in lower case."""
 

@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,7 +40,6 @@ import torch
 from matplotlib.ticker import NullLocator
 from mmdet.registry import DATASETS, MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.runner import load_checkpoint
 from pycocotools.coco import COCO
@@ -48,6 +47,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from harness.results import write_results
+from harness.slicing import SOFT_NMS, SlicedDetector, Slicing
 from harness.stock_detector import stock_detector
 from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
@@ -72,10 +72,6 @@ OWN_THRESHOLDS = (0.01, 0.03, 0.1)
 VARIANTS = (dict(dilation=1), dict(min_rpn_proposals=None))
 VARIED = 0.3  # their threshold
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-# What SAHI's command `sahi predict` takes if it is told nothing.
-SAHI_DEFAULTS = dict(
-    slice=512, overlap=0.2, full_image=True, merge='GREEDYNMM', metric='IOS', confidence=0.25
-)
 COLOURS = {
     FULL: '#222222',
     HEAD: '#d62728',
@@ -202,15 +198,8 @@ class Bench:
         item = pipeline(dict(self.infos[number]))
         data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
         found = model.test_step(data)[0].pred_instances
-        rows = zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist())
-        return [
-            dict(
-                category_id=self.dataset.cat_ids[label],
-                bbox=[x1, y1, x2 - x1, y2 - y1],
-                score=score,
-            )
-            for (x1, y1, x2, y2), score, label in rows
-        ]
+        parts = found.bboxes, found.scores, found.labels
+        return _coco(self.dataset.cat_ids, *(part.tolist() for part in parts))
 
     def ways(self) -> list[Way]:
         """All but SAHI's."""
@@ -241,8 +230,8 @@ class Bench:
 class Slicer:
     """SAHI with the stock detector: its config and weights, without the focus head.
 
-    Slices are seen at the scale of the original image, which is that of the finest level. The full
-    image, if it is seen as well, is resized to a slice's size, as SAHI's `image_size` does.
+    Slices are seen at the scale of the finest level. The full image, if it is seen as well, is
+    resized to a slice's size, as SAHI's `image_size` does.
 
     Args:
         bench (Bench): Whose model is taken.
@@ -250,94 +239,23 @@ class Slicer:
     """
 
     def __init__(self, bench: Bench, folder: Path) -> None:
-        self.bench, self.folder = bench, folder
-        self.models: dict[tuple[int, float], Any] = {}
+        self.bench = bench
+        weights = folder / 'detector.pth'
         content = dict(state_dict=bench.stock.state_dict(), meta=dict(dataset_meta=bench.meta))
-        torch.save(content, self.weights)
+        torch.save(content, weights)
+        self.detector = SlicedDetector(bench.cfg, weights, folder)
+        self._watched: set[int] = set()
 
-    @property
-    def weights(self) -> Path:
-        return self.folder / 'detector.pth'
-
-    def model(self, side: int, confidence: float) -> Any:
-        """SAHI's model for slices of a size."""
-        from sahi import AutoDetectionModel
-
-        if (side, confidence) not in self.models:
-            path = self.folder / f'detector_{side}_{confidence}.py'
-            self._config(confidence).dump(path)
-            with contextlib.redirect_stdout(io.StringIO()):
-                model = AutoDetectionModel.from_pretrained(
-                    'mmdet',
-                    model_path=str(self.weights),
-                    config_path=str(path),
-                    device='cpu',
-                    confidence_threshold=confidence,
-                    image_size=side,
-                )
-            self.bench.counter.watch(model.model.model.data_preprocessor)
-            self.models[side, confidence] = model
-        return self.models[side, confidence]
-
-    def _config(self, confidence: float) -> Config:
-        """The detector, with as many proposals as AutoFocus has; its scores begin low enough."""
-        cfg = self.bench.cfg
-        detector = stock_detector(cfg.model).to_dict()
-        detector['test_cfg']['rpn'].update(cfg.model.get('level_rpn') or {})
-        rcnn = detector['test_cfg']['rcnn']
-        rcnn['score_thr'] = min(rcnn['score_thr'], confidence)
-        pipeline = [
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(512, 512), keep_ratio=True),  # SAHI sets the scale
-            dict(
-                type='PackDetInputs',
-                meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-            ),
-        ]
-        dataset = dict(cfg.test_dataloader.dataset.to_dict(), pipeline=pipeline)
-        return Config(
-            dict(
-                default_scope='mmdet',
-                custom_imports=cfg.custom_imports.to_dict(),
-                model=detector,
-                train_dataloader=dict(dataset=dataset),
-                test_dataloader=dict(dataset=dataset),
-                test_evaluator=dict(type='CocoMetric'),
-                visualizer=dict(type='DetLocalVisualizer'),
-            )
-        )
-
-    def detect(self, settings: Mapping[str, Any]) -> Callable[[int], Detections]:
+    def detect(self, slicing: Slicing) -> Callable[[int], Detections]:
         """Detections with these settings."""
-        from sahi.predict import get_sliced_prediction
-
-        side, overlap = settings['slice'], settings['overlap']
-        model = self.model(side, settings['confidence'])
+        model = self.detector.model(slicing)
+        if id(model) not in self._watched:  # some settings share one
+            self._watched.add(id(model))
+            self.bench.counter.watch(model.model.model.data_preprocessor)
 
         def detect_(number: int) -> Detections:
-            result = get_sliced_prediction(
-                self.bench.infos[number]['img_path'],
-                model,
-                side,
-                side,
-                overlap,
-                overlap,
-                perform_standard_pred=settings['full_image'],
-                verbose=0,
-                postprocess_type=settings['merge'],
-                postprocess_match_metric=settings['metric'],
-                postprocess_match_threshold=0.5,
-                force_postprocess_type=True,
-            )
-            found = sorted(result.object_prediction_list, key=lambda found: -found.score.value)
-            return [
-                dict(
-                    category_id=self.bench.dataset.cat_ids[one.category.id],
-                    bbox=list(one.bbox.to_xywh()),
-                    score=float(one.score.value),
-                )
-                for one in found[:100]
-            ]
+            found = self.detector.detect(self.bench.infos[number]['img_path'], slicing)
+            return _coco(self.bench.dataset.cat_ids, *(part.tolist() for part in found))
 
         return detect_
 
@@ -345,15 +263,30 @@ class Slicer:
         """The defaults, and the grid."""
         pyramid, info = self.bench.model.pyramid, self.bench.infos[0]
         scales = pyramid.scales(info['width'], info['height'], test=True)
+        finest = float(scales[0])
         # Of a slice as large as the image at a level, the full image is seen as at that level.
         middle = round(max(info['width'], info['height']) * float(scales[1]))
         sides = sorted({pyramid.chip_size, middle, 512})
-        grid = [dict(SAHI_DEFAULTS)]
-        at_best = dict(overlap=0.2, full_image=True, merge='NMS', metric='IOU', confidence=0.01)
-        grid += [dict(at_best, slice=side) for side in sides]
-        grid.append(dict(at_best, slice=middle, full_image=False))
-        grid.append(dict(at_best, slice=middle, merge='GREEDYNMM', metric='IOS', confidence=0.1))
-        return [Way(SLICES, settings, self.detect(settings), rounds=1) for settings in grid]
+        grid = [Slicing(slice=round(512 / finest), zoom=finest)]
+        at_best = Slicing(0, merge='NMS', metric='IOU', confidence=0.01, zoom=finest)
+
+        def seen(side: int, **changed: Any) -> Slicing:
+            return replace(at_best, slice=round(side / finest), **changed)
+
+        grid += [seen(side) for side in sides]
+        grid.append(seen(middle, full_image=False))
+        grid.append(seen(middle, merge=SOFT_NMS))
+        grid.append(seen(middle, merge='GREEDYNMM', metric='IOS', confidence=0.1))
+        return [Way(SLICES, one.told(), self.detect(one), rounds=1) for one in grid]
+
+
+def _coco(
+    cat_ids: Sequence[int], boxes: Sequence, scores: Sequence, labels: Sequence
+) -> Detections:
+    return [
+        dict(category_id=cat_ids[label], bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
+        for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels)
+    ]
 
 
 def _written(value: Any) -> str:

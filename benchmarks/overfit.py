@@ -36,7 +36,7 @@ from harness.comparison_options import noted_command
 from harness.reduced import ReducedSize, reduced
 from harness.results import markdown_table, write_results
 from harness.stock_detector import stock_detector
-from harness.training_run import TEST, TRAIN, RunError, TrainingRun, exit_on_sigterm
+from harness.training_run import TEST, TRAIN, OtherTest, RunError, TrainingRun, exit_on_sigterm
 from mmsniper.convert import load_config
 from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.utils.command_line import at_least, command_parser, exit_on_error
@@ -235,7 +235,7 @@ def plan_families(args: argparse.Namespace, work_dir: Path) -> list[Contestant]:
         write_config(cfg, path)
         write_config(one_scale_config(cfg), path.with_stem(f'{family}_{ONE_SCALE}'))
         configs[family] = str(path)
-        at_one_scale[family] = {ONE_SCALE: str(path.with_stem(f'{family}_{ONE_SCALE}'))}
+        at_one_scale[family] = {ONE_SCALE: OtherTest(str(path.with_stem(f'{family}_{ONE_SCALE}')))}
     comparison = Comparison(configs, pixels=1.0, seeds=(args.seed,))
     planned = (
         plan_contestant(comparison, family, lambda *_: args.epochs, ROOT, work_dir)

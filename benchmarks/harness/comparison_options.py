@@ -45,7 +45,7 @@ def with_options(comparison: Comparison, args: argparse.Namespace) -> Comparison
     changes = {
         'pixels': args.pixels,
         'seeds': args.seeds and tuple(args.seeds),
-        'options': args.cfg_options,
+        'options': args.cfg_options and {**comparison.options, **args.cfg_options},
         'threads': args.threads,
     }
     given = {key: value for key, value in changes.items() if value is not None}

@@ -56,6 +56,25 @@ class RunError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class OtherTest:
+    """Another test of the weights.
+
+    Args:
+        config (str, optional): Config file, as seen from the run's ``root``. Defaults to None, that
+            of the training.
+        options (dict): Settings that override it besides the run's. Defaults to none.
+        tool (str): The script, as seen from ``root``; it understands what ``tools/test.py`` is told
+            here. Defaults to ``'tools/test.py'``.
+        arguments (tuple[str, ...]): Further arguments. Defaults to none.
+    """
+
+    config: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tool: str = 'tools/test.py'
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrainingRun:
     """What to train and how to test it.
 
@@ -66,8 +85,8 @@ class TrainingRun:
         work_dir (Path): Folder of everything that the run writes.
         root (Path): Folder that holds ``tools/`` and that the config's data paths start from.
         tta (bool): Test with ``--tta`` besides. Defaults to False.
-        other_tests (dict): Config files that the weights are tested with besides, as seen from
-            ``root``, each by the name of its stage. Defaults to none.
+        other_tests (dict): How the weights are tested besides, each by the name of its stage.
+            Defaults to none.
         options (dict): Settings that override the config. Defaults to none.
         threads (int): Threads of each process. Defaults to 1.
     """
@@ -78,7 +97,7 @@ class TrainingRun:
     work_dir: Path
     root: Path
     tta: bool = False
-    other_tests: Mapping[str, str] = field(default_factory=dict)
+    other_tests: Mapping[str, OtherTest] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
 
@@ -115,25 +134,26 @@ class TrainingRun:
 
     def command(self, stage: str) -> list[str]:
         """The command line of a stage."""
+        options = self.all_options()
         if stage == TRAIN:
-            tool, arguments = 'train.py', [self.config, '--resume', '--work-dir', self.work_dir]
+            tool = 'tools/train.py'
+            arguments = [self.config, '--resume', '--work-dir', self.work_dir]
         else:
-            # A log folder of its own for each test tells their results apart.
-            tool, arguments = (
-                'test.py',
-                [
-                    self.other_tests.get(stage, self.config),
-                    self.checkpoint,
-                    '--work-dir',
-                    self.work_dir / stage,
-                    '--out',
-                    self.predictions(stage),
-                    *(['--tta'] if stage == TTA else []),
-                ],
-            )
-        options = [f'{key}={_literal(value)}' for key, value in self.all_options().items()]
-        python = [sys.executable, '-u', str(self.root / 'tools' / tool)]
-        return [*python, *map(str, arguments), '--cfg-options', *options]
+            test = self.other_tests.get(stage, OtherTest())
+            tool, options = test.tool, {**options, **test.options}
+            arguments = [
+                test.config or self.config,
+                self.checkpoint,
+                # A log folder of its own for each test tells their results apart.
+                '--work-dir',
+                self.work_dir / stage,
+                '--out',
+                self.predictions(stage),
+                *(['--tta'] if stage == TTA else test.arguments),
+            ]
+        told = [f'{key}={_literal(value)}' for key, value in options.items()]
+        python = [sys.executable, '-u', str(self.root / tool)]
+        return [*python, *map(str, arguments), '--cfg-options', *told]
 
     def all_options(self) -> dict[str, Any]:
         """Settings that override the config: the run's own and ``options``."""

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -157,16 +158,16 @@ def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path
     pytest.importorskip('sahi')
     bench = open_bench(benchmark, scene)
     slicer = benchmark.Slicer(bench, tmp_path)
-    settings = dict(benchmark.SAHI_DEFAULTS, slice=160, overlap=0.0)
+    slicing = benchmark.Slicing(160, overlap=0.0)
     for full, pixels in ((False, 2 * 160 * 160), (True, 2 * 160 * 160 + 160 * 107)):
         before = bench.counter.pixels
-        slicer.detect(dict(settings, full_image=full))(0)
+        slicer.detect(replace(slicing, full_image=full))(0)
         assert bench.counter.pixels - before == pixels
 
 
 def test_sahi_has_the_stock_detector_with_as_many_proposals_as_a_level(benchmark, scene, tmp_path):
     bench = open_bench(benchmark, scene)
-    model = benchmark.Slicer(bench, tmp_path)._config(confidence=0.01).model
+    model = benchmark.Slicer(bench, tmp_path).detector._config(confidence=0.01).model
     assert model.type == 'FasterRCNN'
     assert (model.test_cfg.rpn.nms_pre, model.test_cfg.rpn.max_per_img) == (200, 100)
     assert model.test_cfg.rcnn.score_thr == 0.01
@@ -177,7 +178,11 @@ def test_sahi_has_the_stock_detector_with_as_many_proposals_as_a_level(benchmark
 def test_sahi_has_the_weights_of_the_detector(benchmark, scene, tmp_path):
     pytest.importorskip('sahi')
     bench = open_bench(benchmark, scene)
-    theirs = benchmark.Slicer(bench, tmp_path).model(160, 0.3).model.model.state_dict()
+    theirs = (
+        benchmark.Slicer(bench, tmp_path)
+        .detector.model(benchmark.Slicing(160))
+        .model.model.state_dict()
+    )
     ours = bench.model.state_dict()
     assert theirs.keys() == {key for key in ours if not key.startswith('focus_head.')}
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)

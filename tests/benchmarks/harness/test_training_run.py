@@ -11,7 +11,15 @@ from dataclasses import replace
 import pytest
 
 from harness import training_run
-from harness.training_run import COSTS, METRICS, RunError, TrainingRun, execute, progress_of
+from harness.training_run import (
+    COSTS,
+    METRICS,
+    OtherTest,
+    RunError,
+    TrainingRun,
+    execute,
+    progress_of,
+)
 
 TRAIN_TOOL = """
     import pathlib, sys
@@ -102,7 +110,7 @@ def test_results_are_kept_by_stage(run):
 
 
 def test_the_weights_are_tested_with_other_configs_too(run):
-    run = replace(run, tta=False, other_tests={'masks': 'configs/with_masks.py'})
+    run = replace(run, tta=False, other_tests={'masks': OtherTest('configs/with_masks.py')})
     execute(run)
     assert [call[0] for call in calls(run)] == [
         'configs/some.py',
@@ -116,6 +124,18 @@ def test_the_weights_are_tested_with_other_configs_too(run):
         **boxes,
         **{f'mask {key}': None if v is None else v / 2 for key, v in boxes.items()},
     }
+
+
+def test_another_test_has_options_arguments_and_a_tool_of_its_own(run):
+    test = OtherTest(options={'a.b': 3}, tool='other/sliced.py', arguments=('--slice', '160'))
+    run = replace(run, tta=False, options={'a.b': 1, 'c': 2}, other_tests={'sliced': test})
+    command = run.command('sliced')
+    assert command[2] == str(run.root / 'other' / 'sliced.py')
+    assert command[3:5] == ['configs/some.py', str(run.checkpoint)]
+    assert command[command.index('--slice') + 1] == '160'
+    assert {'a.b=3', 'c=2'} < set(command)
+    assert 'a.b=1' not in command
+    assert 'a.b=1' in run.command('test')
 
 
 def test_a_finished_run_is_not_run_again(run):

@@ -20,16 +20,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.comparison import (
-    COLUMNS,
-    Comparison,
-    execute_all,
-    markdown,
-    plan_runs,
-    summarise,
-    table_rows,
-)
+from harness.comparison import Comparison, Contestant, execute_all, plan_runs, summarise
+from harness.comparison_curves import draw_curves
 from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
+from harness.comparison_tables import full_table, markdown
 from harness.demo import make_toy_data
 from harness.hold_out import hold_out
 from harness.results import write_results
@@ -151,6 +145,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--configs', nargs='+', metavar='NAME=CONFIG', help='what is compared, unless a preset'
     )
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='of the contestants [all]')
     add_comparison_options(parser, 'work_dirs/compare/NAME', ROOT / 'benchmarks' / 'results')
     args = parser.parse_args(argv)
     if (args.configs is None) == (args.name not in PRESETS):
@@ -164,13 +159,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def preset_of(args: argparse.Namespace) -> Preset:
-    """The preset that the arguments name or describe."""
+    """The preset that the arguments name or describe.
+
+    One of several parts that is told its pixels or seeds has no other parts.
+    """
     if args.configs:
         configs = dict(item.split('=', 1) for item in args.configs)
         preset = Preset(args.name, '', Comparison(configs, args.pixels))
     else:
         preset = PRESETS[args.name]
-    return replace(preset, comparison=with_options(preset.comparison, args))
+    parts = preset.parts if args.pixels is args.seeds is None else preset.parts[:1]
+    parts = [with_options(part, args) for part in parts]
+    if args.only:
+        kept = [[name for name in args.only if name in part.configs] for part in parts]
+        parts = [part.only(names) for part, names in zip(parts, kept) if names]
+        if not parts:
+            raise RunError(
+                f'--only {" ".join(args.only)}: the contestants are '
+                f'{", ".join(preset.comparison.configs)}'
+            )
+    return replace(preset, comparison=parts[0], others=tuple(parts[1:]))
 
 
 def command_line(argv: list[str]) -> str:
@@ -189,19 +197,41 @@ def main(argv: list[str] | None = None) -> None:
     preset = preset_of(args)
     preset.prepare()
     with console.status('counting the pixels of an epoch'):
-        contestants = plan_runs(preset.comparison, ROOT, work_dir)
-    for item in contestants:
+        planned = [plan_runs(part, ROOT, work_dir) for part in preset.parts]
+    for item in (item for contestants in planned for item in contestants):
         console.print(
             f'{item.name}: {item.runs[0].max_epochs} epochs of '
             f'{item.pixels_per_epoch / 1e6:.1f} Mpx'
         )
-    execute_all(contestants, args.jobs, console)
-    summary = summarise(preset.comparison, contestants, preset.description)
-    write_results(out, summary, markdown(summary, preset.title, command_line(argv)))
-    table = Table(*COLUMNS, title=preset.title)
-    for row in table_rows(summary):
-        table.add_row(*row)
-    console.print(table)
+    try:
+        for contestants in planned:
+            execute_all(contestants, args.jobs, console)
+    finally:  # what is finished is told even if a run has failed
+        _report(preset, planned, out, command_line(argv), console)
+
+
+def _report(
+    preset: Preset, planned: list[list[Contestant]], out: Path, command: str, console: Console
+) -> None:
+    """Write and show what is finished."""
+    summaries = [
+        summarise(part, contestants, preset.description)
+        for part, contestants in zip(preset.parts, planned)
+        if any(run.finished for contestant in contestants for run in contestant.runs)
+    ]
+    if not summaries:
+        return
+    summary = summaries[0]
+    if preset.others:
+        summary = dict(description=preset.description, parts=summaries)
+        draw_curves(summaries, preset.title, out.with_suffix('.png'))
+    write_results(out, summary, markdown(summary, preset.title, command))
+    for part in summaries:
+        head, *rows = full_table(part)
+        table = Table(*head, title=f'{preset.title}, {part["pixels"] / 1e6:.0f} Mpx')
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     console.print(f'{out}.json, {out}.md')
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from harness.pixel_budget import epochs_with_mining, part_of_an_epoch, pixels_per_epoch
-from harness.results import markdown_table
-from harness.training_run import COSTS, METRICS, TEST, TRAIN, TTA, RunError, TrainingRun, execute
+from harness.training_run import (
+    COSTS,
+    FALSE_POSITIVES,
+    METRICS,
+    MINING_COSTS,
+    TEST,
+    TRAIN,
+    TTA,
+    OtherTest,
+    RunError,
+    TrainingRun,
+    execute,
+)
 from mmsniper.convert import load_config
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.utils.compat import SUPPORTED
@@ -47,11 +58,13 @@ class Comparison:
         options (dict): Settings that override all configs. Defaults to none.
         own_options (dict): Settings that override the config of one contestant, by its name.
             Defaults to none.
+        other_tests (dict): How the weights of one contestant are tested besides, by its name and
+            the test's. Defaults to none.
         threads (int): Threads of each process. Defaults to 1.
 
     Raises:
-        ValueError: If there is nothing to compare, or options are of a contestant that is not
-            there.
+        ValueError: If there is nothing to compare, or options or tests are of a contestant that is
+            not there.
     """
 
     configs: Mapping[str, str]
@@ -59,6 +72,7 @@ class Comparison:
     seeds: tuple[int, ...] = (0, 1, 2)
     options: Mapping[str, Any] = field(default_factory=dict)
     own_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    other_tests: Mapping[str, Mapping[str, OtherTest]] = field(default_factory=dict)
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -70,12 +84,31 @@ class Comparison:
             raise ValueError(f'every seed counts once, got {self.seeds}')
         if not (self.pixels > 0 and math.isfinite(self.pixels)):
             raise ValueError(f'pixels must be positive, got {self.pixels!r}')
-        unknown = sorted(set(self.own_options) - set(self.configs))
+        for what in ('own_options', 'other_tests'):
+            unknown = sorted(set(getattr(self, what)) - set(self.configs))
+            if unknown:
+                raise ValueError(
+                    f'{what} are of {", ".join(unknown)}, but the contestants are '
+                    f'{", ".join(self.configs)}'
+                )
+
+    def only(self, names: Iterable[str], **changes: Any) -> Comparison:
+        """The same with some of the contestants, and with other changes.
+
+        Raises:
+            ValueError: If one is not there.
+        """
+        names = list(names)
+        unknown = sorted(set(names) - set(self.configs))
         if unknown:
             raise ValueError(
-                f'own_options are of {", ".join(unknown)}, but the contestants are '
-                f'{", ".join(self.configs)}'
+                f'there is no contestant {", ".join(unknown)}, only {", ".join(self.configs)}'
             )
+        kept = {
+            what: {name: part for name, part in getattr(self, what).items() if name in names}
+            for what in ('configs', 'own_options', 'other_tests')
+        }
+        return replace(self, **{**kept, **changes})
 
 
 @dataclass(frozen=True)
@@ -160,6 +193,7 @@ def plan_contestant(
             seed=seed,
             root=root,
             tta=TTA in tests,
+            other_tests=comparison.other_tests.get(name, {}),
             options={**options, **part_of_an_epoch(cfg, comparison.pixels, per_epoch, seed)},
             threads=comparison.threads,
         )
@@ -281,9 +315,10 @@ def describe(run: TrainingRun) -> str:
     """A finished run in one line."""
     results = run.results()
     train, test = results[TRAIN], results[run.stages[-1]]
+    small = '-' if test['APs'] is None else f'{test["APs"]:.3f}'
     return (
         f'{train["train_pixels"] / 1e6:.1f} Mpx in {train["train_seconds"] / 60:.1f} min, '
-        f'AP {test["AP"]:.3f}, AP small {_number(test["APs"])}'
+        f'AP {test["AP"]:.3f}, AP small {small}'
     )
 
 
@@ -316,7 +351,7 @@ def _summary_of(contestant: Contestant) -> dict[str, Any]:
     finished = [run for run in contestant.runs if run.finished]
     runs = [{'seed': run.seed, **run.results()} for run in finished]
     stages = contestant.runs[0].stages
-    keys = {stage: COSTS if stage == TRAIN else tuple(METRICS) for stage in stages}
+    keys = {stage: _keys(stage, [run[stage] for run in runs]) for stage in stages}
     return {
         'name': contestant.name,
         'config': contestant.config,
@@ -332,6 +367,13 @@ def _summary_of(contestant: Contestant) -> dict[str, Any]:
             for statistic, of in (('mean', mean), ('std', sample_std))
         },
     }
+
+
+def _keys(stage: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What there are means of; what only some runs can have, if these have it."""
+    always, sometimes = (COSTS, MINING_COSTS) if stage == TRAIN else (METRICS, FALSE_POSITIVES)
+    there = [key for key in sometimes if results and all(key in result for result in results)]
+    return [*always, *there]
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -352,73 +394,3 @@ def _installed() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-COLUMNS = (
-    'config',
-    'test',
-    'epochs',
-    'training Mpx',
-    'minutes',
-    'CPU minutes',
-    'AP',
-    'AP50',
-    'AP small',
-    'AP medium',
-    'AP large',
-    'AR',
-)
-_SHOWN = ('AP', 'AP50', 'APs', 'APm', 'APl', 'AR')
-
-
-def table_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    """The cells of a summary's table, under ``COLUMNS``; one row for each contestant and test."""
-    rows = []
-    for entry in summary['contestants']:
-        average, spread = entry['mean'], entry['std']
-        pixels, seconds, cpu = (average[TRAIN][key] for key in COSTS)
-        cost = [_scaled(pixels, 1e6), _scaled(seconds, 60), _scaled(cpu, 60)]
-        for stage in average:
-            if stage == TRAIN:
-                continue
-            metrics = [_number(average[stage][m], spread[stage][m]) for m in _SHOWN]
-            test = entry['tests'].get(stage, stage)
-            rows.append([entry['name'], test, str(entry['epochs']), *cost, *metrics])
-    return rows
-
-
-def markdown(summary: Mapping[str, Any], title: str, command: str) -> str:
-    """A page with the table of a summary.
-
-    Args:
-        summary (dict): From :func:`summarise`.
-        title (str): Its heading.
-        command (str): The command line that makes it.
-    """
-    lines = [
-        f'# {title}',
-        '',
-        summary['description'],
-        '',
-        f'Each config was trained for the whole number of epochs that comes nearest to '
-        f'{summary["pixels"] / 1e6:.0f} million training pixels (counted before padding), with '
-        f'{summary["threads"]} thread(s) a process. Seeds: '
-        f'{", ".join(map(str, summary["seeds"]))}; the table gives means ± sample standard '
-        f'deviations. Minutes are of the training iterations; how fast the clock ran depends on '
-        f"what else the machine did, CPU minutes less so. AR is COCO's, at 100 detections.",
-        '',
-        f'Made by `{command}`.',
-        '',
-        *markdown_table(COLUMNS, table_rows(summary)),
-    ]
-    return '\n'.join(lines)
-
-
-def _scaled(value: float | None, unit: float) -> str:
-    return '-' if value is None else f'{value / unit:.1f}'
-
-
-def _number(value: float | None, spread: float | None = None) -> str:
-    if value is None:
-        return '-'
-    return f'{value:.3f}' if spread is None else f'{value:.3f} ± {spread:.3f}'

@@ -14,12 +14,27 @@ from mmsniper.utils.command_line import add_config_arguments, at_least
 
 @dataclass(frozen=True)
 class Preset:
-    """A comparison of the project's own, and what is said above its table."""
+    """A comparison of the project's own, and what is said above its table.
+
+    Args:
+        title (str): Its heading.
+        description (str): What is compared on what.
+        comparison (Comparison): The comparison.
+        prepare (Callable): Makes the data that it needs. Defaults to nothing.
+        others (tuple[Comparison, ...]): The same contestants, or some of them, with other pixels or
+            seeds: further points of the curves. Defaults to none.
+    """
 
     title: str
     description: str
     comparison: Comparison
     prepare: Callable[[], None] = lambda: None
+    others: tuple[Comparison, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Comparison, ...]:
+        """All its comparisons."""
+        return (self.comparison, *self.others)
 
 
 def add_comparison_options(parser: argparse.ArgumentParser, work_dir: str, out_dir: Path) -> None:

@@ -19,7 +19,8 @@ from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
 
-from harness.comparison import COLUMNS, Comparison, execute_all, plan_runs, summarise, table_rows
+from harness.comparison import Comparison, execute_all, plan_runs, summarise
+from harness.comparison_tables import COLUMNS, table_rows
 from harness.training_run import TrainingRun
 from mmsniper.convert import load_config
 from mmsniper.testing import make_toy_dataset

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import json
+import math
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from harness.false_positives import detection_curve
 from mmsniper.utils.files import write_json
 
 TRAIN, TEST, TTA = 'train', 'test', 'tta'
@@ -41,8 +44,12 @@ SEGM_METRICS = {f'mask {name}': f'coco/segm_{theirs}' for name, theirs in METRIC
 COSTS = ('train_pixels', 'train_seconds', 'train_cpu_seconds')
 """What ``PixelCounterHook`` and ``TrainingTimeHook`` keep in every checkpoint."""
 
-MINING_PIXELS = 'mining_pixels'
-"""Pixels that the RPN was run on to mine negative chips, in checkpoints of runs that count them."""
+MINING_PIXELS, MINING_CPU_SECONDS = MINING_COSTS = ('mining_pixels', 'mining_cpu_seconds')
+"""Pixels that the RPN was run on to mine negative chips, in checkpoints of runs that mine, and the
+processor time of it."""
+
+FALSE_POSITIVES = {f'FP@{recall:g}': recall for recall in (0.5, 0.9)}
+"""False positives per image where so many objects are found, of tests that leave predictions."""
 
 _TRAIN_LINE = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]')
 _TEST_LINE = re.compile(r'Epoch\(test\)\s+\[\s*(\d+)/(\d+)\]')
@@ -204,7 +211,7 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
 
     Returns:
         dict: ``epochs``, ``COSTS``, and what else the checkpoint knows of: ``iterations`` and
-        ``MINING_PIXELS``.
+        ``MINING_COSTS``.
     """
     from mmengine.runner import CheckpointLoader
 
@@ -223,7 +230,7 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
     return {
         'epochs': run.max_epochs,
         **({} if iterations is None else {'iterations': iterations}),
-        **{key: info[key] for key in (*COSTS, MINING_PIXELS) if key in info},
+        **{key: info[key] for key in (*COSTS, *MINING_COSTS) if key in info},
     }
 
 
@@ -231,8 +238,9 @@ def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
     """COCO's metrics as the last test wrote them.
 
     Returns:
-        dict: ``METRICS`` of boxes and, where the test has them, ``SEGM_METRICS``; None for sizes of
-        which there is no object.
+        dict: ``METRICS`` of boxes and, where the test has them, ``SEGM_METRICS`` and
+        ``FALSE_POSITIVES``; None for sizes of which there is no object, and for a recall that is
+        not reached.
     """
     files = [
         path for path in (run.work_dir / stage).glob('*/*.json') if path.stem == path.parent.name
@@ -243,7 +251,24 @@ def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
     # Without a single detection CocoMetric gives no metrics at all.
     metrics = {name: content.get(f'coco/bbox_{theirs}', 0.0) for name, theirs in METRICS.items()}
     metrics |= {name: content[key] for name, key in SEGM_METRICS.items() if key in content}
-    return {name: None if value < 0 else value for name, value in metrics.items()}
+    metrics = {name: None if value < 0 else value for name, value in metrics.items()}
+    return metrics | false_positives(run, stage)
+
+
+def false_positives(run: TrainingRun, stage: str) -> dict[str, float | None]:
+    """``FALSE_POSITIVES`` of a test's predictions; empty if it left none."""
+    if not run.predictions(stage).exists():
+        return {}
+    from mmsniper.convert import read_config
+
+    cfg = read_config(run.root / run.config, run.options)
+    with open(run.predictions(stage), 'rb') as file:
+        curve = detection_curve(pickle.load(file), run.root / cfg.test_evaluator.ann_file)
+    points = {name: curve.at_recall(recall) for name, recall in FALSE_POSITIVES.items()}
+    return {
+        name: None if math.isnan(point.recall) else point.false_positives
+        for name, point in points.items()
+    }
 
 
 test_result.__test__ = False  # not one of pytest's

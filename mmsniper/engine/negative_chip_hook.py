@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ NEGATIVE_CHIPS = 'negative_chips'
 
 MINING_PIXELS = 'mining_pixels'
 """Key of the message hub: pixels that the network has seen in mining, beside the training's."""
+
+MINING_CPU_SECONDS = 'mining_cpu_seconds'
+"""Key of the message hub: processor time of rank 0 for it, without that of loader workers."""
 
 POOL_FILE = 'negative_chips.npz'
 
@@ -107,13 +111,18 @@ class NegativeChipHook(Hook):
         name = POOL_FILE
         if runner.epoch > self.warmup_epochs:
             name = f'{Path(POOL_FILE).stem}_epoch_{runner.epoch}.npz'
+        start = time.process_time()
         pool = self._pool(runner, model, sampler, Path(runner.work_dir) / name)
+        spent = {
+            MINING_CPU_SECONDS: time.process_time() - start,
+            MINING_PIXELS: self.miner.pixels(sampler),
+        }
         sampler.set_negatives(pool, self.chips_per_image)
         record = {'file': name, 'origin': pool.origin, 'epoch': runner.epoch}
         hub = runner.message_hub
         hub.update_info(NEGATIVE_CHIPS, record)
-        before = hub.runtime_info.get(MINING_PIXELS, 0)
-        hub.update_info(MINING_PIXELS, before + self.miner.pixels(sampler))
+        for key, value in spent.items():
+            hub.update_info(key, hub.runtime_info.get(key, 0) + value)
         fit_to_epoch_length(runner)
 
     def _is_due(self, epoch: int, record: Mapping[str, Any] | None) -> bool:

@@ -25,9 +25,14 @@ def script():
 
 
 def test_every_preset_names_configs_that_exist(script):
-    for preset in script.PRESETS.values():
-        for config in preset.comparison.configs.values():
-            assert 'train_dataloader' in load_config(ROOT / config)
+    configs = {
+        config
+        for preset in script.PRESETS.values()
+        for part in preset.parts
+        for config in part.configs.values()
+    }
+    for config in configs:
+        assert 'train_dataloader' in load_config(ROOT / config)
 
 
 @pytest.mark.parametrize('data', ['toy', 'bccd'])
@@ -55,6 +60,33 @@ def test_a_preset_runs_as_it_is_unless_told_otherwise(script):
     assert changed.configs == preset.comparison.configs
     assert (changed.pixels, changed.seeds, changed.threads) == (1e6, (5,), 2)
     assert changed.options == {'a.b': 3}
+
+
+def test_options_come_on_top_of_those_of_the_preset(script):
+    argv = ['hituav_held_out', '--cfg-options', 'a.b=3']
+    options = script.preset_of(script.parse_args(argv)).comparison.options
+    assert options == {**script.PRESETS['hituav_held_out'].comparison.options, 'a.b': 3}
+
+
+def test_a_preset_with_several_budgets_is_cut_down(script, monkeypatch):
+    configs = {'a': 'configs/a.py', 'b': 'configs/b.py', 'c': 'configs/c.py'}
+    whole = module.Comparison(configs, 3e6)
+    preset = script.Preset('T', '', whole, others=(whole.only(['a'], pixels=9e6, seeds=(0,)),))
+    monkeypatch.setitem(script.PRESETS, 'several', preset)
+
+    def parts(*argv):
+        return script.preset_of(script.parse_args(['several', *argv])).parts
+
+    assert [(list(part.configs), part.pixels) for part in parts()] == [
+        (['a', 'b', 'c'], 3e6),
+        (['a'], 9e6),
+    ]
+    assert [list(part.configs) for part in parts('--only', 'a', 'b')] == [['a', 'b'], ['a']]
+    assert [list(part.configs) for part in parts('--only', 'b')] == [['b']]
+    assert [part.pixels for part in parts('--pixels', '1e6')] == [1e6]
+    assert [part.seeds for part in parts('--seeds', '5')] == [(5,)]
+    with pytest.raises(script.RunError, match='the contestants are a, b, c'):
+        parts('--only', 'd')
 
 
 def test_a_comparison_of_ones_own(script):
@@ -124,4 +156,6 @@ def test_json_and_table_are_written(script, tmp_path, monkeypatch):
     assert str(tmp_path) not in json.dumps(summary)
     page = (tmp_path / 'out' / 'bccd.md').read_text()
     assert page.startswith('# BCCD')
-    assert page.count('0.250 ± 0.000') == 6 * len(names)
+    table, ahead = page.split('Differences')
+    assert table.count('0.250 ± 0.000') == 6 * len(names)
+    assert ahead.count('0.000 ± 0.000') == 3 * (len(names) - 1)

@@ -10,18 +10,15 @@ from rich.console import Console
 
 from harness import comparison as module
 from harness.comparison import (
-    COLUMNS,
     Comparison,
     execute_all,
-    markdown,
     mean,
     overall_progress,
     plan_runs,
     sample_std,
     summarise,
-    table_rows,
 )
-from harness.training_run import METRICS, RunError
+from harness.training_run import METRICS, OtherTest, RunError
 
 CONFIG = """
 train_dataloader = dict(pixels={pixels})
@@ -142,6 +139,7 @@ def test_a_run_keeps_its_folder_until_its_settings_change(project):
         (dict(pixels=0), 'pixels must be positive'),
         (dict(pixels=math.inf), 'pixels must be positive'),
         (dict(own_options={'b': {}}), 'own_options are of b, but the contestants are a'),
+        (dict(other_tests={'b': {}}), 'other_tests are of b, but the contestants are a'),
     ],
 )
 def test_an_impossible_comparison_is_refused(changes, message):
@@ -213,33 +211,45 @@ def test_an_interruption_ends_what_was_started(project, monkeypatch):
     assert len(ended) == 1
 
 
-def test_the_table_has_a_row_for_each_test(project, monkeypatch):
+def test_costs_and_false_positives_are_averaged_where_all_runs_have_them(project, monkeypatch):
     comparison, contestants = plan(project)
-    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.4 + 0.2 * run.seed))
+    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.5))
     execute_all(contestants, 1, quiet())
-    rows = table_rows(summarise(comparison, contestants))
-
-    assert [row[:3] for row in rows] == [
-        ['many', 'one scale', '3'],
-        ['many', 'multi-scale --tta', '3'],
-        ['single', 'one scale', '10'],
-    ]
-    assert rows[1][COLUMNS.index('AP')] == '0.600 ± 0.141'
-    assert rows[1][COLUMNS.index('minutes')] == '1.0'
-    assert rows[1][COLUMNS.index('CPU minutes')] == '0.5'
-    page = markdown(summarise(comparison, contestants), 'Title', 'python x.py')
-    assert '| ' + ' | '.join(rows[1]) + ' |' in page.splitlines()
+    for contestant, runs in zip(contestants, (2, 1)):
+        for run in contestant.runs[:runs]:
+            for stage, more in (('train', {'mining_pixels': 9}), ('test', {'FP@0.5': run.seed})):
+                path = run.result_file(stage)
+                path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    many, single = summarise(comparison, contestants)['contestants']
+    assert (many['mean']['train']['mining_pixels'], many['mean']['test']['FP@0.5']) == (9, 0.5)
+    assert 'mining_pixels' not in single['mean']['train']
+    assert 'FP@0.5' not in single['mean']['test']
 
 
-def test_sizes_without_objects_have_no_number(project, monkeypatch):
-    comparison, contestants = plan(project, seeds=(0,))
-    monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.4))
-    execute_all(contestants, 1, quiet())
-    path = contestants[1].runs[0].result_file('test')
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'APl': None}))
-    row = table_rows(summarise(comparison, contestants))[2]
-    assert row[COLUMNS.index('AP large')] == '-'
-    assert row[COLUMNS.index('AP small')] == '0.400'
+def test_a_part_of_a_comparison_keeps_what_belongs_to_it():
+    whole = Comparison(
+        configs=dict(a='a.py', b='b.py'),
+        pixels=10,
+        own_options=dict(a={'x': 1}, b={'x': 2}),
+        other_tests=dict(b=dict(sliced=OtherTest('c.py'))),
+    )
+    part = whole.only(['a'], pixels=5, seeds=(0,))
+    assert (part.configs, part.own_options, part.other_tests) == (
+        dict(a='a.py'),
+        dict(a={'x': 1}),
+        {},
+    )
+    assert (part.pixels, part.seeds) == (5, (0,))
+    with pytest.raises(ValueError, match='no contestant c, only a, b'):
+        whole.only(['a', 'c'])
+
+
+def test_other_tests_reach_the_runs(project):
+    tests = dict(sliced=OtherTest('c.py'))
+    _, (many, single) = plan(project, other_tests={'many': tests})
+    assert many.runs[0].stages == ('train', 'test', 'tta', 'sliced')
+    assert many.runs[0].other_tests == tests
+    assert single.runs[0].stages == ('train', 'test')
 
 
 def test_mean_and_deviation_of_nothing_are_nothing():

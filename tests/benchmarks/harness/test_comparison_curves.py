@@ -1,0 +1,45 @@
+"""The curves have a point for each budget: the contestant's best test, and all that it costs."""
+
+import cv2
+
+from harness.comparison_curves import best_test, draw_curves, points
+
+METRICS = dict(APs=0.2, AR=0.3)
+
+
+def entry(name, pixels, seeds=1, **ap_of_tests):
+    train = dict(train_pixels=pixels, train_seconds=60.0, train_cpu_seconds=pixels / 1e5)
+    tests = {
+        stage: {**METRICS, 'AP': ap, 'FP@0.5': None if ap < 0.2 else 1 / ap}
+        for stage, ap in ap_of_tests.items()
+    }
+    spread = {stage: dict.fromkeys(test, 0.01) for stage, test in tests.items()}
+    return dict(
+        name=name, runs=[{}] * seeds, mean=dict(train=train, **tests), std=dict(train={}, **spread)
+    )
+
+
+def test_the_best_test_stands_for_a_contestant():
+    assert best_test(entry('a', 1e6, test=0.3, sliced=0.4)) == 'sliced'
+    assert best_test(entry('a', 1e6, test=0.4, sliced=0.4)) == 'test'
+
+
+def test_points_are_in_the_order_of_their_cost():
+    high = dict(contestants=[entry('a', 9e6, test=0.5), entry('none yet', 1e6, seeds=0)])
+    low = dict(contestants=[entry('a', 3e6, seeds=3, test=0.4)])
+    curves = points([high, low])
+    assert list(curves) == ['a']
+    assert [(p['pixels'], p['seeds'], p['mean']['AP']) for p in curves['a']] == [
+        (3e6, 3, 0.4),
+        (9e6, 1, 0.5),
+    ]
+    assert curves['a'][0]['cpu_seconds'] == 30
+
+
+def test_the_picture_is_drawn(tmp_path):
+    parts = [
+        dict(contestants=[entry('a', 3e6, 3, test=0.1), entry('b', 2e6, test=0.1)]),
+        dict(contestants=[entry('a', 9e6, test=0.5)]),
+    ]
+    draw_curves(parts, 'Title', tmp_path / 'curves.png')
+    assert cv2.imread(str(tmp_path / 'curves.png')).std() > 5

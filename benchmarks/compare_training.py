@@ -25,7 +25,7 @@ from harness.comparison_curves import draw_curves
 from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.comparison_tables import full_table, markdown
 from harness.demo import make_toy_data
-from harness.hold_out import hold_out
+from harness.hituav import HITUAV, HITUAV_HELD_OUT
 from harness.results import write_results
 from harness.training_run import RunError, exit_on_sigterm
 from mmsniper.utils.command_line import command_parser, exit_on_error
@@ -40,41 +40,6 @@ def _range_first(config: str) -> Comparison:
         pixels=300e6,
         own_options={'before': {'model.rpn_head.range_first': False}},
     )
-
-
-HITUAV = {
-    'SNIPER': 'configs/sniper/faster_rcnn_yolox_nano_sniper_hituav.py',
-    'SNIPER, positive chips only': (
-        'configs/sniper/faster_rcnn_yolox_nano_positive_chips_hituav.py'
-    ),
-    'own size': 'configs/baselines/faster_rcnn_yolox_nano_hituav.py',
-    'half size': 'configs/baselines/faster_rcnn_yolox_nano_half_hituav.py',
-    'double size': 'configs/baselines/faster_rcnn_yolox_nano_double_hituav.py',
-    'three scales': 'configs/baselines/faster_rcnn_yolox_nano_multi_scale_hituav.py',
-}
-HELD_OUT_DAYS = '20210116', '20210118'
-"""Of HIT-UAV's seven training days: 218 of 1,099 images, with all classes, by day and by night."""
-
-_HELD_OUT = ROOT / 'work_dirs' / 'held_out' / 'hituav'
-
-
-def _hold_out_days() -> None:
-    annotations = ROOT / 'data' / 'hituav' / 'train.json'
-    if not annotations.exists():
-        raise RunError(
-            f'{annotations} is not there: put HIT-UAV into that folder, as COCO files '
-            f'(train.json, val.json, images/)'
-        )
-    hold_out(annotations, lambda image: image['day'] in HELD_OUT_DAYS, _HELD_OUT)
-
-
-def _on_the_held_out_days() -> dict[str, str]:
-    fit, held_out = str(_HELD_OUT / 'fit.json'), str(_HELD_OUT / 'held_out.json')
-    return {
-        'train_dataloader.dataset.ann_file': fit,
-        **{f'{part}_dataloader.dataset.ann_file': held_out for part in ('val', 'test')},
-        **{f'{part}_evaluator.ann_file': held_out for part in ('val', 'test')},
-    }
 
 
 _RANGE_FIRST = (
@@ -109,20 +74,8 @@ PRESETS = {
         ),
         prepare=make_toy_data,
     ),
-    'hituav': Preset(
-        'HIT-UAV infrared images: SNIPER against whole images',
-        "The same Faster R-CNN on YOLOX-nano's backbone, with weights from COCO, trained on the "
-        '1,099 training images of HIT-UAV (640x512 px, from drones, every second image) and tested '
-        'on the 298 of other days.',
-        Comparison(HITUAV, pixels=360e6),
-    ),
-    'hituav_held_out': Preset(
-        'HIT-UAV, days held out of the training set',
-        'As in the comparison on HIT-UAV, but trained on five days of its training set and tested '
-        'on the other two: settings are chosen here.',
-        Comparison(HITUAV, pixels=288e6, seeds=(0,), options=_on_the_held_out_days()),
-        prepare=_hold_out_days,
-    ),
+    'hituav': HITUAV,
+    'hituav_held_out': HITUAV_HELD_OUT,
     'range_first_bccd': Preset(
         "BCCD blood cells: proposals of the level's sizes first",
         _RANGE_FIRST + 'The SNIPER config of BCCD, otherwise as it is.',

@@ -33,7 +33,7 @@ def best_test(entry: Mapping[str, Any]) -> str:
 
 
 def points(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Of each contestant, what it costs and reaches at each budget, cheap to dear.
+    """What each contestant costs and reaches at each budget, cheap to dear, by most seeds.
 
     Args:
         summaries (Sequence[dict]): From :func:`harness.comparison.summarise`.
@@ -42,21 +42,25 @@ def points(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, A
         dict[str, list[dict]]: ``seeds`` (their number), ``pixels``, ``cpu_seconds``, and ``mean``
         and ``std`` of the contestant's best test.
     """
-    found = defaultdict(list)
+    found: dict[str, dict[float, dict[str, Any]]] = defaultdict(dict)
     for summary in summaries:
         for entry in summary['contestants']:
-            if entry['runs']:
+            of_this = found[entry['name']]
+            known = of_this.get(summary['pixels'], dict(seeds=0))
+            if len(entry['runs']) > known['seeds']:
                 stage, cost = best_test(entry), costs(entry['mean'][TRAIN])
-                found[entry['name']].append(
-                    dict(
-                        seeds=len(entry['runs']),
-                        pixels=cost['pixels'],
-                        cpu_seconds=cost['cpu_seconds'],
-                        mean=entry['mean'][stage],
-                        std=entry['std'][stage],
-                    )
+                of_this[summary['pixels']] = dict(
+                    seeds=len(entry['runs']),
+                    pixels=cost['pixels'],
+                    cpu_seconds=cost['cpu_seconds'],
+                    mean=entry['mean'][stage],
+                    std=entry['std'][stage],
                 )
-    return {name: sorted(some, key=lambda p: p['pixels']) for name, some in found.items()}
+    return {
+        name: sorted(some.values(), key=lambda point: point['pixels'])
+        for name, some in found.items()
+        if some
+    }
 
 
 def draw_curves(summaries: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:

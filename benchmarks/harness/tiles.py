@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,13 @@ def cut_tiles(annotations: Path, images: Path, out: Path, side: int, overlap: fl
         return
     from sahi.slicing import slice_coco
 
+    folder = out.parent / TILES / out.stem
+    shutil.rmtree(folder, ignore_errors=True)  # of other settings
     tiles, _ = slice_coco(
         str(annotations),
         str(images),
         '',
-        str(out.parent / TILES / out.stem),
+        str(folder),
         slice_height=side,
         slice_width=side,
         overlap_height_ratio=overlap,

@@ -1,6 +1,6 @@
-# HIT-UAV in uniform tiles of 160 px, seen at double size, and whole images at half size: what SAHI
-# shows a detector. benchmarks/compare_training.py cuts the tiles and tests by SAHI; tools/test.py
-# sees the whole images only.
+# HIT-UAV in uniform tiles of 213 px, at the scale of SNIPER's finest level, and whole images at
+# half size: what SAHI shows a detector. benchmarks/compare_training.py cuts the tiles and tests by
+# SAHI; tools/test.py sees the whole images only.
 _base_ = 'faster_rcnn_yolox_nano_hituav.py'
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline

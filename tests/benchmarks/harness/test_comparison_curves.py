@@ -25,9 +25,11 @@ def test_the_best_test_stands_for_a_contestant():
 
 
 def test_points_are_in_the_order_of_their_cost():
-    high = dict(contestants=[entry('a', 9e6, test=0.5), entry('none yet', 1e6, seeds=0)])
-    low = dict(contestants=[entry('a', 3e6, seeds=3, test=0.4)])
-    curves = points([high, low])
+    none_yet = entry('none yet', 1e6, seeds=0)
+    high = dict(pixels=9e6, contestants=[entry('a', 9e6, test=0.5), none_yet])
+    low = dict(pixels=3e6, contestants=[entry('a', 3e6, seeds=3, test=0.4)])
+    one_of_them = dict(pixels=3e6, contestants=[entry('a', 3e6, test=0.45)])
+    curves = points([high, low, one_of_them])
     assert list(curves) == ['a']
     assert [(p['pixels'], p['seeds'], p['mean']['AP']) for p in curves['a']] == [
         (3e6, 3, 0.4),
@@ -38,8 +40,8 @@ def test_points_are_in_the_order_of_their_cost():
 
 def test_the_picture_is_drawn(tmp_path):
     parts = [
-        dict(contestants=[entry('a', 3e6, 3, test=0.1), entry('b', 2e6, test=0.1)]),
-        dict(contestants=[entry('a', 9e6, test=0.5)]),
+        dict(pixels=3e6, contestants=[entry('a', 3e6, 3, test=0.1), entry('b', 2e6, test=0.1)]),
+        dict(pixels=9e6, contestants=[entry('a', 9e6, test=0.5)]),
     ]
     draw_curves(parts, 'Title', tmp_path / 'curves.png')
     assert cv2.imread(str(tmp_path / 'curves.png')).std() > 5

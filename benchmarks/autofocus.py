@@ -52,20 +52,31 @@ from harness.stock_detector import stock_detector
 from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
 from mmsniper.models.autofocus import step_thresholds
-from mmsniper.utils.command_line import at_least, command_parser, exit_on_error, progress
+from mmsniper.utils.command_line import (
+    add_config_arguments,
+    at_least,
+    command_parser,
+    exit_on_error,
+    progress,
+)
 from mmsniper.visualization.figure import new_figure, save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
-    name: ROOT / 'configs' / 'autofocus' / f'faster_rcnn_r18_autofocus_{name}.py'
-    for name in ('toy', 'bccd')
+    'toy': 'faster_rcnn_r18_autofocus_toy.py',
+    'bccd': 'faster_rcnn_r18_autofocus_bccd.py',
+    'hituav': 'faster_rcnn_yolox_nano_autofocus_hituav.py',
 }
 BASELINES = {
-    name: ROOT / 'configs' / 'baselines' / f'faster_rcnn_r18_single_scale_{name}.py'
-    for name in CONFIGS
+    'toy': 'faster_rcnn_r18_single_scale_toy.py',
+    'bccd': 'faster_rcnn_r18_single_scale_bccd.py',
+    'hituav': 'faster_rcnn_yolox_nano_hituav.py',
 }
+CONFIGS = {name: ROOT / 'configs' / 'autofocus' / file for name, file in CONFIGS.items()}
+BASELINES = {name: ROOT / 'configs' / 'baselines' / file for name, file in BASELINES.items()}
 FULL = 'full pyramid'
 HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
+TILES = 'SAHI, trained on tiles'
 HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 OWN_THRESHOLDS = (0.01, 0.03, 0.1)
 # Settings that differ from the config's, each with all else as it is.
@@ -77,6 +88,7 @@ COLOURS = {
     HEAD: '#d62728',
     OWN: '#ff9f1c',
     SLICES: '#19a7ff',
+    TILES: '#8c564b',
     'one scale': '#2ca02c',
     'coarse level': '#9b6bff',
 }
@@ -140,15 +152,21 @@ class Bench:
         checkpoint (Path): Its weights.
         baseline (Path): Config whose test pipeline resizes to the one scale.
         images (int | None): Number of validation images to take; None: all.
+        options (dict | None): Settings that override the config's.
 
     Raises:
         ValueError: If the config is of another model.
     """
 
     def __init__(
-        self, config: Path, checkpoint: Path, baseline: Path, images: int | None = None
+        self,
+        config: Path,
+        checkpoint: Path,
+        baseline: Path,
+        images: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.cfg = load_config(config)
+        self.cfg = load_config(config, options)
         if self.cfg.model.type != 'AutoFocus':
             raise ValueError(f'{config} has a model of type {self.cfg.model.type}, not AutoFocus')
         data = self.cfg.test_dataloader.dataset
@@ -228,23 +246,28 @@ class Bench:
 
 
 class Slicer:
-    """SAHI with the stock detector: its config and weights, without the focus head.
+    """A detector behind SAHI, on a bench's images.
 
-    Slices are seen at the scale of the finest level. The full image, if it is seen as well, is
-    resized to a slice's size, as SAHI's `image_size` does.
+    Slices are seen at the scale of the pyramid's finest level. The full image, if it is seen as
+    well, is resized to a slice's size, as SAHI's `image_size` does.
 
     Args:
-        bench (Bench): Whose model is taken.
-        folder (Path): For the detector's config and weights.
+        bench (Bench): Whose images are sliced.
+        detector (SlicedDetector): The detector.
+        group (str): Which curve it belongs to. Defaults to ``SLICES``.
     """
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, detector: SlicedDetector, group: str = SLICES) -> None:
+        self.bench, self.detector, self.group = bench, detector, group
+        self._watched: set[int] = set()
+
+    @classmethod
+    def of_bench(cls, bench: Bench, folder: Path) -> Slicer:
+        """The bench's own model as a stock detector, without the focus head."""
         weights = folder / 'detector.pth'
         content = dict(state_dict=bench.stock.state_dict(), meta=dict(dataset_meta=bench.meta))
         torch.save(content, weights)
-        self.detector = SlicedDetector(bench.cfg, weights, folder)
-        self._watched: set[int] = set()
+        return cls(bench, SlicedDetector(bench.cfg, weights, folder))
 
     def detect(self, slicing: Slicing) -> Callable[[int], Detections]:
         """Detections with these settings."""
@@ -266,18 +289,18 @@ class Slicer:
         finest = float(scales[0])
         # Of a slice as large as the image at a level, the full image is seen as at that level.
         middle = round(max(info['width'], info['height']) * float(scales[1]))
-        sides = sorted({pyramid.chip_size, middle, 512})
-        grid = [Slicing(slice=round(512 / finest), zoom=finest)]
+        sides = sorted({pyramid.chip_size, 2 * pyramid.chip_size, middle, 512})
         at_best = Slicing(0, merge='NMS', metric='IOU', confidence=0.01, zoom=finest)
 
         def seen(side: int, **changed: Any) -> Slicing:
             return replace(at_best, slice=round(side / finest), **changed)
 
+        grid = [seen(512, merge='GREEDYNMM', metric='IOS', confidence=0.25)]  # sahi predict's
         grid += [seen(side) for side in sides]
         grid.append(seen(middle, full_image=False))
         grid.append(seen(middle, merge=SOFT_NMS))
         grid.append(seen(middle, merge='GREEDYNMM', metric='IOS', confidence=0.1))
-        return [Way(SLICES, one.told(), self.detect(one), rounds=1) for one in grid]
+        return [Way(self.group, one.told(), self.detect(one), rounds=1) for one in grid]
 
 
 def _coco(
@@ -442,14 +465,19 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def all_ways(bench: Bench, sahi: bool) -> Iterator[list[Way]]:
-    """Every way to test the model."""
+def all_ways(bench: Bench, sahi: bool, tiles: Sequence[str] | None) -> Iterator[list[Way]]:
+    """Every way to test the model, and one that was trained on tiles: its config and weights."""
     ways = bench.ways()
     if not sahi:
         yield ways
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield ways + Slicer(bench, Path(folder)).ways()
+    with contextlib.ExitStack() as stack:
+        first, second = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        ways += Slicer.of_bench(bench, first).ways()
+        if tiles:
+            detector = SlicedDetector(load_config(tiles[0]), Path(tiles[1]), second)
+            ways += Slicer(bench, detector, TILES).ways()
+        yield ways
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -465,7 +493,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='rounds to measure time in; SAHI is in the first',
     )
     parser.add_argument('--without-sahi', action='store_true', help='leave its rows out')
+    parser.add_argument(
+        '--tiles',
+        nargs=2,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='a detector that was trained on uniform tiles: tested by SAHI as well',
+    )
     parser.add_argument('--out', type=Path, help='path of the results, without suffix')
+    add_config_arguments(parser, None)
     args = parser.parse_args(argv)
     args.config = args.config or CONFIGS[args.data]
     args.baseline = BASELINES[args.data]
@@ -487,15 +522,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             'its rows are left out.',
             file=sys.stderr,
         )
-    bench = Bench(args.config, args.checkpoint, args.baseline, args.images)
-    with all_ways(bench, sahi) as ways:
+    bench = Bench(args.config, args.checkpoint, args.baseline, args.images, args.cfg_options)
+    with all_ways(bench, sahi, args.tiles) as ways:
         bench.counter.pixels = bench.counter.inputs = 0
         measured = measure(bench, ways, args.rounds)
     rows = as_rows(bench, ways, measured)
     result = dict(
         command=f'python benchmarks/autofocus.py {args.data} CHECKPOINT --rounds {args.rounds}'
         + (f' --images {args.images}' if args.images else '')
-        + (' --without-sahi' if args.without_sahi else ''),
+        + (' --without-sahi' if args.without_sahi else '')
+        + (' --tiles CONFIG CHECKPOINT' if args.tiles else '')
+        + (' --cfg-options ...' if args.cfg_options else ''),
         data=args.data,
         checkpoint=args.checkpoint.name,
         images=len(bench.infos),

@@ -157,7 +157,7 @@ def test_without_thresholds_autofocus_is_the_full_pyramid(benchmark, scene):
 def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path):
     pytest.importorskip('sahi')
     bench = open_bench(benchmark, scene)
-    slicer = benchmark.Slicer(bench, tmp_path)
+    slicer = benchmark.Slicer.of_bench(bench, tmp_path)
     slicing = benchmark.Slicing(160, overlap=0.0)
     for full, pixels in ((False, 2 * 160 * 160), (True, 2 * 160 * 160 + 160 * 107)):
         before = bench.counter.pixels
@@ -167,7 +167,7 @@ def test_slices_are_counted_at_the_scale_of_the_image(benchmark, scene, tmp_path
 
 def test_sahi_has_the_stock_detector_with_as_many_proposals_as_a_level(benchmark, scene, tmp_path):
     bench = open_bench(benchmark, scene)
-    model = benchmark.Slicer(bench, tmp_path).detector._config(confidence=0.01).model
+    model = benchmark.Slicer.of_bench(bench, tmp_path).detector._config(confidence=0.01).model
     assert model.type == 'FasterRCNN'
     assert (model.test_cfg.rpn.nms_pre, model.test_cfg.rpn.max_per_img) == (200, 100)
     assert model.test_cfg.rcnn.score_thr == 0.01
@@ -179,7 +179,7 @@ def test_sahi_has_the_weights_of_the_detector(benchmark, scene, tmp_path):
     pytest.importorskip('sahi')
     bench = open_bench(benchmark, scene)
     theirs = (
-        benchmark.Slicer(bench, tmp_path)
+        benchmark.Slicer.of_bench(bench, tmp_path)
         .detector.model(benchmark.Slicing(160))
         .model.model.state_dict()
     )

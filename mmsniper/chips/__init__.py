@@ -25,7 +25,14 @@ from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positi
 from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
 from mmsniper.chips.pyramid_text import describe_rule, pyramid_config
 from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, scale_disagreement
-from mmsniper.chips.statistics import PlanStatistics, pixel_ratio, plan_statistics, shown_area
+from mmsniper.chips.statistics import (
+    PlanStatistics,
+    finest_ratio,
+    pixel_ratio,
+    plan_statistics,
+    shown_area,
+    what_to_expect,
+)
 from mmsniper.chips.suggestion import (
     GOOD_SIZE_RANGE,
     Suggestion,
@@ -62,6 +69,7 @@ __all__ = [
     'Suggestion',
     'describe_rule',
     'draw_negative_chips',
+    'finest_ratio',
     'focus_chips',
     'focus_rectangles',
     'focus_sizes',
@@ -79,4 +87,5 @@ __all__ = [
     'scale_disagreement',
     'shown_area',
     'suggest_pyramid',
+    'what_to_expect',
 ]

@@ -121,3 +121,39 @@ def pixel_ratio(
     factor = np.minimum(max(scale) / wh.max(axis=1), min(scale) / wh.min(axis=1))
     pixels = np.floor(wh * factor[:, None] + 0.5).prod(axis=1).sum()
     return float(chips * pyramid.chip_size**2 / pixels)
+
+
+def finest_ratio(table: AnnotationTable, pyramid: ScalePyramid, chips: int) -> float:
+    """Pixels of so many chips over those of all images, each whole at the finest level.
+
+    What chips save, to see small objects as large: the lower it is, the more is to be gained
+    (:func:`what_to_expect`).
+
+    Args:
+        table (AnnotationTable): Image sizes.
+        pyramid (ScalePyramid): The scale pyramid.
+        chips (int): Number of chips.
+    """
+    scale = pyramid.scales(table.width, table.height)[:, 0]
+    pixels = (table.width * scale * table.height * scale).sum()
+    return float(chips * pyramid.chip_size**2 / max(pixels, 1))
+
+
+_FAR_AHEAD, _LEVEL = 0.25, 0.5
+
+
+def what_to_expect(ratio: float) -> str:
+    """For whose data SNIPER is, in a sentence, by :func:`finest_ratio`.
+
+    The bounds lie between what was measured: 0.10 (toy scenes) and 0.15 (HIT-UAV), where SNIPER was
+    far ahead of whole images at equal training pixels, and 0.61 (BCCD), where it was level
+    (docs/benchmarks.md).
+    """
+    if ratio <= _FAR_AHEAD:
+        return 'objects are sparse: chips save most of the pixels, which is what SNIPER is for.'
+    if ratio < _LEVEL:
+        return 'chips save some of the pixels: compare with whole images at one scale.'
+    return (
+        'objects are all over the images, so that chips save little: expect no more than from '
+        'whole images at one scale.'
+    )

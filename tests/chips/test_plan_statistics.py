@@ -9,10 +9,12 @@ from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
     ScalePyramid,
+    finest_ratio,
     pixel_ratio,
     plan_statistics,
     rectangles,
     shown_area,
+    what_to_expect,
 )
 
 PYRAMID = ScalePyramid.from_config(
@@ -123,6 +125,25 @@ def test_pixels_relative_to_whole_images_by_hand():
     assert pixel_ratio(table, PYRAMID, 100, scale=(500, 1000)) == pytest.approx(
         100 * 64 * 64 / (667 * 500 + 300 * 1000)
     )
+
+
+def test_pixels_relative_to_whole_images_at_the_finest_level_by_hand():
+    levels = [
+        dict(resize=dict(factor=2.0), valid_range=(0, 50)),
+        dict(resize=dict(factor=0.5), valid_range=(50, None)),
+    ]
+    pyramid = ScalePyramid.from_config(dict(chip_size=64, levels=levels))
+    table = AnnotationTable.from_images([(640, 480, [], None), (300, 1000, [], None)])
+    assert finest_ratio(table, pyramid, 100) == pytest.approx(
+        100 * 64 * 64 / (1280 * 960 + 600 * 2000)
+    )
+
+
+@pytest.mark.parametrize(
+    ('ratio', 'told'), [(0.15, 'sparse'), (0.25, 'sparse'), (0.4, 'compare'), (0.61, 'all over')]
+)
+def test_it_is_told_for_whose_data_chips_are(ratio, told):
+    assert told in what_to_expect(ratio)
 
 
 def test_the_plan_is_a_struct_of_arrays():

@@ -16,6 +16,7 @@ KEYS = [
     'chips_per_image',
     'chips_per_level',
     'pixel_ratio_800x1333',
+    'pixel_ratio_finest',
     'coverage',
     'orphans',
     'ms_per_image',
@@ -87,6 +88,7 @@ def test_a_readable_table_is_printed(chip_stats, folder, capsys):
     chip_stats.main([str(folder / 'config.py')])
     printed = capsys.readouterr().out
     assert '1.50 per image' in printed
+    assert 'of whole images at the finest level: ' in printed
     assert '100.00%' in printed
 
 

@@ -50,6 +50,8 @@ def test_the_numbers_by_hand(suggest_pyramid, file, capsys):
     assert numbers['network_sizes'] == [[20, 20, 20]]
     assert (numbers['good'], numbers['coverage'], numbers['orphans']) == (1, 1, 0)
     printed = ' '.join(capsys.readouterr().out.split())
+    assert numbers['pixel_ratio_finest'] == numbers['pixel_ratio_own_size']  # factor 1
+    assert 'objects are sparse' in printed
     assert 'One level is enough' in printed
     assert 'chips of 512 px' in printed
     assert '1.00 per image' in printed

@@ -23,10 +23,12 @@ from mmsniper.chips import (
     CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
+    finest_ratio,
     pixel_ratio,
     plan_statistics,
     scale_disagreement,
     shown_area,
+    what_to_expect,
 )
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
@@ -138,6 +140,7 @@ def plan_chips(
         chips_per_image=round(found.chips_per_image, 4),
         chips_per_level=found.chips_per_level,
         pixel_ratio_800x1333=round(pixel_ratio(table, pyramid, len(plan)), 4),
+        pixel_ratio_finest=round(finest_ratio(table, pyramid, len(plan)), 4),
         coverage=found.coverage,
         orphans=found.orphans,
         ms_per_image=round(min(seconds) / max(len(table), 1) * 1000, 4),
@@ -163,12 +166,16 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     table.add_row(
         'pixels, relative to whole images of 800x1333', f'{numbers["pixel_ratio_800x1333"]:.3f}'
     )
+    finest = numbers['pixel_ratio_finest']
+    table.add_row('pixels, relative to whole images at the finest level', f'{finest:.3f}')
     table.add_row('covered (box, level) pairs', f'{numbers["coverage"]:.2%}')
     table.add_row('orphans: boxes that fit at no level of theirs', f'{numbers["orphans"]:,}')
     if numbers['strategy'] == 'minimum':
         table.add_row('(image, level) pairs not proven minimal', f'{numbers["unproven"]:,}')
     table.add_row('planning', f'{numbers["ms_per_image"]:.3f} ms per image')
     console.print(table)
+    told = f'{finest:.3f} of the pixels of whole images at the finest level: '
+    console.print(told + what_to_expect(finest), highlight=False)
 
 
 @exit_on_error()

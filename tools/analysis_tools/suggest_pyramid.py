@@ -22,12 +22,14 @@ from mmsniper.chips import (
     ScalePyramid,
     Suggestion,
     describe_rule,
+    finest_ratio,
     network_sizes,
     pixel_ratio,
     plan_statistics,
     pyramid_config,
     shown_area,
     suggest_pyramid,
+    what_to_expect,
 )
 from mmsniper.utils.command_line import command_parser, exit_on_error, progress
 from mmsniper.utils.files import write_text
@@ -101,6 +103,7 @@ def count(table: AnnotationTable, suggestion: Suggestion, plan: ChipPlan) -> dic
         chips_per_image=found.chips_per_image,
         chips_per_level=found.chips_per_level,
         pixel_ratio_800x1333=pixel_ratio(table, pyramid, len(plan), USUAL),
+        pixel_ratio_finest=finest_ratio(table, pyramid, len(plan)),
         pixel_ratio_own_size=float(len(plan) * pyramid.chip_size**2 / own),
         chips_for_an_image_800x1333=USUAL[0] * USUAL[1] / pyramid.chip_size**2,
         good=suggestion.good,
@@ -147,6 +150,10 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
             f'{numbers["pixel_ratio_own_size"]:.3f}',
         ),
         (
+            'pixels, relative to whole images at the finest level',
+            f'{numbers["pixel_ratio_finest"]:.3f}',
+        ),
+        (
             'chips in the memory of one 800x1333 image [1]',
             f'{numbers["chips_for_an_image_800x1333"]:.1f}',
         ),
@@ -190,7 +197,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     numbers = count(table, suggestion, plan_chips(table, pyramid))
     show_levels(numbers, pyramid, console)
     show_costs(numbers, pyramid, console)
-    for note in suggestion.notes:
+    finest = numbers['pixel_ratio_finest']
+    told = f'{finest:.3f} of the pixels of whole images at the finest level: '
+    for note in (*suggestion.notes, told + what_to_expect(finest)):
         console.print(note, highlight=False)
     if args.out:
         write_text(args.out, pyramid_config(pyramid, comment_of(args, suggestion, numbers)))

@@ -145,7 +145,7 @@ _FAR_AHEAD, _LEVEL = 0.25, 0.5
 def what_to_expect(ratio: float) -> str:
     """For whose data SNIPER is, in a sentence, by :func:`finest_ratio`.
 
-    The bounds lie between what was measured: 0.10 (toy scenes) and 0.15 (HIT-UAV), where SNIPER was
+    The bounds lie between what was measured: 0.11 (toy scenes) and 0.15 (HIT-UAV), where SNIPER was
     far ahead of whole images at equal training pixels, and 0.61 (BCCD), where it was level
     (docs/benchmarks.md).
     """

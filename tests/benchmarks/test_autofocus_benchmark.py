@@ -188,6 +188,26 @@ def test_sahi_has_the_weights_of_the_detector(benchmark, scene, tmp_path):
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
 
 
+def test_a_detector_that_was_trained_on_tiles_is_sliced_as_well(benchmark, scene, tmp_path):
+    pytest.importorskip('sahi')
+    bench = open_bench(benchmark, scene)
+    weights = tmp_path / 'tiles.pth'
+    torch.save(
+        dict(state_dict=bench.stock.state_dict(), meta=dict(dataset_meta=bench.meta)), weights
+    )
+    tiles = str(benchmark.BASELINES['toy']), str(weights)
+    with benchmark.all_ways(bench, True, tiles) as ways:
+        own, theirs = (
+            [way for way in ways if way.group == group]
+            for group in (benchmark.SLICES, benchmark.TILES)
+        )
+        assert [way.settings for way in own] == [way.settings for way in theirs]
+        before = bench.counter.pixels
+        theirs[0].detect(0)
+        # One slice, the image, enlarged to what the detector sees of slices.
+        assert bench.counter.pixels - before == 512 * 341
+
+
 def test_what_autofocus_is_told_for_one_way_is_taken_back(benchmark, scene):
     bench = open_bench(benchmark, scene)
     before = bench.model.thresholds, bench.model.dilation, bench.model.focus_head

@@ -12,3 +12,10 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+# Of a tile, a third of an image's pixels: a batch has as many samples as one of chips.
+model = dict(
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=1000, max_per_img=500), rcnn=dict(sampler=dict(num=256))
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=500)),
+)

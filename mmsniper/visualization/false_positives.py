@@ -43,8 +43,9 @@ KIND_COLOURS: Mapping[str, str] = {
 _FINDER = '#19a7ff'
 _BEYOND = dict(facecolor='#ffffff', hatch='////', edgecolor='#c8c8c8', linewidth=0)
 _CONTEXT = 4.0  # the window's side by the detection's size
-_ROUND_BOX = 1.6  # and at least by its longer side
+_ROUND_BOX = 1.25  # at least, by its longer side
 _LEAST_WINDOW = 64.0  # original px
+_BEYOND_EDGE = 1 / 8  # of a window: enough to show that the image ends there
 _PICTURE = 512  # px; more of a window is not kept
 _CELL, _TEXT, _GAP = 2.3, 0.42, 0.12  # inches: of a window, of the lines above it, between cells
 _TOP, _BOTTOM = 0.35, 0.45
@@ -68,11 +69,13 @@ class Surroundings:
 def surroundings(
     image: NDArray, box: NDArray, limits: tuple[float, float] | None = None
 ) -> Surroundings:
-    """Cut out what surrounds a detection: four times its size, and at least 64 px.
+    """Cut out what surrounds a detection: four times its size, at least 64 px, at most the image.
+
+    The detection is in the middle, but for the image's edge.
 
     Args:
         image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`; the whole image.
-        box (np.ndarray): (4,) xyxy, original px, the middle of the window.
+        box (np.ndarray): (4,) xyxy, original px.
         limits (tuple[float, float], optional): What is black and white, see
             :func:`picture_limits`. Defaults to None, that of the image.
 
@@ -82,15 +85,26 @@ def surroundings(
     check_image(image)
     height, width = image.shape[:2]
     sides = np.maximum(box[2:] - box[:2], 0)
-    side = max(_CONTEXT * math.sqrt(sides.prod()), _ROUND_BOX * sides.max(), _LEAST_WINDOW)
-    # A detection beyond the image's edge shows the edge.
-    x, y = np.clip((box[:2] + box[2:]) / 2, 0, (width, height))
-    window = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+    side = max(_CONTEXT * math.sqrt(sides.prod()), _LEAST_WINDOW)
+    side = max(min(side, float(max(width, height))), _ROUND_BOX * sides.max())
+    x, y = (
+        _start((low + high) / 2, side, end)
+        for low, high, end in zip(box[:2], box[2:], (width, height), strict=True)
+    )
+    window = (x, y, x + side, y + side)
     x0, y0 = (max(math.floor(v), 0) for v in window[:2])
-    x1, y1 = (min(math.ceil(v), end) for v, end in zip(window[2:], (width, height)))
+    x1, y1 = (min(math.ceil(v), end) for v, end in zip(window[2:], (width, height), strict=True))
     limits = limits or picture_limits(image)
     picture = as_picture(image[y0:y1, x0:x1], _PICTURE, limits)
-    return Surroundings(tuple(map(float, window)), (x0, y0, x1, y1), picture)
+    return Surroundings(window, (x0, y0, x1, y1), picture)
+
+
+def _start(middle: float, side: float, end: int) -> float:
+    """Where a window starts: around ``middle``, but little of it outside of 0 to ``end``."""
+    if side >= end:
+        return (end - side) / 2
+    beyond = _BEYOND_EDGE * side
+    return float(np.clip(middle - side / 2, -beyond, end + beyond - side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +142,8 @@ def draw_false_positives(
     """Draw a contact sheet, row by row.
 
     A detection is red, and what is truly there is green if it is of the detection's class, dashed
-    yellow with its name if not; blue is the detection that has an object found twice. Crowd regions
-    are grey. What lies beyond the image's edge is hatched.
+    yellow if not, with its name if the detection overlaps it. Blue is the detection that has an
+    object found twice. Crowd regions are grey. What lies beyond the image's edge is hatched.
 
     Args:
         detections (Sequence[FalsePositive]): What to draw, at least one.
@@ -174,16 +188,20 @@ def _draw(axes: Axes, detection: FalsePositive) -> None:
     draw_boxes(axes, detection.crowds, IGNORED, dashed=True, width=1)
     same = detection.same_class
     draw_boxes(axes, detection.objects[same], GOOD, width=1)
-    names = [name for name, own in zip(detection.names, same, strict=True) if not own]
-    draw_boxes(axes, detection.objects[~same], MISSED, dashed=True, width=1, names=names)
+    other, texts = detection.objects[~same], np.array(detection.names, object)[~same]
+    draw_boxes(axes, other, MISSED, dashed=True, width=1)
+    # The names of all would hide the picture.
+    named = ((other[:, :2] < detection.box[2:]) & (other[:, 2:] > detection.box[:2])).all(axis=1)
+    draw_boxes(axes, other[named], MISSED, dashed=True, width=1, names=texts[named])
     draw_boxes(axes, detection.finder, _FINDER, width=1)
     draw_boxes(axes, detection.box[None], BAD, width=1.6)
     style = dict(xycoords='axes fraction', textcoords='offset points', annotation_clip=False)
+    title = f'{detection.kind}: {detection.title}'
     axes.annotate(
-        f'{detection.kind}: {detection.title}',
+        title,
         (0, 1),
         (0, 20),
-        fontsize=7.5,
+        fontsize=min(7.5, 250 / len(title)),  # not wider than its cell
         weight='bold',
         color=colour,
         **style,

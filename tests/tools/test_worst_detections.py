@@ -52,7 +52,7 @@ def test_the_picture_has_a_cell_for_each(run, tool, tmp_path, monkeypatch):
     assert twice.finder.tolist() == [[10, 10, 30, 30]]
     assert twice.lines[0] == '20×19 px; person at IoU 0.95'
     assert on_dog.finder.tolist() == []
-    assert (list(twice.names), twice.same_class.tolist()) == (['person'], [True])
+    assert (list(twice.names), twice.same_class.tolist()) == (['person', 'dog'], [True, False])
     # The window of 80 px around the dog reaches the crowd.
     assert (list(on_dog.names), on_dog.same_class.tolist()) == (['dog'], [False])
     assert on_dog.crowds.tolist() == [[100, 0, 190, 60]]

@@ -53,15 +53,22 @@ def legend(figure):
 def test_the_window_is_four_times_the_detection_and_at_least_64_px():
     assert around([140, 140, 160, 160]).window == (110, 110, 190, 190)
     assert around([150, 150, 150, 150]).window == (118, 118, 182, 182)
-    # A long one is inside: 1.6 times its longer side.
-    assert around([100, 149, 200, 151]).window == (70, 70, 230, 230)
+    # A long one is inside, with an eighth of its length on both sides.
+    assert around([100, 149, 200, 151]).window == (87.5, 87.5, 212.5, 212.5)
 
 
-def test_at_the_edge_the_window_reaches_over_the_image():
+def test_at_the_edge_an_eighth_of_the_window_reaches_over_the_image():
     part = around([390, 290, 410, 310])  # the middle is the corner
-    assert part.window == (360, 260, 440, 340)
-    assert part.frame == (360, 260, 400, 300)
-    assert part.picture.shape == (40, 40, 3)
+    assert part.window == (330, 230, 410, 310)
+    assert part.frame == (330, 230, 400, 300)
+    assert part.picture.shape == (70, 70, 3)
+    assert around([-10, 140, 10, 160]).window == (-10, 110, 70, 190)
+
+
+def test_of_a_large_detection_the_window_is_the_image():
+    part = around([20, 20, 320, 280])
+    assert part.window == (0, -50, 400, 350)
+    assert part.frame == (0, 0, 400, 300)
 
 
 def test_the_picture_is_the_part_of_the_image_under_the_window():
@@ -76,7 +83,7 @@ def test_the_picture_is_the_part_of_the_image_under_the_window():
 def test_a_large_part_is_shrunk():
     part = surroundings(np.zeros((3000, 4000), np.uint8), np.array([1000.0, 1000, 2000, 2000]))
     assert max(part.picture.shape) == 512
-    assert part.frame == (0, 0, 3500, 3000)
+    assert part.frame == (0, 0, 4000, 3000)
 
 
 def test_what_is_no_image_is_refused():
@@ -124,13 +131,13 @@ def test_every_thing_has_its_colour_and_its_place_in_the_legend(changes, colours
     assert legend(figure) == entries
 
 
-def test_objects_of_another_class_have_names_and_the_lines_stand_above():
+def test_overlapping_objects_of_another_class_have_names_and_the_lines_stand_above():
     figure = draw_false_positives(
         [
             false_positive(
-                objects=np.array([[120.0, 120, 135, 135], [165, 165, 180, 180]]),
-                same_class=np.array([True, False]),
-                names=['cat', 'dog'],
+                objects=np.array([[120.0, 120, 135, 135], [155, 155, 180, 180], [165, 0, 180, 80]]),
+                same_class=np.array([True, False, False]),
+                names=['cat', 'dog', 'hen'],
             )
         ]
     )

@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     drawn = views(data, matching, worst, explanation)
     pages = [drawn[i : i + PER_PAGE] for i in range(0, len(drawn), PER_PAGE)]
     for number, page in enumerate(pages, start=1):
-        title = f'{utf8_name(args.predictions)}: false positives of the highest score'
-        title += f', page {number} of {len(pages)}'
+        file = utf8_name('/'.join(Path(args.predictions).parts[-2:]))
+        title = f'{file}: the most wrong detections, page {number} of {len(pages)}'
         figure = draw_false_positives(page, title=title)
         save_figure(figure, args.out_dir / f'worst_{number}.png')
     names = ['worst.json', *(f'worst_{number}.png' for number in range(1, len(pages) + 1))]

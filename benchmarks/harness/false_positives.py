@@ -7,12 +7,10 @@ found rightly.
 
 from __future__ import annotations
 
-import io
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-from pycocotools.mask import iou
 
-MAX_DETS = 100
-"""Detections that count, of each image and class, as in COCO's AP."""
+from mmsniper.utils.coco_matching import MAX_DETS as MAX_DETS
+from mmsniper.utils.coco_matching import LabelledBoxes, box_ious, counts_by_threshold, match_as_coco
 
 LOOKALIKES = 'distractors'
 """Key of the annotations that are no objects, but look like some (:mod:`toy_dataset`)."""
@@ -153,14 +149,18 @@ def detection_curve(
         OperatingPoint(score=0.8, recall=1.0, false_positives=1.0, on_lookalikes=None)
     """
     content = _content(annotations)
-    _check_images(predictions, content['images'])
-    detections = _detections(predictions, [category['id'] for category in content['categories']])
-    score, found, ids, objects = _match(content, detections, iou_thr)
-    lookalike = None
+    matching = match_as_coco(predictions, content, iou_thr)
+    found = matching.found >= 0
+    kinds = [found, ~found]
     if LOOKALIKES in content:
-        on_one = _near(detections, content[LOOKALIKES], iou_thr)
-        lookalike = ~found & on_one[ids - 1]
-    return _curve(score, found, lookalike, objects, len(content['images']))
+        kinds.append(~found & _near(matching.detections, content, iou_thr))
+    scores, (hits, *wrong) = counts_by_threshold(matching.scores, *kinds)
+    objects, images = matching.num_objects, matching.num_images
+    return DetectionCurve(
+        scores,
+        hits / objects if objects else np.full(len(hits), np.nan),
+        *(count / images for count in wrong),
+    )
 
 
 def _content(annotations: Annotations) -> Mapping[str, Any]:
@@ -171,136 +171,17 @@ def _content(annotations: Annotations) -> Mapping[str, Any]:
     return json.loads(Path(annotations).read_text('utf-8'))
 
 
-def _check_images(
-    predictions: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Any]]
-) -> None:
-    predicted = Counter(sample['img_id'] for sample in predictions)
-    expected = Counter(image['id'] for image in images)
-    if predicted != expected:
-        differing = (predicted - expected) + (expected - predicted)
-        raise ValueError(
-            f'predictions must be of every annotated image once, got {predicted.total()} for '
-            f'{expected.total()} images; the first image that differs has the id '
-            f'{next(iter(differing))}: test on this annotation file, all of it'
-        )
-
-
-def _detections(
-    predictions: Sequence[Mapping[str, Any]], category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """The detections of all images in COCO's format, numbered from 1."""
-    detections: list[dict[str, Any]] = []
-    for sample in predictions:
-        found = sample['pred_instances']
-        boxes = np.asarray(found['bboxes'], dtype=np.float64).reshape(-1, 4)
-        labels, scores = np.asarray(found['labels'], dtype=int), np.asarray(found['scores'])
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(category_ids):
-            raise ValueError(
-                f'the labels of image {sample["img_id"]} go from {labels.min()} to '
-                f'{labels.max()}, the annotations have {len(category_ids)} categories: are these '
-                f'the predictions of a detector for other classes?'
-            )
-        boxes[:, 2:] -= boxes[:, :2]
-        detections += (
-            dict(
-                id=len(detections) + i,
-                image_id=sample['img_id'],
-                category_id=category_ids[label],
-                bbox=box,
-                area=box[2] * box[3],
-                score=score,
-                iscrowd=0,
-            )
-            for i, (box, label, score) in enumerate(
-                zip(boxes.tolist(), labels.tolist(), scores.tolist()), start=1
-            )
-        )
-    return detections
-
-
-def _match(
-    content: Mapping[str, Any], detections: list[dict[str, Any]], iou_thr: float
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], int]:
-    """Match detections to objects.
-
-    Returns:
-        tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], int]: Score, whether it is
-        a found object, and id of every detection that counts, and the number of objects.
-    """
-    evaluation = COCOeval(
-        _indexed(content, content['annotations']), _indexed(content, detections), 'bbox'
-    )
-    evaluation.params.iouThrs = np.array([iou_thr])
-    evaluation.params.maxDets = [MAX_DETS]
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ['all']
-    with redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-    # Of an image without objects and detections of a class there is nothing.
-    matched = [entry for entry in evaluation.evalImgs if entry is not None]
-    counts = [~np.asarray(entry['dtIgnore'][0], dtype=bool) for entry in matched]
-
-    def pooled(values: list[Any], dtype: type) -> NDArray:
-        kept = [np.asarray(value, dtype=dtype)[count] for value, count in zip(values, counts)]
-        return np.concatenate([np.empty(0, dtype), *kept])
-
-    return (
-        pooled([entry['dtScores'] for entry in matched], float),
-        pooled([entry['dtMatches'][0] > 0 for entry in matched], bool),
-        pooled([entry['dtIds'] for entry in matched], int),
-        sum(int(np.count_nonzero(np.asarray(entry['gtIgnore']) == 0)) for entry in matched),
-    )
-
-
-def _indexed(content: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        'images': list(content['images']),
-        'categories': list(content['categories']),
-        # COCOeval takes a match with the id 0 for none, and wants what not every file has.
-        'annotations': [
-            {'area': item['bbox'][2] * item['bbox'][3], 'iscrowd': 0, **item, 'id': i}
-            for i, item in enumerate(annotations, start=1)
-        ],
-    }
-    with redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
 def _near(
-    detections: Sequence[Mapping[str, Any]], lookalikes: Sequence[Mapping[str, Any]], iou_thr: float
+    detections: LabelledBoxes, content: Mapping[str, Any], iou_thr: float
 ) -> NDArray[np.bool_]:
     """Whether each detection lies on a look-alike, of whatever class, shape (n,)."""
     boxes_of = defaultdict(list)
-    for item in lookalikes:
-        boxes_of[item['image_id']].append(item['bbox'])
+    for item in content[LOOKALIKES]:
+        x, y, width, height = item['bbox']
+        boxes_of[item['image_id']].append([x, y, x + width, y + height])
     near = np.zeros(len(detections), dtype=bool)
-    for i, detection in enumerate(detections):
-        boxes = boxes_of[detection['image_id']]
-        if boxes:
-            near[i] = iou([detection['bbox']], boxes, [0] * len(boxes)).max() >= iou_thr
+    for i, image in enumerate(content['images']):
+        mine, boxes = detections.image == i, np.array(boxes_of[image['id']], float).reshape(-1, 4)
+        if len(boxes):
+            near[mine] = (box_ious(detections.boxes[mine], boxes) >= iou_thr).any(axis=1)
     return near
-
-
-def _curve(
-    score: NDArray[np.float64],
-    found: NDArray[np.bool_],
-    lookalike: NDArray[np.bool_] | None,
-    objects: int,
-    images: int,
-) -> DetectionCurve:
-    order = np.argsort(-score, kind='stable')
-    score = score[order]
-    # Where the next score is lower, or none follows.
-    ends = np.flatnonzero(np.append(score[1:] < score[:-1], [True] * (len(score) > 0)))
-
-    def count(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.append(0.0, np.cumsum(hits[order])[ends])
-
-    hits = count(found)
-    return DetectionCurve(
-        scores=np.append(np.inf, score[ends]),
-        recall=hits / objects if objects else np.full(len(hits), np.nan),
-        false_positives=count(~found) / images,
-        on_lookalikes=None if lookalike is None else count(lookalike) / images,
-    )

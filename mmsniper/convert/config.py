@@ -50,6 +50,9 @@ class SNIPEROptions:
             proposals: ``sampler=dict(negatives=FILE)``.
         autofocus (dict | None): Arguments of ``AutoFocus``, by which it is then tested, with a
             ``PyramidFocusHead`` that is trained along. Defaults to None, no AutoFocus.
+        cache_mb (float): Decoded images that a worker of the data loader keeps while chips of them
+            are to come, at most so many MB. Chips of an image then come soon after each other, in
+            different batches. Defaults to 0: chips in any order, each decodes its image.
         whole_images (bool): Train on whole images at random levels instead of chips: SNIP.
             ``batch_size`` then counts images. Defaults to False.
     """
@@ -58,6 +61,7 @@ class SNIPEROptions:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     negative_chips: Mapping[str, Any] | None = None
     autofocus: Mapping[str, Any] | None = None
+    cache_mb: float = 0.0
     whole_images: bool = False
 
     @classmethod
@@ -83,6 +87,9 @@ class SNIPEROptions:
             raise ValueError(
                 f'sniper.whole_images must be True or False, got {options["whole_images"]!r}'
             )
+        cache = options.get('cache_mb', 0)
+        if isinstance(cache, bool) or not isinstance(cache, int | float) or not cache >= 0:
+            raise ValueError(f'sniper.cache_mb must be a number of at least 0, got {cache!r}')
         made = cls(**{**options, 'sampler': options.get('sampler') or {}})
         check_sampler(made.sampler)
         check_autofocus(made.autofocus or {})
@@ -90,6 +97,11 @@ class SNIPEROptions:
             raise ValueError(
                 f'sniper.sampler has {", ".join(made.sampler)}, which is for chips, but '
                 f'whole_images=True trains on none: leave one of the two out'
+            )
+        if made.whole_images and made.cache_mb:
+            raise ValueError(
+                'sniper.cache_mb keeps images for their next chips, but whole_images=True trains '
+                'on no chips: leave one of the two out'
             )
         return made
 
@@ -233,7 +245,13 @@ def _convert_training(
         cfg.train_dataloader = snip_dataloader(loader, cfg.pyramid, options.batch_size, notes)
         return
     cfg.train_dataloader = sniper_dataloader(
-        loader, cfg.pyramid, options.batch_size, options.sampler, keep_empty, notes
+        loader,
+        cfg.pyramid,
+        options.batch_size,
+        options.sampler,
+        keep_empty,
+        notes,
+        options.cache_mb,
     )
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if base and options.batch_size is None:  # the batch that the learning rate is for, in chips

@@ -53,6 +53,7 @@ def sniper_dataloader(
     sampler: Mapping[str, Any] | None = None,
     keep_empty: bool = False,
     notes: list[str] | None = None,
+    cache_mb: float = 0.0,
 ) -> ConfigDict:
     """The data loader's config, with chips instead of images.
 
@@ -69,6 +70,8 @@ def sniper_dataloader(
         keep_empty (bool): Keep images without objects, for their negative chips. Defaults to
             False.
         notes (list[str] | None): Gets sentences on what was left out or decided. Defaults to None.
+        cache_mb (float): Decoded images that a worker keeps while chips of them are to come, MB.
+            Defaults to 0, chips in any order.
 
     Returns:
         ConfigDict: The new ``train_dataloader``.
@@ -87,13 +90,21 @@ def sniper_dataloader(
         part.pipeline = []
         if keep_empty and part.get('filter_cfg'):
             part.filter_cfg.filter_empty_gt = False
-        return ConfigDict(type='ChipDataset', dataset=part, pipeline=pipeline)
+        kept = dict(cache_mb=cache_mb) if cache_mb else {}
+        return ConfigDict(type='ChipDataset', dataset=part, pipeline=pipeline, **kept)
 
     loader.dataset = _converted(loader.dataset, with_chips, notes)
     loader.batch_size = batch_size
     loader.sampler = ConfigDict(
         type='ChipAwareSampler', pyramid=pyramid, **_sampler_settings(loader)
     )
+    if cache_mb:
+        workers = max(1, loader.get('num_workers', 0))
+        loader.sampler.lanes = batch_size * workers
+        notes.append(
+            f'chips of an image come soon after each other, in different batches: each of '
+            f'{workers} workers keeps up to {cache_mb:g} MB of decoded images (sniper.cache_mb)'
+        )
     loader.sampler.update(sampler or {})
     loader.batch_sampler = None
     return loader

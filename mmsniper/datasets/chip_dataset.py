@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from operator import index
 from typing import Any, NamedTuple, SupportsIndex
 
 import mmcv.transforms
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.structures import BaseDataElement
@@ -18,8 +21,10 @@ from mmsniper.chips.input_level import homography_scale
 from mmsniper.datasets.coco_reader import build_checked, read_checked
 from mmsniper.datasets.decoding import ImageDecodingError, are_numbers, run_checked
 from mmsniper.datasets.ignored_order import sort_ignored
+from mmsniper.datasets.image_cache import ImageCache
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.datasets.scale_transforms import class_names, rescaling
+from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, read_datasets, type_name
 
 
@@ -51,6 +56,8 @@ class ChipIndex(int):
     Args:
         image (int): Image index.
         chip (Chip): The chip.
+        left (int): How many further chips of the image the same worker is going to be asked for
+            soon. Defaults to 0.
 
     Example:
         >>> index = ChipIndex(7, Chip(0, (0.0, 0.0, 64.0, 64.0), 0))
@@ -59,20 +66,25 @@ class ChipIndex(int):
     """
 
     chip: Chip
+    left: int
 
-    def __new__(cls, image: int, chip: Chip) -> ChipIndex:
+    def __new__(cls, image: int, chip: Chip, left: int = 0) -> ChipIndex:
         self = super().__new__(cls, image)
-        self.chip = chip
+        self.chip, self.left = chip, left
         return self
 
+    def of(self, image: int) -> ChipIndex:
+        """The same chip of the same image, under its index in another data set."""
+        return ChipIndex(image, self.chip, self.left)
+
     def __sub__(self, other: SupportsIndex) -> ChipIndex:
-        return ChipIndex(int(self) - index(other), self.chip)
+        return self.of(int(self) - index(other))
 
     def __mod__(self, other: SupportsIndex) -> ChipIndex:
-        return ChipIndex(int(self) % index(other), self.chip)
+        return self.of(int(self) % index(other))
 
-    def __reduce__(self) -> tuple[type, tuple[int, Chip]]:
-        return ChipIndex, (int(self), self.chip)
+    def __reduce__(self) -> tuple[type, tuple[int, Chip, int]]:
+        return ChipIndex, (int(self), self.chip, self.left)
 
     def __repr__(self) -> str:
         return f'ChipIndex({int(self)}, {self.chip})'
@@ -83,7 +95,7 @@ class ChipIndexTable(list):
 
     def __getitem__(self, idx: Any) -> Any:
         image = super().__getitem__(idx)
-        return ChipIndex(image, idx.chip) if isinstance(idx, ChipIndex) else image
+        return idx.of(image) if isinstance(idx, ChipIndex) else image
 
 
 # What the model has to know of a chip.
@@ -111,6 +123,11 @@ class ChipDataset:
         max_refetch (int): How many other images are tried, drawn at random, where the pipeline
             returns None (as ``FilterAnnotations`` does for an image without boxes). Defaults to 15.
         lazy_init (bool): Do not load annotations yet. Defaults to False.
+        cache_mb (float): Decoded images of which more chips are to come, up to so many MB, are kept
+            in each worker: for ``ChipAwareSampler(lanes=...)``, without which nothing is kept. It
+            is what ``LoadImageFromFile``, ``LoadLargeImageFromFile`` and ``LoadAnnotations`` make,
+            if they come first; a transform of one's own could differ from time to time. Defaults
+            to 0.
 
     Raises:
         ValueError: If the pipeline is empty, the wrapped data set has one, too, a transform after
@@ -136,7 +153,9 @@ class ChipDataset:
         pipeline: Sequence[Any],
         max_refetch: int = 15,
         lazy_init: bool = False,
+        cache_mb: float = 0.0,
     ) -> None:
+        self.cache = ImageCache(cache_mb * 1e6)
         if not pipeline:
             raise ValueError(
                 'ChipDataset needs a pipeline of its own, from LoadImageFromFile to PackDetInputs'
@@ -160,6 +179,7 @@ class ChipDataset:
         if type(pipeline) in (Compose, mmcv.transforms.Compose):
             pipeline = _ChipPipeline(pipeline.transforms)
         self._pipeline = pipeline
+        self.cache = ImageCache(self.cache.max_bytes)  # of what the old one has loaded
 
     @property
     def metainfo(self) -> dict:
@@ -194,19 +214,26 @@ class ChipDataset:
         )
 
     def _prepare(self, idx: int) -> dict | None:
-        results = self.get_data_info(idx)
-        chip = getattr(idx, 'chip', None)
-        if chip is not None:
-            results['chip'] = chip
+        chip, left = getattr(idx, 'chip', None), getattr(idx, 'left', 0)
+        loaded = self.cache.get(int(idx), left)
+        results = self.get_data_info(idx) if loaded is None else loaded_again(loaded)
         # The transforms change `results`, and an error is told by what it was before.
         name, img_id = results.get('img_path'), results.get('img_id')
         try:
-            return self.pipeline(results)
+            if loaded is None and left and isinstance(self.pipeline, _ChipPipeline):
+                results = self.pipeline.load(results)
+                if results is None:
+                    return None
+                self.cache.put(int(idx), results, left)
+                loaded, results = results, loaded_again(results)
+            if chip is not None:
+                results['chip'] = chip
+            return self.pipeline(results) if loaded is None else self.pipeline.cut(results)
         except Exception as error:
             what = f'{chip} of {name}' if chip is not None else name
             if isinstance(error, ImageFileError):  # it does not know the folders
                 error = error.__cause__ or error
-            known = 'img' in results or isinstance(error, ImageDecodingError)
+            known = 'img' in (results or ()) or isinstance(error, ImageDecodingError)
             file = getattr(error, 'filename', None) or (None if known else name)
             fault = self._fault(file, error) if isinstance(file, str) else ''
             raise RuntimeError(
@@ -226,6 +253,21 @@ class ChipDataset:
         if isinstance(error, FileNotFoundError) and 'There is ' not in fault:
             fault += '. Do data_root and data_prefix point at the images?'
         return fault
+
+
+_ALWAYS_THE_SAME = (LoadImageFromFile, LoadLargeImageFromFile, LoadAnnotations)
+
+
+def loaded_again(results: Mapping[str, Any]) -> dict:
+    """What a pipeline would have loaded a second time, with the same pixels and masks.
+
+    They are only read by whatever cuts a chip out; boxes and what goes with them are changed.
+    """
+    shared = ('gt_masks', 'gt_seg_map')
+    return {
+        key: copy(value) if key.startswith('gt_') and key not in shared else value
+        for key, value in results.items()
+    }
 
 
 class _ChipPipeline(Compose):
@@ -249,11 +291,29 @@ class _ChipPipeline(Compose):
                 f'pipeline of ChipDataset'
             )
 
+        changing = (
+            i for i, step in enumerate(self.transforms) if type(step) not in _ALWAYS_THE_SAME
+        )
+        self._loading = next(changing, 0)
+
     def __call__(self, data: dict) -> dict | None:
+        data = self.load(data)
+        return None if data is None else self.cut(data)
+
+    def load(self, data: dict) -> dict | None:
+        """Run the transforms that come first and give the same whenever an image is loaded."""
+        for transform in self.transforms[: self._loading]:
+            data = run_checked(transform, data)
+            if data is None:
+                return None
+        return data
+
+    def cut(self, data: dict) -> dict | None:
+        """Run the transforms that are left after :meth:`load`."""
         planned = data.get('chip') is not None
         made: tuple[float, ...] = ()
         kept: dict[str, Any] = {}
-        for transform in self.transforms:
+        for transform in self.transforms[self._loading :]:
             data = run_checked(transform, data)
             if data is None:
                 return None

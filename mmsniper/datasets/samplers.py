@@ -27,8 +27,10 @@ from mmsniper.chips import (
 )
 from mmsniper.chips.drawn_windows import DrawnWindows
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
+from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
 from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
+from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
 
 
@@ -62,6 +64,10 @@ class ChipAwareSampler(Sampler):
             to 2, as in the authors' release.
         background (float): Share of the pyramid's pixels that every epoch shows beside, in chips at
             random places where it has no positive chip. Defaults to 0.
+        lanes (int): Batch size times workers of the data loader, at least 1 worker: then the chips
+            of an image come soon after each other and to the same worker, which can keep the image
+            (``ChipDataset(cache_mb=...)``). A batch is still of as many images as it has chips.
+            Defaults to 0, chips in any order.
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
@@ -83,6 +89,7 @@ class ChipAwareSampler(Sampler):
         negatives: str | None = None,
         negatives_per_image: int = 2,
         background: float = 0.0,
+        lanes: int = 0,
     ) -> None:
         self.rank, self.world_size = get_dist_info()
         if not round_up and self.world_size > 1:
@@ -99,7 +106,9 @@ class ChipAwareSampler(Sampler):
                 f"background must be from 0 to 1, a share of the pyramid's pixels, got "
                 f'{background!r}'
             )
+        check_whole_number('lanes', lanes, 0)
         self.shuffle = shuffle
+        self.lanes = lanes
         self.background = background
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
@@ -205,13 +214,17 @@ class ChipAwareSampler(Sampler):
 
     def __iter__(self) -> Iterator[ChipIndex]:
         plan = self.plan
-        order = np.arange(len(plan))
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        order = np.resize(order, len(self) * self.world_size)
-        for i in order[self.rank :: self.world_size]:
+        order = self._order(plan)
+        for i, left in zip(order.chip, order.left):
             chip = Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), int(plan.kind[i]))
-            yield ChipIndex(int(plan.image[i]), chip)
+            yield ChipIndex(int(plan.image[i]), chip, int(left))
+
+    def _order(self, plan: ChipPlan) -> EpochOrder:
+        key = (self.seed, self.epoch) if self.shuffle else None
+        ranks = self.rank, self.world_size
+        if self.lanes:
+            return image_by_image(plan.image, self.lanes, key, *ranks)
+        return any_order(len(plan), key, *ranks)
 
     def _check_and_log(self, table: AnnotationTable) -> None:
         nan = np.flatnonzero(np.isnan(table.boxes).any(axis=1))

@@ -86,11 +86,12 @@ def _sliced(merge: str) -> OtherTest:
 
 
 HARD, SAHI = 'hard NMS', 'SAHI'
-_HARD_TESTS = {
-    name: {HARD: _hard('model.merge_cfg.nms' if 'SNIP' in config else 'model.test_cfg.rcnn.nms')}
-    for name, config in CONTESTANTS.items()
-} | {TILES: {}}
-_SLICED_TESTS = {TILES: {SAHI: _sliced('Soft-NMS'), f'{SAHI}, hard NMS': _sliced('NMS')}}
+_SLICED_TESTS = {TILES: {SAHI: _sliced('Soft-NMS')}}
+_HARD_TESTS = (
+    {name: {HARD: _hard('model.test_cfg.rcnn.nms')} for name in CONTESTANTS}
+    | {name: {HARD: _hard('model.merge_cfg.nms')} for name in (SNIPER, POSITIVE, 'SNIP')}
+    | {TILES: {f'{SAHI}, {HARD}': _sliced('NMS')}}
+)
 _EVERY_LEVEL = {SNIPER: {'model.thresholds': 0}}
 """The rows of the tables are of all levels; AutoFocus is autofocus.py's."""
 

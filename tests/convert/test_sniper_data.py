@@ -34,6 +34,23 @@ def batch_size(*transforms, images=2):
     return sniper_dataloader(loader(*transforms, batch_size=images), PYRAMID).batch_size
 
 
+# Images that are kept between their chips ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(('workers', 'lanes'), [(0, 8), (1, 8), (3, 24)])
+def test_kept_images_come_to_the_worker_that_keeps_them(workers, lanes):
+    given, notes = loader(RESIZE, num_workers=workers), []
+    found = sniper_dataloader(given, PYRAMID, batch_size=8, notes=notes, cache_mb=500)
+    assert (found.sampler.lanes, found.dataset.cache_mb) == (lanes, 500)
+    assert 'up to 500 MB of decoded images' in notes[-1]
+
+
+def test_without_a_cache_nothing_is_said_of_it():
+    found = sniper_dataloader(loader(RESIZE), PYRAMID)
+    assert 'lanes' not in found.sampler
+    assert 'cache_mb' not in found.dataset
+
+
 # The pipeline ------------------------------------------------------------------------------------
 
 

@@ -508,6 +508,9 @@ def test_an_rpn_has_no_autofocus():
         (dict(autofocus=dict(treshold=0.1)), r"no option \['treshold'\].*'thresholds'"),
         (dict(autofocus=dict(pyramid=PYRAMID)), r"autofocus has no option \['pyramid'\]"),
         (dict(whole_images=True, sampler=dict(stride=8)), 'sampler has stride, which is for chips'),
+        (dict(whole_images=True, cache_mb=5), 'cache_mb keeps images for their next chips'),
+        (dict(cache_mb=-1), 'cache_mb must be a number of at least 0, got -1'),
+        (dict(cache_mb=True), 'cache_mb must be a number of at least 0, got True'),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -324,7 +324,8 @@ class _ChipPipeline(Compose):
             kept = {key: data[key] for key in _PACKED if key in data}
             now = (*data['scale_factor'], homography_scale(data['homography_matrix']))
             made = made or now
-            if not np.allclose(now, made, rtol=1e-3, atol=0):  # it is float32
+            # It is float32; what is no number is no scale either.
+            if not all(abs(a - b) <= 1e-3 * abs(b) for a, b in zip(now, made)):
                 raise ValueError(
                     f'{type(transform).__name__} changed the scale from {made[-1]:.3g} to '
                     f'{now[-1]:.3g} (scale_factor from {made[:2]} to {now[:2]}), which must be '

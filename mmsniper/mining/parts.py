@@ -16,9 +16,11 @@ from mmsniper.chips.windows import LevelWindows, Window, window_batches
 from mmsniper.datasets import ChipAwareSampler
 
 # An interruption costs a part at most: a 64th of the work, and of a large data set no more than 192
-# windows, while each part still has windows for several batches.
+# windows, while each part still has windows for several batches. Of millions of images it is a
+# 2000th: each part is a file.
 _PARTS = 64
 _PART_WINDOWS = 192
+_MOST_PARTS = 2000
 # A batch may have this many times the pixels of its windows: images of a data set differ by a few
 # pixels, and would else be seen one by one.
 _MAX_PADDING = 1.1
@@ -93,7 +95,9 @@ def part_starts(window_counts: NDArray[np.int64]) -> list[int]:
 
     It depends on nothing else, so that any number of ranks has the same parts.
     """
-    limit = min(math.ceil(window_counts.sum() / _PARTS), _PART_WINDOWS)
+    total = int(window_counts.sum())
+    few = max(_PART_WINDOWS, math.ceil(total / _MOST_PARTS))
+    limit = min(math.ceil(total / _PARTS), few)
     starts: list[int] = []
     filled = 0
     for i, count in enumerate(window_counts.tolist()):

@@ -126,6 +126,9 @@ class FocusHead(BaseModule):
         uncut_sizes (bool): In a chip, take an object's size from the whole object instead of from
             what the chip leaves of it. A large object that a chip
             cuts is then not small. Defaults to False.
+        detach (bool): Learn from the detector's feature maps without changing them: the detector
+            is then the one that would be trained without this head. Defaults to False, as in the
+            paper.
         init_cfg (dict | None): Initialization. Defaults to normal, of 0.01, as the RPN's.
 
     Raises:
@@ -141,6 +144,7 @@ class FocusHead(BaseModule):
         ignored: float = PAPER_IGNORED,
         loss_weight: float = 1.0,
         uncut_sizes: bool = False,
+        detach: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
@@ -152,6 +156,7 @@ class FocusHead(BaseModule):
         self.small, self.ignored = tuple(small), ignored
         self.loss_weight = loss_weight
         self.uncut_sizes = uncut_sizes
+        self.detach = detach
         self.conv = ConvModule(in_channels, feat_channels, 3, padding=1)
         self.cls = nn.Conv2d(feat_channels, 2, 1)
 
@@ -216,7 +221,8 @@ class FocusHead(BaseModule):
         Raises:
             ValueError: If ``uncut_sizes`` is set and the metainfo does not tell the uncut objects.
         """
-        logits = self(self.select(feats, input_shape))
+        feat = self.select(feats, input_shape)
+        logits = self(feat.detach() if self.detach else feat)
         looks = [self.look_of(sample.metainfo) for sample in samples]
         logits = torch.stack([one[look.output] for one, look in zip(logits, looks)])
         targets = torch.stack([self.targets(*pair, logits) for pair in zip(samples, looks)])

@@ -367,6 +367,17 @@ def test_dont_care_cells_have_no_part_in_the_loss(head):
     assert all((p.grad == 0).all() for p in head.parameters())
 
 
+@pytest.mark.parametrize('detach', [False, True])
+def test_a_detached_head_leaves_the_detector_alone_and_learns_the_same(detach):
+    torch.manual_seed(0)
+    head = FocusHead(in_channels=4, feat_channels=8, detach=detach)
+    feats = [feat.requires_grad_() for feat in pyramid_features()]
+    loss = head.loss(feats, (64, 64), [sample([square(0, 0, 10)])] * 2)['loss_focus']
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in head.parameters())
+    assert (feats[2].grad is None) == detach
+
+
 def test_recall_and_precision_are_of_the_cells_that_count(head):
     """Four cells in a row: hit, miss, false alarm, and an alarm on a don't-care."""
     logits = torch.tensor([9.0, -9.0, 9.0, 9.0])

@@ -176,6 +176,7 @@ class TestDenseScenes:
         lo, hi = dense_scene(300, width=1250, side=171)
         fewest = len(minimum_cover(lo, hi))
         monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 20)
+        monkeypatch.setattr(integer_program, 'is_sparse', lambda *args: False)
         cover = minimum_cover(lo, hi)
         check_cover(cover, lo, hi)
         assert cover.unproven.tolist() == [0]
@@ -194,6 +195,7 @@ class TestDenseScenes:
         group = np.append(np.full(60, 7), 9)
         fewest = len(minimum_cover(lo, hi, group))
         monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 0)
+        monkeypatch.setattr(integer_program, 'is_sparse', lambda *args: False)
         cover = minimum_cover(lo, hi, group)
         check_cover(cover, lo, hi, group)
         assert cover.unproven.tolist() == [7]

@@ -14,7 +14,7 @@ from mmsniper.chips.rectangles import Floats, Ints, neighbours, run_starts
 # Up to this many rectangles a dense matrix is faster than a sparse one.
 _DENSE = 300
 
-Solve = Callable[[Floats, Floats], tuple[Ints, bool]]
+Solve = Callable[[list[tuple[Floats, Floats]]], list[tuple[Ints, bool]]]
 
 
 def clique_cover(
@@ -22,9 +22,10 @@ def clique_cover(
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """Cover rectangles, corners (n, 2), by cliques: by the rules, and what they leave by a solver.
 
-    ``solve`` gets the corners of each connected component that is left and returns labels 0, 1, ...
-    of cliques, and whether their number is proven minimal. Returned are the label of every
-    rectangle's clique, 0, 1, ..., and the mask of rectangles in components without such a proof.
+    ``solve`` gets the corners of the connected components that are left and returns, for each,
+    labels 0, 1, ... of cliques, and whether their number is proven minimal. Returned are the label
+    of every rectangle's clique, 0, 1, ..., and the mask of rectangles in components without such a
+    proof.
     """
     n = len(lo)
     label, itself = np.full(n, -1, np.int64), np.arange(n)
@@ -43,8 +44,9 @@ def clique_cover(
         keep = alive[i] & alive[j]
         i, j = i[keep], j[keep]
     unproven = np.zeros(n, bool)
-    for members in _components(i, j, n):
-        clique, proven = solve(lo[members], hi[members])
+    components = _components(i, j, n)
+    found = solve([(lo[members], hi[members]) for members in components])
+    for members, (clique, proven) in zip(components, found):
         # Unlike the labels of other components and of forced cliques, which are below n.
         label[members] = n * (1 + clique) + members[0]
         unproven[members] = not proven

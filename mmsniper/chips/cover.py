@@ -9,6 +9,7 @@ origin is any point of their common rectangle: the chip's *slack*.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,20 +132,41 @@ def _cover_distinct(
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """As :func:`_label`, for groups that are no cliques, with gaps in the labels."""
     label, unproven = np.zeros(len(lo), np.int64), np.zeros(len(lo), bool)
+    together = np.ones(len(lo), bool)
+
+    def cover(part: NDArray[np.bool_] | slice, shared: bool) -> tuple[Ints, NDArray[np.bool_]]:
+        solve = partial(_solve, node_limit=node_limit, shared=shared)
+        return clique_cover(lo[part], hi[part], group[part], solve)
+
     for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
+        if length <= 2 * _SAMPLE:
+            continue
         part = slice(start, start + length)
-        if length > 2 * _SAMPLE and _work(lo[part], hi[part]) > _MAX_WORK:
-            unproven[part] = True
+        together[part] = False
+        if _work(lo[part], hi[part]) > _MAX_WORK:
             found = local_search.improve(lo[part], hi[part], _coarse_cover(lo[part], hi[part]))
-            label[part] = len(lo) + start + found
-    rest = np.flatnonzero(~unproven)
-
-    def solve(lo: Floats, hi: Floats) -> tuple[Ints, bool]:
-        found, proven = integer_program.solve(lo, hi, node_limit)
-        return (found if proven else local_search.improve(lo, hi, found)), proven
-
-    label[rest], unproven[rest] = clique_cover(lo[rest], hi[rest], group[rest], solve)
+            open_ = True
+        else:
+            found, open_ = cover(part, shared=True)
+        label[part], unproven[part] = len(lo) + start + found, open_
+    label[together], unproven[together] = cover(together, shared=False)
     return label, unproven
+
+
+def _solve(
+    components: list[tuple[Floats, Floats]], node_limit: int, shared: bool
+) -> list[tuple[Ints, bool]]:
+    """Labels of each component and whether they are proven to be the fewest.
+
+    Those of one group share the effort of the search for what is not proven.
+    """
+    found = [integer_program.solve(lo, hi, node_limit) for lo, hi in components]
+    left = sum(len(label) for label, proven in found if not proven)
+    for k, ((lo, hi), (label, proven)) in enumerate(zip(components, found)):
+        if not proven:
+            share = len(lo) / left if shared else 1.0
+            found[k] = local_search.improve(lo, hi, label, share), False
+    return found
 
 
 def _as_cover(lo: Floats, hi: Floats, group: Ints, label: Ints, unproven: Ints) -> Cover:
@@ -267,20 +289,26 @@ def grid_greedy(
         return chosen, np.zeros((0, 2), np.int64)
     origin = first[exists].min(axis=0)
     gain = _depth(first[exists] - origin, last[exists] - origin)
+    # The best points are found by rows: of millions, a choice changes a few rows.
+    row_max = gain.max(axis=1)
+    row_count = (gain == row_max[:, None]).sum(axis=1)
     open_ = np.flatnonzero(exists)
-    while (max_gain := gain.max()) >= min_gain:
-        if draws is None:
-            best = gain.argmax()
-        else:
-            best = np.flatnonzero(gain == max_gain)
-            best = best[int(draws[len(points)] * len(best))]
-        point = np.array(np.unravel_index(best, gain.shape)) + origin
+    while (max_gain := row_max.max()) >= min_gain:
+        rows = np.flatnonzero(row_max == max_gain)
+        count = np.cumsum(row_count[rows])
+        number = 0 if draws is None else int(draws[len(points)] * count[-1])
+        i = np.searchsorted(count, number, side='right')
+        best = np.flatnonzero(gain[rows[i]] == max_gain)[number - count[i]]  # from the row's end
+        point = np.array([rows[i], best]) + origin
         hit = ((first[open_] <= point) & (point <= last[open_])).all(axis=1)
         new, open_ = open_[hit], open_[~hit]
         corner = first[new].min(axis=0)
         depth = _depth(first[new] - corner, last[new] - corner)
         (x, y), (w, h) = (corner - origin).tolist(), depth.shape
-        gain[x : x + w, y : y + h] -= depth
+        changed = gain[x : x + w]
+        changed[:, y : y + h] -= depth
+        row_max[x : x + w] = changed.max(axis=1)
+        row_count[x : x + w] = (changed == row_max[x : x + w, None]).sum(axis=1)
         chosen[new] = len(points)
         points.append(point)
     return chosen, np.array(points, np.int64).reshape(-1, 2)

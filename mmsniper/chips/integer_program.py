@@ -15,6 +15,10 @@ from mmsniper.chips.rectangles import Floats, Ints, maximal_cliques
 # HiGHS takes about a second to prove a cover of this many rectangles. On more it may spend minutes
 # before the first node, where nothing but a limit of time would stop it.
 MAX_RECTANGLES = 160
+# Nor on more, if their cliques have so few members in all: a second again.
+MAX_MEMBERS = 2000
+# Where rectangles form a strip, at most this many of them wide, HiGHS proves more in that time.
+STRIP, MAX_MEMBERS_OF_STRIP = 5, 10_000
 
 
 def solve(lo: Floats, hi: Floats, node_limit: int) -> tuple[Ints, bool]:
@@ -26,9 +30,19 @@ def solve(lo: Floats, hi: Floats, node_limit: int) -> tuple[Ints, bool]:
     chosen = greedy(cliques)
     # Fewer cliques, were they all as large as the largest one, would not reach all rectangles.
     proven = bool((len(chosen) - 1) * np.diff(cliques.indptr).max() < len(lo))
-    if not proven and len(lo) <= MAX_RECTANGLES:
+    if not proven and (len(lo) <= MAX_RECTANGLES or is_sparse(lo, hi, cliques)):
         chosen, proven = prove(cliques, chosen, node_limit)
     return first_label(cliques[chosen]), proven
+
+
+def is_sparse(lo: Floats, hi: Floats, cliques: csr_array) -> bool:
+    """Whether HiGHS proves a cover by these cliques in seconds, however many there are."""
+    return cliques.nnz <= (MAX_MEMBERS_OF_STRIP if is_strip(lo, hi) else MAX_MEMBERS)
+
+
+def is_strip(lo: Floats, hi: Floats) -> bool:
+    """Whether the rectangles lie along an axis."""
+    return bool((hi.max(axis=0) - lo.min(axis=0) <= STRIP * (hi - lo).mean(axis=0)).any())
 
 
 def first_label(cliques: csr_array) -> Ints:

@@ -97,12 +97,29 @@ def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[
 
 
 def _union_area(boxes: NDArray[np.float64]) -> float:
-    """Area that is in any of the boxes."""
-    x, y = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
-    x1, y1, x2, y2 = boxes.T[..., None]
-    columns, rows = (x1 <= x[:-1]) & (x[1:] <= x2), (y1 <= y[:-1]) & (y[1:] <= y2)
-    inside = (columns[:, :, None] & rows[:, None]).any(axis=0)
-    return float((inside * np.outer(np.diff(x), np.diff(y))).sum())
+    """Area that is in any of the boxes, in memory proportional to their number.
+
+    A line sweeps over the image in x; what is counted is how many boxes it crosses between each
+    two neighbouring coordinates in y.
+    """
+    x1, y1, x2, y2 = boxes.T
+    y = np.unique(boxes[:, [1, 3]])
+    height, crossed = np.diff(y), np.zeros(len(y) - 1, np.int64)
+    ends = np.concatenate([x1, x2])
+    order = np.argsort(ends, kind='stable')
+    first, last = (np.tile(np.searchsorted(y, v), 2)[order].tolist() for v in (y1, y2))
+    step = np.repeat([1, -1], len(boxes))[order].tolist()
+    area, covered, before = 0.0, 0.0, 0.0
+    for x, i, k, sign in zip(ends[order].tolist(), first, last, step):
+        area += covered * (x - before)
+        before, count = x, crossed[i:k]
+        # What changes is where no box was, or is any more.
+        if sign < 0:
+            count -= 1
+        covered += sign * float(height[i:k] @ (count == 0))
+        if sign > 0:
+            count += 1
+    return area
 
 
 def pixel_ratio(

@@ -104,6 +104,14 @@ def dense_scene(count, width, side, seed=0):
     return np.minimum(np.maximum(start + wh - side, 0), hi), hi
 
 
+def strip(count, width, height=600, side=170, seed=0):
+    """As :func:`dense_scene`, of boxes of 20 px in a long image."""
+    size = np.array([width, height])
+    start = np.floor(np.random.default_rng(seed).uniform(0, size - 20, (count, 2)))
+    hi = np.minimum(start, size - side)
+    return np.minimum(np.maximum(start + 20 - side, 0), hi), hi
+
+
 def check_cover(cover, lo, hi, group=None):
     """Every rectangle holds the whole slack of its point, which is as large as it can be."""
     group = np.zeros(len(lo), int) if group is None else np.asarray(group)

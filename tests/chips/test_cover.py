@@ -11,12 +11,13 @@ from brute_force_covers import (
     fewest_classes,
     fewest_points,
     rectangles,
+    strip,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmsniper.chips import cover as module
-from mmsniper.chips import grid_cover, integer_program, minimum_cover
+from mmsniper.chips import grid_cover, integer_program, local_search, minimum_cover
 from mmsniper.chips.cover import grid_greedy
 
 
@@ -176,6 +177,7 @@ class TestDenseScenes:
         lo, hi = dense_scene(300, width=1250, side=171)
         fewest = len(minimum_cover(lo, hi))
         monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 20)
+        monkeypatch.setattr(integer_program, 'is_sparse', lambda *args: False)
         cover = minimum_cover(lo, hi)
         check_cover(cover, lo, hi)
         assert cover.unproven.tolist() == [0]
@@ -194,6 +196,7 @@ class TestDenseScenes:
         group = np.append(np.full(60, 7), 9)
         fewest = len(minimum_cover(lo, hi, group))
         monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 0)
+        monkeypatch.setattr(integer_program, 'is_sparse', lambda *args: False)
         cover = minimum_cover(lo, hi, group)
         check_cover(cover, lo, hi, group)
         assert cover.unproven.tolist() == [7]
@@ -216,6 +219,36 @@ class TestDenseScenes:
         )
         assert cover.unproven.tolist() == [0]
         assert fewest <= len(cover) - 1 <= fewest * 1.15
+
+    def test_a_strip_is_proven_however_long_it_is(self, monkeypatch):
+        lo, hi = strip(400, width=4000)
+        monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 0)
+        cover = minimum_cover(lo, hi)
+        check_cover(cover, lo, hi)
+        assert len(cover.unproven) == 0
+        assert len(cover) == fewest_by_integer_program(lo, hi, end_points(lo, hi))
+        monkeypatch.setattr(integer_program, 'MAX_MEMBERS_OF_STRIP', 0)
+        assert minimum_cover(lo, hi).unproven.tolist() == [0]
+
+    def test_components_of_an_image_share_the_effort_those_of_small_ones_do_not(self, monkeypatch):
+        monkeypatch.setattr(integer_program, 'solve', lambda lo, hi, _: (np.arange(len(lo)), False))
+        shares = []
+        monkeypatch.setattr(
+            local_search,
+            'improve',
+            lambda lo, hi, label, share=1.0: shares.append((len(lo), share)) or label,
+        )
+        parts = [bars(60, extent=30, seed=3)] * 2
+        lo, hi = (
+            np.concatenate([part[k] + 100 * i for i, part in enumerate(parts)]) for k in (0, 1)
+        )
+        minimum_cover(lo, hi)
+        assert [share for _, share in shares] == [1.0, 1.0]
+        sizes = [size for size, _ in shares]
+        shares.clear()
+        monkeypatch.setattr(module, '_SAMPLE', 30)
+        minimum_cover(lo, hi)
+        assert shares == [(size, size / sum(sizes)) for size in sizes]
 
     def test_the_work_is_the_sum_of_squares_of_degrees(self):
         lo, hi = dense_scene(module._SAMPLE, width=1000, side=250)

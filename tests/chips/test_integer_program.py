@@ -137,6 +137,7 @@ def test_a_ring_of_rectangles_needs_half_as_many_points_and_no_integer_program(
 def test_what_is_proven_without_the_integer_program_is_minimal(corners):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(integer_program, 'MAX_RECTANGLES', 0)
+        patch.setattr(integer_program, 'is_sparse', lambda *args: False)
         label, proven = integer_program.solve(*corners, node_limit=1000)
     if proven:
         assert len(set(label.tolist())) == fewest_points(*corners)
@@ -144,6 +145,7 @@ def test_what_is_proven_without_the_integer_program_is_minimal(corners):
 
 def test_too_many_rectangles_are_covered_without_a_proof(no_milp, monkeypatch):
     lo, hi = bars(30, extent=12, seed=0)
+    monkeypatch.setattr(integer_program, 'is_sparse', lambda *args: False)
     monkeypatch.setattr(integer_program, 'MAX_RECTANGLES', 29)
     assert not integer_program.solve(lo, hi, node_limit=1000)[1]
     assert not no_milp

@@ -1,5 +1,7 @@
 """What is told about a plan, by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -180,3 +182,40 @@ def test_shown_area_is_that_of_the_pixels_in_a_chip(corners):
     table = AnnotationTable.from_images([(20, 20, [], None)])
     plan = chips(*[(0, 0, box) for box in boxes]) if boxes else ChipPlan.empty()
     assert shown_area(table, plan, 1) == pytest.approx([seen.mean()])
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=8), st.randoms())
+def test_shown_area_scales_and_depends_neither_on_order_nor_on_doubles(corners, random):
+    boxes = np.array([[x, y, x + w + 1, y + h + 1] for x, y, w, h in corners], float)
+
+    def area(boxes):
+        table = AnnotationTable.from_images([(20, 20, [], None)])
+        return shown_area(table, chips(*[(0, 0, box) for box in boxes]), 1)[0]
+
+    mixed = [*boxes, *boxes[:3]]
+    random.shuffle(mixed)
+    assert area(mixed) == area(boxes)
+    # Eighths of a pixel are exact, too; along the diagonal the sweep sees both axes.
+    assert area(boxes / 8) == area(boxes) / 64
+    assert area(boxes[:, [1, 0, 3, 2]]) == area(boxes)
+
+
+def test_shown_area_of_5000_chips_needs_memory_for_chips_not_for_their_cubes():
+    rng = np.random.default_rng(0)
+    start = np.floor(rng.uniform(0, 1900, (5000, 2)))
+    boxes = np.concatenate([start, start + 100], axis=1)
+    seen = np.zeros((2000, 2000), bool)
+    for x1, y1, x2, y2 in boxes.astype(int):
+        seen[y1:y2, x1:x2] = True
+    table = AnnotationTable.from_images([(2000, 2000, [], None)])
+    image = np.zeros(5000, np.int32)
+    plan = ChipPlan.of_kind(0, image, image, boxes)
+    tracemalloc.start()
+    try:
+        found = shown_area(table, plan, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == [seen.mean()]
+    assert peak < 20e6

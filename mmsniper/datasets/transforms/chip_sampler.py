@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +14,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import BaseBoxes, autocast_box_type
 
-from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positive_chips
+from mmsniper.chips import POSITIVE, AnnotationTable, PositiveChipPlanner, ScalePyramid
 from mmsniper.chips.windows import pixel_window
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
@@ -21,6 +23,12 @@ from mmsniper.utils.image_header import turned_by_exif
 # A window's edge this close to a pixel's edge (original px) lies on it; float32 coordinates of
 # 20,000 px scenes are exact to 0.001 px.
 _ON_PIXEL = 2e-3
+# Covers are kept for images with so many boxes: those of fewer are found in milliseconds, which
+# decoding hides.
+_MIN_KEPT = 100
+# Boxes of all images whose covers a transform, in each worker, keeps: up to 80 bytes each (a box in
+# the table, and a chip at each of three levels), 40 MB.
+_MAX_KEPT = 500_000
 
 
 @TRANSFORMS.register_module()
@@ -28,7 +36,8 @@ class ChipSampler(BaseTransform):
     """Cut a chip out of the image and resize it to its level (SNIPER section 3).
 
     Takes the chip that ``ChipDataset`` attached. Without one (a stock data set and sampler) it
-    plans the image's positive chips and draws one. Only the chip's own source region is resized,
+    plans the image's positive chips and draws one; covers of images with many boxes are kept, in
+    each worker, as long as their boxes do not change. Only the chip's own source region is resized,
     never the image. Where the image is smaller than a chip, the chip is smaller, too; the data
     preprocessor pads the batch.
 
@@ -90,6 +99,7 @@ class ChipSampler(BaseTransform):
         self.pyramid = ScalePyramid.from_config(pyramid)
         self.min_visible_size = min_visible_size
         self.interpolation = interpolation
+        self._planners = _Planners()
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
@@ -103,7 +113,7 @@ class ChipSampler(BaseTransform):
         _check_image(results, width, height)
         planned = results.get('chip') is not None
         if not planned:
-            results['chip'] = _draw_chip(results, self.pyramid, width, height)
+            results['chip'] = _draw_chip(results, self.pyramid, width, height, self._planners)
         chip: Chip = results['chip']
         _check_chip(chip, self.pyramid, width, height)
         window = pixel_window(chip.box, width, height, _ON_PIXEL)
@@ -177,7 +187,38 @@ class _ScaleKept(dict):
         super().__setitem__(key, value)
 
 
-def _draw_chip(results: Mapping[str, Any], pyramid: ScalePyramid, width: int, height: int) -> Chip:
+class _Planners:
+    """Planners of the images seen last, with the covers that they have found.
+
+    An image is known by what its cover depends on, its size, boxes and ignore flags, and not by its
+    file: a transform that comes before may change them. What is drawn is no part of a cover.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[ScalePyramid, bytes], PositiveChipPlanner] = OrderedDict()
+        self._boxes = 0
+
+    def get(self, table: AnnotationTable, pyramid: ScalePyramid) -> PositiveChipPlanner:
+        """The planner of a table of one image."""
+        count = len(table.boxes)
+        if not _MIN_KEPT <= count <= _MAX_KEPT:
+            return PositiveChipPlanner(table, pyramid)
+        content = (table.width, table.height, table.boxes, table.ignore)
+        digest = hashlib.blake2b(b''.join(array.tobytes() for array in content), digest_size=16)
+        key = pyramid, digest.digest()
+        planner = self._kept.pop(key, None)
+        if planner is None:
+            planner = PositiveChipPlanner(table, pyramid)
+            self._boxes += count
+        self._kept[key] = planner
+        while self._boxes > _MAX_KEPT:
+            self._boxes -= len(self._kept.popitem(last=False)[1].table.boxes)
+        return planner
+
+
+def _draw_chip(
+    results: Mapping[str, Any], pyramid: ScalePyramid, width: int, height: int, planners: _Planners
+) -> Chip:
     """Plan the positive chips of one image and draw one of them, by ``numpy.random``.
 
     An image without a valid box gives a window at a random place of a random level.
@@ -187,7 +228,9 @@ def _draw_chip(results: Mapping[str, Any], pyramid: ScalePyramid, width: int, he
         boxes = results['gt_bboxes'].tensor.numpy()
     ignore = results.get('gt_ignore_flags', np.zeros(len(boxes), bool))
     table = AnnotationTable.from_images([(width, height, boxes, ignore)])
-    plan = plan_positive_chips(table, pyramid, seed=int(np.random.randint(2**31)))
+    planner = planners.get(table, pyramid)
+    planner.seed = int(np.random.randint(2**31))
+    plan = planner.plan()
     if len(plan):
         i = int(np.random.randint(len(plan)))
         return Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), POSITIVE)

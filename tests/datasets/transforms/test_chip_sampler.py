@@ -10,8 +10,9 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.runner import Runner
 
-from mmsniper.chips import POSITIVE, ScalePyramid
+from mmsniper.chips import POSITIVE, AnnotationTable, ScalePyramid, plan_positive_chips, positive
 from mmsniper.datasets import Chip, ChipSampler
+from mmsniper.datasets.transforms import chip_sampler
 
 PYRAMID = dict(
     chip_size=64,
@@ -417,6 +418,89 @@ def test_works_in_a_stock_data_set_with_stock_samplers(five_images, chip_pipelin
     for sample in samples:
         assert len(sample.gt_instances) >= 1  # a positive chip has a valid box
         assert max(sample.img_shape) <= 64
+
+
+class TestKeptCovers:
+    @pytest.fixture
+    def covered(self, monkeypatch):
+        """How many boxes each search for a cover was asked to cover."""
+        found, minimum_cover = [], positive.minimum_cover
+        monkeypatch.setattr(
+            positive,
+            'minimum_cover',
+            lambda lo, hi, group: found.append(len(lo)) or minimum_cover(lo, hi, group),
+        )
+        return found
+
+    @staticmethod
+    def crowd(seed=0, count=chip_sampler._MIN_KEPT):
+        start = np.random.default_rng(seed).uniform(0, 980, (count, 2))
+        return np.concatenate([start, start + 10], axis=1).tolist()
+
+    def test_an_image_is_planned_once(self, covered):
+        transform = ChipSampler(PYRAMID)
+        chips = {transform(inputs(self.crowd(), size=(1000, 1000)))['chip'] for _ in range(10)}
+        assert covered == [chip_sampler._MIN_KEPT]
+        assert len(chips) > 8  # drawn anew each time
+
+    def test_chips_are_those_of_planning_each_time(self, covered):
+        transform, boxes = ChipSampler(PYRAMID), self.crowd()
+        table = AnnotationTable.from_images([(1000, 1000, np.array(boxes, np.float32), None)])
+        for seed in range(5):
+            np.random.seed(seed)
+            chip = transform(inputs(boxes, size=(1000, 1000)))['chip']
+            after = np.random.randint(2**31)
+            np.random.seed(seed)
+            plan = plan_positive_chips(table, transform.pyramid, seed=np.random.randint(2**31))
+            i = np.random.randint(len(plan))
+            assert chip == Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), POSITIVE)
+            assert after == np.random.randint(2**31)
+        assert len(covered) == 1 + 5
+
+    def test_what_a_cover_depends_on_is_planned_anew(self, covered):
+        transform, boxes = ChipSampler(PYRAMID), self.crowd()
+        moved = [[x1 + 1e-4 * x1, *rest] for x1, *rest in boxes]
+        flags = np.zeros(len(boxes), bool)
+        flags[3] = True
+        given = [
+            inputs(boxes, size=(1000, 1000)),
+            inputs(moved, size=(1000, 1000)),
+            inputs(boxes, size=(1000, 1001)),
+            inputs(boxes, size=(1001, 1000)),
+            inputs(boxes, size=(1000, 1000), gt_ignore_flags=flags),
+        ]
+        for number, results in enumerate(given, 1):
+            for _ in range(2):
+                transform(dict(results, gt_bboxes=results['gt_bboxes'].clone()))
+                assert len(covered) == number
+        # What happens later to the arrays that it was given is nothing to it.
+        transform(given[0])
+        given[0]['gt_bboxes'].tensor.zero_()
+        transform(inputs(boxes, size=(1000, 1000)))
+        assert len(covered) == len(given)
+        transform.pyramid = ScalePyramid(32, transform.pyramid.levels)
+        transform(inputs(boxes, size=(1000, 1000)))
+        assert len(covered) == len(given) + 1
+
+    def test_what_is_kept_is_bounded_and_what_was_used_last_stays(self, covered, monkeypatch):
+        monkeypatch.setattr(chip_sampler, '_MAX_KEPT', 2 * chip_sampler._MIN_KEPT + 50)
+        transform = ChipSampler(PYRAMID)
+
+        def again(seed, count=chip_sampler._MIN_KEPT):
+            before = len(covered)
+            transform(inputs(self.crowd(seed, count), size=(1000, 1000)))
+            return len(covered) > before
+
+        assert [again(seed) for seed in (0, 1, 0, 2)] == [True, True, False, True]
+        assert [again(seed) for seed in (0, 2, 1)] == [False, False, True]
+        # What is larger than all that may be kept is planned each time, and drives out nothing.
+        assert [again(9, 300), again(9, 300), again(2), again(1)] == [True, True, False, False]
+
+    def test_few_boxes_are_not_worth_keeping(self, covered):
+        transform = ChipSampler(PYRAMID)
+        for _ in range(3):
+            transform(inputs(self.crowd(count=5), size=(1000, 1000)))
+        assert covered == [5, 5, 5]
 
 
 # --- mistakes -------------------------------------------------------------------------------------

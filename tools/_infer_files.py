@@ -180,8 +180,8 @@ def detect_all(
 
 
 def _in_words(error: Exception, path: Path) -> str:
-    if isinstance(error, ImageFileError):
-        return image_fault(path, 'the images')
+    if isinstance(error, ImageFileError) and (fault := image_fault(path, 'the images')):
+        return fault
     first = str(error).strip().partition('\n')[0]
     return f'{type(error).__name__}: {first}' if first else type(error).__name__
 

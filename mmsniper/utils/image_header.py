@@ -33,8 +33,8 @@ class ImageHeader:
         alpha: The last band is marked as opacity by which colours are not multiplied. Told of TIFF
             only. Defaults to False.
         several: Another image of this size follows, a page of a TIFF. Defaults to False.
-        tiled: It is stored in tiles, so that a window can be read without the rest: JPEG 2000, and
-            TIFF that says so. Defaults to False.
+        tiled: It is stored in tiles, so that a window can be read without the rest. Told of TIFF
+            only. Defaults to False.
         direct: The values are grey, 0 is black, or red, green and blue, the right way up: no
             palette, no CMYK, nothing turned. Told of TIFF only. Defaults to True.
     """
@@ -118,15 +118,14 @@ def _jpeg_2000(file: BinaryIO, start: bytes) -> ImageHeader:
     place = start.index(b'ihdr') + 4
     height, width, bands, depth = struct.unpack_from('>IIHB', start, place)
     kind = 'signed' if depth & 0x80 else 'unsigned'
-    return ImageHeader('JPEG 2000', width, height, bands, (depth & 0x7F) + 1, kind, tiled=True)
+    return ImageHeader('JPEG 2000', width, height, bands, (depth & 0x7F) + 1, kind)
 
 
 def _codestream(file: BinaryIO, start: bytes) -> ImageHeader:
     right, bottom, left, top = struct.unpack_from('>IIII', start, 8)
     bands, depth = struct.unpack_from('>HB', start, 40)
     kind = 'signed' if depth & 0x80 else 'unsigned'
-    bits = (depth & 0x7F) + 1
-    return ImageHeader('JPEG 2000', right - left, bottom - top, bands, bits, kind, tiled=True)
+    return ImageHeader('JPEG 2000', right - left, bottom - top, bands, (depth & 0x7F) + 1, kind)
 
 
 def _pfm(file: BinaryIO, start: bytes) -> ImageHeader:

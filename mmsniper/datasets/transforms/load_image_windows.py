@@ -14,6 +14,9 @@ from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
 from mmsniper.datasets.windowed_files import open_windowed_file
 from mmsniper.datasets.wrappers import type_name
 
+WINDOWS, PACK_WINDOWS = 'LoadImageWindows', 'PackImageWindows'
+"""Types of the transforms."""
+
 
 @TRANSFORMS.register_module()
 class LoadImageWindows(LoadLargeImageFromFile):
@@ -43,6 +46,8 @@ class LoadImageWindows(LoadLargeImageFromFile):
             image. Defaults to None, values stay as they are.
         optional (bool): Decode a TIFF or JPEG 2000 whole where rasterio is not installed, which is
             an error otherwise. Defaults to False.
+        whole (bool): Make an array of all of it, for transforms and detectors that need one. Bands
+            and values are the same. Defaults to False.
         kwargs (Any): As for ``LoadImageFromFile``.
 
     Raises:
@@ -57,11 +62,13 @@ class LoadImageWindows(LoadLargeImageFromFile):
         bands: Sequence[int] | None = None,
         stretch: Stretch | None = None,
         optional: bool = False,
+        whole: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_stretch(stretch)
-        self.bands, self.stretch, self.optional = bands, stretch, optional
+        self.bands, self.stretch = bands, stretch
+        self.optional, self.whole = optional, whole
 
     def transform(self, results: dict) -> dict | None:
         """Load the image.
@@ -74,7 +81,7 @@ class LoadImageWindows(LoadLargeImageFromFile):
         img = self._windows(results['img_path'])
         if img is None:
             return super().transform(results)
-        results['img'] = img
+        results['img'] = img[: img.shape[0], : img.shape[1]] if self.whole else img
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
 
@@ -99,7 +106,7 @@ class LoadImageWindows(LoadLargeImageFromFile):
     def __repr__(self) -> str:
         return (
             f'{super().__repr__()[:-1]}, bands={self.bands}, stretch={self.stretch}, '
-            f'optional={self.optional})'
+            f'optional={self.optional}, whole={self.whole})'
         )
 
 
@@ -138,4 +145,15 @@ def in_window_version(loading: Mapping[str, Any]) -> dict[str, Any]:
     loading = in_large_version(loading)
     if type_name(loading) != 'LoadLargeImageFromFile':
         return loading
-    return {**loading, 'type': 'mmdet.LoadImageWindows', 'optional': True}
+    return {**loading, 'type': f'mmdet.{WINDOWS}', 'optional': True}
+
+
+def in_whole_version(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a transform that loads images, with the known ones giving arrays.
+
+    Args:
+        loading (dict): The config; one of another transform comes back as it is.
+    """
+    if type_name(loading) == WINDOWS:
+        return {**loading, 'whole': True}
+    return in_large_version(loading)

@@ -31,7 +31,7 @@ def shrunk_instances(
     shrunk = InstanceData(labels=found.labels)
     if 'scores' in found:
         shrunk.scores = found.scores
-    boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+    boxes = getattr(found.bboxes, 'tensor', found.bboxes).float()
     h, w = picture
     shrunk.bboxes = boxes * boxes.new_tensor([w / image[1], h / image[0]] * 2)
     if 'masks' in found:

@@ -1,5 +1,7 @@
 """A test that reads windows of files finds what a test of decoded images finds."""
 
+from itertools import chain
+
 import cv2
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ def test_detections_are_those_of_decoded_images(at_levels, paths, suffix, type, 
     assert all(isinstance(image, torch.Tensor) for image in theirs['inputs'])
     for got, expected in zip(results(model, ours), results(model, theirs)):
         assert len(got) > 0
-        for key in expected.keys():
+        for key in list(expected.keys()):
             assert torch.equal(got[key], expected[key])
 
 
@@ -79,7 +81,7 @@ def test_images_go_from_workers_to_the_test(at_levels, paths):
     names = [str(paths / name) for name in ('0.tif', '1.npy', '1.tif', '0.npy')]
     by_worker = [results(model, data) for data in batches(names, workers=2)]
     here = [results(model, data) for data in batches(names)]
-    for ours, theirs in zip(sum(by_worker, []), sum(here, [])):
+    for ours, theirs in zip(chain(*by_worker), chain(*here)):
         assert torch.equal(ours.bboxes, theirs.bboxes)
         assert len(ours) > 0
 

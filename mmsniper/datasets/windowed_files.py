@@ -95,7 +95,8 @@ class _Mapped(WindowedFile):
     def _array(self) -> Any:
         """The array, opened once in a process."""
         if self._opened is None or self._opened[0] != os.getpid():
-            _inherited.append(self._opened)
+            if self._opened is not None:
+                _inherited.append(self._opened)
             try:
                 self._opened = os.getpid(), self._open()
             except FileNotFoundError:
@@ -167,7 +168,8 @@ class RasterFile(WindowedFile):
     def _dataset(self, version: int) -> Any:
         """The file at one of its versions, opened once in a process."""
         if self._opened[0] != os.getpid():
-            _inherited.append(self._opened)
+            if self._opened[1]:
+                _inherited.append(self._opened)
             self._opened = (os.getpid(), {})
         handles = self._opened[1]
         if version not in handles:

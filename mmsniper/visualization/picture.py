@@ -26,8 +26,10 @@ def picture_name(name: str) -> str:
     return name if name.lower().endswith(('.jpg', '.jpeg', '.png')) else f'{name}.png'
 
 
-def check_image(image: NDArray) -> None:
+def check_image(image: NDArray | ImageWindows) -> None:
     """Raise ValueError if an array is no image: numbers, (h, w) or (h, w, bands)."""
+    if isinstance(image, ImageWindows):
+        return
     numbers = image.dtype == bool or np.issubdtype(image.dtype, np.number)
     if image.ndim not in (2, 3) or image.size == 0 or not numbers or np.iscomplexobj(image):
         raise ValueError(
@@ -72,18 +74,20 @@ def as_picture(
     return np.array(np.broadcast_to(bands.reshape(*bands.shape[:2], -1), (*bands.shape[:2], 3)))
 
 
-def picture_limits(image: NDArray) -> tuple[float, float]:
+def picture_limits(image: NDArray | ImageWindows) -> tuple[float, float]:
     """The values of an image that are drawn black and white, see :func:`as_picture`.
 
     Args:
-        image (np.ndarray): (h, w) or (h, w, bands). Of a large one some pixels are looked at,
-            evenly spread.
+        image (np.ndarray | ImageWindows): (h, w) or (h, w, bands). Of a large one some
+            pixels are looked at, evenly spread.
 
     Returns:
         tuple[float, float]: Two different values; 0 and 255 for 8 bits.
     """
     if image.dtype == np.uint8:
         return 0.0, 255.0
+    if isinstance(image, ImageWindows):
+        image = image.reduced(MAX_SIDE)
     step = int(np.ceil(np.sqrt(np.prod(image.shape[:2]) / _COUNTED)))
     values = _drawn_bands(image)[::step, ::step].astype(np.float64)
     values = values[np.abs(values) < NO_DATA]  # neither infinite nor NaN

@@ -559,6 +559,21 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path):
         load(tmp_path / 'b.npy')
 
 
+def test_a_file_that_cannot_be_opened_may_be_passed_over(tmp_path):
+    (tmp_path / 'b.npy').write_bytes(b'\x93NUMPY\1\0')
+    loader = LoadImageWindows(ignore_empty=True)
+    assert loader(dict(img_path=str(tmp_path / 'b.npy'))) is None
+
+
+def test_a_whole_image_is_an_array_of_the_same_values(tmp_path):
+    scene = smooth_scene(30, 20, 4, 'u2', 900)
+    np.save(tmp_path / 'a.npy', scene)
+    options = dict(bands=(4, 2), stretch=(100, 700))
+    img = load(tmp_path / 'a.npy', whole=True, **options)
+    assert isinstance(img, np.ndarray)
+    np.testing.assert_array_equal(img, load(tmp_path / 'a.npy', **options)[0:20, 0:30])
+
+
 def test_a_file_that_is_missing_is_an_error_of_its_own(tmp_path):
     with pytest.raises(OSError, match='nowhere'):
         load(tmp_path / 'nowhere.tif')

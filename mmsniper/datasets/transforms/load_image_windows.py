@@ -9,6 +9,7 @@ from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
 from mmengine.fileio import LocalBackend, get_file_backend
 
+from mmsniper.datasets.decoding import ImageDecodingError
 from mmsniper.datasets.image_windows import ImageWindows, Stretch, check_stretch
 from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile, in_large_version
 from mmsniper.datasets.windowed_files import open_windowed_file
@@ -78,7 +79,12 @@ class LoadImageWindows(LoadLargeImageFromFile):
                 file cannot be opened.
             ImportError: If the package that reads the file is not installed.
         """
-        img = self._windows(results['img_path'])
+        try:
+            img = self._windows(results['img_path'])
+        except (OSError, ImageDecodingError):
+            if self.ignore_empty:
+                return None
+            raise
         if img is None:
             return super().transform(results)
         results['img'] = img[: img.shape[0], : img.shape[1]] if self.whole else img

@@ -3,14 +3,14 @@
 Makes nearly empty scenes as tiled GeoTIFFs (deflate), with and without overviews, and runs, each in
 a process of its own of which CPU seconds and the most resident memory are taken:
 
-- 8 chips, of all levels in turn of a pyramid with the factors 2, 1, 0.5 and the whole image at
-  512 px, by LoadLargeImageFromFile, which decodes the image, and by LoadImageWindows;
-- infer.py with pictures, by AutoFocus with the toy config and random weights, at a threshold that
-  nothing reaches: the coarsest level (0.2) is seen and no other. As it is, and as it decodes the
+- a chip of each level of a pyramid with the factors 2, 1, 0.5 and the whole image at 512 px, by
+  LoadLargeImageFromFile, which decodes the image, and by LoadImageWindows;
+- infer.py with pictures, by AutoFocus with the toy detector and random weights, at a threshold that
+  nothing reaches: the coarsest level (0.1) is seen and no other. As it is, and as it decodes the
   scene where rasterio is missing;
-- the same on a scene of 50,000x50,000 px by windows, which OpenCV does not decode.
+- the same on a scene of 50,000x50,000 px, which OpenCV does not decode.
 
-Writes benchmarks/results/window_reading.json and .md. Linux only.
+Writes benchmarks/results/window_reading.json and .md, run by run. Linux only.
 
     OMP_NUM_THREADS=1 python benchmarks/window_reading.py
     python benchmarks/window_reading.py --side 6000 --large-side 9000 --out work_dirs/x.json
@@ -19,33 +19,37 @@ Writes benchmarks/results/window_reading.json and .md. Linux only.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
+import torch
+from large_images import annotations, build_dataset, memory, of_every_level, plan
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
 
 from harness.results import machine, markdown_table, write_results
+from mmsniper.convert import load_config
+from mmsniper.datasets import windowed_files
 from mmsniper.utils.command_line import at_least, command_parser, progress
-from mmsniper.utils.files import replacing
+from mmsniper.utils.files import replacing, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / 'benchmarks/results/window_reading.json'
 FOLDER = ROOT / 'work_dirs/window_reading'
+sys.path.append(str(ROOT / 'tools'))
 CONFIG = ROOT / 'configs/autofocus/faster_rcnn_r18_autofocus_toy.py'
-TILE, BACKGROUND, CHIPS = 512, 90, 8
-
-# As where rasterio is not installed.
-DECODED = (
-    "import runpy, sys; sys.path.insert(0, 'tools'); "
-    'import mmsniper.datasets.windowed_files as files; files.find_spec = lambda name: None; '
-    "runpy.run_path('tools/infer.py', run_name='__main__')"
-)
+TILE, CHIPS, COARSEST = 512, 4, 0.1
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -57,7 +61,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--objects', type=at_least(1), default=500, help='objects in a scene')
     parser.add_argument('--folder', type=Path, default=FOLDER, help='where scenes are made')
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
-    parser.add_argument('--chips-of', nargs=2, metavar=('FILE', 'LOADER'), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if not sys.platform.startswith('linux'):
         parser.error('memory is told in kB by Linux only')
@@ -66,124 +69,128 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def boxes_of(side: int, objects: int) -> np.ndarray:
     """Those of the annotations of benchmarks/large_images.py."""
-    from large_images import annotations
-
     return np.array([a['bbox'] for a in annotations(side, objects, '')['annotations']])
 
 
-def make_scene(path: Path, side: int, objects: int, overviews: bool) -> Path:
-    """A grey scene with coloured boxes, written by rows of tiles, if it is not there yet."""
+def make_scene(path: Path, side: int, objects: int, overviews: bool) -> dict[str, Any]:
+    """Boxes of one colour each in a black scene, of which empty tiles take no room."""
     import rasterio
-    from rasterio.windows import Window
 
     if path.exists():
-        return path
+        return {}
     path.parent.mkdir(parents=True, exist_ok=True)
     boxes = boxes_of(side, objects)
     low, high = boxes[:, :2].astype(int), (boxes[:, :2] + boxes[:, 2:]).astype(int)
-    colours = np.random.default_rng(1).integers(0, 256, (len(boxes), 3))
+    colours = np.random.default_rng(1).integers(1, 256, (len(boxes), 3), np.uint8)
     place = dict(crs='EPSG:32633', transform=rasterio.Affine(0.3, 0, 4e5, 0, -0.3, 5e6))
     layout = dict(tiled=True, blockxsize=TILE, blockysize=TILE, compress='deflate', zlevel=1)
     facts = dict(driver='GTiff', width=side, height=side, count=3, dtype='uint8', photometric='RGB')
     with replacing(path) as temporary:
         made = str(temporary.with_suffix('.tif'))
-        with rasterio.open(made, 'w', **facts, **layout, **place, BIGTIFF='IF_SAFER') as file:
-            for top in range(0, side, TILE):
-                rows = np.full((3, min(TILE, side - top), side), BACKGROUND, np.uint8)
-                for (x1, y1), (x2, y2), colour in zip(low, high, colours):
-                    rows[:, max(y1 - top, 0) : max(y2 - top, 0), x1:x2] = colour[:, None, None]
-                file.write(rows, window=Window(0, top, side, rows.shape[1]))
+        sparse = dict(BIGTIFF='IF_SAFER', SPARSE_OK=overviews)  # OpenCV reads no empty tiles
+        with rasterio.open(made, 'w', **facts, **layout, **place, **sparse) as file:
+            for (x1, y1), (x2, y2), colour in zip(low, high, colours):
+                part = np.broadcast_to(colour[:, None, None], (3, y2 - y1, x2 - x1))
+                file.write(part, window=((y1, y2), (x1, x2)))
         if overviews:
-            with rasterio.open(made, 'r+') as file:
-                factors = [2**i for i in range(1, 20) if side >> i >= TILE // 2]
+            factors = [2**i for i in range(1, 20) if side >> i >= TILE // 2]
+            with rasterio.Env(SPARSE_OK_OVERVIEW=True), rasterio.open(made, 'r+') as file:
                 file.build_overviews(factors, rasterio.enums.Resampling.average)
         os.replace(made, temporary)
-    return path
+    return {}
 
 
-def load_chips(path: Path, loader: str, side: int, objects: int) -> None:
-    """Load chips in this process, and print what they cost."""
-    from large_images import build_dataset, memory, of_every_level, plan
-    from mmdet.utils import register_all_modules
+def forked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a function in a process of its own, with all that has been imported.
 
-    register_all_modules(init_default_scope=True)
-    dataset = build_dataset(path, side, objects, loader)
-    chips = of_every_level(plan(dataset)[0], CHIPS)
-    dataset[chips[0]] if loader == 'LoadImageWindows' else None  # imports rasterio
-    before, start = memory('VmRSS'), time.process_time()
-    costs = []
-    for chip in chips:
-        begin = time.process_time()
-        dataset[chip]
-        costs.append(dict(level=chip.chip.level, seconds=round(time.process_time() - begin, 3)))
-    total = round((time.process_time() - start) / len(chips), 3)
-    print(json.dumps(dict(seconds_a_chip=total, bytes=memory('VmHWM') - before, chips=costs)))
+    Returns:
+        dict: What it returns, and ``cpu_seconds`` and ``peak_bytes`` of the process.
+    """
+    receiving, sending = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(receiving)
+            with open(sending, 'w', encoding='utf-8') as pipe:
+                json.dump(work(), pipe)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    os.close(sending)
+    with open(receiving, encoding='utf-8') as pipe:
+        text = pipe.read()
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise RuntimeError('a process has failed, see above')
+    costs = dict(cpu_seconds=usage.ru_utime + usage.ru_stime, peak_bytes=usage.ru_maxrss * 1024)
+    return dict(costs, **json.loads(text))
 
 
-def run(command: Sequence[str]) -> dict[str, Any]:
-    """Run a command; returns what it has cost and its last line."""
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        lines = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f'{" ".join(map(str, command))} has ended with {process.returncode}')
+def chips(path: Path, loader: str, side: int, objects: int) -> dict[str, Any]:
+    """Load a chip of each level."""
+
+    def work() -> dict[str, Any]:
+        dataset = build_dataset(path, side, objects, loader)
+        chosen = of_every_level(plan(dataset)[0], CHIPS)
+        before, seconds = memory('VmRSS'), []
+        for chip in chosen:
+            start = time.process_time()
+            dataset[chip]
+            seconds.append(round(time.process_time() - start, 3))
+        levels = [chip.chip.level for chip in chosen]
+        return dict(more_bytes=memory('VmHWM') - before, levels=levels, seconds=seconds)
+
+    cost = forked(work)
     return dict(
-        cpu_seconds=round(usage.ru_utime + usage.ru_stime, 1),
-        peak_bytes=usage.ru_maxrss * 1024,
-        last_line=lines[-1] if lines else '',
+        what='a chip',
+        scene=path.name,
+        loader=loader,
+        cpu_seconds=mean(cost['seconds']),
+        peak_bytes=cost['more_bytes'],
+        of_levels=dict(zip(map(str, cost['levels']), cost['seconds'])),
     )
 
 
-def make_weights(folder: Path) -> Path:
-    """Random weights of the toy config."""
-    import torch
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-
-    from mmsniper.convert import load_config
-
-    path = folder / 'weights.pth'
-    if not path.exists():
-        register_all_modules()
-        torch.manual_seed(0)
-        model = MODELS.build(load_config(CONFIG).model)
-        torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
-
-
 def infer(scene: Path, folder: Path, decoded: bool) -> dict[str, Any]:
-    """Run infer.py on a scene."""
+    """Run infer.py on a scene, as if rasterio were not installed or as it is."""
     out = folder / f'{scene.stem}_{"decoded" if decoded else "windows"}'
-    tool = ['-c', DECODED] if decoded else ['tools/infer.py']
-    options = ['--mode', 'autofocus', '--thresholds', '1.01', '--device', 'cpu']
-    no_ids = ['--cfg-options', 'test_dataloader.dataset.ann_file=nowhere.json']
-    inputs = [str(scene), str(CONFIG), str(make_weights(folder)), '--out-dir', str(out)]
-    found = run([sys.executable, *tool, *inputs, *options, *no_ids])
-    [image] = json.loads((out / 'images.json').read_text())['images']
+
+    def work() -> dict[str, Any]:
+        if decoded:
+            windowed_files.find_spec = lambda name: None
+        tool = importlib.import_module('infer')
+        options = ['--mode', 'autofocus', '--thresholds', '1.01', '--device', 'cpu']
+        no_ids = ['--cfg-options', 'test_dataloader.dataset.ann_file=nowhere.json']
+        inputs = [scene, folder / 'config.py', folder / 'weights.pth', '--out-dir', out]
+        tool.main([*map(str, inputs), *options, *no_ids])
+        return {}
+
+    cost = forked(work)
+    [image] = json.loads((out / 'images.json').read_text('utf-8'))['images']
     return dict(
-        what='infer.py, coarsest level',
+        what='infer.py',
         scene=scene.name,
         loader='decoded' if decoded else 'windows',
-        cpu_seconds=found['cpu_seconds'],
-        peak_bytes=found['peak_bytes'],
+        cpu_seconds=cost['cpu_seconds'],
+        peak_bytes=cost['peak_bytes'],
         seen_pixels=image['focus_pixels'],
     )
 
 
-def chips(scene: Path, loader: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Load chips of a scene in a process of their own."""
-    options = ['--side', str(args.side), '--objects', str(args.objects)]
-    found = run([sys.executable, __file__, *options, '--chips-of', str(scene), loader])
-    cost = json.loads(found['last_line'])
-    return dict(
-        what='a chip',
-        scene=scene.name,
-        loader=loader,
-        cpu_seconds=cost['seconds_a_chip'],
-        peak_bytes=cost['bytes'],
-        chips=cost['chips'],
-    )
+def make_model(folder: Path) -> dict[str, Any]:
+    """The toy config with another coarsest level, and random weights of it."""
+    levels = [
+        dict(resize=dict(factor=factor), valid_range=valid_range)
+        for factor, valid_range in zip((1.0, 0.4, COARSEST), ((0, 48), (32, 128), (96, None)))
+    ]
+    text = f'_base_ = {str(CONFIG)!r}\npyramid = dict(chip_size=160, levels={levels})\n'
+    write_text(folder / 'config.py', text)
+    torch.manual_seed(0)
+    state = MODELS.build(load_config(folder / 'config.py').model).state_dict()
+    torch.save(dict(state_dict=state, meta={}), folder / 'weights.pth')
+    return {}
 
 
 def as_table(result: dict[str, Any]) -> str:
@@ -215,27 +222,26 @@ def as_table(result: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
     args = parse_args(argv)
-    if args.chips_of:
-        path, loader = args.chips_of
-        load_chips(Path(path), loader, args.side, args.objects)
-        return None
-    import rasterio
-
-    facts = machine(rasterio=rasterio.__version__, numpy=np.__version__)
-    folder, objects = args.folder.absolute(), args.objects
-    scene, large = folder / f'{args.side}.tif', folder / f'{args.large_side}_overviews.tif'
-    coarse = folder / f'{args.side}_overviews.tif'
+    facts = machine(rasterio=version('rasterio'), numpy=np.__version__)
+    register_all_modules(init_default_scope=True)
+    folder, side, objects = args.folder.absolute(), args.side, args.objects
+    scene, coarse = folder / f'{side}.tif', folder / f'{side}_overviews.tif'
+    large = folder / f'{args.large_side}_overviews.tif'
+    for path, length in ((scene, side), (coarse, side), (large, args.large_side)):
+        # In a process of its own: what GDAL has opened survives no fork.
+        forked(partial(make_scene, path, length, objects, path != scene))
+    forked(partial(make_model, folder))
     jobs = [
-        lambda: chips(make_scene(scene, args.side, objects, False), 'LoadLargeImageFromFile', args),
-        lambda: chips(scene, 'LoadImageWindows', args),
-        lambda: chips(make_scene(coarse, args.side, objects, True), 'LoadImageWindows', args),
-        lambda: infer(scene, folder, True),
-        lambda: infer(scene, folder, False),
-        lambda: infer(coarse, folder, False),
-        lambda: infer(make_scene(large, args.large_side, objects, True), folder, False),
+        partial(infer, large, folder, False),
+        partial(chips, scene, 'LoadLargeImageFromFile', side, objects),
+        partial(chips, scene, 'LoadImageWindows', side, objects),
+        partial(chips, coarse, 'LoadImageWindows', side, objects),
+        partial(infer, scene, folder, True),
+        partial(infer, scene, folder, False),
+        partial(infer, coarse, folder, False),
     ]
     result = dict(
         command=f'python benchmarks/window_reading.py --side {args.side} --large-side '

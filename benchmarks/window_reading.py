@@ -147,7 +147,7 @@ def chips(path: Path, loader: str, side: int, objects: int) -> dict[str, Any]:
         what='a chip',
         scene=path.name,
         loader=loader,
-        cpu_seconds=mean(cost['seconds']),
+        cpu_seconds=round(mean(cost['seconds']), 3),
         peak_bytes=cost['more_bytes'],
         of_levels=dict(zip(map(str, cost['levels']), cost['seconds'])),
     )
@@ -173,7 +173,7 @@ def infer(scene: Path, folder: Path, decoded: bool) -> dict[str, Any]:
         what='infer.py',
         scene=scene.name,
         loader='decoded' if decoded else 'windows',
-        cpu_seconds=cost['cpu_seconds'],
+        cpu_seconds=round(cost['cpu_seconds'], 2),
         peak_bytes=cost['peak_bytes'],
         seen_pixels=image['focus_pixels'],
     )
@@ -212,14 +212,14 @@ def as_table(result: dict[str, Any]) -> str:
         f'`{result["command"]}`',
         '',
         f'Nearly empty scenes of {result["side"]:,} and {result["large_side"]:,} px a side, tiled '
-        f'GeoTIFFs (deflate). Those with `overviews` in the name have some. Of chips, CPU seconds '
-        f'of each and memory beyond what the process had before; of `infer.py`, the whole process, '
-        f'of which Python and PyTorch are the greater part. On {facts["machine"]}, load '
+        f'GeoTIFFs (deflate). Those with `overviews` in the name have some. Of a chip, the '
+        f'mean over {CHIPS} levels, and the most memory beyond what the process had; of `infer.py` '
+        f'CPU seconds after importing, and all memory of the process. On {facts["machine"]}, load '
         f'{facts["load_before"]} of {facts["cpus"]} cores; rasterio {facts["rasterio"]}.',
         '',
         *markdown_table(['what', 'scene', 'by', 'CPU seconds', 'memory, GB'], rows),
     ]
-    return '\n'.join(lines)
+    return '\n'.join(lines) + '\n'
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmsniper.apis import SNIPERInferencer, find_images
+from mmsniper.apis.geojson import GeoReference, check_crs, feature_collection
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
@@ -21,12 +22,15 @@ from mmsniper.utils.command_line import progress as progress_bar
 from mmsniper.utils.files import check_folder, replacing, utf8_name, write_text
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
+GEOJSON = 'geojson'
 
 
 def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     """Detect in all images; returns what :func:`detect_all` does."""
     out_dir = Path(args.out_dir)
     check_folder(out_dir, '--out-dir')
+    if args.geojson_crs:
+        check_crs(args.geojson_crs)
     images = find_images(args.images, out_dir)
     thresholds = args.thresholds
     if thresholds and len(thresholds) == 1:
@@ -47,9 +51,12 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
     progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))
     failed, undrawn = detect_all(images, inferencer, progress, pictures, args.picture_side)
     count = write_results(out_dir, images, progress, classes, numbers)
+    scenes = write_geojson(out_dir, images, progress, classes, args.geojson_crs)
     if not failed and not undrawn:
         progress.path.unlink()
     print(f'detections of {count} images in {out_dir / DETECTIONS}')
+    if scenes:
+        print(f'of {scenes} scenes also in {out_dir / GEOJSON}')
     return failed, undrawn
 
 
@@ -180,8 +187,8 @@ def detect_all(
 
 
 def _in_words(error: Exception, path: Path) -> str:
-    if isinstance(error, ImageFileError):
-        return image_fault(path, 'the images')
+    if isinstance(error, ImageFileError) and (fault := image_fault(path, 'the images')):
+        return fault
     first = str(error).strip().partition('\n')[0]
     return f'{type(error).__name__}: {first}' if first else type(error).__name__
 
@@ -211,3 +218,22 @@ def write_results(
         file.write('[]\n' if separator == '[\n' else '\n]\n')
     write_text(out_dir / IMAGES, json.dumps(about) + '\n')
     return len(about['images'])
+
+
+def write_geojson(
+    out_dir: Path,
+    images: Mapping[str, Path],
+    progress: Progress,
+    classes: Classes,
+    crs: str | None = None,
+) -> int:
+    """Write a GeoJSON file for each image that has a place on the earth; returns their number."""
+    count = 0
+    for line in progress.lines(images):
+        name = line['name']
+        reference = GeoReference.of(images[name])
+        if reference is not None:
+            found = feature_collection(utf8_name(name), line, classes, reference, crs)
+            write_text(out_dir / GEOJSON / f'{name}.geojson', json.dumps(found) + '\n')
+            count += 1
+    return count

@@ -8,6 +8,8 @@ OUT_DIR gets
 - images.json: their images and categories in COCO's annotation format, so that
   COCO('images.json').loadRes('detections.json') works; of AutoFocus also the chips of each
   level (xyxy, original pixels, fine to coarse) and the number of pixels that the detector has seen;
+- geojson/: of images with a CRS and a transform (GeoTIFF, JPEG 2000; needs rasterio) a GeoJSON file
+  with the boxes in the scene's coordinates, class, score and level, for GIS programs;
 - vis/: a picture of each image with its detections;
 - focus/: of AutoFocus, a figure of what each level has seen and found.
 
@@ -88,6 +90,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON files only')
     parser.add_argument(
         '--palette', default='none', choices=PALETTES, help="colours of the classes, or the data's"
+    )
+    parser.add_argument(
+        '--geojson-crs',
+        metavar='CRS',
+        help='coordinates of the GeoJSON files, such as EPSG:4326, which RFC 7946 asks for [the '
+        "scene's own, named in a member crs as GDAL and QGIS read it]",
     )
     add_config_arguments(parser, None)
     return parser.parse_intermixed_args(argv)

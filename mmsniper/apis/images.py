@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
@@ -17,6 +19,8 @@ from mmengine.logging import print_log
 
 from mmsniper.datasets.decoding import load_checked
 from mmsniper.datasets.image_faults import APPLE_DOUBLE, image_fault
+from mmsniper.datasets.image_windows import ImageWindows
+from mmsniper.datasets.windowed_files import is_zarr
 from mmsniper.utils.missing_files import IMAGE_SUFFIXES
 
 VIS, FOCUS = 'vis', 'focus'
@@ -36,7 +40,7 @@ def find_images(
 
     Args:
         inputs (Sequence[str | os.PathLike]): Files, folders, and patterns such as
-            ``'images/*.png'``. A file is taken whatever its suffix.
+            ``'images/*.png'``. A file is taken whatever its suffix; a folder of Zarr is an image.
         out_dir (str | os.PathLike | None): Folder of the pictures that are drawn; they are no
             input. Defaults to None.
 
@@ -51,8 +55,9 @@ def find_images(
     roots, found = [], set()
     left_out: dict[str, list[str]] = {}
     for path in (_absolute(one) for given in inputs for one in _matching(os.fspath(given))):
-        roots.append(path if path.is_dir() else path.parent)
-        if path.is_dir():
+        is_folder = path.is_dir() and not is_zarr(path)
+        roots.append(path if is_folder else path.parent)
+        if is_folder:
             images = _images_below(path, left_out)
             found |= {file for file in images if not any(map(file.is_relative_to, made))}
         else:
@@ -96,6 +101,8 @@ def _images_below(folder: Path, left_out: dict[str, list[str]]) -> Iterator[Path
             path = Path(parent, name)
             if name in _COPIES:
                 left_out.setdefault('folders of copies', []).append(name)
+            elif is_zarr(path):
+                yield path
             elif path.is_symlink() and _leads_up(path, folder):
                 left_out.setdefault('links to a folder above them', []).append(name)
             else:
@@ -135,7 +142,9 @@ class ImagePipeline:
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
         loading, *others = transforms
         self._from_file = TRANSFORMS.build(loading)
-        self._from_array = TRANSFORMS.build(dict(loading, type='mmdet.LoadImageFromNDArray'))
+        known = signature(LoadImageFromFile.__init__).parameters  # an array has its own bands
+        settings = {key: value for key, value in loading.items() if key in known}
+        self._from_array = TRANSFORMS.build(dict(settings, type='mmdet.LoadImageFromNDArray'))
         self.prepare = Compose(others) if others else pack_as_it_is
 
     def load(self, image: str | os.PathLike[str] | np.ndarray) -> dict[str, Any]:
@@ -155,10 +164,13 @@ class ImagePipeline:
 
 
 def pack_as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Pack an image without copying it, which PackDetInputs would do."""
+    """Pack an image without copying it, which PackDetInputs would do, or as it is read."""
     kept = ('img_id', 'img_path', 'ori_shape', 'img_shape')
     sample = DetDataSample(metainfo={key: results[key] for key in kept})
-    img = results['img'].reshape(*results['img_shape'], -1)  # one band may have no axis
+    img = results['img']
+    if isinstance(img, ImageWindows):
+        return dict(inputs=img, data_samples=sample)
+    img = img.reshape(*results['img_shape'], -1)  # one band may have no axis
     if min(img.strides) < 0:
         img = img.copy()  # Pillow's RGB as BGR, which PyTorch does not take
     return dict(inputs=torch.from_numpy(img).permute(2, 0, 1), data_samples=sample)

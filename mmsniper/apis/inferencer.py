@@ -24,8 +24,10 @@ from mmsniper.checks import refuse_errors
 from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
 from mmsniper.checks.classes import check_numbers, check_weights, saved_weights
 from mmsniper.convert import load_config, sniper_version
+from mmsniper.datasets.windowed_files import is_zarr
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.visualization.picture import as_picture, picture_name
+from mmsniper.visualization.shrunk import shrunk_sample
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -118,7 +120,7 @@ class SNIPERInferencer(DetInferencer):
         for image in inputs:
             if isinstance(image, np.ndarray):
                 listed.append(image)
-            elif os.path.isdir(image):
+            elif os.path.isdir(image) and not is_zarr(image):
                 listed += map(str, find_images([image]).values())
             else:
                 listed.append(os.fspath(image))
@@ -143,6 +145,8 @@ class SNIPERInferencer(DetInferencer):
         **kwargs: Any,
     ) -> list[np.ndarray | None] | None:
         """Draw what was detected, on images of any bands and depth.
+
+        Images that are read by windows are drawn reduced, at most 1600 px a side.
 
         Args:
             inputs (Sequence[str | np.ndarray]): Files and arrays, which are loaded anew.
@@ -170,10 +174,12 @@ class SNIPERInferencer(DetInferencer):
             name = os.path.basename(image) if named else f'{self.num_visualized_imgs:08}.jpg'
             self.num_visualized_imgs += 1
             try:
+                img = self.pipeline.load(image)['img']
+                picture = as_picture(img)
                 self.visualizer.add_datasample(
                     name,
-                    as_picture(self.pipeline.load(image)['img'])[..., ::-1],
-                    pred,
+                    picture[..., ::-1],
+                    shrunk_sample(pred, img.shape[:2], picture.shape[:2]),
                     draw_gt=False,
                     draw_pred=draw_pred,
                     show=show,

@@ -10,14 +10,19 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.inference import TESTED
-from mmsniper.datasets.transforms.load_large_image import in_large_version
+from mmsniper.datasets.transforms.load_image_windows import (
+    PACK_WINDOWS,
+    WINDOWS,
+    in_whole_version,
+    in_window_version,
+)
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models import AutoFocus
 
 SINGLE, PYRAMID, AUTOFOCUS = MODES = ('single', 'pyramid', 'autofocus')
 
 # Transforms that leave the image as it is.
-_NO_CHANGES = ('LoadAnnotations', 'PackDetInputs')
+_NO_CHANGES = ('LoadAnnotations', 'PackDetInputs', PACK_WINDOWS)
 
 # What an AutoFocus has beside a PyramidDetector.
 _BRANCH = set(signature(AutoFocus.__init__).parameters) - {'self', 'kwargs'}
@@ -71,15 +76,18 @@ def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[
             f'{cfg.filename} has no test_dataloader whose data set has a pipeline, which tells how '
             f'images are loaded and resized'
         )
-    return model, [_loading(cfg, pipeline[0]), *pipeline[1:]]
+    loading = _loading(cfg, pipeline[0])
+    # What sees the image as it is takes windows of it.
+    loading = in_whole_version(loading) if pipeline[1:] else in_window_version(loading)
+    return model, [ConfigDict(loading), *pipeline[1:]]
 
 
-def _loading(cfg: Config, transform: Mapping[str, Any]) -> ConfigDict:
-    """The transform that loads images, in the version that does so once."""
+def _loading(cfg: Config, transform: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The transform that loads images."""
     name = type_name(transform)
-    if 'LoadImageFromFile' not in name:
+    if 'LoadImageFromFile' not in name and name not in ('LoadLargeImageFromFile', WINDOWS):
         raise ValueError(
             f'the pipeline of {cfg.filename} begins with {name}; image files need '
             f'LoadImageFromFile there'
         )
-    return ConfigDict(in_large_version(transform))
+    return transform

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.structures import InstanceData
 from numpy.typing import NDArray
-from pycocotools import mask as coco_masks
-from torch import Tensor
 
 from mmsniper.apis.images import FOCUS, VIS
 from mmsniper.apis.results import Classes
 from mmsniper.utils.files import replacing, utf8_name
 from mmsniper.visualization import draw_focus, save_figure
 from mmsniper.visualization.picture import picture_name
+from mmsniper.visualization.shrunk import shrunk_instances
 
 
 class Pictures:
@@ -82,13 +79,8 @@ class Pictures:
 
     def _with_boxes(self, sample: DetDataSample, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         found = sample.pred_instances.cpu()
-        (height, width), (h, w) = sample.ori_shape[:2], picture.shape[:2]
         found = found[found.scores > self.score_thr]
-        shrunk = InstanceData(scores=found.scores, labels=found.labels)
-        shrunk.bboxes = found.bboxes * found.bboxes.new_tensor([w / width, h / height] * 2)
-        if 'masks' in found:
-            masks = [shrunk_mask(mask, (w, h)) for mask in found.masks]
-            shrunk.masks = np.array(masks, bool).reshape(-1, h, w)  # none too
+        shrunk = shrunk_instances(found, sample.ori_shape[:2], picture.shape[:2])
         number = max([len(self.classes.names), *(found.labels + 1).tolist()])
         self.visualizer.dataset_meta = dict(
             classes=[self.classes.name(label) for label in range(number)],
@@ -105,9 +97,3 @@ class Pictures:
                 pred_score_thr=self.score_thr,
             )
         return self.visualizer.get_image()[..., ::-1]
-
-
-def shrunk_mask(mask: Tensor | Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask (h, w), or its COCO RLE, at the size (w, h) of a picture."""
-    whole = mask.numpy().astype(np.uint8) if isinstance(mask, Tensor) else coco_masks.decode(mask)
-    return cv2.resize(whole, size, interpolation=cv2.INTER_AREA) > 0

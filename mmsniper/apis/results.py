@@ -193,7 +193,8 @@ def content_of(sample: DetDataSample, classes: Classes) -> dict[str, Any]:
     Returns:
         dict: ``width`` and ``height`` of the image; ``detections``, each with ``category_id``,
         ``bbox`` (x, y, width, height in original pixels) and ``score``, with masks also
-        ``segmentation``, a COCO RLE; of AutoFocus ``focus_chips``, for each level, fine to coarse,
+        ``segmentation``, a COCO RLE; ``levels``, which level found each, where several were seen;
+        of AutoFocus ``focus_chips``, for each level, fine to coarse,
         and ``focus_pixels``.
     """
     found = sample.pred_instances.cpu().numpy()
@@ -207,7 +208,8 @@ def content_of(sample: DetDataSample, classes: Classes) -> dict[str, Any]:
     for detection, rle in zip(detections, rles):
         detection['segmentation'] = dict(rle, counts=rle['counts'].decode())
     height, width = sample.ori_shape[:2]
-    content = dict(width=width, height=height, detections=detections)
+    levels = dict(levels=found.levels.tolist()) if 'levels' in found else {}
+    content = dict(width=width, height=height, detections=detections, **levels)
     if 'focus_chips' in sample:
         content['focus_chips'] = [level.round(3).tolist() for level in sample.focus_chips]
         content['focus_pixels'] = int(sample.focus_pixels)
@@ -234,4 +236,5 @@ def coco_results(
     """
     image = dict(id=number, file_name=name, **content)
     found = image.pop('detections')
+    image.pop('levels', None)
     return image, [dict(image_id=number, **detection) for detection in found]

@@ -17,6 +17,8 @@ from mmsniper.checks.config import model_channels
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.datasets.decoding import ImageDecodingError, are_numbers
 from mmsniper.datasets.image_faults import image_fault
+from mmsniper.datasets.image_windows import ImageWindows
+from mmsniper.datasets.transforms.load_image_windows import WINDOWS
 from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import all_datasets, type_name
 from mmsniper.utils.command_line import progress
@@ -27,6 +29,7 @@ _AS_LOADED = dict(P=3, PA=4, CMYK=3)  # Pillow's modes of other bands than OpenC
 _ANIMATED = ('GIF', 'WEBP', 'PNG')
 _MOST_THREADS = 16  # each holds an image
 _MOST_NAMED = 5  # files of one fault that are named
+_LOOKED_AT = 1024  # side of what is looked at of an image that is read by windows, px
 
 
 class ImageEntry(NamedTuple):
@@ -158,7 +161,7 @@ def _check_pixels(
     header = read_header(path)
     if header is not None:
         bands = header.bands
-        if header.bits > 8 and img.dtype == np.uint8:
+        if header.bits > 8 and img.dtype == np.uint8 and not loading.transform.get('stretch'):
             yield (
                 WARNING,
                 'have more than 8 bits, and are cut to 8 by the way they are loaded',
@@ -170,7 +173,8 @@ def _check_pixels(
         if header.several and backend != 'tifffile':
             fix = "Bands of one image: imdecode_backend='tifffile'; images: write each to a file"
             yield WARNING, 'have several pages, of which the first is loaded', fix, path
-    if img.dtype.kind == 'f' and not are_numbers(img):
+    looked_at = img.reduced(_LOOKED_AT) if isinstance(img, ImageWindows) else img
+    if img.dtype.kind == 'f' and not are_numbers(looked_at):
         yield (
             WARNING,
             'have values that are NaN, infinite, or stand for no data',
@@ -217,6 +221,6 @@ def config_loading(cfg: Mapping[str, Any], loader: str) -> Loading | None:
     channels, told_by = model_channels(cfg)
     for dataset in all_datasets(cfg[loader].dataset):
         for transform in (dataset.get('pipeline') or [])[:1]:
-            if type_name(transform) in ('LoadImageFromFile', 'LoadLargeImageFromFile'):
+            if type_name(transform) in ('LoadImageFromFile', 'LoadLargeImageFromFile', WINDOWS):
                 return Loading(transform, channels, told_by)
     return None

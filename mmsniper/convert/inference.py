@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.data import SCALE_TRANSFORMS
+from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
 
@@ -114,14 +115,19 @@ def unresized(pipeline: Sequence[Mapping[str, Any]]) -> list[ConfigDict]:
 
     Returns:
         list[ConfigDict]: Those that do not change the scale, from ``LoadImageFromFile`` to
-        ``PackDetInputs``. Of a ``TestTimeAug``, which MMDetection's own ``tools/test.py --tta``
-        has put there, those of one view, not flipped.
+        ``PackDetInputs``, or from ``LoadImageWindows`` to ``PackImageWindows``. Of a
+        ``TestTimeAug``, which MMDetection's own ``tools/test.py --tta`` has put there, those of one
+        view, not flipped.
     """
     kept = [
         ConfigDict(step)
         for step in _one_view(deepcopy(pipeline))
         if type_name(step) not in SCALE_TRANSFORMS
     ]
+    if kept and type_name(kept[0]) == WINDOWS and not kept[0].get('whole'):
+        for step in kept:
+            if type_name(step) == 'PackDetInputs':
+                step.type = PACK_WINDOWS
     return _packed_with(kept, _META_KEYS)
 
 
@@ -138,7 +144,7 @@ def _one_view(pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, An
 
 def _packed_with(pipeline: list[ConfigDict], meta_keys: Sequence[str]) -> list[ConfigDict]:
     for step in pipeline:
-        if type_name(step) == 'PackDetInputs':
+        if type_name(step) in ('PackDetInputs', PACK_WINDOWS):
             step.meta_keys = meta_keys
     return pipeline
 

@@ -4,6 +4,7 @@ from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex
 from mmsniper.datasets.samplers import ChipAwareSampler, read_annotations
 from mmsniper.datasets.transforms.chip_sampler import ChipSampler
 from mmsniper.datasets.transforms.level_resize import LevelResize
+from mmsniper.datasets.transforms.load_image_windows import LoadImageWindows, PackImageWindows
 from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
 from mmsniper.datasets.transforms.scale_range_filter import IGNORE_REGION, ScaleRangeFilter
 
@@ -15,7 +16,9 @@ __all__ = [
     'ChipIndex',
     'ChipSampler',
     'LevelResize',
+    'LoadImageWindows',
     'LoadLargeImageFromFile',
+    'PackImageWindows',
     'ScaleRangeFilter',
     'read_annotations',
 ]

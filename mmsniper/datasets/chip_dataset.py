@@ -24,6 +24,7 @@ from mmsniper.datasets.ignored_order import sort_ignored
 from mmsniper.datasets.image_cache import ImageCache
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.datasets.scale_transforms import class_names, rescaling
+from mmsniper.datasets.transforms.load_image_windows import LoadImageWindows
 from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, read_datasets, type_name
 
@@ -125,9 +126,9 @@ class ChipDataset:
         lazy_init (bool): Do not load annotations yet. Defaults to False.
         cache_mb (float): Decoded images of which more chips are to come, up to so many MB, are kept
             in each worker: for ``ChipAwareSampler(lanes=...)``, without which nothing is kept. It
-            is what ``LoadImageFromFile``, ``LoadLargeImageFromFile`` and ``LoadAnnotations`` make,
-            if they come first; a transform of one's own could differ from time to time. Defaults
-            to 0.
+            is what ``LoadImageFromFile``, ``LoadLargeImageFromFile``, ``LoadImageWindows`` and
+            ``LoadAnnotations`` make, if they come first; a transform of one's own could differ
+            from time to time. Defaults to 0.
 
     Raises:
         ValueError: If the pipeline is empty, the wrapped data set has one, too, a transform after
@@ -255,7 +256,7 @@ class ChipDataset:
         return fault
 
 
-_ALWAYS_THE_SAME = (LoadImageFromFile, LoadLargeImageFromFile, LoadAnnotations)
+_ALWAYS_THE_SAME = (*(LoadImageFromFile, LoadLargeImageFromFile, LoadImageWindows), LoadAnnotations)
 
 
 def loaded_again(results: Mapping[str, Any]) -> dict:

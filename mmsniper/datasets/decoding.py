@@ -78,23 +78,38 @@ def load_checked(
         _check_palette(loader, path, results['img'])
     img = _ordered(results['img'], header)
     name = path or 'the image'
-    if img.ndim not in (2, 3) or img.dtype.name not in _RESIZED:
-        raise ImageDecodingError(
-            f'{name} is an array of shape {img.shape} and type {img.dtype}, not (h, w) or '
-            f'(h, w, bands) of a type that OpenCV resizes ({", ".join(_RESIZED)}): '
-            f'{"load it with to_float32=True" if path else "give it as float32"}, or as an image '
-            f'of one page'
-        )
+    check_array(name, img.shape, img.dtype, path is not None)
     if img.dtype.kind == 'f' and (header is None or header.kind == 'float'):
         _tell_no_numbers(name, img)
-    if img.dtype == np.uint16 and not hasattr(torch, 'uint16'):
+    results['img'] = img
+    results['img_shape'] = results['ori_shape'] = img.shape[:2]
+    return results
+
+
+def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, of_file: bool = True) -> None:
+    """Check that an image is one that a detector can be given.
+
+    Args:
+        name (str): What the error calls it.
+        shape (tuple[int, ...]): Its shape.
+        dtype (np.dtype): Type of its values.
+        of_file (bool): Whether a loader has loaded it. Defaults to True.
+
+    Raises:
+        ImageDecodingError: If it is not. The message says what can be done.
+    """
+    if len(shape) not in (2, 3) or dtype.name not in _RESIZED:
+        raise ImageDecodingError(
+            f'{name} is an array of shape {shape} and type {dtype}, not (h, w) or '
+            f'(h, w, bands) of a type that OpenCV resizes ({", ".join(_RESIZED)}): '
+            f'{"load it with to_float32=True" if of_file else "give it as float32"}, or as an '
+            f'image of one page'
+        )
+    if dtype == np.uint16 and not hasattr(torch, 'uint16'):
         raise ImageDecodingError(
             f'{name} has 16 bits, for which PyTorch {torch.__version__} has no type (2.3 has): '
             f'load it with to_float32=True'
         )
-    results['img'] = img
-    results['img_shape'] = results['ori_shape'] = img.shape[:2]
-    return results
 
 
 def _undecodable(loader: LoadImageFromFile, header: ImageHeader) -> str | None:
@@ -136,14 +151,14 @@ def _check(loader: LoadImageFromFile, path: str, header: ImageHeader, img: NDArr
     if backend == 'cv2' and header.alpha and header.bits == 8:
         _check_alpha(path, header, img, whole)
     if backend != 'tifffile' and header.several:
-        _tell(
+        tell_once(
             'pages',
             f'{path} has several pages, of which the first is loaded. If they are bands of one '
             f'image, {_TIFFFILE}; if they are images, write each to a file of its own',
         )
     cut = isinstance(loader.color_type, str) and not whole and backend != 'tifffile'
     if header.bits > 8 and (cut or img.dtype.itemsize == 1):
-        _tell(
+        tell_once(
             'cut',
             f'{path} is {header}, which color_type={loader.color_type!r} of '
             f"{type(loader).__name__} (imdecode_backend={backend!r}) cuts to 8: the image's "
@@ -172,7 +187,7 @@ def _check_alpha(path: str, header: ImageHeader, img: NDArray, whole: bool) -> N
     )
     if whole:
         raise ImageDecodingError(what)
-    _tell('alpha', what)
+    tell_once('alpha', what)
 
 
 def _check_palette(loader: LoadImageFromFile, path: str, img: NDArray) -> None:
@@ -203,7 +218,7 @@ def _tell_no_numbers(name: str, img: NDArray) -> None:
     if 'numbers' in _told or are_numbers(img):
         return
     count = img.size - np.count_nonzero(np.abs(img) < NO_DATA)
-    _tell(
+    tell_once(
         'numbers',
         f'{name} has {count} values of {img.size} that are NaN, infinite or beyond '
         f'{NO_DATA:g}, as where there are no data. One is enough to make NaN of all that a '
@@ -211,8 +226,13 @@ def _tell_no_numbers(name: str, img: NDArray) -> None:
     )
 
 
-def _tell(what: str, message: str) -> None:
-    """Tell the log, once in a process."""
+def tell_once(what: str, message: str) -> None:
+    """Tell the log, once in a process.
+
+    Args:
+        what (str): The kind of message, of which one is told.
+        message (str): The message, without a full stop at the end.
+    """
     if what not in _told:
         _told.add(what)
         print_log(

@@ -52,7 +52,7 @@ _NO_IMAGES = (
     (0, b'%PDF', 'a PDF document', _CONVERT),
     (0, b'PK\3\4', 'a ZIP archive', 'unpack it'),
     (0, b'\x1f\x8b', 'a gzip archive', 'unpack it'),
-    (0, b'\x93NUMPY', 'an array of NumPy', _CONVERT),
+    (0, b'\x93NUMPY', 'an array of NumPy', 'load it with LoadImageWindows'),
     (0, b'\x89HDF', 'an HDF5 file', _CONVERT),
     (0, b'MATLAB 5.0', 'a file of MATLAB', _CONVERT),
     (0, b'SIMPLE  =', 'a FITS file', _CONVERT),

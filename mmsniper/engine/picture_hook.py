@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmsniper.datasets.decoding import run_checked
 from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.visualization.picture import as_picture, picture_name
+from mmsniper.visualization.shrunk import shrunk_sample
 
 
 @HOOKS.register_module()
@@ -66,10 +67,12 @@ class PictureHook(DetVisualizationHook):
         path = sample.img_path
         file, folder = os.path.basename(path), self.test_out_dir if name == 'test_img' else None
         try:
+            image = _load(dataset, path)
+            picture = as_picture(image)
             self._visualizer.add_datasample(
                 file if self.show else name,
-                as_picture(_load(dataset, path))[..., ::-1],
-                data_sample=sample,
+                picture[..., ::-1],
+                data_sample=shrunk_sample(sample, image.shape[:2], picture.shape[:2]),
                 show=self.show,
                 wait_time=self.wait_time,
                 pred_score_thr=self.score_thr,

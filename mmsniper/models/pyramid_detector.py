@@ -31,10 +31,11 @@ from mmsniper.chips.windows import (
     cut_windows,
     window_batches,
 )
+from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.masks import ImageMasks, predict_masks
 from mmsniper.models.temporary_settings import everything_found, has_masks
-from mmsniper.models.views import Scene, SeenBatch, load_window, uncut, whole_pixels
+from mmsniper.models.views import Scene, SeenBatch, image_size, load_window, uncut, whole_pixels
 
 # Sigma and least score of SNIPER's authors (paper, section 4; release).
 MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
@@ -165,7 +166,9 @@ class PyramidDetector(BaseDetector):
         """Detect at all levels.
 
         Args:
-            data (dict): ``inputs``, images (3, H, W) in original pixels, and ``data_samples``.
+            data (dict): ``inputs``, images (3, H, W) in original pixels, or of which windows are
+                read (:class:`~mmsniper.datasets.image_windows.ImageWindows`), and
+                ``data_samples``.
 
         Returns:
             SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels,
@@ -229,10 +232,10 @@ class PyramidDetector(BaseDetector):
         merge = (self.merge_cfg.nms or dict(type='no NMS')).get('type')
         return f'every image is seen at the levels {seen}, merged by {merge}'
 
-    def _compare_scales(self, images: Sequence[Tensor]) -> None:
+    def _compare_scales(self, images: Sequence[Tensor | ImageWindows]) -> None:
         """Warn once if scales are others than in training: of the first, if far, or of many."""
         if not self._scales_are_compared:
-            self._sizes += [(image.shape[2], image.shape[1]) for image in images]
+            self._sizes += map(image_size, images)
             found = scale_disagreement(self.pyramid, *zip(*self._sizes))
             far = np.maximum(found.factors, 1 / found.factors).max() > _FAR_SCALE
             if far or len(self._sizes) >= _COMPARED_IMAGES:
@@ -248,12 +251,13 @@ class PyramidDetector(BaseDetector):
 
     @torch.no_grad()
     def detect(
-        self, images: Sequence[Tensor], levels: Sequence[int]
+        self, images: Sequence[Tensor | ImageWindows], levels: Sequence[int]
     ) -> tuple[list[Scene], list[SeenBatch]]:
         """Detect at levels of the pyramid, coarse to fine.
 
         Args:
-            images (Sequence[Tensor]): Each (3, H, W), original pixels.
+            images (Sequence[Tensor | ImageWindows]): Each (3, H, W), original pixels, or one of
+                which windows are read.
             levels (Sequence[int]): The levels.
 
         Returns:

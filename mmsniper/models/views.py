@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmsniper.chips.focus import FocusMap
 from mmsniper.chips.windows import Box, Window, pixel_window
+from mmsniper.datasets.image_windows import ImageWindows
 
 # A window's edge this close to a pixel's edge (original px) lies on it: coordinates are float64.
 _ON_PIXEL = 1e-6
@@ -25,7 +26,7 @@ class Scene:
     """An image while it is tested.
 
     Attributes:
-        image: Shape (3, H, W), original pixels.
+        image: Shape (3, H, W), original pixels, or one of which windows are read.
         chips: What was looked at, of each level so far, coarse to fine; boxes (n, 4) in original
             pixels.
         maps: FocusPixels of these levels.
@@ -33,7 +34,7 @@ class Scene:
         pixels: How many pixels the detector has seen.
     """
 
-    image: Tensor
+    image: Tensor | ImageWindows
     chips: list[NDArray[np.float64]] = field(default_factory=list)
     maps: list[list[FocusMap]] = field(default_factory=list)
     found: list[InstanceData] = field(default_factory=list)
@@ -42,7 +43,7 @@ class Scene:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height."""
-        return self.image.shape[2], self.image.shape[1]
+        return image_size(self.image)
 
 
 @dataclass
@@ -60,6 +61,12 @@ class SeenBatch:
     feats: Sequence[Tensor] | None
 
 
+def image_size(image: Tensor | ImageWindows) -> tuple[int, int]:
+    """Width and height of a tensor (3, H, W), or of an image of which windows are read."""
+    height, width = image.shape[:2] if isinstance(image, ImageWindows) else image.shape[1:]
+    return width, height
+
+
 def area_share(box: Box, size: tuple[int, int]) -> float:
     """Share of an image's area that a box has."""
     x1, y1, x2, y2 = box
@@ -74,10 +81,13 @@ def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 def load_window(scene: Scene, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
     """A window of an image at a level's scale, as a pipeline would give it."""
     x1, y1, x2, y2 = whole_pixels(box, scene.size)
-    crop = scene.image[:, y1:y2, x1:x2]
     out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
-    pixels = mmcv.imresize(np.ascontiguousarray(crop.permute(1, 2, 0).cpu().numpy()), out)
+    if isinstance(scene.image, ImageWindows):
+        pixels = scene.image.read((x1, y1, x2, y2), out)
+    else:
+        crop = scene.image[:, y1:y2, x1:x2].permute(1, 2, 0)
+        pixels = mmcv.imresize(np.ascontiguousarray(crop.cpu().numpy()), out)
     pixels = pixels.reshape(*out[::-1], -1)  # one channel, of which OpenCV drops the axis
     info = dict(
         img_shape=out[::-1],

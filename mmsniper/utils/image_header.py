@@ -33,6 +33,10 @@ class ImageHeader:
         alpha: The last band is marked as opacity by which colours are not multiplied. Told of TIFF
             only. Defaults to False.
         several: Another image of this size follows, a page of a TIFF. Defaults to False.
+        tiled: It is stored in tiles, so that a window can be read without the rest. Told of TIFF
+            only. Defaults to False.
+        direct: The values are grey, 0 is black, or red, green and blue, the right way up: no
+            palette, no CMYK, nothing turned. Told of TIFF only. Defaults to True.
     """
 
     format: str
@@ -44,6 +48,8 @@ class ImageHeader:
     planar: bool = False
     alpha: bool = False
     several: bool = False
+    tiled: bool = False
+    direct: bool = True
 
     def __str__(self) -> str:
         bands = 'one band' if self.bands == 1 else f'{self.bands} bands'
@@ -138,11 +144,15 @@ def _radiance(file: BinaryIO, start: bytes) -> ImageHeader:
 
 # Tags of TIFF 6.0.
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COLOURS = 254, 256, 257, 258, 262
-_BANDS, _PLANAR, _EXTRA, _KIND = 277, 284, 338, 339
-_TAGS = (_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COLOURS, _BANDS, _PLANAR, _EXTRA, _KIND)
+_BANDS, _PLANAR, _TILE_WIDTH, _EXTRA, _KIND = 277, 284, 322, 338, 339
+_TAGS = (
+    *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COLOURS, _ORIENTATION),
+    *(_BANDS, _PLANAR, _TILE_WIDTH, _EXTRA, _KIND),
+)
 _KINDS = {1: 'unsigned', 2: 'signed', 3: 'float'}
 _NUMBERS = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # types of TIFF's whole numbers
 _PALETTE, _UNASSOCIATED = 3, 2  # of _COLOURS, and of _EXTRA
+_DIRECT = (1, 2, 6)  # of _COLOURS: grey, RGB, YCbCr, which every library turns into RGB
 _OTHERS = 1 | 4  # of _SUBFILE: an overview, a mask
 
 
@@ -167,6 +177,8 @@ def _tiff(file: BinaryIO, start: bytes) -> ImageHeader:
         planar=stored > 1 and tags.get(_PLANAR, (1,))[0] == 2,
         alpha=_UNASSOCIATED in tags.get(_EXTRA, ()),
         several=several,
+        tiled=_TILE_WIDTH in tags,
+        direct=tags.get(_COLOURS, (1,))[0] in _DIRECT and tags.get(_ORIENTATION, (1,))[0] == 1,
     )
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 GIT_LFS = b'version https://git-lfs'
 """How a pointer of Git LFS begins, which stands for a file that was not fetched."""
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2')
 """Suffixes of files that are taken for images, in lower case."""
 
 # Folders below one that exists that are searched for the rest of a path.

@@ -21,11 +21,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.utils.files import replacing
-from mmsniper.visualization.picture import as_picture
+from mmsniper.visualization.picture import MAX_SIDE, as_picture
 
 DPI = 120
-MAX_SIDE = 1600
-"""Images are shrunk to this side before they are drawn, px."""
 
 GOOD = '#21d95a'
 BAD = '#ff4136'

@@ -6,7 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.utils.image_header import NO_DATA
+
+MAX_SIDE = 1600
+"""Images are shrunk to this side before they are drawn in a figure, px; and images that are read by
+windows whenever they are drawn."""
 
 _LOW, _HIGH = 2, 98  # percentiles of an image's values that are drawn black and white
 _COUNTED = 2**18  # pixels at most that percentiles are counted from
@@ -21,8 +26,10 @@ def picture_name(name: str) -> str:
     return name if name.lower().endswith(('.jpg', '.jpeg', '.png')) else f'{name}.png'
 
 
-def check_image(image: NDArray) -> None:
+def check_image(image: NDArray | ImageWindows) -> None:
     """Raise ValueError if an array is no image: numbers, (h, w) or (h, w, bands)."""
+    if isinstance(image, ImageWindows):
+        return
     numbers = image.dtype == bool or np.issubdtype(image.dtype, np.number)
     if image.ndim not in (2, 3) or image.size == 0 or not numbers or np.iscomplexobj(image):
         raise ValueError(
@@ -32,7 +39,9 @@ def check_image(image: NDArray) -> None:
 
 
 def as_picture(
-    image: NDArray, max_side: int | None = None, limits: tuple[float, float] | None = None
+    image: NDArray | ImageWindows,
+    max_side: int | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Any image as 8-bit BGR.
 
@@ -42,9 +51,9 @@ def as_picture(
     the 98th white. NaN is black, and so is an image of a single value.
 
     Args:
-        image (np.ndarray): (h, w) or (h, w, bands), of any number type.
+        image (np.ndarray | ImageWindows): (h, w) or (h, w, bands), of any number type.
         max_side (int, optional): Reduce the image to this longer side, pixels. Defaults to None,
-            its own size.
+            its own size, or :data:`MAX_SIDE` if it is read by windows.
         limits (tuple[float, float], optional): Values that become black and white, for a part of an
             image those of the whole. Defaults to None, :func:`picture_limits`.
 
@@ -54,6 +63,8 @@ def as_picture(
     Raises:
         ValueError: If the array is no image.
     """
+    if isinstance(image, ImageWindows):
+        image = image.reduced(max_side or MAX_SIDE)
     check_image(image)
     if image.dtype != np.uint8 and limits is None:
         limits = picture_limits(image)
@@ -63,18 +74,20 @@ def as_picture(
     return np.array(np.broadcast_to(bands.reshape(*bands.shape[:2], -1), (*bands.shape[:2], 3)))
 
 
-def picture_limits(image: NDArray) -> tuple[float, float]:
+def picture_limits(image: NDArray | ImageWindows) -> tuple[float, float]:
     """The values of an image that are drawn black and white, see :func:`as_picture`.
 
     Args:
-        image (np.ndarray): (h, w) or (h, w, bands). Of a large one some pixels are looked at,
-            evenly spread.
+        image (np.ndarray | ImageWindows): (h, w) or (h, w, bands). Of a large one some
+            pixels are looked at, evenly spread.
 
     Returns:
         tuple[float, float]: Two different values; 0 and 255 for 8 bits.
     """
     if image.dtype == np.uint8:
         return 0.0, 255.0
+    if isinstance(image, ImageWindows):
+        image = image.reduced(MAX_SIDE)
     step = int(np.ceil(np.sqrt(np.prod(image.shape[:2]) / _COUNTED)))
     values = _drawn_bands(image)[::step, ::step].astype(np.float64)
     values = values[np.abs(values) < NO_DATA]  # neither infinite nor NaN

@@ -1018,8 +1018,7 @@ def test_says_that_windows_must_be_larger_than_chips(model, sampler, window_size
 
 
 @pytest.mark.parametrize(
-    ('images', 'parts', 'windows'),
-    [(640, 64, 30), (120_000, 1875, 192), (2_000_000, 2000, 3000)],
+    ('images', 'parts', 'windows'), [(640, 64, 30), (120_000, 1875, 192), (2_000_000, 2000, 3000)]
 )
 def test_a_large_data_set_has_many_parts_but_no_millions_of_files(images, parts, windows):
     starts = mining_parts.part_starts(np.full(images, 3))

@@ -2,9 +2,13 @@
 
 import warnings
 
+import cv2
 import numpy as np
 import pytest
+from geo_tiff import smooth_scene
 
+from mmsniper.datasets.image_windows import ImageWindows
+from mmsniper.datasets.windowed_files import NpyFile
 from mmsniper.visualization import ChipView, as_picture, draw_chips, draw_detections, draw_focus
 from mmsniper.visualization.picture import picture_limits
 
@@ -154,3 +158,16 @@ def test_what_an_augmentation_made_of_8_bits_is_shown_as_bright_as_it_is():
     view = ChipView(darker, np.zeros((0, 4)), np.zeros(0), 0, 1.0)
     figure = draw_chips(image, [], [[0, 0, 30, 30]], [0], PYRAMID, views=[view])
     assert np.unique(drawn(figure.axes[1])).tolist() == [50]
+
+
+@pytest.mark.parametrize('dtype', ['u1', 'u2'])
+def test_images_that_are_read_by_windows_are_drawn_reduced(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr('mmsniper.visualization.picture.MAX_SIDE', 30)
+    scene = smooth_scene(60, 40, 3, dtype, 200)
+    np.save(tmp_path / 'a.npy', scene)
+    image = ImageWindows(NpyFile(str(tmp_path / 'a.npy')), color_type='unchanged')
+    expected = cv2.resize(scene, (30, 20), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(as_picture(image), as_picture(expected))
+    np.testing.assert_array_equal(as_picture(image, 60), as_picture(scene))
+    assert picture_limits(image) == picture_limits(expected)
+    assert draw_chips(image, np.zeros((0, 4)), np.zeros((0, 4)), np.zeros(0, int), PYRAMID)

@@ -127,7 +127,10 @@ class ChipSampler(BaseTransform):
         # Rounding to whole pixels must not exceed the chip.
         sides = np.clip(np.round(np.multiply((x2 - x1, y2 - y1), scale)), 1, self.pyramid.chip_size)
         (w, h), img = sides.astype(int).tolist(), results['img']
-        crop = mmcv.imresize(img[y1:y2, x1:x2], (w, h), interpolation=self.interpolation)
+        if hasattr(img, 'read'):  # by windows of its file, see ImageWindows
+            crop = img.read(window, (w, h), self.interpolation)
+        else:
+            crop = mmcv.imresize(img[y1:y2, x1:x2], (w, h), interpolation=self.interpolation)
         results['img'] = crop.reshape(h, w, *img.shape[2:])
         results['img_shape'] = (h, w)
         if results.get('gt_seg_map') is not None:

@@ -99,6 +99,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--configs', nargs='+', metavar='NAME=CONFIG', help='what is compared, unless a preset'
     )
     parser.add_argument('--only', nargs='+', metavar='NAME', help='of the contestants [all]')
+    parser.add_argument(
+        '--report-only', action='store_true', help='train nothing, report what is finished'
+    )
     add_comparison_options(parser, 'work_dirs/compare/NAME', ROOT / 'benchmarks' / 'results')
     args = parser.parse_args(argv)
     if (args.configs is None) == (args.name not in PRESETS):
@@ -157,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
             f'{item.pixels_per_epoch / 1e6:.1f} Mpx'
         )
     try:
-        for contestants in planned:
+        for contestants in [] if args.report_only else planned:
             execute_all(contestants, args.jobs, console)
     finally:  # what is finished is told even if a run has failed
         _report(preset, planned, out, command_line(argv), console)

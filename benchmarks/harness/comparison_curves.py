@@ -85,7 +85,7 @@ def draw_curves(summaries: Sequence[Mapping[str, Any]], title: str, path: Path) 
             axes.set_title(name, fontsize=9)
             axes.grid(True, which='both', color='#eeeeee')
             axes.set_axisbelow(True)
-            if metric.startswith('FP'):
+            if metric.startswith('FP') and axes.has_data():
                 axes.set_yscale('log')
     handles = [
         axes.plot([], [], 'o-', color=_STYLES[number % len(_STYLES)], label=name)[0]
@@ -105,7 +105,8 @@ def _draw_curve(
 ) -> None:
     there = [p for p in some if p['mean'].get(metric) is not None]
     x, y = [p[cost] / unit for p in there], [p['mean'][metric] for p in there]
-    axes.plot(x, y, '-', color=colour, linewidth=1)
+    if there:
+        axes.plot(x, y, '-', color=colour, linewidth=1)
     for p, at, value in zip(there, x, y):
         several = p['seeds'] > 1
         axes.errorbar(

@@ -159,3 +159,30 @@ def test_json_and_table_are_written(script, tmp_path, monkeypatch):
     table, ahead = page.split('Differences')
     assert table.count('0.250 ± 0.000') == 6 * len(names)
     assert ahead.count('0.000 ± 0.000') == 3 * (len(names) - 1)
+
+
+def test_what_is_finished_is_reported_without_training(script, tmp_path, monkeypatch):
+    def plan_runs(comparison, root, work_dir):
+        run = module.TrainingRun('a.py', 2, 0, work_dir / str(comparison.pixels), root)
+        return [module.Contestant('a', 'a.py', 1.0, (run,))]
+
+    whole = module.Comparison({'a': 'a.py'}, 3e6)
+    preset = script.Preset('T', '', whole, others=tuple(whole.only('a', pixels=p) for p in (5, 9)))
+    monkeypatch.setitem(script.PRESETS, 'several', preset)
+    monkeypatch.setattr(script, 'plan_runs', plan_runs)
+    monkeypatch.chdir(tmp_path)
+    argv = ['several', '--work-dir', 'work', '--out-dir', 'out', '--report-only']
+    script.main(argv)
+    assert not (tmp_path / 'out').exists()
+
+    for pixels in (3e6, 9):
+        (run,) = plan_runs(whole.only('a', pixels=pixels), ROOT, tmp_path / 'work')[0].runs
+        run.work_dir.mkdir(parents=True)
+        for stage in run.stages:
+            keys = module.COSTS if stage == 'train' else module.METRICS
+            run.result_file(stage).write_text(json.dumps(dict.fromkeys(keys, 0.25)))
+    monkeypatch.chdir(tmp_path)
+    script.main(argv)
+    summary = json.loads((tmp_path / 'out' / 'several.json').read_text())
+    assert [part['pixels'] for part in summary['parts']] == [3e6, 9]
+    assert (tmp_path / 'out' / 'several.png').exists()

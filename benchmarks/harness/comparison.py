@@ -208,7 +208,10 @@ def tests_of(cfg: Config) -> dict[str, str]:
 
     ``--tta`` of a detector that sees all levels without it is no stage of its own.
     """
-    tests = {TEST: _SEEN.get(type_name(cfg.model), 'one scale')}
+    name = type_name(cfg.model)
+    if cfg.model.get('thresholds') == 0:  # an AutoFocus that looks everywhere
+        name = 'PyramidDetector'
+    tests = {TEST: _SEEN.get(name, 'one scale')}
     if type_name(cfg.get('tta_model') or {}) not in ('', 'SNIPERTTAModel'):
         tests[TTA] = 'multi-scale --tta'
     return tests

@@ -106,6 +106,7 @@ def test_a_contestant_may_have_options_of_its_own(project):
             dict(test='all levels'),
         ),
         (dict(model=dict(type='AutoFocus')), dict(test='coarse to fine')),
+        (dict(model=dict(type='AutoFocus', thresholds=0)), dict(test='all levels')),
     ],
 )
 def test_what_a_test_shows_the_detector_is_told(changes, tests):

@@ -32,6 +32,7 @@ from mmdet.utils import register_all_modules
 from harness.results import machine, markdown_table, write_results
 from mmsniper.convert import load_config
 from mmsniper.utils.command_line import at_least, command_parser, exit_on_error, progress
+from mmsniper.utils.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -84,7 +85,7 @@ def make_photos(folder: Path, count: int) -> Data:
                 )
             )
     ann_file = folder / 'photos.json'
-    ann_file.write_text(json.dumps(content))
+    write_json(ann_file, content)
     return Data(f'{width}x{height} JPEG, {OBJECTS} objects of {SIDE} px', ann_file, folder)
 
 
@@ -102,7 +103,8 @@ class Loader:
         base = ROOT / 'configs' / '_base_'
         categories = json.loads(data.ann_file.read_text('utf-8'))['categories']
         config = folder / f'loading_{cache_mb:g}.py'
-        config.write_text(
+        write_text(
+            config,
             CONFIG.format(
                 base=str(base / 'sniper.py'),
                 pyramid=str(base / 'pyramids' / 'coco_paper.py'),
@@ -111,7 +113,7 @@ class Loader:
                 ann_file=str(data.ann_file),
                 images=str(data.images) + '/',
                 classes=tuple(category['name'] for category in categories),
-            )
+            ),
         )
         loader = load_config(config).train_dataloader
         self.dataset = DATASETS.build(loader.dataset)

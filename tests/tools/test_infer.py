@@ -449,7 +449,7 @@ def test_images_are_loaded_without_a_second_copy_and_given_to_the_model_as_they_
     for config in (AUTOFOCUS, SNIPER):
         for mode in (None, 'pyramid', 'autofocus'):
             _, pipeline = mode_config(load_config(config), mode)
-            assert [step.type for step in pipeline] == ['mmdet.LoadLargeImageFromFile']
+            assert [step.type for step in pipeline] == ['mmdet.LoadImageWindows']
     image = np.zeros((20, 30, 3), np.uint8)
     packed = pack_as_it_is(
         dict(img=image, img_id=0, img_path='', ori_shape=(20, 30), img_shape=(20, 30))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -331,17 +332,29 @@ def test_an_image_need_only_have_a_shape_and_give_windows(pyramid):
     assert chip.shape == (64, 64, 3)
 
 
-def test_the_transform_of_the_docs_maps_arrays(tmp_path, pyramid):
+def test_the_reader_of_the_docs_reads_windows(pyramid):
+    """A format of one's own, of which the page says what it needs."""
     page = (ROOT / 'docs/large_images.md').read_text()
-    (code,) = [c for c in re.findall(r'```python\n(.*?)```', page, re.S) if 'class MapImage' in c]
-    exec(compile(code, 'docs/large_images.md', 'exec'), {'__name__': 'my_transforms'})
-    np.save(tmp_path / 'scene.npy', photo(200, 300))
-    results = TRANSFORMS.build(dict(type='MapImage'))(dict(img_path=tmp_path / 'scene.npy'))
-    assert isinstance(results['img'], np.memmap)
+    (code,) = [c for c in re.findall(r'```python\n(.*?)```', page, re.S) if 'class Slide' in c]
+    image = photo(200, 300)
+    read = []
+
+    def open_slide(path):
+        def pixels(rows, columns):
+            read.append((rows.start, rows.stop, columns.start, columns.stop))
+            return image[rows, columns, ::-1]  # RGB
+
+        return SimpleNamespace(height=image.shape[0], width=image.shape[1], read=pixels)
+
+    namespace = dict(np=np, open_slide=open_slide)
+    exec(compile(code, 'docs/large_images.md', 'exec'), namespace)
+    img = namespace['img']
+    results = dict(img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2])
     results['chip'] = Chip(1, (40.0, 60.0, 104.0, 124.0), POSITIVE)
     chip = TRANSFORMS.build(dict(type='ChipSampler', pyramid=pyramid))(results)['img']
     assert type(chip) is np.ndarray
-    np.testing.assert_array_equal(chip, photo(200, 300)[60:124, 40:104])
+    np.testing.assert_array_equal(chip, image[60:124, 40:104])
+    assert read == [(60, 124, 40, 104)]
 
 
 def test_the_table_of_the_docs_is_that_of_the_benchmark():

@@ -117,14 +117,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def preset_of(args: argparse.Namespace) -> Preset:
     """The preset that the arguments name or describe.
 
-    One of several parts that is told its pixels or seeds has no other parts.
+    One of several parts that is told its pixels or seeds has no other parts: the first that has
+    all contestants of ``--only``.
     """
     if args.configs:
         configs = dict(item.split('=', 1) for item in args.configs)
         preset = Preset(args.name, '', Comparison(configs, args.pixels))
     else:
         preset = PRESETS[args.name]
-    parts = preset.parts if args.pixels is args.seeds is None else preset.parts[:1]
+    parts = list(preset.parts)
+    if args.pixels is not None or args.seeds is not None:
+        parts = [part for part in parts if set(args.only or ()) <= set(part.configs)][:1] or parts
     parts = [with_options(part, args) for part in parts]
     if args.only:
         kept = [[name for name in args.only if name in part.configs] for part in parts]

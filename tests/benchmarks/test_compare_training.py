@@ -73,6 +73,11 @@ def test_a_preset_with_several_budgets_is_cut_down(script, monkeypatch):
     whole = module.Comparison(configs, 3e6)
     preset = script.Preset('T', '', whole, others=(whole.only(['a'], pixels=9e6, seeds=(0,)),))
     monkeypatch.setitem(script.PRESETS, 'several', preset)
+    few_first = script.Preset('T', '', whole.only(['a']), others=(whole,))
+    monkeypatch.setitem(script.PRESETS, 'few_first', few_first)
+    argv = ['few_first', '--only', 'b', '--seeds', '5']
+    (part,) = script.preset_of(script.parse_args(argv)).parts
+    assert (list(part.configs), part.seeds) == (['b'], (5,))
 
     def parts(*argv):
         return script.preset_of(script.parse_args(['several', *argv])).parts

@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from harness.comparison_tables import costs
-from harness.training_run import TEST, TRAIN
+from harness.comparison_tables import best_test, costs
+from harness.training_run import TRAIN
 from mmsniper.visualization.figure import new_figure, save_figure
 
 _REACHED = {
@@ -24,12 +24,6 @@ _COSTS = {
     'cpu_seconds': (60, 'CPU minutes, mining included'),
 }
 _STYLES = ('#d62728', '#ff9f1c', '#2ca02c', '#19a7ff', '#9b6bff', '#222222', '#8c564b', '#00c2a8')
-
-
-def best_test(entry: Mapping[str, Any]) -> str:
-    """The test of a contestant with the best AP; the first that every one has, if it is that."""
-    stages = [stage for stage in entry['mean'] if stage != TRAIN]
-    return max(stages, key=lambda stage: (entry['mean'][stage]['AP'], stage == TEST))
 
 
 def points(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -55,6 +55,12 @@ def tested(entry: Mapping[str, Any]) -> Iterator[str]:
     return (stage for stage in entry['mean'] if stage != TRAIN)
 
 
+def best_test(entry: Mapping[str, Any]) -> str:
+    """The test of a contestant with the best AP; the first that every one has, if it is that."""
+    stages = [stage for stage in entry['mean'] if stage != TRAIN]
+    return max(stages, key=lambda stage: (entry['mean'][stage]['AP'], stage == TEST))
+
+
 def table_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     """The cells of a summary's table, under ``COLUMNS``; one row for each contestant and test."""
     rows = []
@@ -94,7 +100,7 @@ def full_table(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def differences(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How far the first contestant is ahead of each other, seed by seed, in their first tests.
+    """How far the first contestant is ahead of each other, seed by seed, in the best test of each.
 
     Returns:
         list[dict]: ``name`` of the other, the ``seeds`` that both have, and ``mean`` and ``std``
@@ -102,10 +108,13 @@ def differences(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         fewer than two seeds are left out.
     """
     first, *others = summary['contestants']
-    own = {run['seed']: run[TEST] for run in first['runs']}
+    if not first['runs']:
+        return []
+    own = {run['seed']: run[best_test(first)] for run in first['runs']}
     found = []
     for other in others:
-        pairs = [(own[r['seed']], r[TEST]) for r in other['runs'] if r['seed'] in own]
+        stage = best_test(other) if other['runs'] else TEST
+        pairs = [(own[r['seed']], r[stage]) for r in other['runs'] if r['seed'] in own]
         if len(pairs) < 2:
             continue
         ahead = {

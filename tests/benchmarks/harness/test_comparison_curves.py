@@ -2,7 +2,8 @@
 
 import cv2
 
-from harness.comparison_curves import best_test, draw_curves, points
+from harness.comparison_curves import draw_curves, points
+from harness.comparison_tables import best_test
 
 METRICS = dict(APs=0.2, AR=0.3)
 

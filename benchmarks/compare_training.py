@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out_dir.resolve() / args.name
     os.chdir(ROOT)  # the configs' paths start here
     preset = preset_of(args)
-    preset.prepare()
+    preset.prepare_all()
     with console.status('counting the pixels of an epoch'):
         planned = [plan_runs(part, ROOT, work_dir) for part in preset.parts]
     for item in (item for contestants in planned for item in contestants):

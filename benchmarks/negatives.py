@@ -25,7 +25,6 @@ import io
 import json
 import math
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -51,11 +50,18 @@ from harness.comparison import (
 )
 from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.demo import make_toy_data
-from harness.false_positives import detection_curve
 from harness.pixel_budget import epochs_with_negatives, most_growth, train_loader
 from harness.proposal_recall import proposal_recall
 from harness.results import markdown_table, write_results
-from harness.training_run import COSTS, MINING_PIXELS, TRAIN, RunError, TrainingRun, exit_on_sigterm
+from harness.training_run import (
+    COSTS,
+    MINING_PIXELS,
+    TRAIN,
+    RunError,
+    TrainingRun,
+    exit_on_sigterm,
+    predicted_curve,
+)
 from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
 from mmsniper.convert import load_config, read_config
 from mmsniper.convert.training_chips import negative_chip_hook
@@ -293,8 +299,7 @@ def measures(run: TrainingRun, annotations: Path) -> dict[str, float | None]:
         annotations (Path): What it was tested with.
     """
     metrics = run.results()[run.stages[-1]]
-    with open(run.predictions(run.stages[-1]), 'rb') as file:
-        curve = detection_curve(pickle.load(file), annotations)
+    curve = predicted_curve(run, run.stages[-1], annotations)
     points = {f'recall_{recall:g}': curve.at_recall(recall) for recall in RECALLS}
     points[f'score_{SCORE:g}'] = curve.above(SCORE)
     values = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.comparison import Comparison
@@ -21,6 +21,8 @@ class Preset:
         description (str): What is compared on what.
         comparison (Comparison): The comparison.
         prepare (Callable): Makes the data that it needs. Defaults to nothing.
+        prepare_for (dict): Makes what one contestant needs besides, by its name. Defaults to
+            nothing.
         others (tuple[Comparison, ...]): The same contestants, or some of them, with other pixels or
             seeds: further points of the curves. Defaults to none.
     """
@@ -29,12 +31,20 @@ class Preset:
     description: str
     comparison: Comparison
     prepare: Callable[[], None] = lambda: None
+    prepare_for: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     others: tuple[Comparison, ...] = ()
 
     @property
     def parts(self) -> tuple[Comparison, ...]:
         """All its comparisons."""
         return (self.comparison, *self.others)
+
+    def prepare_all(self) -> None:
+        """Make the data that its contestants need."""
+        self.prepare()
+        for name, prepare in self.prepare_for.items():
+            if any(name in part.configs for part in self.parts):
+                prepare()
 
 
 def add_comparison_options(parser: argparse.ArgumentParser, work_dir: str, out_dir: Path) -> None:

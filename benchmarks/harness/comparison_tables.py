@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.comparison import mean, sample_std
@@ -57,8 +57,7 @@ def tested(entry: Mapping[str, Any]) -> Iterator[str]:
 
 def best_test(entry: Mapping[str, Any]) -> str:
     """The test of a contestant with the best AP; the first that every one has, if it is that."""
-    stages = [stage for stage in entry['mean'] if stage != TRAIN]
-    return max(stages, key=lambda stage: (entry['mean'][stage]['AP'], stage == TEST))
+    return max(tested(entry), key=lambda stage: (entry['mean'][stage]['AP'], stage == TEST))
 
 
 def table_rows(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -154,6 +153,7 @@ def markdown(summary: Mapping[str, Any], title: str, command: str) -> str:
 def _part(summary: Mapping[str, Any], one_of_several: bool) -> list[str]:
     budget = f'{summary["pixels"] / 1e6:.0f} million training pixels'
     seeds = ', '.join(map(str, summary['seeds']))
+    head, *rows = full_table(summary)
     lines = []
     if one_of_several:
         lines += [f'## {budget}, {"seeds" if len(summary["seeds"]) > 1 else "seed"} {seeds}', '']
@@ -166,12 +166,12 @@ def _part(summary: Mapping[str, Any], one_of_several: bool) -> list[str]:
         f"COCO's, at 100 detections; FP are false positives per image where that share of the "
         f'objects is found.',
         '',
-        *markdown_table(*_head_and_rows(full_table(summary))),
+        *markdown_table(head, rows),
     ]
     ahead = differences(summary)
     if ahead:
         first = summary['contestants'][0]['name']
-        rows = [
+        ahead_rows = [
             [
                 f'{first} - {item["name"]}',
                 str(len(item['seeds'])),
@@ -183,12 +183,8 @@ def _part(summary: Mapping[str, Any], one_of_several: bool) -> list[str]:
             for item in ahead
         ]
         lines += ['Differences, seed by seed:', '']
-        lines += markdown_table(('difference', 'seeds', *_COMPARED.values()), rows)
+        lines += markdown_table(('difference', 'seeds', *_COMPARED.values()), ahead_rows)
     return lines
-
-
-def _head_and_rows(table: Sequence[list[str]]) -> tuple[list[str], Sequence[list[str]]]:
-    return table[0], table[1:]
 
 
 def _scaled(value: float | None, unit: float) -> str:

@@ -36,26 +36,25 @@ TILE, SEEN = 213, 320
 """Side of a tile in px of the image, and of what the detector sees of it: SNIPER's finest scale."""
 
 
-def _tiles_of(annotations: Path) -> None:
-    if not annotations.exists():
+def _training_file() -> Path:
+    file = _DATA / 'train.json'
+    if not file.exists():
         raise RunError(
-            f'{annotations} is not there: put HIT-UAV into data/hituav, as COCO files (train.json, '
+            f'{file} is not there: put HIT-UAV into data/hituav, as COCO files (train.json, '
             f'val.json, images/)'
         )
+    return file
+
+
+def _hold_out_days() -> None:
+    hold_out(_training_file(), lambda image: image['day'] in HELD_OUT_DAYS, _HELD_OUT)
+
+
+def _tiles_of(annotations: Path) -> None:
     try:
         cut_tiles(annotations, _DATA / 'images', _TILES / annotations.name, TILE)
     except ModuleNotFoundError as error:
         raise RunError(f'{error}: pip install -r requirements/benchmark.txt') from None
-
-
-def _cut_training_tiles() -> None:
-    _tiles_of(_DATA / 'train.json')
-
-
-def _hold_out_days() -> None:
-    if (_DATA / 'train.json').exists():
-        hold_out(_DATA / 'train.json', lambda image: image['day'] in HELD_OUT_DAYS, _HELD_OUT)
-    _tiles_of(_HELD_OUT / 'fit.json')
 
 
 def _on_the_held_out_days() -> dict[str, str]:
@@ -67,15 +66,9 @@ def _on_the_held_out_days() -> dict[str, str]:
     }
 
 
-def _hard(*places: str) -> OtherTest:
-    """Hard NMS in place of Soft-NMS, in the settings at these places."""
-    return OtherTest(
-        options={
-            f'{place}.{key}': value
-            for place in places
-            for key, value in (('method', 'naive'), ('iou_threshold', 0.5))
-        }
-    )
+def _hard(place: str) -> OtherTest:
+    """Hard NMS in place of Soft-NMS, in the settings at this place."""
+    return OtherTest(options={f'{place}.method': 'naive', f'{place}.iou_threshold': 0.5})
 
 
 def _sliced(merge: str) -> OtherTest:
@@ -90,7 +83,7 @@ _SLICED_TESTS = {TILES: {SAHI: _sliced('Soft-NMS')}}
 _HARD_TESTS = (
     {name: {HARD: _hard('model.test_cfg.rcnn.nms')} for name in CONTESTANTS}
     | {name: {HARD: _hard('model.merge_cfg.nms')} for name in (SNIPER, POSITIVE, 'SNIP')}
-    | {TILES: {f'{SAHI}, {HARD}': _sliced('NMS')}}
+    | {TILES: {**_SLICED_TESTS[TILES], f'{SAHI}, {HARD}': _sliced('NMS')}}
 )
 _EVERY_LEVEL = {SNIPER: {'model.thresholds': 0}}
 """The rows of the tables are of all levels; AutoFocus is autofocus.py's."""
@@ -103,22 +96,15 @@ _MAIN = SNIPER, POSITIVE, 'own size', 'half size', TILES
 """SNIPER, the two best of whole images, and tiles."""
 
 
-def _merged(*tests: dict[str, dict[str, OtherTest]]) -> dict[str, dict[str, OtherTest]]:
-    return {
-        name: {stage: test for some in tests for stage, test in some.get(name, {}).items()}
-        for name in CONTESTANTS
-    }
-
-
 HITUAV = Preset(
     'HIT-UAV infrared images: SNIPER against whole images',
     "The same Faster R-CNN on YOLOX-nano's backbone, with weights from COCO, trained on the "
     '1,099 training images of HIT-UAV (640x512 px, from drones, every second image) and tested '
     'on the 298 of other days.',
     _COMPARISON.only(_MAIN),
-    prepare=_cut_training_tiles,
+    prepare_for={TILES: lambda: _tiles_of(_training_file())},
     others=(
-        _COMPARISON.only(CONTESTANTS, seeds=(0,), other_tests=_merged(_SLICED_TESTS, _HARD_TESTS)),
+        _COMPARISON.only(CONTESTANTS, seeds=(0,), other_tests=_HARD_TESTS),
         _COMPARISON.only(CONTESTANTS, pixels=100e6, seeds=(0,)),
         _COMPARISON.only(_MAIN, pixels=900e6, seeds=(0,)),
     ),
@@ -136,4 +122,5 @@ HITUAV_HELD_OUT = Preset(
         },
     ),
     prepare=_hold_out_days,
+    prepare_for={TILES: lambda: _tiles_of(_HELD_OUT / 'fit.json')},
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,7 @@ class SlicedDetector:
         return Config(
             dict(
                 default_scope='mmdet',
-                custom_imports=_plain(cfg.get('custom_imports') or {}),
+                custom_imports=cfg.custom_imports.to_dict(),
                 model=detector,
                 train_dataloader=dict(dataset=dataset),
                 test_dataloader=dict(dataset=dataset),
@@ -172,7 +171,3 @@ class SlicedDetector:
                 visualizer=dict(type='DetLocalVisualizer'),
             )
         )
-
-
-def _plain(part: Mapping[str, Any]) -> dict[str, Any]:
-    return part.to_dict() if hasattr(part, 'to_dict') else dict(part)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from harness.false_positives import detection_curve
+from harness.false_positives import DetectionCurve, detection_curve
 from mmsniper.utils.files import write_json
 
 TRAIN, TEST, TTA = 'train', 'test', 'tta'
@@ -255,6 +255,18 @@ def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
     return metrics | false_positives(run, stage)
 
 
+def predicted_curve(run: TrainingRun, stage: str, annotations: Path) -> DetectionCurve:
+    """Recall and false positives of a test's predictions.
+
+    Args:
+        run (TrainingRun): The run.
+        stage (str): Its test.
+        annotations (Path): What it was tested with.
+    """
+    with open(run.predictions(stage), 'rb') as file:
+        return detection_curve(pickle.load(file), annotations)
+
+
 def false_positives(run: TrainingRun, stage: str) -> dict[str, float | None]:
     """``FALSE_POSITIVES`` of a test's predictions; empty if it left none."""
     if not run.predictions(stage).exists():
@@ -262,8 +274,7 @@ def false_positives(run: TrainingRun, stage: str) -> dict[str, float | None]:
     from mmsniper.convert import read_config
 
     cfg = read_config(run.root / run.config, run.options)
-    with open(run.predictions(stage), 'rb') as file:
-        curve = detection_curve(pickle.load(file), run.root / cfg.test_evaluator.ann_file)
+    curve = predicted_curve(run, stage, run.root / cfg.test_evaluator.ann_file)
     points = {name: curve.at_recall(recall) for name, recall in FALSE_POSITIVES.items()}
     return {
         name: None if math.isnan(point.recall) else point.false_positives

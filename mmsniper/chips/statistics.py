@@ -160,17 +160,19 @@ _FAR_AHEAD, _LEVEL = 0.25, 0.5
 
 
 def what_to_expect(ratio: float) -> str:
-    """For whose data SNIPER is, in a sentence, by :func:`finest_ratio`.
+    """For whose data SNIPER is, by :func:`finest_ratio`, in a line that begins with the ratio.
 
     The bounds lie between what was measured: 0.11 (toy scenes) and 0.15 (HIT-UAV), where SNIPER was
     far ahead of whole images at equal training pixels, and 0.61 (BCCD), where it was level
     (docs/benchmarks.md).
     """
     if ratio <= _FAR_AHEAD:
-        return 'objects are sparse: chips save most of the pixels, which is what SNIPER is for.'
-    if ratio < _LEVEL:
-        return 'chips save some of the pixels: compare with whole images at one scale.'
-    return (
-        'objects are all over the images, so that chips save little: expect no more than from '
-        'whole images at one scale.'
-    )
+        what = 'objects are sparse: chips save most of the pixels, which is what SNIPER is for.'
+    elif ratio < _LEVEL:
+        what = 'chips save some of the pixels: compare with whole images at one scale.'
+    else:
+        what = (
+            'objects are all over the images, so that chips save little: expect no more than from '
+            'whole images at one scale.'
+        )
+    return f'{ratio:.3f} of the pixels of whole images at the finest level: {what}'

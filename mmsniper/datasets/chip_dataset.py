@@ -256,7 +256,8 @@ class ChipDataset:
         return fault
 
 
-_ALWAYS_THE_SAME = (*(LoadImageFromFile, LoadLargeImageFromFile, LoadImageWindows), LoadAnnotations)
+_LOADERS = LoadImageFromFile, LoadLargeImageFromFile, LoadImageWindows
+_ALWAYS_THE_SAME = (*_LOADERS, LoadAnnotations)
 
 
 def loaded_again(results: Mapping[str, Any]) -> dict:

@@ -94,6 +94,22 @@ def test_a_preset_with_several_budgets_is_cut_down(script, monkeypatch):
         parts('--only', 'd')
 
 
+def test_what_only_one_contestant_needs_is_made_for_it_alone(script, monkeypatch):
+    made = []
+    preset = script.Preset(
+        'T',
+        '',
+        module.Comparison({'a': 'a.py', 'b': 'b.py'}, 3e6),
+        prepare=lambda: made.append('all'),
+        prepare_for={'b': lambda: made.append('b')},
+    )
+    monkeypatch.setitem(script.PRESETS, 'prepared', preset)
+    script.preset_of(script.parse_args(['prepared', '--only', 'a'])).prepare_all()
+    assert made == ['all']
+    script.preset_of(script.parse_args(['prepared'])).prepare_all()
+    assert made == ['all', 'all', 'b']
+
+
 def test_a_comparison_of_ones_own(script):
     args = script.parse_args(
         ['mine', '--configs', 'a=configs/a.py', 'b=configs/b.py', '--pixels', '1e9']

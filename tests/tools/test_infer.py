@@ -16,7 +16,6 @@ import torch
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from PIL import Image
@@ -44,20 +43,6 @@ CATEGORIES = [
     dict(id=5, name='cross'),
 ]
 NO_ANNOTATIONS = 'test_dataloader.dataset.ann_file=nowhere.json'
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    """Weights of the AutoFocus config, at random, but the same every time."""
-    register_all_modules()
-    torch.manual_seed(0)
-    model = MODELS.build(load_config(AUTOFOCUS).model)
-    with torch.no_grad():  # scores and FocusPixels that differ from place to place
-        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
-        model.focus_head.cls.weight.mul_(30)
-    path = tmp_path_factory.mktemp('weights') / 'autofocus.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
 
 
 @pytest.fixture

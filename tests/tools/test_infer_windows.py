@@ -6,10 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from geo_tiff import smooth_scene, write_raster
-from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 from mmsniper.apis import SNIPERInferencer, find_images
@@ -22,19 +19,6 @@ from mmsniper.visualization import picture
 ROOT = Path(__file__).resolve().parents[2]
 AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
 NO_ANNOTATIONS = 'test_dataloader.dataset.ann_file=nowhere.json'
-
-
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    register_all_modules()
-    torch.manual_seed(0)
-    model = MODELS.build(load_config(AUTOFOCUS).model)
-    with torch.no_grad():
-        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
-        model.focus_head.cls.weight.mul_(30)
-    path = tmp_path_factory.mktemp('weights') / 'autofocus.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
 
 
 @pytest.fixture

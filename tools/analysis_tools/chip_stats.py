@@ -174,8 +174,7 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
         table.add_row('(image, level) pairs not proven minimal', f'{numbers["unproven"]:,}')
     table.add_row('planning', f'{numbers["ms_per_image"]:.3f} ms per image')
     console.print(table)
-    told = f'{finest:.3f} of the pixels of whole images at the finest level: '
-    console.print(told + what_to_expect(finest), highlight=False)
+    console.print(what_to_expect(finest), highlight=False)
 
 
 @exit_on_error()

@@ -197,9 +197,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     numbers = count(table, suggestion, plan_chips(table, pyramid))
     show_levels(numbers, pyramid, console)
     show_costs(numbers, pyramid, console)
-    finest = numbers['pixel_ratio_finest']
-    told = f'{finest:.3f} of the pixels of whole images at the finest level: '
-    for note in (*suggestion.notes, told + what_to_expect(finest)):
+    for note in (*suggestion.notes, what_to_expect(numbers['pixel_ratio_finest'])):
         console.print(note, highlight=False)
     if args.out:
         write_text(args.out, pyramid_config(pyramid, comment_of(args, suggestion, numbers)))

@@ -77,7 +77,7 @@ BASELINES = {name: ROOT / 'configs' / 'baselines' / file for name, file in BASEL
 FULL = 'full pyramid'
 HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
 TILES = 'SAHI, trained on tiles'
-HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
+HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 OWN_THRESHOLDS = (0.01, 0.03, 0.1)
 # Settings that differ from the config's, each with all else as it is.
 VARIANTS = (dict(dilation=1), dict(min_rpn_proposals=None))
@@ -151,7 +151,7 @@ class Bench:
         config (Path): Config file of the AutoFocus model.
         checkpoint (Path): Its weights.
         baseline (Path): Config whose test pipeline resizes to the one scale.
-        images (int | None): Number of validation images to take; None: all.
+        images (int | None): Number of validation images to take, evenly spread; None: all.
         options (dict | None): Settings that override the config's.
 
     Raises:
@@ -179,7 +179,9 @@ class Bench:
         own = self.model.state_dict()
         self.stock.load_state_dict({key: own[key] for key in self.stock.state_dict()})
         self.dataset = DATASETS.build(data)
-        self.infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))][:images]
+        count = len(self.dataset)
+        taken = np.linspace(0, count, min(images or count, count), endpoint=False).astype(int)
+        self.infos = [self.dataset.get_data_info(int(i)) for i in taken]
         with contextlib.redirect_stdout(io.StringIO()):
             self.truth = COCO(self.dataset.ann_file)
         self.coarse_to_fine = self.dataset.pipeline
@@ -227,7 +229,9 @@ class Bench:
             Way('coarse level', {}, self.focus(2.0, head)),
             Way('one scale', {}, self.single),
         ]
-        ways += [Way(HEAD, dict(t=t), self.focus(t, head)) for t in HEAD_THRESHOLDS]
+        steps = self.model.pyramid.num_levels - 1
+        several = [t for t in HEAD_THRESHOLDS if not isinstance(t, tuple) or len(t) == steps]
+        ways += [Way(HEAD, dict(t=t), self.focus(t, head)) for t in several]
         for change in VARIANTS:
             ways.append(Way(HEAD, dict(t=VARIED, **change), self.focus(VARIED, head, **change)))
         ways += [Way(OWN, dict(t=t), self.focus(t, None)) for t in OWN_THRESHOLDS]
@@ -485,7 +489,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('data', choices=sorted(CONFIGS), help='which data set')
     parser.add_argument('checkpoint', type=Path, help='of an AutoFocus training')
     parser.add_argument('--config', type=Path, help="[the data set's in configs/autofocus]")
-    parser.add_argument('--images', type=at_least(1), help='only so many validation images [all]')
+    parser.add_argument(
+        '--images', type=at_least(1), help='only so many validation images, evenly spread [all]'
+    )
     parser.add_argument(
         '--rounds',
         type=at_least(1),

@@ -18,7 +18,7 @@ used if there is one.
 Writes benchmarks/results/inference.json and .md, size by size.
 
     OMP_NUM_THREADS=1 python benchmarks/inference.py work_dirs/autofocus_toy/epoch_10.pth
-    python benchmarks/inference.py --sizes 1 4 --out work_dirs/inference.json
+    python benchmarks/inference.py --sizes 16 100        # the others stay in the JSON file
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,8 +184,7 @@ class Detectors:
         if size.blocks <= OWN_PIXELS_BLOCKS:
             ways.append(Way('one scale, own pixels', lambda ps: _through(self.own_scale, ps)))
         return ways + [
-            Way(name, self.slices(slicing), rounds=1 if size.blocks <= GRID_BLOCKS else 1000)
-            for name, slicing in slicings.items()
+            Way(name, self.slices(slicing), rounds=1) for name, slicing in slicings.items()
         ]
 
     def options(self, size: SceneSize, compiled: bool) -> list[Way]:
@@ -356,17 +356,16 @@ def verdict(size: str, rows: Sequence[Mapping[str, Any]], time: str) -> str:
 
 def as_table(result: Mapping[str, Any]) -> str:
     """The result as a page."""
-    facts = result['machine']
     time = result['time']
     lines = [
         '# Inference, from 1 to 100 megapixels',
         '',
         f'`{result["command"]}`',
         '',
-        f'Toy scenes, one detector ({Path(result["config"]).stem}), on {facts["device"]}; load '
-        f'{facts["load_before"]} of {facts["cpus"]} cores before, {facts["threads"]} thread of '
-        f"each. Times are AutoFocus's in the same round = 1, medians of the rounds: by the clock, "
-        f'and of the processor. Memory is beyond what the process had.',
+        f"Toy scenes, one detector ({Path(result['config']).stem}). Times are AutoFocus's in the "
+        f'same round = 1, medians of the rounds: of the processor, and by the clock, which tells '
+        f'little where the load is high. SAHI is in the first round only. Memory is beyond what '
+        f'the process had.',
         '',
     ]
     for part in result['sizes']:
@@ -390,7 +389,10 @@ def as_table(result: Mapping[str, Any]) -> str:
             if len(rows) == 1 and is_option:
                 continue
             columns = ['way', 'AP', 'AP small', 'Mpx', 'inputs', 'CPU time', 'clock time', 'CPU s']
-            lines += [f'## {title}', '', f'{part["count"]} scenes, {part["rounds"]} rounds.', '']
+            facts = part['machine']
+            on = f'on a {facts["device"]}, load before {facts["load_before"]} of {facts["cpus"]}'
+            told = f'{part["count"]} scenes, {part["rounds"]} rounds, {on} cores.'
+            lines += [f'## {title}', '', told, '']
             lines += markdown_table([*columns, 'memory, MB', 'GPU, MB'], rows)
     lines += ['SAHI at its best AP, and its fastest setting within 0.03 of that:', '']
     lines += [verdict(part['size'], part['rows'], time) for part in result['sizes']]
@@ -399,6 +401,42 @@ def as_table(result: Mapping[str, Any]) -> str:
 
 def _megabytes(number: int | None) -> str:
     return '' if number is None else f'{number / 1e6:.0f}'
+
+
+def earlier_sizes(out: Path) -> list[dict[str, Any]]:
+    """The sizes that an earlier call has measured."""
+    path = out.with_suffix('.json')
+    known = {size.name for size in SIZES}
+    earlier = json.loads(path.read_text('utf-8'))['sizes'] if path.is_file() else []
+    return [part for part in earlier if part['size'] in known]
+
+
+def _few(grid: Mapping[str, Slicing], result: Mapping[str, Any]) -> dict[str, Slicing]:
+    """SAHI's defaults, and its best settings for scenes of the largest size that saw them all."""
+    seen = {size.name for size in SIZES if size.blocks == GRID_BLOCKS}
+    rows = [row for part in result['sizes'] if part['size'] in seen for row in part['rows']]
+    if grid and not rows:
+        raise ValueError(f'the best settings of SAHI are chosen on --sizes {GRID_BLOCKS**2} first')
+    best = [row['name'] for row in best_slicings(rows, result['time'])] if grid else []
+    return {name: grid[name] for name in grid if name in (DEFAULT_SAHI, *best)}
+
+
+def measure_size(
+    size: SceneSize, ways: Sequence[Way], detectors: Detectors, folder: Path
+) -> dict[str, Any]:
+    """Measure the ways on scenes of a size, which are made if they are not there."""
+    folder = folder / f'{size.blocks}x{size.blocks}_{size.filled}'
+    content = write_scenes(folder, [replace(size, rounds=1)])
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
+    paths = [str(folder / IMAGES / image['file_name']) for image in content['images']]
+    ids = [image['id'] for image in content['images']]
+    ways[0].detect(paths[:1])  # what is slow once only
+    measured = measure(ways, paths, detectors.counter, size.rounds, detectors.device)
+    rows = as_rows(ways, measured, lambda found: average_precision(truth, ids, found))
+    return dict(size=size.name, count=size.count, rounds=size.rounds, rows=rows)
 
 
 def train(folder: Path) -> Path:
@@ -424,7 +462,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs='+',
         metavar='MP',
-        help=f'megapixels of the scenes, of {sorted({size.blocks**2 for size in SIZES})} [all]',
+        help=f'measure these megapixels, of {sorted({size.blocks**2 for size in SIZES})}, and keep '
+        f'what the JSON file has of the others [all]',
     )
     parser.add_argument('--rounds', type=at_least(1), help='rounds of every size [1 or 3]')
     parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
@@ -455,43 +494,29 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         sizes = [replace(size, rounds=args.rounds) for size in sizes]
     args.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = args.checkpoint or train(args.folder / 'training')
-    content = write_scenes(args.folder, [replace(size, rounds=1) for size in sizes])
     detectors = Detectors(args.config, checkpoint, args.folder, args.device)
     installed = importlib.util.find_spec('sahi') is not None and not args.without_sahi
     grid = slicings() if installed else {}
-    chosen = grid
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = content
-        truth.createIndex()
-    detectors.focus()([str(args.folder / IMAGES / content['images'][0]['file_name'])])  # warm
     result = dict(
         command='python benchmarks/inference.py'
         + (' CHECKPOINT' if args.checkpoint else '')
-        + (f' --sizes {" ".join(map(str, args.sizes))}' if args.sizes else '')
         + (f' --rounds {args.rounds}' if args.rounds else '')
         + (' --without-sahi' if args.without_sahi else '')
         + (' --compile' if args.compile else ''),
         config=args.config.name,
-        machine=facts,
         block=BLOCK,
         time='clock' if on_gpu else 'cpu',
-        sahi=installed,
-        sizes=[],
+        sizes=earlier_sizes(args.out) if args.sizes else [],
     )
     for size in sizes:
-        images = [image for image in content['images'] if image['size'] == size.name]
-        paths = [str(args.folder / IMAGES / image['file_name']) for image in images]
-        ids = [image['id'] for image in images]
+        chosen = grid if size.blocks <= GRID_BLOCKS else _few(grid, result)
         ways = detectors.ways(size, chosen) + detectors.options(size, args.compile)
-        measured = measure(ways, paths, detectors.counter, size.rounds, args.device)
-        rows = as_rows(ways, measured, lambda found, ids=ids: average_precision(truth, ids, found))
-        result['sizes'].append(
-            dict(size=size.name, count=size.count, rounds=size.rounds, rows=rows)
+        part = measure_size(size, ways, detectors, args.folder)
+        others = [one for one in result['sizes'] if one['size'] != size.name]
+        names = [one.name for one in SIZES]
+        result['sizes'] = sorted(
+            [*others, dict(part, machine=facts)], key=lambda one: names.index(one['size'])
         )
-        if grid and size.blocks == GRID_BLOCKS:
-            best = [row['name'] for row in best_slicings(rows, result['time'])]
-            chosen = {name: grid[name] for name in dict.fromkeys([DEFAULT_SAHI, *best])}
         write_results(args.out, result, as_table(result))
     sys.stdout.write(as_table(result))
     return result

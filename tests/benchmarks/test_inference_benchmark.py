@@ -197,6 +197,11 @@ def test_every_way_sees_the_same_scenes(benchmark, checkpoint, tmp_path, monkeyp
         assert rows['nothing read ahead']['AP'] == rows['AutoFocus']['AP']
         assert ('all scenes together' in rows) == (scenes > 1)
         assert {'SAHI: 160 px' in rows, benchmark.DEFAULT_SAHI in rows} == {sahi}
+    # One size anew, the other is kept.
+    options = ['--folder', str(tmp_path), '--out', str(out), '--device', 'cpu', '--rounds', '1']
+    again = benchmark.main([str(checkpoint), '--sizes', '4', *options])
+    assert again['sizes'][0] == result['sizes'][0]
+    assert again['sizes'][1]['rows'][0]['seconds'] != result['sizes'][1]['rows'][0]['seconds']
     page = out.with_suffix('.md').read_text()
     assert '## 1 MP, objects in 1 MP: options' in page
     assert page.count('| AutoFocus |') == 4

@@ -173,6 +173,20 @@ def test_sahi_at_its_best_and_its_fastest_with_hardly_less(benchmark):
     assert benchmark.verdict('1 MP', rows[:1], 'cpu').endswith('without SAHI')
 
 
+def test_larger_scenes_see_few_settings_of_sahi(benchmark):
+    grid = {f'SAHI: {name}': None for name in 'abcd'} | {benchmark.DEFAULT_SAHI: None}
+    cpu = dict(zip(grid, (9.0, 3.0, 0.5, 4.0, 5.0)))
+    ap = dict(zip(grid, (0.75, 0.73, 0.71, 0.72, 0.1)))
+    rows = [row(name, ap[name], cpu[name]) for name in grid]
+    result = dict(time='cpu', sizes=[dict(size='4 MP, objects in 2 MP', rows=rows)])
+    few = [list(benchmark._few(grid, result, SceneSize(blocks, 1))) for blocks in (4, 10)]
+    best = ['SAHI: a', 'SAHI: b', benchmark.DEFAULT_SAHI]
+    assert few == [best, best[1:]]
+    assert benchmark._few({}, dict(time='cpu', sizes=[]), SceneSize(4, 1)) == {}
+    with pytest.raises(ValueError, match='chosen on --sizes 4 first'):
+        benchmark._few(grid, dict(time='cpu', sizes=[]), SceneSize(4, 1))
+
+
 def test_every_way_sees_the_same_scenes(benchmark, checkpoint, tmp_path, monkeypatch):
     sizes = (SceneSize(1, 1, count=2, rounds=2), SceneSize(2, 1))
     monkeypatch.setattr(benchmark, 'SIZES', sizes)

@@ -158,6 +158,11 @@ class Detectors:
 
         return detect
 
+    def read_on_demand(self, paths: Sequence[str]) -> list[Found]:
+        """AutoFocus, with no image loaded ahead of others."""
+        with _set(self.autofocus, dict(read_ahead=0)):
+            return _through(self.autofocus, paths)
+
     def full_pyramid(self) -> Callable[[Sequence[str]], list[Found]]:
         """All of every level."""
         steps = self.model.pyramid.num_levels - 1
@@ -190,10 +195,7 @@ class Detectors:
 
     def options(self, size: SceneSize, compiled: bool) -> list[Way]:
         """AutoFocus with options."""
-        options: dict[str, dict[str, Any]] = {
-            'nothing read ahead': dict(read_ahead=0),
-            'bf16': dict(runtime=Runtime('bf16')),
-        }
+        options: dict[str, dict[str, Any]] = {'bf16': dict(runtime=Runtime('bf16'))}
         if self.device.startswith('cuda'):
             options['fp16'] = dict(runtime=Runtime('fp16'))
         options['unlike windows together, 1.5'] = dict(max_padding=1.5)
@@ -204,7 +206,10 @@ class Detectors:
             )
         if compiled:
             options['compiled'] = dict(runtime=Runtime(compiled=dict(dynamic=True)))
-        return [Way(name, self.focus(**given), option=True) for name, given in options.items()]
+        ways = [Way(name, self.focus(**given), option=True) for name, given in options.items()]
+        if size.count > 1:
+            ways.append(Way('no scene read ahead', self.read_on_demand, option=True))
+        return ways
 
 
 def _through(inferencer: SNIPERInferencer, paths: Sequence[str], batch_size: int = 1) -> list:

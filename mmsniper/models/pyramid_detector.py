@@ -92,8 +92,8 @@ class PyramidDetector(BaseDetector):
         max_padding (float): Windows of unlike shape go into a batch, too, as long as it has at most
             so many times their pixels. 1.5 fills the batches of AutoFocus's chips, which a GPU may
             want; the network then sees more padding. Defaults to 1, only those of one shape.
-        read_ahead (int): Batches of windows that are read while the network sees one. Defaults to
-            1; 0 reads when it is asked.
+        read_ahead (int): Batches of windows that are read while the network sees one, of images of
+            which windows are read; those of decoded images cost less than a thread. Defaults to 1.
         precision (str | None): ``'bf16'`` or ``'fp16'`` computes in half precision, with places and
             scores in float32. Defaults to None, float32.
         compiled (bool | dict): Whether ``torch.compile`` compiles backbone, neck and dense head, or
@@ -294,6 +294,7 @@ class PyramidDetector(BaseDetector):
         scenes = [Scene(image) for image in images]
         batches: list[SeenBatch] = []
         with_masks = has_masks(self)
+        from_files = any(isinstance(image, ImageWindows) for image in images)
         with everything_found(self, self.merge_cfg.score_thr, self.level_rpn) as nms:
             for level in sorted(levels, reverse=True):
                 level_batches = window_batches(
@@ -303,7 +304,7 @@ class PyramidDetector(BaseDetector):
                     pad_size_divisor=_PAD_SIZE_DIVISOR,
                 )
                 with_views = ((batch, self._read(scenes, batch)) for batch in level_batches)
-                for batch, views in made_ahead(with_views, self.read_ahead):
+                for batch, views in made_ahead(with_views, self.read_ahead if from_files else 0):
                     seen = self._see(scenes, batch, views, len(batches), nms)
                     # So many as fit into memory whatever the images' size; others come again.
                     if not with_masks or sum(s.pixels for s in scenes) > self.batch_pixels:

@@ -778,15 +778,6 @@ def test_windows_of_unlike_shape_go_together_where_padding_may_be(make, picture,
             assert (high <= torch.tensor(image.shape[1::-1])).all()
 
 
-@pytest.mark.parametrize('family', ['RetinaNet', 'MaskRCNN'])
-def test_windows_that_are_read_ahead_are_the_same(make, picture, unresized, family):
-    batch = unresized(picture())
-    small = dict(window_size=100, batch_pixels=2 * 128**2)
-    results = [found(make(family, read_ahead=count, **small), batch) for count in (0, 1, 4)]
-    assert len(results[0]) > 0
-    assert all(same(result, results[0]) for result in results[1:])
-
-
 # What cannot be ----------------------------------------------------------------------------------
 
 

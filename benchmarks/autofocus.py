@@ -82,6 +82,7 @@ OWN_THRESHOLDS = (0.01, 0.03, 0.1)
 # Settings that differ from the config's, each with all else as it is.
 VARIANTS = (dict(dilation=1), dict(min_rpn_proposals=None))
 VARIED = 0.3  # their threshold
+DEVICE = 'cpu'  # of all ways: what is compared is processor time
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 COLOURS = {
     FULL: '#222222',
@@ -271,7 +272,7 @@ class Slicer:
         weights = folder / 'detector.pth'
         content = dict(state_dict=bench.stock.state_dict(), meta=dict(dataset_meta=bench.meta))
         torch.save(content, weights)
-        return cls(bench, SlicedDetector(bench.cfg, weights, folder))
+        return cls(bench, SlicedDetector(bench.cfg, weights, folder, DEVICE))
 
     def detect(self, slicing: Slicing) -> Callable[[int], Detections]:
         """Detections with these settings."""
@@ -479,7 +480,7 @@ def all_ways(bench: Bench, sahi: bool, tiles: Sequence[str] | None) -> Iterator[
         first, second = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
         ways += Slicer.of_bench(bench, first).ways()
         if tiles:
-            detector = SlicedDetector(load_config(tiles[0]), Path(tiles[1]), second)
+            detector = SlicedDetector(load_config(tiles[0]), Path(tiles[1]), second, DEVICE)
             ways += Slicer(bench, detector, TILES).ways()
         yield ways
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from torch.utils.data import DataLoader
 
 import mmsniper.datasets
 import mmsniper.datasets.transforms.load_large_image  # noqa: F401 (registers)
+from harness.costs import memory
 from harness.results import machine, write_results
 from mmsniper.datasets import ChipIndex
 from mmsniper.utils.command_line import at_least, command_parser, progress
@@ -190,12 +190,6 @@ def of_every_level(chips: Sequence[ChipIndex], count: int) -> list[ChipIndex]:
         levels[i % len(levels)][i // len(levels) % len(levels[i % len(levels)])]
         for i in range(count)
     ]
-
-
-def memory(name: str) -> int:
-    """This process's memory in bytes: VmRSS what it has, VmHWM the most that it has had."""
-    found = re.search(rf'^{name}:\s*(\d+) kB', Path('/proc/self/status').read_text('utf-8'), re.M)
-    return int(found[1]) * 1024
 
 
 def note_start(start: dict[str, float], worker: int) -> None:

@@ -34,10 +34,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from large_images import annotations, build_dataset, memory, of_every_level, plan
+from large_images import annotations, build_dataset, of_every_level, plan
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 
+from harness.costs import memory
 from harness.results import machine, markdown_table, write_results
 from mmsniper.convert import load_config
 from mmsniper.datasets import windowed_files

@@ -6,20 +6,26 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from numpy.typing import NDArray
 
 from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.geojson import GeoReference, check_crs, feature_collection
+from mmsniper.apis.images import are_large
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
 from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
 from mmsniper.utils.files import check_folder, replacing, utf8_name, write_text
+from mmsniper.utils.read_ahead import read_ahead
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
 GEOJSON = 'geojson'
@@ -36,7 +42,15 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
     if thresholds and len(thresholds) == 1:
         thresholds = thresholds[0]
     inferencer = SNIPERInferencer(
-        cfg, args.checkpoint, args.mode, thresholds, args.device, args.palette
+        cfg,
+        args.checkpoint,
+        args.mode,
+        thresholds,
+        args.device,
+        args.palette,
+        read_ahead=args.read_ahead,
+        precision=args.precision,
+        compiled=args.compile,
     )
     classes, model = inferencer.classes, inferencer.model
     numbers = ImageIds.of(cfg, images)
@@ -49,7 +63,9 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
         pictures = Pictures(out_dir, classes, args.score_thr, steps)
         model.keep_maps = True
     progress = Progress(out_dir / PROGRESS, _run(cfg, args, classes))
-    failed, undrawn = detect_all(images, inferencer, progress, pictures, args.picture_side)
+    failed, undrawn = detect_all(
+        images, inferencer, progress, pictures, args.picture_side, args.batch_size
+    )
     count = write_results(out_dir, images, progress, classes, numbers)
     scenes = write_geojson(out_dir, images, progress, classes, args.geojson_crs)
     if not failed and not undrawn:
@@ -72,6 +88,7 @@ def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, A
         weights=weights,
         categories=list(classes.ids),
         pictures=[args.no_pictures, args.score_thr, args.picture_side, args.palette],
+        runtime=[args.precision, args.compile, args.batch_size],
     )
 
 
@@ -148,14 +165,34 @@ def file_stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+@dataclass
+class Loaded:
+    """An image that is to be detected.
+
+    Attributes:
+        name: Its name in the results.
+        path: Its file.
+        data: What the model takes; None if the image is done already, or cannot be loaded.
+        picture: The image, reduced, to draw on it.
+        error: Why it cannot be loaded.
+    """
+
+    name: str
+    path: Path
+    data: Mapping[str, Any] | None = None
+    picture: NDArray[np.uint8] | None = None
+    error: Exception | None = None
+
+
 def detect_all(
     images: Mapping[str, Path],
     inferencer: SNIPERInferencer,
     progress: Progress,
     pictures: Pictures | None,
     picture_side: int,
+    batch_size: int = 1,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Detect in the images that are not done yet.
+    """Detect in the images that are not done yet, loading some while others are detected.
 
     Returns:
         tuple[dict[str, str], dict[str, str]]: What was wrong with images that could not be done,
@@ -163,27 +200,89 @@ def detect_all(
     """
     failed: dict[str, str] = {}
     undrawn: dict[str, str] = {}
-    bar = progress_bar(images.items(), 'images', delay=0)
-    for name, path in bar:
+    bar = progress_bar(what='images', total=len(images), delay=0)
+
+    def load(name: str, path: Path) -> Loaded:
         drawn = pictures is None or all(picture.is_file() for picture in pictures.paths(name))
         try:
             if drawn and progress.has(name, path):
-                continue
-            sample, picture = inferencer.detect(path, picture_side)
-            # The picture first: what is in the progress file is complete, or named.
-            if pictures is not None:
-                try:
-                    pictures.draw(name, sample, picture)
-                except Exception as error:  # what was detected is kept
-                    undrawn[name] = _in_words(error, path)
-                    bar.write(f'{path}: no picture: {undrawn[name]}', file=sys.stderr)
-            progress.add(name, path, content_of(sample, inferencer.classes))
-        except NotKeptError:
-            raise
+                return Loaded(name, path)
+            return Loaded(name, path, *inferencer.load(path, picture_side))
         except Exception as error:  # of whatever kind: the other images are to be done
-            failed[name] = _in_words(error, path)
-            bar.write(f'{path}: {failed[name]}', file=sys.stderr)
+            return Loaded(name, path, error=error)
+
+    def fail(image: Loaded, error: Exception) -> None:
+        failed[image.name] = _in_words(error, image.path)
+        bar.write(f'{image.path}: {failed[image.name]}', file=sys.stderr)
+
+    def finish(image: Loaded, sample: DetDataSample) -> None:
+        # The picture first: what is in the progress file is complete, or named.
+        if pictures is not None:
+            try:
+                pictures.draw(image.name, sample, image.picture)
+            except Exception as error:  # what was detected is kept
+                undrawn[image.name] = _in_words(error, image.path)
+                bar.write(f'{image.path}: no picture: {undrawn[image.name]}', file=sys.stderr)
+        progress.add(image.name, image.path, content_of(sample, inferencer.classes))
+
+    with bar:
+        batches = _batches((load(*image) for image in images.items()), batch_size)
+        for batch in read_ahead(batches, inferencer.read_ahead, _is_large):
+            for image, outcome in zip(batch, _detected(batch, inferencer)):
+                try:
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    if outcome is not None:
+                        finish(image, outcome)
+                except NotKeptError:
+                    raise
+                except Exception as error:
+                    fail(image, error)
+                bar.update()
     return failed, undrawn
+
+
+def _batches(images: Iterable[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
+    """Images in batches, smaller ones where images are large."""
+    batch: list[Loaded] = []
+    for image in images:
+        batch.append(image)
+        if sum(one.data is not None for one in batch) == batch_size or _is_large(batch):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_large(batch: Sequence[Loaded]) -> bool:
+    return are_large(image.data['inputs'] for image in batch if image.data is not None)
+
+
+def _detected(
+    batch: Sequence[Loaded], inferencer: SNIPERInferencer
+) -> list[DetDataSample | Exception | None]:
+    """What is detected in each image, why it cannot be, or None for one that is done already."""
+    outcomes: list[DetDataSample | Exception | None] = [image.error for image in batch]
+    places = [place for place, image in enumerate(batch) if image.data is not None]
+    data = [batch[place].data for place in places]
+    for image in batch:
+        image.data = None  # the input may be the image itself: only the model is to hold it
+    try:
+        samples = inferencer.detect(data) if data else []
+    except Exception as error:
+        samples = [error]
+        if len(data) > 1:  # which of them is it?
+            samples = [_alone(one, inferencer) for one in data]
+    for place, sample in zip(places, samples):
+        outcomes[place] = sample
+    return outcomes
+
+
+def _alone(data: Mapping[str, Any], inferencer: SNIPERInferencer) -> DetDataSample | Exception:
+    try:
+        return inferencer.detect([data])[0]
+    except Exception as error:
+        return error
 
 
 def _in_words(error: Exception, path: Path) -> str:

@@ -39,6 +39,7 @@ from _infer_files import infer
 
 from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID, SINGLE
 from mmsniper.convert import load_config
+from mmsniper.models.runtime import PRECISIONS
 from mmsniper.utils.command_line import (
     add_config_arguments,
     at_least,
@@ -77,6 +78,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out-dir', required=True, help='folder of the results')
     parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
+    parser.add_argument(
+        '--batch-size',
+        type=at_least(1),
+        default=1,
+        metavar='N',
+        help='images whose windows are seen together, where a GPU has room for more than those of '
+        'one [1]',
+    )
+    parser.add_argument(
+        '--read-ahead',
+        type=at_least(0),
+        default=1,
+        metavar='N',
+        help='batches of images that are loaded while one is detected; none while that has more '
+        'than 268 MB [1]',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=sorted(PRECISIONS),
+        help='compute in half precision: bf16 on GPUs and CPUs that have it, fp16 on GPUs [as the '
+        'config says, which is float32]',
+    )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='torch.compile the network; takes a minute for each new size of windows',
+    )
     parser.add_argument(
         '--score-thr', type=float, default=0.3, metavar='S', help='least score of what is drawn'
     )

@@ -78,10 +78,12 @@ class SlicedDetector:
             stock detector in it is taken, with as many proposals as it has at a level.
         weights (Path): Its checkpoint, with ``meta.dataset_meta``.
         folder (Path): For the config files that SAHI reads.
+        device (str | None): Such as ``'cuda:0'``. Defaults to None, the GPU if there is one.
     """
 
-    def __init__(self, cfg: Config, weights: Path, folder: Path) -> None:
+    def __init__(self, cfg: Config, weights: Path, folder: Path, device: str | None = None) -> None:
         self.cfg, self.weights, self.folder = cfg, weights, folder
+        self.device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
         self._models: dict[tuple[int, float], Any] = {}
 
     def model(self, slicing: Slicing) -> Any:
@@ -97,7 +99,7 @@ class SlicedDetector:
                     'mmdet',
                     model_path=str(self.weights),
                     config_path=str(path),
-                    device='cpu',
+                    device=self.device,
                     confidence_threshold=slicing.confidence,
                     image_size=slicing.seen,
                 )

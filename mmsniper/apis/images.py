@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from glob import glob
 from inspect import signature
 from pathlib import Path
@@ -16,6 +16,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
 from mmengine.logging import print_log
+from torch import Tensor
 
 from mmsniper.datasets.decoding import load_checked
 from mmsniper.datasets.image_faults import APPLE_DOUBLE, image_fault
@@ -26,6 +27,8 @@ from mmsniper.utils.missing_files import IMAGE_SUFFIXES
 VIS, FOCUS = 'vis', 'focus'
 """Folders of the pictures that are drawn."""
 
+LARGE_BYTES = 2**28
+"""Decoded images of more bytes are not loaded ahead of others, nor put into batches."""
 
 # Folders with copies of images, which Jupyter, macOS and Synology make.
 _COPIES = ('.ipynb_checkpoints', '__MACOSX', '@eaDir')
@@ -174,3 +177,11 @@ def pack_as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:
     if min(img.strides) < 0:
         img = img.copy()  # Pillow's RGB as BGR, which PyTorch does not take
     return dict(inputs=torch.from_numpy(img).permute(2, 0, 1), data_samples=sample)
+
+
+def are_large(inputs: Iterable[Tensor | ImageWindows]) -> bool:
+    """Whether images, as the model takes them, have more than ``LARGE_BYTES`` together.
+
+    An image that is read by windows is not in memory.
+    """
+    return sum(i.nbytes for i in inputs if isinstance(i, Tensor)) > LARGE_BYTES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from torch import nn
 
-from mmsniper.apis.images import VIS, ImagePipeline, find_images
+from mmsniper.apis.images import VIS, ImagePipeline, are_large, find_images
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.checks import refuse_errors
@@ -26,6 +26,8 @@ from mmsniper.checks.classes import check_numbers, check_weights, saved_weights
 from mmsniper.convert import load_config, sniper_version
 from mmsniper.datasets.windowed_files import is_zarr
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.models.runtime import Runtime
+from mmsniper.utils.read_ahead import read_ahead as made_ahead
 from mmsniper.visualization.picture import as_picture, picture_name
 from mmsniper.visualization.shrunk import shrunk_sample
 
@@ -50,11 +52,17 @@ class SNIPERInferencer(DetInferencer):
         palette (str): Colours of the classes, ``'none'`` for those of the data set. Defaults to
             ``'none'``.
         show_progress (bool): Whether to show a bar. Defaults to True.
+        read_ahead (int): Batches of images that are loaded while the model sees one, but none while
+            it sees more than 268 MB of decoded images. Defaults to 1.
+        precision (str | None): ``'bf16'`` or ``'fp16'``, of any detector, see
+            :class:`~mmsniper.models.runtime.Runtime`. Defaults to None, as the config says.
+        compiled (bool | dict): Whether ``torch.compile`` compiles backbone, neck and dense head, or
+            its arguments. Defaults to False, as the config says.
 
     Raises:
         FileNotFoundError: If there is no such config or checkpoint.
-        ValueError: If the config lacks what the mode needs, or the checkpoint lacks weights of
-            the model.
+        ValueError: If the config lacks what the mode needs, the checkpoint lacks weights of the
+            model, or there is no such precision.
 
     Example:
         >>> detect = SNIPERInferencer('my_config.py', 'epoch_7.pth')
@@ -71,8 +79,12 @@ class SNIPERInferencer(DetInferencer):
         device: str | None = None,
         palette: str = 'none',
         show_progress: bool = True,
+        read_ahead: int = 1,
+        precision: str | None = None,
+        compiled: bool | Mapping[str, Any] = False,
     ) -> None:
         self.weights = os.fspath(weights)
+        self.read_ahead, self.runtime = read_ahead, Runtime(precision, compiled)
         cfg = sniper_version(model) if isinstance(model, Config) else load_config(model)
         config, self._transforms = mode_config(cfg, mode)
         if thresholds is not None:
@@ -125,6 +137,16 @@ class SNIPERInferencer(DetInferencer):
             else:
                 listed.append(os.fspath(image))
         return listed
+
+    def preprocess(self, inputs: Sequence[Any], batch_size: int = 1, **kwargs: Any) -> Iterator:
+        """Load batches of images, the next ones while one is detected."""
+        batches = super().preprocess(inputs, batch_size, **kwargs)
+        return made_ahead(batches, self.read_ahead, lambda batch: are_large(batch[1]['inputs']))
+
+    def forward(self, inputs: Mapping[str, Any], **kwargs: Any) -> SampleList:
+        """Detect in a batch of images."""
+        with self.runtime.of(self.model):
+            return super().forward(inputs, **kwargs)
 
     def postprocess(self, preds: SampleList, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Note the results for COCO as well."""
@@ -225,8 +247,8 @@ class SNIPERInferencer(DetInferencer):
             results['detections'] += detections
         return results
 
-    def detect(self, image: Image, picture_side: int) -> tuple[DetDataSample, np.ndarray]:
-        """Detect in one image, which is loaded once and not kept.
+    def load(self, image: Image, picture_side: int) -> tuple[dict[str, Any], np.ndarray]:
+        """Load an image for :meth:`detect`.
 
         Args:
             image (str | os.PathLike | np.ndarray): File, or array (h, w) or (h, w, bands), BGR if
@@ -234,14 +256,21 @@ class SNIPERInferencer(DetInferencer):
             picture_side (int): Largest side of the picture.
 
         Returns:
-            tuple[DetDataSample, np.ndarray]: What the model predicts, and the image, reduced, to
-            draw it on, (h, w, 3) uint8 BGR.
+            tuple[dict, np.ndarray]: What the model takes, and the image, reduced, to draw on it,
+            (h, w, 3) uint8 BGR.
         """
         results = self.pipeline.load(image)
         # A copy, which no transform can change.
         picture = as_picture(results['img'], picture_side)
-        data = self.pipeline.prepare(results)
-        # The input may be the image itself. Elsewhere it can go.
-        del results, image
-        [sample] = self.forward(self.collate_fn([data]))
-        return sample, picture
+        return self.pipeline.prepare(results), picture
+
+    def detect(self, loaded: Sequence[Mapping[str, Any]]) -> list[DetDataSample]:
+        """Detect in images that are loaded, together.
+
+        Args:
+            loaded (Sequence[dict]): What the model takes, as :meth:`load` gives it.
+
+        Returns:
+            list[DetDataSample]: What the model predicts.
+        """
+        return self.forward(self.collate_fn(loaded))

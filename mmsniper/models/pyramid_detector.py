@@ -34,8 +34,11 @@ from mmsniper.chips.windows import (
 from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.masks import ImageMasks, predict_masks
+from mmsniper.models.runtime import Runtime
 from mmsniper.models.temporary_settings import everything_found, has_masks
 from mmsniper.models.views import Scene, SeenBatch, image_size, load_window, uncut, whole_pixels
+from mmsniper.utils.checks import check_whole_number
+from mmsniper.utils.read_ahead import read_ahead as made_ahead
 
 # Sigma and least score of SNIPER's authors (paper, section 4; release).
 MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
@@ -86,6 +89,15 @@ class PyramidDetector(BaseDetector):
             Defaults to 2 ** 22, one window of the default size.
         edge (float): Detections within so many pixels (of the level) of an edge of their window
             that is not an edge of the image are dropped. Defaults to 10, as in AutoFocus's release.
+        max_padding (float): Windows of unlike shape go into a batch, too, as long as it has at most
+            so many times their pixels. 1.5 fills the batches of AutoFocus's chips, which a GPU may
+            want; the network then sees more padding. Defaults to 1, only those of one shape.
+        read_ahead (int): Batches of windows that are read while the network sees one, of images of
+            which windows are read; those of decoded images cost less than a thread. Defaults to 1.
+        precision (str | None): ``'bf16'`` or ``'fp16'`` computes in half precision, with places and
+            scores in float32. Defaults to None, float32.
+        compiled (bool | dict): Whether ``torch.compile`` compiles backbone, neck and dense head, or
+            its arguments. Defaults to False.
         val_levels (Sequence[int] | None): Levels that validation sees, 0 is the finest: fewer are
             cheaper. Defaults to None, all.
         **kwargs: As for the detector. ``data_preprocessor`` is needed.
@@ -121,6 +133,10 @@ class PyramidDetector(BaseDetector):
         window_size: int = WINDOW_SIZE,
         batch_pixels: int = 2**22,
         edge: float = 10,
+        max_padding: float = 1.0,
+        read_ahead: int = 1,
+        precision: str | None = None,
+        compiled: bool | Mapping[str, Any] = False,
         val_levels: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -130,6 +146,11 @@ class PyramidDetector(BaseDetector):
         self.pyramid = ScalePyramid.from_config(pyramid)
         check_window_size(window_size, self.pyramid)
         self.window_size, self.batch_pixels, self.edge = window_size, batch_pixels, edge
+        if not max_padding >= 1:
+            raise ValueError(f'max_padding must be at least 1, which is none, got {max_padding!r}')
+        check_whole_number('read_ahead', read_ahead, 0)
+        self.max_padding, self.read_ahead = max_padding, read_ahead
+        self.runtime = Runtime(precision, compiled)
         self.merge_cfg = self._complete(merge_cfg or {})
         if level_rpn and not getattr(self, 'with_rpn', False):
             raise ValueError(f'level_rpn is for detectors with an RPN, {detector} has none')
@@ -189,7 +210,8 @@ class PyramidDetector(BaseDetector):
                 'all levels are seen of an image as it is, but a pipeline (tta_pipeline) has '
                 'resized it: take Resize out, and scale_factor out of meta_keys'
             )
-        scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
+        with self.runtime.of(self):
+            scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
         return [
             _with(sample, InstanceData.cat(scene.found))
             for sample, scene in zip(self._samples_of(data), scenes)
@@ -204,6 +226,10 @@ class PyramidDetector(BaseDetector):
 
     @torch.no_grad()
     def _step(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
+        with self.runtime.of(self):
+            return self._tested(data, levels, what)
+
+    def _tested(self, data: Mapping[str, Any], levels: Sequence[int], what: str) -> SampleList:
         if _resized(data):
             self._tell(
                 f'{what}: images at the one scale that the pipeline resizes them to, not at the '
@@ -268,14 +294,18 @@ class PyramidDetector(BaseDetector):
         scenes = [Scene(image) for image in images]
         batches: list[SeenBatch] = []
         with_masks = has_masks(self)
+        from_files = any(isinstance(image, ImageWindows) for image in images)
         with everything_found(self, self.merge_cfg.score_thr, self.level_rpn) as nms:
             for level in sorted(levels, reverse=True):
-                for batch in window_batches(
+                level_batches = window_batches(
                     self._windows(scenes, level),
                     self.batch_pixels,
+                    max_padding=self.max_padding,
                     pad_size_divisor=_PAD_SIZE_DIVISOR,
-                ):
-                    seen = self._see(scenes, batch, len(batches), nms)
+                )
+                with_views = ((batch, self._read(scenes, batch)) for batch in level_batches)
+                for batch, views in made_ahead(with_views, self.read_ahead if from_files else 0):
+                    seen = self._see(scenes, batch, views, len(batches), nms)
                     # So many as fit into memory whatever the images' size; others come again.
                     if not with_masks or sum(s.pixels for s in scenes) > self.batch_pixels:
                         seen.feats = None
@@ -302,11 +332,12 @@ class PyramidDetector(BaseDetector):
         self,
         scenes: Sequence[Scene],
         windows: Sequence[Window],
+        views: Mapping[str, Any],
         number: int,
         nms: Mapping[str, Any] | None,
     ) -> SeenBatch:
-        """Detect in windows of one size, and note what is found."""
-        data = self._load(scenes, windows)
+        """Detect in windows that go together, and note what is found."""
+        data = self.data_preprocessor(views, False)
         with self._features() as feats:
             results = self._look(scenes, windows, data['inputs'], data['data_samples'])
         self._look_again(scenes, windows, data, feats[-1], results)
@@ -319,14 +350,14 @@ class PyramidDetector(BaseDetector):
             del result.pred_instances  # all that was found: too much to keep of many windows
         return SeenBatch(windows, data['data_samples'], feats[-1])
 
-    def _load(self, scenes: Sequence[Scene], windows: Sequence[Window]) -> dict[str, Any]:
-        """The windows as the network gets them."""
+    def _read(self, scenes: Sequence[Scene], windows: Sequence[Window]) -> dict[str, Any]:
+        """The windows as a pipeline would give them."""
         views = [
             load_window(scenes[w.image], w.box, self._scale(scenes[w.image], w.level))
             for w in windows
         ]
         inputs, samples = map(list, zip(*views))
-        return self.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
+        return dict(inputs=inputs, data_samples=samples)
 
     def _look(
         self,
@@ -395,7 +426,8 @@ class PyramidDetector(BaseDetector):
                 continue
             feats = batch.feats
             if feats is None:
-                feats = self.extract_feat(self._load(scenes, batch.windows)['inputs'])
+                data = self.data_preprocessor(self._read(scenes, batch.windows), False)
+                feats = self.extract_feat(data['inputs'])
             corners = [whole_pixels(w.box, scenes[w.image].size)[:2] for w in batch.windows]
             instances = [
                 results[window.image].pred_instances[chosen]

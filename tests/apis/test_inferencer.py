@@ -1,5 +1,6 @@
 """SNIPERInferencer: files, folders and arrays in; COCO results and MMDetection's own out."""
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -136,6 +137,52 @@ def test_arrays_and_files_in_batches_give_the_same(everywhere, images):
     ]
 
 
+@pytest.mark.parametrize('config', [AUTOFOCUS, STOCK], ids=['autofocus', 'stock'])
+def test_half_precision_is_of_any_detector(checkpoint, images, config):
+    whole, half = (
+        inferencer(config, checkpoint, precision=precision)(images)['predictions']
+        for precision in (None, 'bf16')
+    )
+    assert half != whole
+    assert half[0]['scores'][:3] == pytest.approx(whole[0]['scores'][:3], abs=0.2)
+    with pytest.raises(ValueError, match='precision must be one of bf16, fp16, or None'):
+        inferencer(config, checkpoint, precision='fp8')
+    with pytest.raises(ValueError, match="'fp16' is for GPUs: on a CPU take 'bf16'"):
+        inferencer(config, checkpoint, precision='fp16')(images)
+
+
+def test_images_are_loaded_while_one_is_detected(everywhere, images, monkeypatch):
+    events, ready = [], threading.Event()
+    load, forward = type(everywhere.pipeline).load, SNIPERInferencer.forward
+
+    def noted_load(self, image):
+        events.append(Path(image).name)
+        if len(events) == 2:
+            ready.set()
+        return load(self, image)
+
+    def waiting_forward(self, *args, **kwargs):
+        assert not events[2:]
+        ready.wait(30)
+        events.append('seen')
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(everywhere.pipeline), 'load', noted_load)
+        patch.setattr(SNIPERInferencer, 'forward', waiting_forward)
+        everywhere([images / 'a.jpg', images / 'below' / 'b.png'])
+        assert events[:3] == ['a.jpg', 'b.png', 'seen']
+    # But not while the one is large.
+    events.clear()
+    monkeypatch.setattr('mmsniper.apis.images.LARGE_BYTES', 0)
+    monkeypatch.setattr(type(everywhere.pipeline), 'load', noted_load)
+    monkeypatch.setattr(
+        SNIPERInferencer, 'forward', lambda *args: events.append('seen') or forward(*args)
+    )
+    everywhere([images / 'a.jpg', images / 'below' / 'b.png'])
+    assert events == ['a.jpg', 'seen', 'b.png', 'seen']
+
+
 def test_mmdetections_own_outputs_are_there(everywhere, images, tmp_path):
     image = cv2.imread(str(images / 'a.jpg'))
     results = everywhere(image, return_datasamples=True, return_vis=True, out_dir=str(tmp_path))
@@ -242,7 +289,8 @@ def test_masks_are_the_same_where_they_are_too_large_for_a_tensor(
 
 def picture(detect, path, folder):
     """What infer.py draws of an image, with masks and without: they are seen."""
-    sample, image = detect.detect(path, picture_side=100)
+    data, image = detect.load(path, picture_side=100)
+    [sample] = detect.detect([data])
     pictures = Pictures(folder, detect.classes, score_thr=0)
     np.random.seed(0)
     pictures.draw('masks.png', sample, image)

@@ -738,6 +738,46 @@ def test_a_training_with_a_moving_average_is_saved_and_resumed(make, family_conf
     assert all(torch.equal(resumed[key], last[key]) for key in last)
 
 
+# Batches -----------------------------------------------------------------------------------------
+
+
+def inputs_of(model):
+    """Shapes of the inputs of the network, from now on."""
+    shapes = []
+    model.backbone.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    return shapes
+
+
+def test_windows_of_several_images_go_into_one_batch(make, picture, unresized):
+    images = [picture(seed=seed) for seed in range(3)]
+    model = make(window_size=200)
+    shapes = inputs_of(model)
+    together = model.test_step(unresized(*images))
+    # 230x190 at 0.7 is 161x133; at 1.5, 345x285, six windows of 200x200 an image.
+    assert shapes == [(3, 3, 160, 192), (18, 3, 224, 224)]
+    for image, ours in zip(images, together):
+        expected = found(model, unresized(image))
+        assert len(expected) == len(ours.pred_instances)
+        assert torch.allclose(ours.pred_instances.scores, expected.scores, atol=1e-5)
+    shapes.clear()
+    model.batch_pixels = 4 * 224 * 224
+    model.test_step(unresized(*images))
+    assert [shape[0] for shape in shapes] == [3, 4, 4, 4, 4, 2]
+
+
+def test_windows_of_unlike_shape_go_together_where_padding_may_be(make, picture, unresized):
+    images = picture(230, 190), picture(190, 230)
+    for max_padding, expected in ((1.0, [1, 1, 1, 1]), (1.5, [2, 2])):
+        model = make(max_padding=max_padding)
+        shapes = inputs_of(model)
+        results = model.test_step(unresized(*images))
+        assert [shape[0] for shape in shapes] == expected
+        assert all(len(result.pred_instances) > 0 for result in results)
+        for result, image in zip(results, images):  # nothing is found in the padding
+            high = result.pred_instances.bboxes.max(dim=0).values[2:]
+            assert (high <= torch.tensor(image.shape[1::-1])).all()
+
+
 # What cannot be ----------------------------------------------------------------------------------
 
 
@@ -768,6 +808,9 @@ def test_it_needs_a_preprocessor(family_config):
         (dict(val_levels=2), r'must be some of \[0, 1\], got'),
         (dict(level_rpn=dict(nms_pre=9)), 'level_rpn is for detectors with an RPN, RetinaNet'),
         (dict(window_size=64), 'window_size 64 must exceed the chip size, 64'),
+        (dict(max_padding=0.9), 'max_padding must be at least 1, which is none, got 0.9'),
+        (dict(read_ahead=-1), 'read_ahead must be a whole number of at least 0, got -1'),
+        (dict(precision='half'), "precision must be one of bf16, fp16, or None .* got 'half'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, change, message):

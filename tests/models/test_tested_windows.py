@@ -1,5 +1,6 @@
 """A test that reads windows of files finds what a test of decoded images finds."""
 
+import threading
 from itertools import chain
 
 import cv2
@@ -84,6 +85,44 @@ def test_images_go_from_workers_to_the_test(at_levels, paths):
     for ours, theirs in zip(chain(*by_worker), chain(*here)):
         assert torch.equal(ours.bboxes, theirs.bboxes)
         assert len(ours) > 0
+
+
+@pytest.mark.parametrize('family', ['RetinaNet', 'MaskRCNN'])
+def test_windows_that_are_read_ahead_are_the_same(at_levels, paths, monkeypatch, family):
+    threads, read = set(), ImageWindows.read
+
+    def noted(self, *args):
+        threads.add(threading.current_thread().name.partition('_0')[0])
+        return read(self, *args)
+
+    monkeypatch.setattr(ImageWindows, 'read', noted)
+    (data,) = batches([str(paths / '0.tif'), str(paths / '1.npy')])
+    expected = None
+    for count, where in ((0, {'MainThread'}), (1, {'read_ahead'}), (4, {'read_ahead'})):
+        model = at_levels(family, PYRAMID, window_size=100, read_ahead=count)
+        model.batch_pixels = 2 * 128**2
+        threads.clear()
+        found = results(model, data)
+        if family == 'MaskRCNN':  # whose windows may be read again for the masks
+            threads.add('MainThread')
+            where = where | {'MainThread'}
+        assert threads == where
+        expected = expected or found
+        for ours, theirs in zip(found, expected):
+            assert len(ours) > 0
+            assert torch.equal(ours.bboxes, theirs.bboxes)
+
+
+def test_windows_of_decoded_images_take_no_thread(at_levels, paths, monkeypatch):
+    threads = []
+    monkeypatch.setattr(
+        'mmsniper.models.pyramid_detector.made_ahead',
+        lambda items, count: threads.append(count) or items,
+    )
+    model = at_levels('RetinaNet', PYRAMID)
+    for pipeline in (PIPELINE, ['LoadLargeImageFromFile', 'PackDetInputs']):
+        results(model, batches([str(paths / '0.tif')], pipeline)[0])
+    assert threads == [1, 1, 0, 0]
 
 
 def test_decoded_images_are_packed_as_ever(paths):

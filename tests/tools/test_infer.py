@@ -125,16 +125,16 @@ def files_in(folder):
 
 
 def count_detected(monkeypatch, stop_at=None):
-    """Names of the images that are detected from now on; the run dies at ``stop_at``."""
-    names, detect = [], SNIPERInferencer.detect
+    """Names of the images that are loaded from now on; the run dies at ``stop_at``."""
+    names, load = [], SNIPERInferencer.load
 
     def counted(self, path, picture_side):
         if path.name == stop_at:
             raise KeyboardInterrupt
         names.append(path.name)
-        return detect(self, path, picture_side)
+        return load(self, path, picture_side)
 
-    monkeypatch.setattr(SNIPERInferencer, 'detect', counted)
+    monkeypatch.setattr(SNIPERInferencer, 'load', counted)
     return names
 
 
@@ -670,6 +670,47 @@ def test_a_file_of_something_else_in_the_place_of_the_progress_is_replaced(progr
     path.write_text('no JSON\nat all\n')
     progress_of(path, dict(mode='pyramid'))
     assert path.read_text() == '{"mode": "pyramid"}\n'
+
+
+def test_images_in_batches_and_ahead_give_the_same(infer, images, tmp_path, monkeypatch):
+    whole = infer('pyramid', out=tmp_path / 'whole')
+    sizes, detect = [], SNIPERInferencer.detect
+
+    def counted(self, loaded):
+        sizes.append(len(loaded))
+        return detect(self, loaded)
+
+    monkeypatch.setattr(SNIPERInferencer, 'detect', counted)
+    (images / 'a0.jpg').write_text('no image')
+    options = ['--batch-size', '2', '--read-ahead', '0']
+    assert error_of(infer, 'pyramid', *options).startswith('1 images could not be done')
+    assert sizes == [2, 1]
+    found, listed = read(tmp_path / 'out')
+    assert [image['file_name'] for image in listed['images']] == ['a.jpg', 'b.png', 'below/c.png']
+    boxes = [[one[key] for one in found] for key in ('bbox', 'score')]
+    expected = [[one[key] for one in whole[0]] for key in ('bbox', 'score')]
+    np.testing.assert_allclose(boxes[0], expected[0], atol=1e-2)
+    np.testing.assert_allclose(boxes[1], expected[1], atol=1e-4)
+    # Large images go alone.
+    sizes.clear()
+    monkeypatch.setattr('mmsniper.apis.images.LARGE_BYTES', 0)
+    error_of(infer, 'pyramid', '--batch-size', '2', out=tmp_path / 'alone')
+    assert sizes == [1, 1, 1]
+
+
+def test_an_image_that_fails_in_a_batch_leaves_the_others(infer, tmp_path, monkeypatch):
+    detect = SNIPERInferencer.detect
+
+    def failing(self, loaded):
+        if any(one['data_samples'].img_path.endswith('b.png') for one in loaded):
+            raise MemoryError('too much')
+        return detect(self, loaded)
+
+    monkeypatch.setattr(SNIPERInferencer, 'detect', failing)
+    message = error_of(infer, 'pyramid', '--batch-size', '3')
+    assert message.endswith('  b.png: MemoryError: too much')
+    _, listed = read(tmp_path / 'out')
+    assert [image['file_name'] for image in listed['images']] == ['a.jpg', 'below/c.png']
 
 
 def test_no_images_done_is_an_empty_result(infer, images, tmp_path):

@@ -1,0 +1,151 @@
+"""How a detector is run in testing: in half precision, and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from torch import Tensor, nn
+
+PRECISIONS = dict(bf16=torch.bfloat16, fp16=torch.float16)
+"""Names of half precisions."""
+
+
+class Runtime:
+    """How a detector is run in testing.
+
+    Args:
+        precision (str | None): ``'bf16'`` or ``'fp16'``: what torch's autocast computes in. Places
+            and scores stay float32, see :func:`half_precision`. Defaults to None, float32.
+        compiled (bool | dict): Whether ``torch.compile`` compiles backbone, neck and dense head, or
+            its arguments. Each new size of inputs may be compiled anew, which takes up to a minute.
+            Defaults to False.
+
+    Raises:
+        ValueError: If there is no such precision.
+
+    Example:
+        >>> with Runtime('bf16').of(detector):
+        ...     detector.test_step(data)
+    """
+
+    def __init__(
+        self, precision: str | None = None, compiled: bool | Mapping[str, Any] = False
+    ) -> None:
+        if precision is not None and precision not in PRECISIONS:
+            raise ValueError(
+                f'precision must be one of {", ".join(PRECISIONS)}, or None for float32; got '
+                f'{precision!r}'
+            )
+        self.precision = precision
+        self.options = dict(compiled) if isinstance(compiled, Mapping) else {}
+        self.compiled = compiled is not False
+        self._forwards: dict[str, Callable] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled is of one detector, and cannot be pickled.
+        return {**self.__dict__, '_forwards': {}}
+
+    @contextmanager
+    def of(self, detector: nn.Module) -> Iterator[None]:
+        """Run a detector so; always the same one.
+
+        Raises:
+            ValueError: If its device does not have the precision.
+        """
+        with ExitStack() as stack:
+            if self.compiled:
+                stack.enter_context(self._compiled_parts(detector))
+            if self.precision is not None:
+                stack.enter_context(half_precision(detector, self.precision))
+            yield
+
+    @contextmanager
+    def _compiled_parts(self, detector: nn.Module) -> Iterator[None]:
+        """Replace ``forward``, not the module: hooks stay outside of what is compiled."""
+        names = ('backbone', 'neck', 'rpn_head', 'bbox_head')
+        parts = {name: part for name in names if (part := getattr(detector, name, None))}
+        for name, part in parts.items():
+            if name not in self._forwards:
+                self._forwards[name] = torch.compile(part.forward, **self.options)
+        try:
+            for name, part in parts.items():
+                part.forward = self._forwards[name]
+            yield
+        finally:
+            for part in parts.values():
+                part.__dict__.pop('forward', None)
+
+
+@contextmanager
+def half_precision(detector: nn.Module, precision: str) -> Iterator[None]:
+    """Let a detector compute in half precision, with places and scores in float32.
+
+    8 bits (bf16) tell places of 256 px, 11 (fp16) of 2048. So RoIs and the features below them are
+    float32, and so is what heads give, before boxes are made of it.
+
+    Args:
+        detector (nn.Module): The detector.
+        precision (str): One of :data:`PRECISIONS`.
+
+    Raises:
+        ValueError: If the device of its weights does not have it.
+    """
+    device = next(detector.parameters()).device.type
+    _check_device(device, precision)
+    handles = [
+        module.register_forward_pre_hook(_with_float_features)
+        for module in detector.modules()
+        if isinstance(module, BaseRoIExtractor)
+    ]
+    handles += [head.register_forward_hook(_float_outputs) for head in _heads(detector)]
+    try:
+        with torch.autocast(device, PRECISIONS[precision]):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_device(device: str, precision: str) -> None:
+    """Raise a ValueError if a kind of device does not have a precision."""
+    if device == 'cpu' and precision == 'fp16':
+        raise ValueError("precision 'fp16' is for GPUs: on a CPU take 'bf16', or leave it out")
+    if precision == 'bf16':
+        if device == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            raise ValueError("this CPU has no bf16 (it needs AVX-512): leave precision='bf16' out")
+        if device == 'cuda' and not torch.cuda.is_bf16_supported():
+            raise ValueError("this GPU has no bf16: take precision='fp16'")
+
+
+def _heads(detector: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose outputs become boxes, scores and masks."""
+    roi_head = getattr(detector, 'roi_head', None)
+    for owner, names in (
+        (detector, ('rpn_head', 'bbox_head')),
+        (roi_head, ('bbox_head', 'mask_head')),
+    ):
+        for name in names:
+            head = getattr(owner, name, None)
+            if head is not None:
+                yield from head if isinstance(head, nn.ModuleList) else [head]
+
+
+def _with_float_features(module: nn.Module, args: tuple) -> tuple:
+    return tuple(map(_as_float, args))
+
+
+def _float_outputs(module: nn.Module, args: tuple, outputs: Any) -> Any:
+    return _as_float(outputs)
+
+
+def _as_float(value: Any) -> Any:
+    """Tensors of half precision as float32, in tuples and lists, too."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in PRECISIONS.values() else value
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_float, value))
+    return value

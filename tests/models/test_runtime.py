@@ -1,0 +1,118 @@
+"""Half precision and compilation: what is computed so, what is not, and what is left behind."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+
+from mmsniper.models.runtime import Runtime
+
+PYRAMID = dict(
+    chip_size=64,
+    levels=[
+        dict(resize=dict(factor=1.5), valid_range=(0, 60)),
+        dict(resize=dict(factor=0.5), valid_range=(40, None)),
+    ],
+)
+
+
+def dtypes_of(module, places):
+    """Types of the tensors that a module gets and gives, from now on."""
+
+    def note(module, args, outputs):
+        places.append([flat(args), flat(outputs)])
+
+    return module.register_forward_hook(note)
+
+
+def flat(value):
+    if isinstance(value, torch.Tensor):
+        return {value.dtype}
+    return set().union(*map(flat, value)) if isinstance(value, list | tuple) else set()
+
+
+@pytest.mark.parametrize('type', ['PyramidDetector', 'AutoFocus'])
+@pytest.mark.parametrize('family', ['MaskRCNN', 'CascadeRCNN', 'RetinaNet', 'FCOS', 'RTMDet'])
+def test_half_precision_finds_about_the_same(at_levels, picture, unresized, family, type):
+    settings = dict(small=(0, 100), thresholds=0.0) if type == 'AutoFocus' else {}
+    whole = at_levels(family, PYRAMID, type, **settings)
+    half = at_levels(family, PYRAMID, type, precision='bf16', **settings)
+    places = []
+    dtypes_of(half.backbone, places)
+    ours, theirs = (
+        model.test_step(unresized(picture()))[0].pred_instances for model in (half, whole)
+    )
+    assert all(outputs == {torch.bfloat16} for _, outputs in places)
+    assert len(ours) > 0
+    assert ours.bboxes.dtype == ours.scores.dtype == torch.float32
+    assert ours.scores[:3].tolist() == pytest.approx(theirs.scores[:3].tolist(), abs=0.05)
+    assert not torch.equal(ours.scores, theirs.scores)
+
+
+def test_places_stay_whole(at_levels, picture, unresized, monkeypatch):
+    model = at_levels('MaskRCNN', PYRAMID, precision='bf16')
+    extractors = [m for m in model.modules() if isinstance(m, BaseRoIExtractor)]
+    heads = [model.rpn_head, model.roi_head.bbox_head, model.roi_head.mask_head]
+    rois, given = [], []
+    for module in extractors:
+        dtypes_of(module, rois)
+    for head in heads[:2]:  # the third's is replaced while masks are predicted
+        original = head.predict_by_feat
+
+        def noted(*args, original=original, **kwargs):
+            given.append(flat([*args, *kwargs.values()]) - {torch.int64})
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(head, 'predict_by_feat', noted)
+    model.test_step(unresized(picture()))
+    assert len(given) >= 4
+    assert given == [{torch.float32}] * len(given)
+    assert {kind for _, gives in rois for kind in gives} == {torch.float32}
+    assert [len(m._forward_pre_hooks) for m in extractors] == [0] * len(extractors)
+    assert [len(m._forward_hooks) for m in heads] == [0] * len(heads)
+
+
+def test_it_is_taken_off_again_and_of_this_detector_only(at_levels, picture, unresized):
+    model = at_levels('RetinaNet', PYRAMID, compiled=dict(backend='eager'))
+    before = model.test_step(unresized(picture()))[0].pred_instances
+    assert set(model.runtime._forwards) == {'backbone', 'neck', 'bbox_head'}
+    assert all('forward' not in part.__dict__ for part in (model.backbone, model.neck))
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert not again.runtime._forwards
+        found = again.test_step(unresized(picture()))[0].pred_instances
+        assert torch.equal(found.bboxes, before.bboxes)
+
+
+@pytest.mark.parametrize('type', ['PyramidDetector', 'AutoFocus'])
+def test_compiled_parts_find_the_same(at_levels, picture, unresized, type):
+    settings = dict(small=(0, 100), thresholds=0.0) if type == 'AutoFocus' else {}
+    compiled = dict(backend='eager')  # as torch traces it; the usual one needs a compiler
+    for family in ('FasterRCNN', 'FCOS'):
+        ours, theirs = (
+            at_levels(family, PYRAMID, type, **more, **settings)
+            .test_step(unresized(picture()))[0]
+            .pred_instances
+            for more in (dict(compiled=compiled), {})
+        )
+        assert len(ours) > 0
+        assert torch.equal(ours.bboxes, theirs.bboxes)
+
+
+def test_wrong_precisions_are_refused(at_levels, picture, unresized, monkeypatch):
+    with pytest.raises(ValueError, match="one of bf16, fp16, or None for float32; got 'int8'"):
+        Runtime('int8')
+    with pytest.raises(ValueError, match="precision 'fp16' is for GPUs"):
+        at_levels('FCOS', PYRAMID, precision='fp16').test_step(unresized(picture()))
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: False)
+    with pytest.raises(ValueError, match='this CPU has no bf16'):
+        at_levels('FCOS', PYRAMID, precision='bf16').test_step(unresized(picture()))
+
+
+def test_nothing_changes_by_default(at_levels):
+    model = at_levels('FCOS', PYRAMID)
+    with model.runtime.of(model):
+        assert not torch.is_autocast_cpu_enabled()
+        assert 'forward' not in model.backbone.__dict__
+        assert not model.bbox_head._forward_hooks

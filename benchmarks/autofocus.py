@@ -5,6 +5,7 @@ One model is tested in many ways on the validation images, all in one process an
 - the full pyramid, which is AutoFocus with thresholds of 0;
 - AutoFocus at several thresholds, with its focus head and by the detector's own detections, with
   the config's other settings; and with some that differ, as their names say;
+- AutoFocus with the FocusPixels that the annotations tell: what a perfect branch would reach;
 - the coarsest level alone, and one scale: the stock detector with the pipeline of the baseline;
 - slices by SAHI (`pip install -r requirements/benchmark.txt`), with its defaults and with a small
   grid of settings. Without SAHI these rows are left out.
@@ -26,14 +27,17 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -42,6 +46,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.dataset import Compose
 from mmengine.runner import load_checkpoint
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
@@ -49,9 +54,12 @@ from torch import nn
 from harness.results import write_results
 from harness.slicing import SOFT_NMS, SlicedDetector, Slicing
 from harness.stock_detector import stock_detector
+from mmsniper.chips.focus import FocusMap, focus_chips, focus_sizes
 from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
 from mmsniper.models.autofocus import step_thresholds
+from mmsniper.models.focus_head import POSITIVE, focus_targets
+from mmsniper.models.views import Scene
 from mmsniper.utils.command_line import (
     add_config_arguments,
     at_least,
@@ -76,6 +84,7 @@ CONFIGS = {name: ROOT / 'configs' / 'autofocus' / file for name, file in CONFIGS
 BASELINES = {name: ROOT / 'configs' / 'baselines' / file for name, file in BASELINES.items()}
 FULL = 'full pyramid'
 HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
+TRUE = 'AutoFocus, true FocusPixels'
 TILES = 'SAHI, trained on tiles'
 HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 OWN_THRESHOLDS = (0.01, 0.03, 0.1)
@@ -88,6 +97,7 @@ COLOURS = {
     FULL: '#222222',
     HEAD: '#d62728',
     OWN: '#ff9f1c',
+    TRUE: '#e377c2',
     SLICES: '#19a7ff',
     TILES: '#8c564b',
     'one scale': '#2ca02c',
@@ -211,6 +221,32 @@ class Bench:
 
         return detect
 
+    def true_focus(self, number: int) -> Detections:
+        """AutoFocus whose branch finds just what it is to find."""
+        regions = partial(self._true_regions, number, self.model._regions)
+        with patch.object(self.model, '_regions', regions):
+            return self._test(self.model, self.coarse_to_fine, number)
+
+    def _true_regions(
+        self, number: int, regions: Callable, scene: Scene, level: int
+    ) -> NDArray[np.float64]:
+        model, seen = self.model, level + 1
+        if not scene.chips:  # the coarsest level, which is seen whole
+            return regions(scene, level)
+        scale = model._scale(scene, seen)
+        stride = getattr(self.focus_head, 'stride', 16)
+        shape = tuple(math.ceil(side * scale / stride) for side in scene.size[::-1])
+        boxes = self.truth.imgToAnns[self.infos[number]['img_id']]
+        boxes = [box['bbox'] for box in boxes if not box.get('iscrowd')]
+        boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) * scale
+        boxes[:, 2:] += boxes[:, :2]
+        must = focus_sizes(model.pyramid)[seen, 0] * scale
+        cells = focus_targets(boxes, boxes[:0], shape, stride, (0.0, must), must) == POSITIVE
+        whole = (0.0, 0.0, *map(float, scene.size))
+        focus = FocusMap(cells.numpy().astype(np.float32), whole, (stride / scale, stride / scale))
+        min_side = model.min_chip_side / model._scale(scene, level)
+        return focus_chips([focus], 0.5, *scene.size, min_side, model.dilation)
+
     def single(self, number: int) -> Detections:
         """One pass of the stock detector."""
         return self._test(self.stock, self.one_scale, number)
@@ -229,6 +265,7 @@ class Bench:
             Way(FULL, {}, self.focus(0.0, head)),
             Way('coarse level', {}, self.focus(2.0, head)),
             Way('one scale', {}, self.single),
+            Way(TRUE, {}, self.true_focus),
         ]
         steps = self.model.pyramid.num_levels - 1
         several = [t for t in HEAD_THRESHOLDS if not isinstance(t, tuple) or len(t) == steps]

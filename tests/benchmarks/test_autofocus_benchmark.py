@@ -63,6 +63,24 @@ def scene(tmp_path):
     return config, checkpoint
 
 
+def test_true_focus_pixels_lead_to_chips_around_small_objects(benchmark, scene):
+    bench = benchmark.Bench(*scene, benchmark.BASELINES['toy'])
+    seen = []
+    detect = bench.model.detect
+    bench.model.detect = lambda *args: (seen.append(detect(*args)), seen[-1])[1]
+    bench.true_focus(0)
+    ((scenes, _),) = seen
+    coarse, *finer = scenes[0].chips
+    assert coarse.tolist() == [[0, 0, 240, 160]]
+    for chips in finer:  # the object is small at both
+        assert len(chips) == 1
+        assert (chips[0, :2] <= [20, 30]).all()
+        assert (chips[0, 2:] >= [40, 50]).all()
+    bench.truth.imgToAnns.clear()
+    bench.true_focus(0)
+    assert [len(chips) for chips in seen[-1][0][0].chips] == [1, 0, 0]
+
+
 def run(benchmark, scene, tmp_path, *options):
     config, checkpoint = scene
     return benchmark.main(

@@ -429,10 +429,11 @@ def steps_table(result: Mapping[str, Any]) -> list[str]:
 
 def page(result: Mapping[str, Any]) -> str:
     """The results as a page in Markdown."""
+    options = ' --small-chips' if result['small_chips'] else ''
     lines = [
         '# What of a training step is SNIPER’s',
         '',
-        f'`python benchmarks/training_step.py`, on {result["machine"]["device"]}, torch '
+        f'`python benchmarks/training_step.py{options}`, on {result["machine"]["device"]}, torch '
         f'{result["machine"]["torch"]}. {result["chips"]} chips of '
         f'{result["chip_size"]} px with '
         f'{result["boxes_per_chip"]:.1f} valid and {result["ignored_per_chip"]:.1f} ignored boxes '

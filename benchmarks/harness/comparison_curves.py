@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from harness.comparison_tables import best_test, costs
-from harness.training_run import TRAIN
+from harness.comparison_tables import best_test, costs, devices
+from harness.training_run import CPU, TRAIN
 from mmsniper.visualization.figure import new_figure, save_figure
 
 _REACHED = {
@@ -33,8 +33,8 @@ def points(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, A
         summaries (Sequence[dict]): From :func:`harness.comparison.summarise`.
 
     Returns:
-        dict[str, list[dict]]: ``seeds`` (their number), ``pixels``, ``cpu_seconds``, and ``mean``
-        and ``std`` of the contestant's best test.
+        dict[str, list[dict]]: ``seeds`` (their number), ``pixels``, ``cpu_seconds`` (None if it was
+        trained on a GPU), and ``mean`` and ``std`` of the contestant's best test.
     """
     found: dict[str, dict[float, dict[str, Any]]] = defaultdict(dict)
     for summary in summaries:
@@ -46,7 +46,7 @@ def points(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, A
                 of_this[summary['pixels']] = dict(
                     seeds=len(entry['runs']),
                     pixels=cost['pixels'],
-                    cpu_seconds=cost['cpu_seconds'],
+                    cpu_seconds=cost['cpu_seconds'] if devices(entry) == [CPU] else None,
                     mean=entry['mean'][stage],
                     std=entry['std'][stage],
                 )
@@ -97,7 +97,7 @@ def draw_curves(summaries: Sequence[Mapping[str, Any]], title: str, path: Path) 
 def _draw_curve(
     axes: Axes, some: Sequence[Mapping[str, Any]], cost: str, unit: float, metric: str, colour: str
 ) -> None:
-    there = [p for p in some if p['mean'].get(metric) is not None]
+    there = [p for p in some if None not in (p['mean'].get(metric), p[cost])]
     x, y = [p[cost] / unit for p in there], [p['mean'][metric] for p in there]
     if there:
         axes.plot(x, y, '-', color=colour, linewidth=1)

@@ -8,7 +8,7 @@ from typing import Any
 from harness.comparison import mean, sample_std
 from harness.pixel_budget import MINING_COST
 from harness.results import markdown_table
-from harness.training_run import MINING_CPU_SECONDS, MINING_PIXELS, TEST, TRAIN
+from harness.training_run import CPU, DEVICE, MINING_CPU_SECONDS, MINING_PIXELS, TEST, TRAIN
 
 COLUMNS = (
     'config',
@@ -50,6 +50,11 @@ def costs(train: Mapping[str, float]) -> dict[str, float]:
     )
 
 
+def devices(entry: Mapping[str, Any]) -> list[str]:
+    """What a contestant's trainings ran on; those that do not say it ran on a CPU."""
+    return sorted({run[TRAIN].get(DEVICE, CPU) for run in entry['runs']})
+
+
 def tested(entry: Mapping[str, Any]) -> Iterator[str]:
     """The stages of a contestant that are tests."""
     return (stage for stage in entry['mean'] if stage != TRAIN)
@@ -67,10 +72,11 @@ def table_rows(summary: Mapping[str, Any]) -> list[list[str]]:
         if not entry['runs']:
             continue
         cost, spread = costs(entry['mean'][TRAIN]), entry['std']
+        elsewhere = '' if devices(entry) == [CPU] else f' ({", ".join(devices(entry))})'
         told = [
             _scaled(cost['train_pixels'], 1e6),
             _scaled(cost['seconds'], 60),
-            _scaled(cost['cpu_seconds'], 60),
+            _scaled(cost['cpu_seconds'], 60) + elsewhere,
         ]
         for stage in tested(entry):
             reached = entry['mean'][stage]

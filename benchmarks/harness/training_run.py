@@ -51,6 +51,10 @@ processor time of it."""
 FALSE_POSITIVES = {f'FP@{recall:g}': recall for recall in (0.5, 0.9)}
 """False positives per image where so many objects are found, of tests that leave predictions."""
 
+DEVICE, CPU = 'device', 'CPU'
+"""What a training ran on: a GPU's name, or this."""
+
+_GPU_LINE = re.compile(r'^ *GPU [\d,]+: (.+)$', re.MULTILINE)  # mmengine's
 _TRAIN_LINE = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]')
 _TEST_LINE = re.compile(r'Epoch\(test\)\s+\[\s*(\d+)/(\d+)\]')
 
@@ -210,8 +214,8 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
     """What the training has cost, as its last checkpoint tells.
 
     Returns:
-        dict: ``epochs``, ``COSTS``, and what else the checkpoint knows of: ``iterations`` and
-        ``MINING_COSTS``.
+        dict: ``epochs``, ``COSTS``, the ``device``, and what else the checkpoint knows of:
+        ``iterations`` and ``MINING_COSTS``.
     """
     from mmengine.runner import CheckpointLoader
 
@@ -231,7 +235,14 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
         'epochs': run.max_epochs,
         **({} if iterations is None else {'iterations': iterations}),
         **{key: info[key] for key in (*COSTS, *MINING_COSTS) if key in info},
+        DEVICE: device_of(run),
     }
+
+
+def device_of(run: TrainingRun) -> str:
+    """What a training ran on, as its log tells: a GPU's name, or ``CPU``."""
+    found = _GPU_LINE.search((run.work_dir / f'{TRAIN}.log').read_text('utf-8', 'replace'))
+    return found[1].strip() if found else CPU
 
 
 def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:

@@ -9,12 +9,5 @@ _base_ = [
 nms = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
 model = dict(
     roi_head=dict(bbox_head=dict(num_classes=3)),
-    # MMDetection's numbers: a whole image has more objects than a chip.
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=2000, max_per_img=1000), rcnn=dict(sampler=dict(num=512))
-    ),
-    test_cfg=dict(
-        rpn=dict(nms_pre=1000, max_per_img=1000),
-        rcnn=dict(score_thr=0.001, nms=dict(_delete_=True, **nms), max_per_img=100),
-    ),
+    test_cfg=dict(rcnn=dict(score_thr=0.001, nms=dict(_delete_=True, **nms), max_per_img=100)),
 )

@@ -16,9 +16,4 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
         bbox_head=dict(in_channels=64, fc_out_channels=256),
     ),
-    # RoIAlign is what takes the time on a CPU.
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=300), rcnn=dict(sampler=dict(num=64))
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )

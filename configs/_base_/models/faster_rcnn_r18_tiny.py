@@ -9,5 +9,4 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=32),
         bbox_head=dict(in_channels=32, fc_out_channels=128),
     ),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=200, max_per_img=100)),
 )

@@ -19,11 +19,12 @@ def contestant(name, *aps, train=TRAIN, tests=('test',), **more):
         dict(seed=seed, train=train, **{stage: result(ap) for stage in tests})
         for seed, ap in enumerate(aps)
     ]
+    costs_told = [key for key in train if key != 'device']
     statistics = {
         statistic: {
             stage: {
                 key: of(run[stage][key] for run in runs)
-                for key in (train if stage == 'train' else result(0.0))
+                for key in (costs_told if stage == 'train' else result(0.0))
             }
             for stage in ('train', *tests)
         }
@@ -49,6 +50,11 @@ def test_there_is_a_row_for_each_test():
         'training Mpx': '3.0',
     }.items():
         assert rows[1][COLUMNS.index(name)] == cell
+
+
+def test_minutes_of_a_gpu_say_so():
+    (row,) = table_rows(summary(contestant('a', 0.4, train=dict(TRAIN, device='NVIDIA A1'))))
+    assert row[COLUMNS.index('CPU minutes')] == '0.5 (NVIDIA A1)'
 
 
 def test_sizes_without_objects_have_no_number():

@@ -209,8 +209,14 @@ def test_the_costs_come_from_the_last_checkpoint(tmp_path):
     run = TrainingRun('some.py', 3, 0, tmp_path, tmp_path)
     info = {'train_pixels': 123, 'train_seconds': 4.5, 'train_cpu_seconds': 4.0, 'epoch': 2}
     torch.save({'message_hub': {'runtime_info': info}}, run.checkpoint)
-    result = training_run.train_result(run)
-    assert result == {'epochs': 3, **{key: info[key] for key in COSTS}}
+    for line, device in (
+        ('CUDA available: False', 'CPU'),
+        ('    GPU 0: NVIDIA A1', 'NVIDIA A1'),
+        ('    GPU 0,1,2: NVIDIA A 2', 'NVIDIA A 2'),
+    ):
+        (tmp_path / 'train.log').write_text(f'System environment:\n{line}\n    GCC: 12\n')
+        costs = {key: info[key] for key in COSTS}
+        assert training_run.train_result(run) == {'epochs': 3, **costs, 'device': device}
 
     del info['train_pixels']
     torch.save({'message_hub': {'runtime_info': info}}, run.checkpoint)

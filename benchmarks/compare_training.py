@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,22 +42,26 @@ def _range_first(config: str) -> Comparison:
     )
 
 
-def _by_area(config: str, of_an_image: Mapping[str, int] | None = None) -> Comparison:
-    """As many samples and proposals for a chip as the config has, or as its area has of an image's.
-
-    ``of_an_image`` has the image's where the config has numbers for chips.
-    """
-    by_area = {'sniper.samples_by_area': True}
+def _by_area(config: str) -> Comparison:
+    """A chip's samples and proposals: by hand, as many as an image has, or by its area."""
+    of_an_image = {
+        'model.train_cfg.rpn_proposal.nms_pre': 2000,
+        'model.train_cfg.rpn_proposal.max_per_img': 1000,
+        'model.train_cfg.rcnn.sampler.num': 512,
+    }
     return Comparison(
-        configs={'as it is': config, 'by area': config},
+        configs=dict.fromkeys(['by hand', "an image's", 'by area'], config),
         pixels=300e6,
-        own_options={'by area': {**by_area, **(of_an_image or {})}},
+        own_options={
+            "an image's": of_an_image,
+            'by area': {**of_an_image, 'sniper.samples_by_area': True},
+        },
     )
 
 
 _BY_AREA = (
-    'By area: in training a chip has its share of the samples and proposals of a whole image '
-    '(sniper.samples_by_area). '
+    "Samples of the RoI head and proposals of a chip in training. By hand: 64 and 300. An image's: "
+    "512 and 1000. By area: its area's share of those (sniper.samples_by_area). "
 )
 _RANGE_FIRST = (
     "Before: the RPN proposes its best boxes of any size in training, of which the level's "
@@ -101,15 +104,8 @@ PRESETS = {
     ),
     'by_area_hituav': Preset(
         'HIT-UAV: samples and proposals by area',
-        _BY_AREA + 'As it is: 64 and 300, chosen for chips. The SNIPER config of HIT-UAV.',
-        _by_area(
-            'configs/sniper/faster_rcnn_yolox_nano_sniper_hituav.py',
-            {
-                'model.train_cfg.rpn_proposal.nms_pre': 2000,
-                'model.train_cfg.rpn_proposal.max_per_img': 1000,
-                'model.train_cfg.rcnn.sampler.num': 512,
-            },
-        ),
+        _BY_AREA + 'The SNIPER config of HIT-UAV, otherwise as it is.',
+        _by_area('configs/sniper/faster_rcnn_yolox_nano_sniper_hituav.py'),
     ),
     'range_first_bccd': Preset(
         "BCCD blood cells: proposals of the level's sizes first",

@@ -42,6 +42,27 @@ def _range_first(config: str) -> Comparison:
     )
 
 
+def _by_area(config: str) -> Comparison:
+    """A chip's samples and proposals: by hand, as many as an image has, or by its area."""
+    of_an_image = {
+        'model.train_cfg.rpn_proposal.nms_pre': 2000,
+        'model.train_cfg.rpn_proposal.max_per_img': 1000,
+        'model.train_cfg.rcnn.sampler.num': 512,
+    }
+    return Comparison(
+        configs=dict.fromkeys(['by hand', "an image's", 'by area'], config),
+        pixels=300e6,
+        own_options={
+            "an image's": of_an_image,
+            'by area': {**of_an_image, 'sniper.samples_by_area': True},
+        },
+    )
+
+
+_BY_AREA = (
+    "Samples of the RoI head and proposals of a chip in training. By hand: 64 and 300. An image's: "
+    "512 and 1000. By area: its area's share of those (sniper.samples_by_area). "
+)
 _RANGE_FIRST = (
     "Before: the RPN proposes its best boxes of any size in training, of which the level's "
     "sizes are learned. After: as many, of the level's sizes, chosen before NMS. "
@@ -76,6 +97,16 @@ PRESETS = {
     ),
     'hituav': HITUAV,
     'hituav_held_out': HITUAV_HELD_OUT,
+    'by_area_bccd': Preset(
+        'BCCD blood cells: samples and proposals by area',
+        _BY_AREA + 'The SNIPER config of BCCD, otherwise as it is.',
+        _by_area('configs/sniper/faster_rcnn_r18_sniper_bccd.py'),
+    ),
+    'by_area_hituav': Preset(
+        'HIT-UAV: samples and proposals by area',
+        _BY_AREA + 'The SNIPER config of HIT-UAV, otherwise as it is.',
+        _by_area('configs/sniper/faster_rcnn_yolox_nano_sniper_hituav.py'),
+    ),
     'range_first_bccd': Preset(
         "BCCD blood cells: proposals of the level's sizes first",
         _RANGE_FIRST + 'The SNIPER config of BCCD, otherwise as it is.',

@@ -8,6 +8,10 @@ where A's host time goes. Random weights, data made on the spot; under 200 s on 
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --device cpu --tiny     # does it run, what does it count?
+    python benchmarks/training_step.py --device cpu --small-chips   # the host's work alone
+
+With ``--small-chips`` chips have 64 px and detectors few channels. There is so little to compute
+that a step is mostly the host's work, which is that of large chips, as it is on a fast GPU.
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ from harness.step_profile import (
 )
 from harness.stock_detector import stock_training
 from mmsniper.convert import load_config
+from mmsniper.datasets.wrappers import all_configs
 from mmsniper.utils.command_line import at_least, command_parser, progress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,12 +67,16 @@ VARIANTS = {'A': 'SNIPER, chips', 'B': 'stock, the same chips', 'C': 'stock, 4 c
 PHASES = ('preprocessing', 'forward', 'backward', 'optimizer')
 SIDE = 2  # chips along a side of C's images
 TOP = 15
+SHRINK = 8  # how many times smaller small chips are
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda', help='what it runs on')
     parser.add_argument('--tiny', action='store_true', help='tiny models, 4 chips and few steps')
+    parser.add_argument(
+        '--small-chips', action='store_true', help='tiny models on chips of 64 px, 20 a batch'
+    )
     parser.add_argument('--configs', nargs='+', choices=CONFIGS, default=CONFIGS, help='detectors')
     parser.add_argument('--rounds', type=at_least(1), help='steps of each variant [12, tiny 2]')
     parser.add_argument('--warmup', type=at_least(0), help='rounds before those [3, tiny 1]')
@@ -75,10 +84,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out',
         type=Path,
-        help='JSON file [benchmarks/results/training_step.json; with --tiny or on a CPU none]',
+        help='JSON file [benchmarks/results/training_step.json; of other machines and sizes none]',
     )
     args = parser.parse_args(argv)
-    if args.out is None and args.device == 'cuda' and not args.tiny:
+    if args.out is None and args.device == 'cuda' and not (args.tiny or args.small_chips):
         args.out = RESULT
     for name, usual, tiny in (('rounds', 12, 2), ('warmup', 3, 1), ('workers', 8, 0)):
         if getattr(args, name) is None:
@@ -89,20 +98,41 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_config(name: str, tiny: bool) -> Config:
+def read_config(name: str, tiny: bool, small_chips: bool = False) -> Config:
     """A SNIPER config as it is, but for pre-trained weights and learning rate."""
     cfg = load_config(ROOT / f'configs/sniper/{name}_sniper.py')
-    if tiny:
+    if small_chips:
+        _shrink_chips(cfg)
+    if tiny or small_chips:
         # What is done for each proposal or chip stays as it is.
-        cfg = reduced(cfg, ReducedSize(proposals=2000))
+        cfg = reduced(cfg, ReducedSize(channels=8 if small_chips else 32, proposals=2000))
     cfg.model.backbone.init_cfg = None
     cfg.optim_wrapper.optimizer.lr = HARMLESS_LR
     return cfg
 
 
+def _shrink_chips(cfg: Config) -> None:
+    """Chips with the same objects on fewer pixels, and anchors for them; changed in place."""
+    pyramid = copy.deepcopy(cfg.pyramid)
+    pyramid.chip_size //= SHRINK
+    for level in pyramid.levels:
+        level.resize = {name: size / SHRINK for name, size in level.resize.items()}
+    for _, piece in all_configs({'': cfg.model, 'data': cfg.train_dataloader}):
+        if 'pyramid' in piece:
+            piece.pyramid = pyramid
+    cfg.pyramid = pyramid
+    cfg.model.data_preprocessor.batch_augments[0].size = (pyramid.chip_size, pyramid.chip_size)
+    for head in ('rpn_head', 'bbox_head'):
+        anchors = cfg.model.get(head, {}).get('anchor_generator', {})
+        if 'scales' in anchors:
+            anchors.scales = [scale / SHRINK for scale in anchors.scales]
+        elif 'octave_base_scale' in anchors:
+            anchors.octave_base_scale /= SHRINK
+
+
 def make_batches(count: int, args: argparse.Namespace) -> list[dict]:
     """Batches of 20 chips (tiny: 4), as the pipeline gives them."""
-    cfg = read_config(DATA_CONFIG, tiny=False)
+    cfg = read_config(DATA_CONFIG, tiny=False, small_chips=args.small_chips)
     if args.tiny:
         cfg.train_dataloader.batch_size = SIDE**2
     with tempfile.TemporaryDirectory() as folder:
@@ -345,17 +375,23 @@ def run(
     """All measurements; ``report`` is called with what is known after each detector."""
     register_all_modules()
     result: dict[str, Any] = dict(
-        tiny=args.tiny, goal=GOAL, machine=machine(torch=torch.__version__)
+        tiny=args.tiny,
+        small_chips=args.small_chips,
+        goal=GOAL,
+        machine=machine(torch=torch.__version__),
     )
     result['machine']['device'] = torch.cuda.get_device_name() if args.device == 'cuda' else 'cpu'
     batches = make_batches(1 if args.tiny else 3, args)
     samples = [sample for batch in batches for sample in batch['data_samples']]
     result['chips'] = len(batches[0]['inputs'])
+    result['chip_size'] = int(read_config(DATA_CONFIG, False, args.small_chips).pyramid.chip_size)
     result['boxes_per_chip'] = sum(len(s.gt_instances) for s in samples) / len(samples)
     result['ignored_per_chip'] = sum(len(s.ignored_instances) for s in samples) / len(samples)
     result['detectors'] = {}
     for name in args.configs:
-        result['detectors'][name] = measure(read_config(name, args.tiny), batches, args)
+        result['detectors'][name] = measure(
+            read_config(name, args.tiny, args.small_chips), batches, args
+        )
         report(result)
         gc.collect()
         if args.device == 'cuda':
@@ -393,11 +429,13 @@ def steps_table(result: Mapping[str, Any]) -> list[str]:
 
 def page(result: Mapping[str, Any]) -> str:
     """The results as a page in Markdown."""
+    options = ' --small-chips' if result['small_chips'] else ''
     lines = [
         '# What of a training step is SNIPER’s',
         '',
-        f'`python benchmarks/training_step.py`, on {result["machine"]["device"]}, torch '
-        f'{result["machine"]["torch"]}. {result["chips"]} chips of 512 px with '
+        f'`python benchmarks/training_step.py{options}`, on {result["machine"]["device"]}, torch '
+        f'{result["machine"]["torch"]}. {result["chips"]} chips of '
+        f'{result["chip_size"]} px with '
         f'{result["boxes_per_chip"]:.1f} valid and {result["ignored_per_chip"]:.1f} ignored boxes '
         f'each; random weights. Medians; phases were measured in steps of their own, with a wait '
         f'after each.',

@@ -8,11 +8,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from mmsniper.convert.data import (
     check_sampler,
+    image_pixels,
     snip_dataloader,
     sniper_dataloader,
     with_inner_settings,
@@ -24,7 +25,7 @@ from mmsniper.convert.inference import (
     see_images_as_they_are,
     wrap_in_tta,
 )
-from mmsniper.convert.model import check_kind, has_rpn, sniper_model
+from mmsniper.convert.model import check_kind, has_rpn, sample_by_area, sniper_model
 from mmsniper.convert.pyramid import bind_pyramid, config_pyramid
 from mmsniper.convert.refusals import (
     all_hooks,
@@ -53,6 +54,10 @@ class SNIPEROptions:
         cache_mb (float): Decoded images that a worker of the data loader keeps while chips of them
             are to come, at most so many MB. Chips of an image then come soon after each other, in
             different batches. Defaults to 0: chips in any order, each decodes its image.
+        samples_by_area (bool): A chip gets its area's share of the samples and proposals that the
+            config has for an image, in training, so that equal pixels take equal time
+            (:func:`~mmsniper.convert.model.sample_by_area`). Defaults to False: as many as an
+            image.
         whole_images (bool): Train on whole images at random levels instead of chips: SNIP.
             ``batch_size`` then counts images. Defaults to False.
     """
@@ -62,6 +67,7 @@ class SNIPEROptions:
     negative_chips: Mapping[str, Any] | None = None
     autofocus: Mapping[str, Any] | None = None
     cache_mb: float = 0.0
+    samples_by_area: bool = False
     whole_images: bool = False
 
     @classmethod
@@ -83,10 +89,9 @@ class SNIPEROptions:
                     f'sniper.{name} must be a dict of options, such as dict() for their defaults, '
                     f'got {value!r}'
                 )
-        if not isinstance(options.get('whole_images', False), bool):
-            raise ValueError(
-                f'sniper.whole_images must be True or False, got {options["whole_images"]!r}'
-            )
+        for name in ('samples_by_area', 'whole_images'):
+            if not isinstance(options.get(name, False), bool):
+                raise ValueError(f'sniper.{name} must be True or False, got {options[name]!r}')
         cache = options.get('cache_mb', 0)
         if isinstance(cache, bool) or not isinstance(cache, int | float) or not cache >= 0:
             raise ValueError(f'sniper.cache_mb must be a number of at least 0, got {cache!r}')
@@ -102,6 +107,11 @@ class SNIPEROptions:
             raise ValueError(
                 'sniper.cache_mb keeps images for their next chips, but whole_images=True trains '
                 'on no chips: leave one of the two out'
+            )
+        if made.whole_images and made.samples_by_area:
+            raise ValueError(
+                'sniper.samples_by_area is for chips, but whole_images=True trains on none: leave '
+                'one of the two out'
             )
         return made
 
@@ -220,7 +230,7 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     negatives = _negative_chips(cfg, detector, options, notes)
     if cfg.get('train_dataloader') is not None:
         keep_empty = negatives is not None or options.sampler.get('negatives') is not None
-        _convert_training(cfg, options, keep_empty, notes)
+        _convert_training(cfg, detector, options, keep_empty, notes)
     name = type_name(detector)
     sniper_model(detector, pyramid, options.whole_images, notes)
     if name != 'RPN':  # proposals are not merged
@@ -237,13 +247,22 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
 
 
 def _convert_training(
-    cfg: Config, options: SNIPEROptions, keep_empty: bool, notes: list[str]
+    cfg: Config, detector: ConfigDict, options: SNIPEROptions, keep_empty: bool, notes: list[str]
 ) -> None:
     loader = cfg.train_dataloader
     loader.dataset = with_inner_settings(loader.dataset)
     if options.whole_images:
         cfg.train_dataloader = snip_dataloader(loader, cfg.pyramid, options.batch_size, notes)
         return
+    if options.samples_by_area:
+        pixels = image_pixels(loader)
+        if pixels is None:
+            raise ValueError(
+                'sniper.samples_by_area: the training pipeline does not tell how many pixels an '
+                'image has: give it a Resize(scale=(width, height)), or leave the option out and '
+                'set the numbers in model.train_cfg yourself'
+            )
+        sample_by_area(detector, cfg.pyramid.chip_size**2 / pixels, notes)
     cfg.train_dataloader = sniper_dataloader(
         loader,
         cfg.pyramid,

@@ -329,20 +329,32 @@ def _without_scale_transforms(pipeline: Sequence[Any], dropped: list[str]) -> It
 
 def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
     """How many chips have the pixels of a batch of images."""
-    pixels = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
-    images = loader.get('batch_size', 1)
-    if None in pixels:
+    images, pixels = loader.get('batch_size', 1), image_pixels(loader)
+    if pixels is None:
         notes.append(
             f'batches of {images} chips; the pipeline does not tell how many pixels '
             f'{images} images had (choose with sniper.batch_size)'
         )
         return images
-    chips = max(round(images * sum(pixels) / len(pixels) / chip_size**2), 1)
+    chips = max(round(images * pixels / chip_size**2), 1)
     notes.append(
         f'batches of {chips} chips of {chip_size}x{chip_size} px: the pixels of {images} '
         f'images (choose with sniper.batch_size)'
     )
     return chips
+
+
+def image_pixels(loader: Mapping[str, Any]) -> float | None:
+    """Pixels of an image as a training pipeline gives it to the network.
+
+    Args:
+        loader (dict): A ``train_dataloader`` of whole images.
+
+    Returns:
+        float | None: The mean of all data sets, None if a pipeline does not tell.
+    """
+    pixels = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
+    return None if None in pixels else sum(pixels) / len(pixels)
 
 
 def _input_pixels(pipeline: Sequence[Any]) -> float | None:

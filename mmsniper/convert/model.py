@@ -55,6 +55,10 @@ _OTHER_KINDS = {
     'head': 'it has a head for images or crops as a whole',
 }
 
+# A chip is where objects are: a few have more positive anchors and proposals than its area's share.
+_LEAST_SAMPLES = 32
+_LEAST_PROPOSALS = 50  # as AutoFocus has with min_rpn_proposals=50
+
 # The levels of an image have any size, and necks add up maps of strides 8 to 32.
 _PAD_DIVISOR = 32
 
@@ -93,6 +97,45 @@ def sniper_model(
         notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
         _shape_batches(detector, pyramid['chip_size'], [] if notes is None else notes)
+
+
+def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None:
+    """Give a chip its area's share of an image's samples and proposals, in training.
+
+    Heads sample image by image. With an image's numbers for each chip, a batch of chips has several
+    times the samples of images with as many pixels, and takes longer.
+
+    Args:
+        detector (ConfigDict): The detector's config, with the numbers of an image; changed in
+            place. Those of the RPN's and the RoI head's samplers are lowered to 32 at least,
+            proposals to 50.
+        share (float): Area of a chip, as part of an image's.
+        notes (list[str]): Gets a sentence with all numbers.
+    """
+    train = detector.get('train_cfg') or ConfigDict()
+    stages = train.get('rcnn') or ()
+    stages = stages if isinstance(stages, Sequence) else [stages]
+    proposals = train.get('rpn_proposal')
+    changed = []
+    for name, part, key, least in (
+        ('RPN samples', (train.get('rpn') or {}).get('sampler'), 'num', _LEAST_SAMPLES),
+        ('proposals before NMS', proposals, 'nms_pre', _LEAST_PROPOSALS),
+        ('proposals', proposals, 'max_per_img', _LEAST_PROPOSALS),
+        *(('RoI samples', stage.get('sampler'), 'num', _LEAST_SAMPLES) for stage in stages),
+    ):
+        number = (part or {}).get(key, 0)
+        if number > 0:  # -1 is all
+            part[key] = max(round(share * number), min(number, least))
+            changed.append(f'{name} {part[key]} instead of {number}')
+    if changed:
+        notes.append(
+            f'a chip has {share:.3g} of the pixels of an image, and in training '
+            f'{", ".join(dict.fromkeys(changed))} (sniper.samples_by_area)'
+        )
+    else:
+        notes.append(
+            f'no samples by area: {type_name(detector)} samples neither anchors nor proposals'
+        )
 
 
 def check_kind(detector: Mapping[str, Any]) -> None:

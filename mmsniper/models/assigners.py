@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.models.task_modules.assigners import (
@@ -33,18 +33,24 @@ def split_ignored(ignored: InstanceData | None) -> tuple[InstanceData | None, In
 
     :class:`~mmsniper.datasets.ScaleRangeFilter` gives regions in which nothing is to be learned
     (crowd, difficult) the label -1. An object that is out of its level's range keeps its class.
-    Where :class:`~mmsniper.datasets.ChipDataset` has sorted them, a GPU is not waited for.
+    Where :class:`~mmsniper.datasets.ChipDataset` has sorted them, a GPU is not waited for, and
+    nothing is copied if all are of one kind.
 
     Args:
         ignored (InstanceData | None): A data sample's ``ignored_instances``.
 
     Returns:
         tuple[InstanceData | None, InstanceData | None]: The ignore regions (labels of -1) and the
-        invalid objects (labels >= 0). Without labels all are regions.
+        invalid objects (labels >= 0); None, or empty, where there are none. Without labels all are
+        regions.
     """
     if ignored is None or 'labels' not in ignored:
         return ignored, None
     if (sorted_as := ignored.get(INVALID_FIRST)) and sorted_as.total == len(ignored):
+        if not sorted_as.invalid:
+            return ignored, None
+        if sorted_as.invalid == sorted_as.total:
+            return None, ignored
         return ignored[sorted_as.invalid :], ignored[: sorted_as.invalid]
     invalid = ignored.labels >= 0
     return ignored[~invalid], ignored[invalid]
@@ -77,7 +83,7 @@ def append_invalid(valid: InstanceData, invalid: InstanceData | None) -> Instanc
             # The data preprocessor pads the masks of gt_instances only.
             same_fields['masks'] = invalid.masks.pad((valid.masks.height, valid.masks.width))
         objects = InstanceData.cat([objects, InstanceData(**same_fields)])
-    objects.set_metainfo({'num_valid': len(valid)})
+    objects.set_field(len(valid), 'num_valid', field_type='metainfo')
     return objects
 
 
@@ -89,14 +95,19 @@ def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
             ``ignored_instances`` (see :func:`split_ignored`). Left as it is.
 
     Returns:
-        DetDataSample: A copy that shares the data. Its ``gt_instances`` are made by
+        DetDataSample: A copy that shares data and metainfo. Its ``gt_instances`` are made by
         :func:`append_invalid`; only ignore regions remain in ``ignored_instances``.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
     """
     regions, invalid = split_ignored(sample.get('ignored_instances'))
-    copy = sample.new()
+    copy = type(sample)()
+    for name, value in sample.metainfo_items():  # new() would copy each value
+        copy.set_field(value, name, field_type='metainfo')
+    for name, value in sample.items():
+        if name not in ('gt_instances', 'ignored_instances'):
+            copy.set_field(value, name)
     copy.gt_instances = append_invalid(sample.gt_instances, invalid)
     if regions is not None:
         copy.ignored_instances = regions
@@ -139,11 +150,23 @@ def ignore_near_invalid(
     priors, boxes = get_box_tensor(priors), get_box_tensor(invalid_boxes)
     if len(priors) and len(boxes):
         for chunk in boxes.split(max(1, max_pairs // len(priors))):
-            near = (iou_calculator(chunk, priors) > ignore_iou_thr).any(dim=0)
-            assign_result.gt_inds[near] = -1
-            if assign_result.labels is not None:
-                assign_result.labels[near] = -1
+            _ignore_near(assign_result, iou_calculator(chunk, priors), ignore_iou_thr)
     return assign_result
+
+
+def _ignore_near(result: AssignResult, iou: Tensor, ignore_iou_thr: float) -> None:
+    """Ignore the n priors whose IoU with one of m invalid boxes, shape (m, n), is too large."""
+    near = (iou > ignore_iou_thr).any(dim=0)
+    result.gt_inds.masked_fill_(near, -1)
+    if result.labels is not None:
+        result.labels.masked_fill_(near, -1)
+
+
+class _Objects(NamedTuple):
+    """Boxes of valid and invalid objects, and the labels of the valid ones, which come first."""
+
+    bboxes: Tensor
+    labels: Tensor
 
 
 @TASK_UTILS.register_module()
@@ -195,12 +218,39 @@ class ValidRangeAssigner(MaxIoUAssigner):
             AssignResult: Per prior: 0 for background, i + 1 for object i, -1 for ignored.
         """
         regions, invalid = split_ignored(gt_instances_ignore)
-        result = super().assign(pred_instances, gt_instances, regions, **kwargs)
-        if invalid is None:
-            return result
-        return ignore_near_invalid(
-            result, pred_instances.priors, invalid.bboxes, self.ignore_iou_thr, self.iou_calculator
-        )
+        if invalid is None or not len(invalid):
+            return super().assign(pred_instances, gt_instances, regions, **kwargs)
+        if len(invalid) * len(pred_instances.priors) > _MAX_PAIRS:
+            result = super().assign(pred_instances, gt_instances, regions, **kwargs)
+            return ignore_near_invalid(
+                result,
+                pred_instances.priors,
+                invalid.bboxes,
+                self.ignore_iou_thr,
+                self.iou_calculator,
+            )
+        boxes = [get_box_tensor(part.bboxes) for part in (gt_instances, invalid)]
+        objects = _Objects(torch.cat(boxes), gt_instances.labels)
+        # Without valid objects all is background for MaxIoUAssigner, whatever the regions.
+        regions = regions if len(gt_instances) else None
+        return super().assign(pred_instances, objects, regions, **kwargs)
+
+    def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
+        """Assign by the IoUs with all objects, which are computed at once.
+
+        Args:
+            overlaps (Tensor): Shape (k + m, n): of k valid and m invalid objects with n priors.
+            gt_labels (Tensor): Labels of the valid objects, shape (k,).
+
+        Returns:
+            AssignResult: As of :meth:`assign`.
+        """
+        num_valid = len(gt_labels)
+        if len(overlaps) == num_valid:
+            return super().assign_wrt_overlaps(overlaps, gt_labels)
+        result = super().assign_wrt_overlaps(overlaps[:num_valid], gt_labels)
+        _ignore_near(result, overlaps[num_valid:], self.ignore_iou_thr)
+        return result
 
 
 @TASK_UTILS.register_module()
@@ -248,6 +298,7 @@ class IgnoreInvalidAssigner(BaseAssigner):
                 f'not take {sorted(missing)}. Use an assigner with the signature of MMDetection 3'
             )
         self.assigner = assigner
+        self._argument_names = tuple(known)
         is_hungarian = isinstance(assigner, HungarianAssigner)
         self.one_to_one = is_hungarian if one_to_one is None else one_to_one
 
@@ -270,8 +321,7 @@ class IgnoreInvalidAssigner(BaseAssigner):
             AssignResult: The wrapped assigner's result for the valid objects, with ``gt_inds`` and
             ``labels`` of -1 for the priors that are ignored.
         """
-        names = inspect.signature(self.assigner.assign).parameters
-        arguments = {**dict(zip(names, args)), **kwargs}
+        arguments = {**dict(zip(self._argument_names, args)), **kwargs}
         arguments['gt_instances'], invalid = split_appended(arguments['gt_instances'])
         if 'gt_instances_ignore' in arguments:
             regions, ignored_objects = split_ignored(arguments['gt_instances_ignore'])

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmsniper.chips.input_level import levels_of_input
@@ -42,7 +44,7 @@ class LevelRange:
                 scale is not that of its ``level``.
         """
         levels, scale = levels_of_input(metainfo, pyramid)
-        ranges = pyramid.ranges()[list(levels)]
+        ranges = [pyramid.levels[level].valid_range for level in levels]
         return cls(tuple((float(lo), float(hi)) for lo, hi in ranges), scale * scale)
 
     def contains(self, boxes: Tensor | BaseBoxes) -> Tensor:
@@ -65,17 +67,17 @@ class LevelRange:
         return (self.area_scale, *(end for pair in self.ranges for end in pair))
 
 
-def contained_in_each(
+def out_of_range(
     level_ranges: Sequence[LevelRange], boxes: Sequence[Tensor | BaseBoxes]
 ) -> tuple[Tensor, ...]:
-    """Which boxes of each input have a size in its range, in as few operations as for one input.
+    """Which boxes of each input have no size in its range, in as few operations as for one input.
 
     Args:
         level_ranges (Sequence[LevelRange]): Of each input.
         boxes (Sequence[Tensor | BaseBoxes]): Of each input, shape (n_i, 4), xyxy.
 
     Returns:
-        tuple[Tensor, ...]: Of each input, what :meth:`LevelRange.contains` gives.
+        tuple[Tensor, ...]: Of each input, the opposite of what :meth:`LevelRange.contains` gives.
 
     Raises:
         ValueError: If boxes have another shape, such as that of rotated boxes.
@@ -83,23 +85,26 @@ def contained_in_each(
     if not boxes:
         return ()
     corners = [_corners(of_input) for of_input in boxes]
-    limits = batch_limits(level_ranges, corners[0].device)
-    of_each = [row.expand(len(c), -1) for row, c in zip(limits, corners)]
-    inside = in_limits(torch.cat(corners), torch.cat(of_each).unbind(dim=-1))
-    return inside.split([len(c) for c in corners])
+    counts = [len(of_input) for of_input in corners]
+    limits = uploaded(np.repeat(_rows(level_ranges), counts, axis=0), corners[0].device)
+    return (~in_limits(torch.cat(corners), limits.unbind(dim=-1))).split(counts)
 
 
 def batch_limits(level_ranges: Sequence[LevelRange], device: torch.device) -> Tensor:
     """The limits of N inputs, shape (N, 1 + 2 R) for R ranges at most."""
+    return uploaded(_rows(level_ranges), device)
+
+
+def _rows(level_ranges: Sequence[LevelRange]) -> list[tuple[float, ...]]:
     rows = [level_range.limits for level_range in level_ranges]
     longest = max(map(len, rows))
     nothing = (math.inf, -math.inf)
-    return uploaded([row + nothing * ((longest - len(row)) // 2) for row in rows], device)
+    return [row + nothing * ((longest - len(row)) // 2) for row in rows]
 
 
-def uploaded(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
+def uploaded(rows: ArrayLike, device: torch.device) -> Tensor:
     """Numbers as a tensor (float64) on a device, without waiting for what it has to do before."""
-    values = torch.tensor(rows, dtype=torch.float64)
+    values = torch.as_tensor(rows, dtype=torch.float64)
     return values.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else values
 
 
@@ -116,6 +121,7 @@ def in_limits(boxes: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
         Tensor: Bool tensor of shape (...). False for boxes that are turned inside out or NaN.
     """
     area_scale, *ends = limits
+    boxes = boxes.detach()
     # Areas of half precision boxes would overflow.
     wh = boxes[..., 2:].double() - boxes[..., :2].double()
     size = (wh.prod(dim=-1) / area_scale).sqrt()
@@ -126,7 +132,7 @@ def in_limits(boxes: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
 
 
 def _corners(boxes: Tensor | BaseBoxes) -> Tensor:
-    boxes = get_box_tensor(boxes).detach()
+    boxes = get_box_tensor(boxes)
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f'boxes must have the shape (n, 4), xyxy, got {tuple(boxes.shape)}; other boxes, '

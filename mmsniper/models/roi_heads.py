@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import with_appended_invalid
-from mmsniper.models.level_range import LevelRange, contained_in_each
+from mmsniper.models.level_range import LevelRange, out_of_range
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
 _FOREGROUND_IOU = 0.5
@@ -36,20 +36,20 @@ def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetD
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
     """
     sample = with_appended_invalid(sample)
-    sample.gt_instances.set_metainfo({'level_range': level_range})
+    sample.gt_instances.set_field(level_range, 'level_range', field_type='metainfo')
     return sample
 
 
 class _InRangeAssignResult(AssignResult):
     """An assignment to which only those ground truth boxes are added that are in range."""
 
-    def __init__(self, of: AssignResult, gt_in_range: Tensor) -> None:
+    def __init__(self, of: AssignResult, gt_outside: Tensor) -> None:
         super().__init__(of.num_gts, of.gt_inds, of.max_overlaps, of.labels)
-        self._gt_in_range = gt_in_range
+        self._gt_outside = gt_outside
 
     def add_gt_(self, gt_labels: Tensor) -> None:
         super().add_gt_(gt_labels)
-        self.gt_inds[: len(gt_labels)][~self._gt_in_range] = -1
+        self.gt_inds[: len(gt_labels)].masked_fill_(self._gt_outside, -1)
 
 
 class InRangeSampler:
@@ -83,28 +83,27 @@ class InRangeSampler:
             assign_result (AssignResult): Assignment of the n proposals; the ignored ones are
                 changed in place.
             pred_instances (InstanceData): With ``priors``, shape (n, 4), in the input's pixels, and
-                ``in_range`` (n,) where it is known.
-            gt_instances (InstanceData): As made by :func:`with_invalid_objects`, with ``in_range``
+                ``outside`` (n,), out of range, where it is known.
+            gt_instances (InstanceData): As made by :func:`with_invalid_objects`, with ``outside``
                 where it is known.
 
         Returns:
             SamplingResult: What the wrapped sampler returns.
         """
         level_range, num_valid = gt_instances.level_range, gt_instances.num_valid
-        gt_in_range = gt_instances.get('in_range')
-        if gt_in_range is None:
-            gt_in_range = level_range.contains(gt_instances.bboxes)
-        keep = pred_instances.get('in_range')
-        if keep is None:
-            keep = level_range.contains(pred_instances.priors)
+        gt_outside, outside = gt_instances.get('outside'), pred_instances.get('outside')
+        if gt_outside is None:
+            gt_outside = ~level_range.contains(gt_instances.bboxes)
+        if outside is None:
+            outside = ~level_range.contains(pred_instances.priors)
         if self.adopt_orphans:
-            adopted = ~gt_in_range
+            adopted = gt_outside.clone()
             adopted[num_valid:] = False
             iou = BboxOverlaps2D()(gt_instances.bboxes[adopted], pred_instances.priors)
-            keep = keep | (iou >= _FOREGROUND_IOU).any(dim=0)
-            gt_in_range = gt_in_range | adopted
-        assign_result.gt_inds[~keep] = -1
-        in_range = _InRangeAssignResult(assign_result, gt_in_range)
+            outside = outside & ~(iou >= _FOREGROUND_IOU).any(dim=0)
+            gt_outside = gt_outside & ~adopted
+        assign_result.gt_inds.masked_fill_(outside, -1)
+        in_range = _InRangeAssignResult(assign_result, gt_outside)
         return self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)
 
 
@@ -180,9 +179,9 @@ class SNIPERRoIMixin:
         ]
         # Here for all inputs at once; a cascade's next stages have other proposals.
         known = [*(sample.gt_instances for sample in samples), *rpn_results_list]
-        inside = contained_in_each(level_ranges * 2, [boxes.bboxes for boxes in known])
-        for boxes, of_boxes in zip(known, inside):
-            boxes.in_range = of_boxes
+        outside = out_of_range(level_ranges * 2, [boxes.bboxes for boxes in known])
+        for boxes, of_boxes in zip(known, outside):
+            boxes.outside = of_boxes
         losses = super().loss(x, rpn_results_list, samples)
         # A head without a single sampled proposal has no classification loss, and a cascade then
         # skips its later stages. Distributed training needs a gradient for every parameter.

@@ -47,6 +47,16 @@ def test_before_and_after_differ_by_which_proposals_are_learned(script, data):
     assert before.to_dict() == after.to_dict()
 
 
+@pytest.mark.parametrize(('data', 'by_area'), [('bccd', (246, 480)), ('hituav', (40, 78))])
+def test_by_area_differs_by_samples_and_proposals(script, data, by_area):
+    comparison = script.PRESETS[f'by_area_{data}'].comparison
+    numbers = []
+    for name, config in comparison.configs.items():
+        train = load_config(ROOT / config, comparison.own_options.get(name)).model.train_cfg
+        numbers.append((train.rcnn.sampler.num, train.rpn_proposal.max_per_img))
+    assert numbers == [(64, 300), (512, 1000), by_area]
+
+
 def test_a_preset_runs_as_it_is_unless_told_otherwise(script):
     preset = script.preset_of(script.parse_args(['bccd']))
     assert preset.comparison == script.PRESETS['bccd'].comparison

@@ -16,6 +16,7 @@ from mmsniper.convert.model import (
     ROI_HEADS,
     check_kind,
     range_aware,
+    sample_by_area,
     sniper_model,
 )
 
@@ -244,3 +245,62 @@ def test_every_stock_config_of_a_family_has_a_sniper_version(family):
         assert 'ChipSampler' in str(found.train_dataloader.dataset), file.name
         tried += 1
     assert tried >= 2
+
+
+# Samples by area ---------------------------------------------------------------------------------
+
+
+def sampling(rpn=256, rois=512, proposals=1000):
+    """A two-stage detector with an image's numbers of samples and proposals."""
+    detector = two_stage()
+    detector.train_cfg.rpn.sampler = dict(type='RandomSampler', num=rpn)
+    detector.train_cfg.rcnn.sampler = dict(type='RandomSampler', num=rois)
+    detector.train_cfg.rpn_proposal = dict(nms_pre=2 * proposals, max_per_img=proposals)
+    return detector
+
+
+def numbers(detector):
+    train = detector.train_cfg
+    return (
+        train.rpn.sampler.num,
+        train.rpn_proposal.nms_pre,
+        train.rpn_proposal.max_per_img,
+        train.rcnn.sampler.num,
+    )
+
+
+@pytest.mark.parametrize(
+    ('given', 'share', 'expected'),
+    [
+        ((256, 512, 1000), 0.25, (64, 500, 250, 128)),
+        ((256, 512, 1000), 0.0781, (32, 156, 78, 40)),  # 32 at least
+        ((256, 512, 1000), 0.01, (32, 50, 50, 32)),
+        ((16, 24, 40), 0.5, (16, 50, 40, 24)),  # and not more than there were
+        ((256, 512, 1000), 2.0, (512, 4000, 2000, 1024)),
+    ],
+)
+def test_a_chip_gets_its_areas_share_of_samples_and_proposals(given, share, expected):
+    detector, notes = sampling(*given), []
+    sample_by_area(detector, share, notes)
+    assert numbers(detector) == expected
+    [note] = notes
+    assert f'has {share:.3g} of the pixels of an image' in note
+    assert f'RPN samples {expected[0]} instead of {given[0]}' in note
+
+
+def test_every_stage_of_a_cascade_samples_by_area_and_all_stays_all():
+    detector = sampling(rpn=-1)
+    stage = dict(sampler=dict(type='RandomSampler', num=512))
+    detector.train_cfg.rcnn = [ConfigDict(stage), ConfigDict(stage)]
+    notes = []
+    sample_by_area(detector, 0.25, notes)
+    assert [part.sampler.num for part in detector.train_cfg.rcnn] == [128, 128]
+    assert detector.train_cfg.rpn.sampler.num == -1
+    assert notes[0].count('RoI samples 128 instead of 512') == 1
+    assert 'RPN samples' not in notes[0]
+
+
+def test_without_samples_there_is_nothing_to_share():
+    detector, notes = one_stage('RetinaHead', assigner=dict(type='MaxIoUAssigner')), []
+    sample_by_area(detector, 0.25, notes)
+    assert notes == ['no samples by area: SomeDetector samples neither anchors nor proposals']

@@ -157,6 +157,29 @@ def test_a_batch_size_of_ones_own_counts_chips_and_so_does_that_of_the_learning_
     assert cfg.auto_scale_lr.base_batch_size == 16
 
 
+def test_samples_by_area_are_those_of_a_chips_part_of_the_image_that_was_trained_on(monkeypatch):
+    """A chip of 128 x 128 px is a quarter of an image of 256 x 256."""
+    notes = []
+    monkeypatch.setattr('mmsniper.convert.config.print_log', lambda text, **_: notes.append(text))
+
+    def roi_samples(**sniper):
+        cfg = stock_config(sniper=sniper)
+        cfg.model.train_cfg.rcnn = dict(sampler=dict(type='RandomSampler', num=512))
+        return sniper_version(cfg).model.train_cfg.rcnn.sampler.num
+
+    assert roi_samples() == 512
+    assert 'samples' not in notes.pop()
+    assert roi_samples(samples_by_area=True) == 128
+    assert 'a chip has 0.25 of the pixels of an image' in notes.pop()
+
+
+def test_samples_by_area_need_an_image_whose_pixels_are_known():
+    cfg = stock_config(sniper=dict(samples_by_area=True))
+    cfg.train_dataloader.dataset.pipeline.pop(2)
+    with pytest.raises(ValueError, match='does not tell how many pixels.*Resize'):
+        sniper_version(cfg)
+
+
 def test_negative_chips_are_mined_and_images_without_objects_kept_for_them():
     cfg = sniper_version(
         stock_config(
@@ -509,6 +532,8 @@ def test_an_rpn_has_no_autofocus():
         (dict(autofocus=dict(pyramid=PYRAMID)), r"autofocus has no option \['pyramid'\]"),
         (dict(whole_images=True, sampler=dict(stride=8)), 'sampler has stride, which is for chips'),
         (dict(whole_images=True, cache_mb=5), 'cache_mb keeps images for their next chips'),
+        (dict(samples_by_area=0.5), 'samples_by_area must be True or False, got 0.5'),
+        (dict(whole_images=True, samples_by_area=True), 'samples_by_area is for chips'),
         (dict(cache_mb=-1), 'cache_mb must be a number of at least 0, got -1'),
         (dict(cache_mb=True), 'cache_mb must be a number of at least 0, got True'),
     ],

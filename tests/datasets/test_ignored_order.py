@@ -27,7 +27,10 @@ def sample(labels, masks=False):
 
 
 def parts(ignored):
-    return [(p.labels.tolist(), p.bboxes.tensor.tolist()) for p in split_ignored(ignored)]
+    return [
+        (p.labels.tolist(), p.bboxes.tensor.tolist()) if p is not None else ([], [])
+        for p in split_ignored(ignored)
+    ]
 
 
 @pytest.mark.parametrize('labels', [[-1, 3, -1, 0, 3], [2, -1], [1, 1], [-1], []])
@@ -43,7 +46,18 @@ def test_the_parts_are_as_by_their_labels(labels, masks):
     assert parts(sent) == parts(plain.ignored_instances)
     if masks and labels:
         for ours, theirs in zip(split_ignored(ignored), split_ignored(plain.ignored_instances)):
-            assert ours.masks.masks.tolist() == theirs.masks.masks.tolist()
+            if ours is not None:
+                assert ours.masks.masks.tolist() == theirs.masks.masks.tolist()
+
+
+@pytest.mark.parametrize(('labels', 'of'), [([-1, -1], 0), ([2, 1], 1), ([], 0)])
+def test_nothing_is_copied_where_all_are_of_one_kind(labels, of):
+    made = sample(labels)
+    sort_ignored(made)
+    ignored = made.ignored_instances
+    split = split_ignored(ignored)
+    assert split[of] is ignored
+    assert split[1 - of] is None
 
 
 def test_labels_are_not_looked_at_again():

@@ -1,6 +1,7 @@
 """Priors near invalid objects, or assigned to them alone, are ignored (spec section 5)."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -21,6 +22,7 @@ from mmengine.structures import InstanceData
 from mmsniper.models import (
     IgnoreInvalidAssigner,
     ValidRangeAssigner,
+    assigners,
     ignore_near_invalid,
     split_ignored,
 )
@@ -111,6 +113,44 @@ def test_ignore_regions_are_treated_as_by_max_iou_assigner(labels, ignore_iof_th
     assert mine.max_overlaps.tolist() == stock.max_overlaps.tolist()
     if ignore_iof_thr > 0:
         assert (stock.gt_inds == -1).sum() > 20
+
+
+@pytest.mark.parametrize('ignore_iof_thr', [-1, 0.5])
+@pytest.mark.parametrize('max_pairs', [2**22, 300], ids=['at once', 'in two goes'])
+def test_it_is_max_iou_assigner_and_then_the_rule(monkeypatch, ignore_iof_thr, max_pairs):
+    """The IoUs with both kinds of objects are computed at once, and change nothing."""
+    monkeypatch.setattr(assigners, '_MAX_PAIRS', max_pairs)
+    rng = np.random.default_rng(3)
+    for num_valid, num_invalid, num_regions in itertools.product((0, 1, 4), (0, 2), (0, 3)):
+        given = priors(random_boxes(rng, 200))
+        valid = objects(random_boxes(rng, num_valid), rng.integers(0, 3, num_valid).tolist())
+        invalid, regions = (objects(random_boxes(rng, n)) for n in (num_invalid, num_regions))
+        ignored = InstanceData(bboxes=torch.cat([invalid.bboxes, regions.bboxes]))
+        ignored.labels = torch.tensor([2] * num_invalid + [-1] * num_regions).long()
+        expected = MaxIoUAssigner(**RPN, ignore_iof_thr=ignore_iof_thr).assign(
+            given, valid, regions
+        )
+        iou = BboxOverlaps2D()
+        ignore_near_invalid(expected, given.priors, invalid.bboxes, 0.3, iou)
+        found = ValidRangeAssigner(**RPN, ignore_iof_thr=ignore_iof_thr).assign(
+            given, valid, ignored
+        )
+        assert found.num_gts == num_valid
+        for name in ('gt_inds', 'labels', 'max_overlaps'):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_the_overlaps_are_computed_once():
+    calls = []
+
+    def iou(*args, **kwargs):
+        calls.append(len(args[0]))
+        return BboxOverlaps2D()(*args, **kwargs)
+
+    assigner = ValidRangeAssigner(**RPN)
+    assigner.iou_calculator = iou
+    assigner.assign(priors([FAR, strip(0.9)]), objects([FAR], [0]), objects([INVALID], [1]))
+    assert calls == [2]
 
 
 def test_nothing_ignored_and_nothing_given():

@@ -6,7 +6,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models import LevelRange
-from mmsniper.models.level_range import contained_in_each
+from mmsniper.models.level_range import out_of_range
 
 PYRAMID = ScalePyramid.from_config(
     {
@@ -109,11 +109,11 @@ def test_all_inputs_at_once_are_as_one_by_one():
         torch.cat([squares(10, 28, 200), torch.tensor([[9.0, 9, 5, 5], [float('nan'), 0, 1, 1]])]),
         torch.zeros(0, 4),
     ]
-    for alone, together in zip(ranges, contained_in_each(ranges, boxes)):
+    for alone, together in zip(ranges, out_of_range(ranges, boxes)):
         one = boxes[ranges.index(alone)]
-        assert together.tolist() == alone.contains(one).tolist()
-    assert contained_in_each([], []) == ()
-    half = contained_in_each(ranges[:2], [squares(400).half(), squares(31.99)])
-    assert [h.tolist() for h in half] == [[False], [True]]
+        assert (~together).tolist() == alone.contains(one).tolist()
+    assert out_of_range([], []) == ()
+    half = out_of_range(ranges[:2], [squares(400).half(), squares(31.99)])
+    assert [h.tolist() for h in half] == [[True], [False]]
     with pytest.raises(ValueError, match='rotated'):
-        contained_in_each(ranges[:1], [torch.zeros(2, 5)])
+        out_of_range(ranges[:1], [torch.zeros(2, 5)])

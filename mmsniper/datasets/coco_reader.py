@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from mmdet.datasets import BaseDetDataset, CocoDataset
@@ -71,7 +72,11 @@ def _is_known(config: Mapping[str, Any]) -> bool:
     kind = kind if isinstance(kind, type) else DATASETS.get(str(kind))
     if not isinstance(kind, type):
         return False
-    return issubclass(kind, CocoDataset) or (get_world_size() > 1 and _reads_as_stock(kind))
+    if issubclass(kind, CocoDataset):
+        return True
+    arguments = signature(kind).parameters.values()
+    lazy = any(a.name == 'lazy_init' or a.kind is a.VAR_KEYWORD for a in arguments)
+    return lazy and get_world_size() > 1 and _reads_as_stock(kind)
 
 
 def _reads_as_stock(kind: type) -> bool:

@@ -30,6 +30,7 @@ from mmsniper.datasets.wrappers import (
     replace_datasets,
     type_name,
 )
+from mmsniper.utils.garbage import no_garbage_collection
 from mmsniper.utils.made_once import made_once
 
 
@@ -142,7 +143,8 @@ def _read_coco(dataset: CocoDataset, pipeline: Any) -> None:
 
     dataset.COCOAPI = checked
     try:
-        dataset.full_init()
+        with no_garbage_collection():
+            dataset.full_init()
     finally:
         del dataset.COCOAPI
     # Of no use any more, and it keeps memory for every annotation from being given back.

@@ -99,6 +99,16 @@ class AnnotationTable:
         return cls(width, height, offset, clipped, ignore | ~good)
 
     @classmethod
+    def joined(cls, tables: Sequence[AnnotationTable]) -> AnnotationTable:
+        """The images of several tables, of at least one, one after the other."""
+        arrays = {
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in ('width', 'height', 'boxes', 'ignore')
+        }
+        counts = np.concatenate([np.diff(table.offset) for table in tables])
+        return cls(**arrays, offset=np.append(0, np.cumsum(counts, dtype=np.int64)))
+
+    @classmethod
     def from_coco(
         cls,
         coco: CocoFile | str | PathLike | Mapping[str, Any],

@@ -38,7 +38,7 @@ from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.made_once import made_once
 
-_BLOCK = 1 << 14  # chips that are looked at together
+_BLOCK = 1 << 12  # chips that are looked at together, in 1 MB as Python objects
 
 
 @DATA_SAMPLERS.register_module()
@@ -121,11 +121,8 @@ class ChipAwareSampler(Sampler):
         self.epoch = 0
         _let_chips_through(dataset)
         _check_one_pyramid(dataset, self.pyramid)
-        self.planner = made_once(
-            lambda: PositiveChipPlanner(
-                read_annotations(dataset), self.pyramid, strategy, stride, self.seed
-            )
-        )
+        table = made_once(AnnotationTable.joined, lambda *share: read_annotations(dataset, share))
+        self.planner = PositiveChipPlanner(table, self.pyramid, strategy, stride, self.seed)
         if strategy == 'minimum':
             self.planner.found = made_once(FoundChips.joined, self._find)
         self._plan: ChipPlan | None = None
@@ -353,11 +350,12 @@ def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
     )
 
 
-def read_annotations(dataset: Any) -> AnnotationTable:
+def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> AnnotationTable:
     """Image sizes and boxes of any MMDetection data set, in the order of its indices.
 
     Args:
         dataset (Any): Anything with ``get_data_info``, wrappers included.
+        share (tuple[int, int]): k and n: the images of share k of n. Defaults to (0, 1), all.
 
     Returns:
         AnnotationTable: The annotations, in original pixels.
@@ -370,7 +368,9 @@ def read_annotations(dataset: Any) -> AnnotationTable:
 
     def annotations() -> Iterator[tuple[int, int, Sequence, list[bool]]]:
         nonlocal info
-        for i in progress(range(len(dataset)), 'reading annotations'):
+        (k, n), images = share, len(dataset)
+        mine = range(k * images // n, (k + 1) * images // n)
+        for i in progress(mine, 'reading annotations'):
             info = dataset.get_data_info(i)
             yield _image_annotations(info)
 

@@ -16,6 +16,7 @@ MIN_SIDE = 1.0
 """Boxes with a shorter side (original px, after clipping) are not objects: most are mistakes, and
 MMDetection's data sets leave them out, too."""
 _INT32 = 2**31 - 1
+_IMAGES = 1 << 12  # whose boxes are collected one by one, which takes ten times their room
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class AnnotationTable:
         Raises:
             ValueError: If a number or shape is none of these; the message names the image's index.
         """
+        tables: list[AnnotationTable] = []
         shapes, boxes, ignores = [], [], []
         for i, (width, height, box, ignore) in enumerate(images):
             shapes.append(_as_wh(width, height, f'image {i}'))
@@ -64,6 +66,13 @@ class AnnotationTable:
                 )
             boxes.append(box)
             ignores.append(ignore)
+            if len(boxes) == _IMAGES:
+                tables.append(cls._from_lists(shapes, boxes, ignores))
+                shapes, boxes, ignores = [], [], []
+        return cls.joined([*tables, cls._from_lists(shapes, boxes, ignores)])
+
+    @classmethod
+    def _from_lists(cls, shapes: list, boxes: list, ignores: list) -> AnnotationTable:
         width, height = np.array(shapes, np.int32).reshape(-1, 2).T
         return cls.from_arrays(
             width,

@@ -32,8 +32,7 @@ def any_order(chips: int, key: tuple[int, int] | None, rank: int, world_size: in
     order = np.arange(chips, dtype=np.int32)
     if key is not None:
         np.random.default_rng(key).shuffle(order)
-    place = np.arange(rank, -(-chips // world_size) * world_size, world_size)
-    order = order[place % max(chips, 1)]
+    order = np.resize(order, -(-chips // world_size) * world_size)[rank::world_size].copy()
     return EpochOrder(order, np.zeros_like(order))
 
 

@@ -194,7 +194,7 @@ def extrapolated(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What a start would be with the images of Objects365: on the line through two runs.
 
     The runs are of as many processes each, the last ones those of most images. One run alone goes
-    through zero. Memory of the others is left out: it is in no proportion, since the C library keeps
+    through zero. Memory of the others is left out: not in proportion, since the C library keeps
     what it frees of arrays under 32 MB, and gives back larger ones.
     """
     few, many = [dict.fromkeys(runs[0], 0), *runs][-2:]

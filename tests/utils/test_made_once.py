@@ -1,6 +1,7 @@
 """One process of each machine makes, all have the result; here with real processes."""
 
 import logging
+import mmap
 import os
 import pickle
 import socket
@@ -27,8 +28,9 @@ class OddError(Exception):
 
 
 def private_megabytes():
-    lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith('Private_')) / 1e3
+    """Memory that is in no file."""
+    _, resident, of_files, *_ = map(int, Path('/proc/self/statm').read_text().split())
+    return (resident - of_files) * mmap.PAGESIZE / 1e6
 
 
 def outcome(call):
@@ -77,12 +79,13 @@ def scenes(rank, folder):
     seen['unstored shares'] = made_once(
         lambda shares: [(s[0], s[1]) for s in shares], lambda k, n: (k, rank, lambda: None)
     )
+    dist.barrier()  # the first process removes its folder last
     seen['left'] = os.listdir(tempfile.gettempdir())
     tempfile.tempdir = f'{folder}/no such folder'
     seen['no folder'] = made_once(lambda: rank)
     tempfile.tempdir = folder
 
-    before = private_megabytes() if Path('/proc/self/smaps_rollup').exists() else 0
+    before = private_megabytes() if Path('/proc/self/statm').exists() else 0
     large = made_once(lambda: np.ones(MEGABYTES * 125_000))
     seen['sum'] = float(large.sum())  # read, all of it
     seen['private'] = private_megabytes() - before if before else 0

@@ -88,20 +88,8 @@ def seed_images() -> tuple[AnnotationTable, str]:
     for folder in COCO_TINY:
         files = sorted(folder.glob('instances_*2017.json'))
         if files:
-            return joined([AnnotationTable.from_coco(file) for file in files]), 'coco_tiny'
+            return AnnotationTable.joined([*map(AnnotationTable.from_coco, files)]), 'coco_tiny'
     return built_in_images(1000), 'built-in'
-
-
-def joined(tables: Sequence[AnnotationTable]) -> AnnotationTable:
-    """One table of the images of several."""
-    counts = np.concatenate([np.diff(table.offset) for table in tables])
-    return AnnotationTable.from_arrays(
-        np.concatenate([table.width for table in tables]),
-        np.concatenate([table.height for table in tables]),
-        np.cumsum([0, *counts]),
-        np.concatenate([table.boxes for table in tables]),
-        np.concatenate([table.ignore for table in tables]),
-    )
 
 
 def built_in_images(count: int) -> AnnotationTable:

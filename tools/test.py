@@ -52,7 +52,9 @@ def main() -> None:
             draw_any_image(cfg)
         if args.tta:
             use_tta(cfg)
-        refuse_wrong(cfg, TESTING)
+        # Of the processes that torchrun starts on a machine, one reads the annotation files.
+        if os.environ.get('LOCAL_RANK', '0') == '0':
+            refuse_wrong(cfg, TESTING)
     with exit_on_unregistered():
         runner = build_runner(cfg)
         if args.out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     cfg = training_config(parse_args())
-    with exit_on_error():
-        refuse_wrong(cfg, TRAINING)
+    # Of the processes that torchrun starts on a machine, one reads the annotation files.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
+        with exit_on_error():
+            refuse_wrong(cfg, TRAINING)
     with exit_on_unregistered():
         build_runner(cfg).train()
 

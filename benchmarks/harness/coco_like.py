@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmsniper.chips import AnnotationTable
 from mmsniper.utils.command_line import progress
 
 
@@ -97,3 +99,30 @@ def load_batches(cfg: Config, count: int) -> tuple[list[dict], float, int]:
             break
     delivered = max(len(batches) - 1, 1) * size
     return batches, delivered / (time.perf_counter() - start), epoch
+
+
+def write_annotations(file: Path, table: AnnotationTable, classes: Sequence[str]) -> None:
+    """Write the boxes of a table as a COCO file, image by image, of classes drawn at random.
+
+    Args:
+        file (Path): The file.
+        table (AnnotationTable): Image sizes and boxes. Ignored boxes are crowds.
+        classes (Sequence[str]): Names of the classes.
+    """
+    rng = np.random.default_rng(0)
+    names = [dict(id=i + 1, name=name) for i, name in enumerate(classes)]
+    with open(file, 'w', encoding='utf-8') as out:
+        out.write(f'{{"categories": {json.dumps(names)}, "images": [')
+        sizes = zip(table.width.tolist(), table.height.tolist())
+        for i, (width, height) in enumerate(sizes):
+            entry = dict(id=i, file_name=f'patch{i % 50}/{i:08d}.jpg', width=width, height=height)
+            out.write((', ' if i else '') + json.dumps(entry))
+        out.write('], "annotations": [')
+        category = rng.integers(1, len(classes) + 1, len(table.boxes)).tolist()
+        columns = (table.image.tolist(), table.boxes.tolist(), table.ignore.tolist())
+        for k, (image, (x1, y1, x2, y2), crowd) in enumerate(zip(*columns)):
+            box = [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)]
+            entry = dict(id=k + 1, image_id=image, category_id=category[k], bbox=box)
+            entry |= dict(area=round(box[2] * box[3], 2), iscrowd=int(crowd))
+            out.write((', ' if k else '') + json.dumps(entry))
+        out.write(']}')

@@ -30,6 +30,7 @@ from mmsniper.checks.finding import ERROR, WARNING, Finding, refuse_errors
 from mmsniper.checks.scales import check_scales
 from mmsniper.checks.voc_files import check_voc_data
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.utils.made_once import made_once
 
 TRAINING, TESTING = ('train_dataloader', 'val_dataloader'), ('test_dataloader',)
 """The data loaders of a run that trains, and of one that tests."""
@@ -38,6 +39,8 @@ TRAINING, TESTING = ('train_dataloader', 'val_dataloader'), ('test_dataloader',)
 def refuse_wrong(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Check a config and its annotation files before anything is built.
 
+    Of several processes one of each machine reads the files; all of them must call this.
+
     Args:
         cfg (Config): The config, converted. Left as it is.
         loaders (tuple[str, ...]): ``TRAINING`` or ``TESTING``.
@@ -45,10 +48,14 @@ def refuse_wrong(cfg: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         ValueError: If something wrong would be trained or tested; the message says all of it.
     """
-    findings = check_run(cfg, loaders)
-    if cfg.get('load_from'):
-        findings += check_checkpoint_file(str(cfg.load_from))
-    refuse_errors(findings)
+
+    def found() -> list[Finding]:
+        findings = check_run(cfg, loaders)
+        if cfg.get('load_from'):
+            findings += check_checkpoint_file(str(cfg.load_from))
+        return findings
+
+    refuse_errors(made_once(found))
 
 
 def check_run(

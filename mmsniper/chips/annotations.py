@@ -16,6 +16,7 @@ MIN_SIDE = 1.0
 """Boxes with a shorter side (original px, after clipping) are not objects: most are mistakes, and
 MMDetection's data sets leave them out, too."""
 _INT32 = 2**31 - 1
+_IMAGES = 1 << 12  # whose boxes are collected one by one, which takes ten times their room
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class AnnotationTable:
         Raises:
             ValueError: If a number or shape is none of these; the message names the image's index.
         """
+        tables: list[AnnotationTable] = []
         shapes, boxes, ignores = [], [], []
         for i, (width, height, box, ignore) in enumerate(images):
             shapes.append(_as_wh(width, height, f'image {i}'))
@@ -64,6 +66,13 @@ class AnnotationTable:
                 )
             boxes.append(box)
             ignores.append(ignore)
+            if len(boxes) == _IMAGES:
+                tables.append(cls._from_lists(shapes, boxes, ignores))
+                shapes, boxes, ignores = [], [], []
+        return cls.joined([*tables, cls._from_lists(shapes, boxes, ignores)])
+
+    @classmethod
+    def _from_lists(cls, shapes: list, boxes: list, ignores: list) -> AnnotationTable:
         width, height = np.array(shapes, np.int32).reshape(-1, 2).T
         return cls.from_arrays(
             width,
@@ -97,6 +106,16 @@ class AnnotationTable:
         sides = clipped[:, 2:] - clipped[:, :2]
         good = np.isfinite(boxes).all(axis=1) & (sides >= MIN_SIDE).all(axis=1)
         return cls(width, height, offset, clipped, ignore | ~good)
+
+    @classmethod
+    def joined(cls, tables: Sequence[AnnotationTable]) -> AnnotationTable:
+        """The images of several tables, of at least one, one after the other."""
+        arrays = {
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in ('width', 'height', 'boxes', 'ignore')
+        }
+        counts = np.concatenate([np.diff(table.offset) for table in tables])
+        return cls(**arrays, offset=np.append(0, np.cumsum(counts, dtype=np.int64)))
 
     @classmethod
     def from_coco(

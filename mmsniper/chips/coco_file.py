@@ -14,6 +14,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsniper.utils.garbage import no_garbage_collection
 from mmsniper.utils.missing_files import GIT_LFS
 
 _LARGEST = 2**31 - 1  # of sizes and coordinates, px
@@ -91,8 +92,9 @@ class CocoFile:
         if isinstance(source, Mapping):
             return _Reader(name or 'the COCO dict', source, test).file()
         name = name or fspath(source)
-        content, plain = _load(source, name)
-        return replace(_Reader(name, content, test).file(), plain=plain)
+        with no_garbage_collection():
+            content, plain = _load(source, name)
+            return replace(_Reader(name, content, test).file(), plain=plain)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +32,29 @@ class _Chips(Arrays):
     level: NDArray[np.int8]
     lo: NDArray[np.float32]
     hi: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls) -> _Chips:
+        corners = np.zeros((0, 2), np.float32)
+        return cls(np.zeros(0, np.int32), np.zeros(0, np.int8), corners, corners)
+
+
+class FoundChips(NamedTuple):
+    """The fewest chips that enclose all boxes, for all epochs.
+
+    Attributes:
+        chips: The chips, as arrays.
+        unproven: Pairs (image, level) whose number of chips is not proven minimal.
+    """
+
+    chips: _Chips
+    unproven: int
+
+    @classmethod
+    def joined(cls, shares: Sequence[FoundChips]) -> FoundChips:
+        """What was found in shares, at least one, in their order."""
+        chips = _Chips.joined([share.chips for share in shares])
+        return cls(chips, sum(share.unproven for share in shares))
 
 
 class PositiveChipPlanner:
@@ -85,22 +109,44 @@ class PositiveChipPlanner:
             shape = self.image_ids.shape
             raise ValueError(f'{len(table)} images need as many image_ids, got shape {shape}')
         self.progress = progress
-        self._minimum: _Chips | None = None
+        self.found: FoundChips | None = None
+        """Chips of ``'minimum'``, from the first plan on. They may be found in shares by several
+        processes, see :meth:`find`, and put here."""
         self.unproven = 0
         """Pairs (image, level) of the last plan whose number of chips is not proven minimal: only
         for ``'minimum'``, in scenes of thousands of boxes, where the search is cut off."""
 
-    def plan(self, epoch: int = 0) -> ChipPlan:
-        """The chips of an epoch, in the order of the images and of levels within an image."""
-        if self.strategy == 'grid':
-            return self._place(self._cover(epoch), epoch)
-        if self._minimum is None:
-            self._minimum = self._cover(epoch)
-        return self._place(self._minimum, epoch)
+    def plan(self, epoch: int = 0, index: NDArray[np.int64] | None = None) -> ChipPlan:
+        """The chips of an epoch, in the order of the images and of levels within an image.
 
-    def _cover(self, epoch: int) -> _Chips:
-        chips, self.unproven = [], 0
-        for images, part in iter_targets(self.table, self.pyramid):
+        Args:
+            epoch (int): The epoch. Defaults to 0.
+            index (NDArray[np.int64] | None): Positions in the plan of those that are wanted.
+                Defaults to None, all.
+        """
+        if self.strategy == 'grid':
+            chips, self.unproven = self.find(epoch=epoch)
+        else:
+            chips = self.chips
+        return self._place(chips, epoch, index)
+
+    @property
+    def chips(self) -> _Chips:
+        """Image and level of all chips of ``'minimum'``, which are the same in each epoch."""
+        if self.found is None:
+            self.found = self.find()
+        chips, self.unproven = self.found
+        return chips
+
+    def find(self, share: tuple[int, int] = (0, 1), epoch: int = 0) -> FoundChips:
+        """Find the chips of share k of n of the images; shares are joined in their order.
+
+        Args:
+            share (tuple[int, int]): k and n. Defaults to (0, 1), all images.
+            epoch (int): The epoch, for ``'grid'``. Defaults to 0.
+        """
+        chips, unproven, first = [_Chips.empty()], 0, None
+        for images, part in iter_targets(self.table, self.pyramid, share):
             group = part.group(self.pyramid.num_levels)
             if self.strategy == 'minimum':
                 cover = minimum_cover(*part.origins(), group)
@@ -109,10 +155,12 @@ class PositiveChipPlanner:
             image, level = np.divmod(cover.group, self.pyramid.num_levels)
             lo, hi = cover.lo.astype(np.float32), cover.hi.astype(np.float32)
             chips.append(_Chips(image.astype(np.int32), level.astype(np.int8), lo, hi))
-            self.unproven += len(cover.unproven)
-            if self.progress is not None:
-                self.progress(images.stop, len(self.table))
-        return _Chips.joined(chips)
+            unproven += len(cover.unproven)
+            first = images.start if first is None else first
+            if self.progress is not None:  # as if all shares were as far
+                done = (images.stop - first) * share[1]
+                self.progress(min(done, len(self.table)), len(self.table))
+        return FoundChips(_Chips.joined(chips), unproven)
 
     def _grid_cover(self, part: Targets, group: Ints, epoch: int) -> Cover:
         min_stride, max_stride = self.stride
@@ -127,13 +175,16 @@ class PositiveChipPlanner:
         origin = np.minimum(cover.lo * step[first_target], edge[first_target])
         return Cover(cover.assignment, origin, origin, cover.group, cover.unproven)
 
-    def _place(self, chips: _Chips, epoch: int) -> ChipPlan:
-        box = np.empty((len(chips), 4), np.float32)
-        for first in range(0, len(chips), _CHIPS):
-            part = slice(first, first + _CHIPS)
-            number = np.arange(len(chips))[part] - np.searchsorted(chips.image, chips.image[part])
-            box[part] = self._boxes(chips.take(part), number, epoch)
-        return ChipPlan.of_kind(POSITIVE, self.image_ids[chips.image], chips.level, box)
+    def _place(self, chips: _Chips, epoch: int, index: NDArray[np.int64] | None) -> ChipPlan:
+        wanted = chips if index is None else chips.take(index)
+        box = np.empty((len(wanted), 4), np.float32)
+        for first in range(0, len(wanted), _CHIPS):
+            stop = min(first + _CHIPS, len(wanted))
+            part = wanted.take(slice(first, stop))
+            at = np.arange(first, stop) if index is None else index[first:stop]
+            number = at - np.searchsorted(chips.image, part.image)
+            box[first:stop] = self._boxes(part, number, epoch)
+        return ChipPlan.of_kind(POSITIVE, self.image_ids[wanted.image], wanted.level, box)
 
     def _boxes(self, chips: _Chips, number: Ints, epoch: int) -> Floats:
         """What chips show, at places that are drawn by their number in their image."""

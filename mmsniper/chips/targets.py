@@ -47,11 +47,17 @@ class Targets(Arrays):
         return np.clip(self.box[:, 2:] - side, 0, hi), hi
 
 
-def iter_targets(table: AnnotationTable, pyramid: ScalePyramid) -> Iterator[tuple[range, Targets]]:
-    """Chunks of images in order, at least one chunk, and what must be enclosed in them."""
+def iter_targets(
+    table: AnnotationTable, pyramid: ScalePyramid, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[range, Targets]]:
+    """Chunks of images in order and what must be enclosed in them; at least one chunk in all.
+
+    ``share=(k, n)`` has share k of n of the chunks, those that follow share k - 1.
+    """
     starts = np.searchsorted(table.offset, np.arange(0, len(table.boxes), _BOXES))
     cuts = np.unique([0, *starts, len(table)]).tolist()
-    for first, last in list(zip(cuts, cuts[1:])) or [(0, 0)]:
+    chunks, (k, n) = list(zip(cuts, cuts[1:])) or [(0, 0)], share
+    for first, last in chunks[k * len(chunks) // n : (k + 1) * len(chunks) // n]:
         yield range(first, last), _targets(table, pyramid, first, last)
 
 

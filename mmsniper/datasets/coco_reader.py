@@ -2,19 +2,24 @@
 
 By itself ``CocoDataset`` ends in a KeyError or TypeError that names no annotation, or leaves
 annotations out without a word.
+
+In a training of several processes one of each machine reads, and the others share its memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from functools import partial
+from inspect import signature
 from typing import Any
 
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import BaseDetDataset, CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
-from mmengine.dist import is_main_process
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import print_log
 
 from mmsniper.chips.coco_file import CocoFile, CocoUse
@@ -25,6 +30,8 @@ from mmsniper.datasets.wrappers import (
     replace_datasets,
     type_name,
 )
+from mmsniper.utils.garbage import no_garbage_collection
+from mmsniper.utils.made_once import made_once
 
 
 def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
@@ -48,7 +55,7 @@ def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
             return DATASETS.build(part)  # it does the same below it, with a pipeline of its own
         if inner_datasets(part):
             return None
-        if is_config and _is_coco(part):
+        if is_config and _is_known(part):
             part = DATASETS.build({**part, 'lazy_init': True})
         if isinstance(part, Mapping):
             return None  # whatever builds it knows what to say
@@ -60,10 +67,23 @@ def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
     return DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
 
 
-def _is_coco(config: Mapping[str, Any]) -> bool:
+def _is_known(config: Mapping[str, Any]) -> bool:
+    """Whether its reading can be checked or shared, so that it is to be built before it reads."""
     kind = config.get('type')
     kind = kind if isinstance(kind, type) else DATASETS.get(str(kind))
-    return isinstance(kind, type) and issubclass(kind, CocoDataset)
+    if not isinstance(kind, type):
+        return False
+    if issubclass(kind, CocoDataset):
+        return True
+    arguments = signature(kind).parameters.values()
+    lazy = any(a.name == 'lazy_init' or a.kind is a.VAR_KEYWORD for a in arguments)
+    return lazy and get_world_size() > 1 and _reads_as_stock(kind)
+
+
+def _reads_as_stock(kind: type) -> bool:
+    """Whether all that ``full_init`` does is to fill the data set."""
+    stock = BaseDataset.full_init, BaseDetDataset.full_init
+    return getattr(kind, 'full_init', None) in stock
 
 
 def read_checked(dataset: Any, pipeline: Any = ()) -> None:
@@ -81,9 +101,30 @@ def read_checked(dataset: Any, pipeline: Any = ()) -> None:
             :meth:`CocoFile.read` and :meth:`CocoUse.check_training`.
     """
     for part in read_datasets(dataset):
-        if isinstance(part, CocoDataset) and not part._fully_initialized and part.COCOAPI is COCO:
-            _read_coco(part, pipeline)
+        if getattr(part, '_fully_initialized', True):
+            continue
+        if isinstance(part, CocoDataset) and part.COCOAPI is COCO:
+            _read_once(part, partial(_read_coco, part, pipeline))
+        elif _reads_as_stock(type(part)):
+            _read_once(part, part.full_init)
     dataset.full_init()
+
+
+def _read_once(dataset: BaseDataset, read: Callable[[], None]) -> None:
+    """Have one process of each machine read; the others take over what it has then.
+
+    Without ``serialize_data`` each of them reads, for lists of dicts cannot be shared.
+    """
+    own = 'pipeline'  # of transforms, which need not be picklable
+
+    def content() -> dict[str, Any]:
+        read()
+        return {key: value for key, value in vars(dataset).items() if key != own}
+
+    if dataset.serialize_data and _reads_as_stock(type(dataset)):
+        vars(dataset).update(made_once(content))
+    else:
+        read()
 
 
 def _read_coco(dataset: CocoDataset, pipeline: Any) -> None:
@@ -102,9 +143,12 @@ def _read_coco(dataset: CocoDataset, pipeline: Any) -> None:
 
     dataset.COCOAPI = checked
     try:
-        dataset.full_init()
+        with no_garbage_collection():
+            dataset.full_init()
     finally:
         del dataset.COCOAPI
+    # Of no use any more, and it keeps memory for every annotation from being given back.
+    vars(dataset).pop('cat_img_map', None)
     for use in read:
         log_use(use)
         if is_main_process() and len(dataset) != use.images.sum():

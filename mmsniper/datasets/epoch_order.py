@@ -12,12 +12,12 @@ class EpochOrder(NamedTuple):
     """The chips of one rank in an epoch.
 
     Attributes:
-        chip: Index of each chip in the plan, int64, shape (n,).
-        left: How many chips of its image are still to come in the same lane, int64, shape (n,).
+        chip: Index of each chip in the plan, shape (n,).
+        left: How many chips of its image are still to come in the same lane, shape (n,).
     """
 
-    chip: NDArray[np.int64]
-    left: NDArray[np.int64]
+    chip: NDArray[np.integer]
+    left: NDArray[np.integer]
 
 
 def any_order(chips: int, key: tuple[int, int] | None, rank: int, world_size: int) -> EpochOrder:
@@ -29,10 +29,10 @@ def any_order(chips: int, key: tuple[int, int] | None, rank: int, world_size: in
         rank (int): Whose chips.
         world_size (int): Number of ranks. Each gets equally many: some chips come again for it.
     """
-    order = np.arange(chips)
+    order = np.arange(chips, dtype=np.int32)
     if key is not None:
         np.random.default_rng(key).shuffle(order)
-    order = np.resize(order, -(-chips // world_size) * world_size)[rank::world_size]
+    order = np.resize(order, -(-chips // world_size) * world_size)[rank::world_size].copy()
     return EpochOrder(order, np.zeros_like(order))
 
 
@@ -56,12 +56,13 @@ def image_by_image(
         world_size (int): Number of ranks. Each gets equally many: some chips come again for it.
     """
     images, image = np.unique(image, return_inverse=True)
-    place, within = np.arange(len(images)), np.arange(len(image))
+    place, within = np.arange(len(images)), np.arange(len(image), dtype=np.int32)
     if key is not None:
         rng = np.random.default_rng(key)
         rng.shuffle(place)
         rng.shuffle(within)
-    order = np.lexsort([within, place[image]])
+    image = image.astype(np.int32)
+    order = np.argsort(place[image] * len(within) + within)
     share = -(-len(order) // world_size)
     order = np.resize(order, share * world_size)[rank * share :][:share]
     # The first lanes are one longer where the lengths differ, so that the last turn is theirs.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy
 from mmdet.registry import DATA_SAMPLERS
 from mmengine.dataset import ClassBalancedDataset
 from mmengine.dist import all_gather_object, get_dist_info, sync_random_seed
 from mmengine.logging import print_log
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from mmsniper.chips import (
@@ -26,12 +29,16 @@ from mmsniper.chips import (
     scale_disagreement,
 )
 from mmsniper.chips.drawn_windows import DrawnWindows
+from mmsniper.chips.positive import FoundChips
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
 from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
+from mmsniper.utils.made_once import made_once
+
+_BLOCK = 1 << 12  # chips that are looked at together, in 1 MB as Python objects
 
 
 @DATA_SAMPLERS.register_module()
@@ -114,24 +121,27 @@ class ChipAwareSampler(Sampler):
         self.epoch = 0
         _let_chips_through(dataset)
         _check_one_pyramid(dataset, self.pyramid)
-        table = read_annotations(dataset)
-        self.planner = PositiveChipPlanner(
-            table, self.pyramid, strategy=strategy, stride=stride, seed=self.seed
-        )
-        with progress(what='planning chips', total=len(table)) as bar:
-            self.planner.progress = lambda done, total: bar.update(done - bar.n)
-            self._plan: ChipPlan | None = self.planner.plan(self.epoch)
-        self.planner.progress = None
-        _check_ranks_agree(self._plan)
-        self._check_and_log(table)
-        if background:
-            self._plan = None  # of positive chips
+        table = made_once(AnnotationTable.joined, lambda *share: read_annotations(dataset, share))
+        self.planner = PositiveChipPlanner(table, self.pyramid, strategy, stride, self.seed)
+        if strategy == 'minimum':
+            self.planner.found = made_once(FoundChips.joined, self._find)
+        self._plan: ChipPlan | None = None
         self._img_paths: list[str] | None = None
         self._negatives: NegativeChipPlanner | None = None
         self.negatives_per_image = negatives_per_image
+        self._check_ranks_agree()
+        self._check_and_log()
         if negatives is not None:
-            pool = NegativeChipPool.from_file(negatives)
-            self.set_negatives(pool, negatives_per_image, name=str(negatives))
+            pool = partial(NegativeChipPool.from_file, negatives)
+            self._set_negatives(pool, negatives_per_image, str(negatives))
+
+    def _find(self, k: int, n: int) -> FoundChips:
+        """Share k of n of the positive chips."""
+        with progress(what='planning chips', total=len(self.planner.table)) as bar:
+            self.planner.progress = lambda done, total: bar.update(done - bar.n)
+            found = self.planner.find((k, n))
+        self.planner.progress = None
+        return found
 
     @property
     def plan(self) -> ChipPlan:
@@ -149,6 +159,22 @@ class ChipAwareSampler(Sampler):
                 chips = joined.take(np.argsort(joined.image, kind='stable'))
             self._plan = chips
         return self._plan
+
+    def _count(self) -> int:
+        """Number of chips of the current epoch, of all ranks."""
+        return len(self.planner.chips if self._placed_late else self.plan)
+
+    def _chips(self, index: NDArray[np.int64]) -> ChipPlan:
+        """Those of the current epoch's chips that are at some positions of the plan."""
+        if self._placed_late:
+            return self.planner.plan(self.epoch, index)
+        return self.plan.take(index)
+
+    @property
+    def _placed_late(self) -> bool:
+        """Whether chips get their places when they are wanted: a rank needs no others."""
+        more = self._plan is not None or self.background or self._negatives is not None
+        return self.planner.strategy == 'minimum' and not more
 
     def positives(self) -> ChipPlan:
         """The positive chips of the current epoch, of all ranks, in the order of the images."""
@@ -184,9 +210,17 @@ class ChipAwareSampler(Sampler):
             ValueError: If the pool belongs to other images or another pyramid.
             RuntimeError: If the ranks' plans differ.
         """
-        pool.check_pyramid(self.pyramid, name)
-        table = self.planner.table
-        planner = pool.planner_for(self.img_paths(), table.width, table.height, name)
+        self._set_negatives(lambda: pool, per_image, name)
+
+    def _set_negatives(
+        self, read: Callable[[], NegativeChipPool], per_image: int | None, name: str
+    ) -> None:
+        def make() -> NegativeChipPlanner:
+            pool, table = read(), self.planner.table
+            pool.check_pyramid(self.pyramid, name)
+            return pool.planner_for(self.img_paths(), table.width, table.height, name)
+
+        planner = made_once(make)
         if per_image is not None:
             self.negatives_per_image = per_image
         if not self.negatives_per_image >= 0:
@@ -194,7 +228,7 @@ class ChipAwareSampler(Sampler):
                 f'negatives_per_image must not be negative, got {self.negatives_per_image!r}'
             )
         self._negatives, self._plan = planner, None
-        _check_ranks_agree(self.plan)
+        self._check_ranks_agree()
         drawn = int((self.plan.kind == NEGATIVE).sum())
         print_log(
             f'{len(planner.chips)} negative chips in the pool; an epoch takes up to '
@@ -210,23 +244,67 @@ class ChipAwareSampler(Sampler):
 
     def __len__(self) -> int:
         """Number of chips of this rank in the current epoch."""
-        return len(range(0, len(self.plan), self.world_size))
+        return len(range(0, self._count(), self.world_size))
 
     def __iter__(self) -> Iterator[ChipIndex]:
-        plan = self.plan
-        order = self._order(plan)
-        for i, left in zip(order.chip, order.left):
-            chip = Chip(int(plan.level[i]), tuple(plan.box[i].tolist()), int(plan.kind[i]))
-            yield ChipIndex(int(plan.image[i]), chip, int(left))
+        order = self._order()
+        for first in range(0, len(order.chip), _BLOCK):
+            block = slice(first, first + _BLOCK)
+            chips, left = self._chips(order.chip[block]), order.left[block].tolist()
+            columns = (chips.image, chips.level, chips.box, chips.kind)
+            for image, level, box, kind, more in zip(*(c.tolist() for c in columns), left):
+                yield ChipIndex(image, Chip(level, tuple(box), kind), more)
 
-    def _order(self, plan: ChipPlan) -> EpochOrder:
+    def _order(self) -> EpochOrder:
         key = (self.seed, self.epoch) if self.shuffle else None
         ranks = self.rank, self.world_size
         if self.lanes:
-            return image_by_image(plan.image, self.lanes, key, *ranks)
-        return any_order(len(plan), key, *ranks)
+            chips = self.planner.chips if self._placed_late else self.plan
+            return image_by_image(chips.image, self.lanes, key, *ranks)
+        return any_order(self._count(), key, *ranks)
 
-    def _check_and_log(self, table: AnnotationTable) -> None:
+    def _check_ranks_agree(self) -> None:
+        """Ranks with different plans would wait for each other for ever at the end of the epoch."""
+        count, digest = self._count(), 0
+        for first in range(0, count, _BLOCK):
+            chips = self._chips(np.arange(first, min(first + _BLOCK, count)))
+            for array in (chips.image, chips.level, chips.box, chips.kind):
+                digest = zlib.crc32(array.tobytes(), digest)
+        all_ = all_gather_object((count, digest))
+        if len(set(all_)) == 1:
+            return
+        facts = all_gather_object(_facts(self.planner.table, self.seed))
+        differing = [
+            f'{name}: {values}'
+            for name in facts[0]
+            if len(set(values := [of_rank[name] for of_rank in facts])) > 1
+        ]
+        raise RuntimeError(
+            f'the ranks have planned different chips (numbers of chips: {[n for n, _ in all_]}). '
+            f'{"; ".join(differing) or "They have read the same"}. Do all of them read the same '
+            f'annotation file, with the same versions of numpy and scipy?'
+        )
+
+    def _check_and_log(self) -> None:
+        table = self.planner.table
+        if self.rank == 0:
+            self._warn_of_nan(table)
+        if self._count() == 0:
+            raise ValueError(_nothing_valid(table, self.pyramid))
+        if self.rank:
+            return
+        differing = scale_disagreement(self.pyramid, table.width, table.height).message
+        if differing:
+            print_log(differing, logger='current', level=logging.WARNING)
+        stats = plan_statistics(table, self.pyramid, self.positives())
+        print_log(
+            f'{stats.chips} chips for {stats.images} images, fine to coarse '
+            f'{stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
+            f'{stats.orphans} boxes fit into a chip at no level where they are valid',
+            logger='current',
+        )
+
+    def _warn_of_nan(self, table: AnnotationTable) -> None:
         nan = np.flatnonzero(np.isnan(table.boxes).any(axis=1))
         if len(nan):
             path = self.dataset.get_data_info(int(table.image[nan[0]])).get('img_path')
@@ -236,18 +314,19 @@ class ChipAwareSampler(Sampler):
                 logger='current',
                 level=logging.WARNING,
             )
-        if len(self.plan) == 0:
-            raise ValueError(_nothing_valid(table, self.pyramid))
-        differing = scale_disagreement(self.pyramid, table.width, table.height).message
-        if differing and self.rank == 0:
-            print_log(differing, logger='current', level=logging.WARNING)
-        stats = plan_statistics(table, self.pyramid, self.plan)
-        print_log(
-            f'{stats.chips} chips for {stats.images} images, fine to coarse '
-            f'{stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
-            f'{stats.orphans} boxes fit into a chip at no level where they are valid',
-            logger='current',
-        )
+
+
+def _facts(table: AnnotationTable, seed: int) -> dict[str, Any]:
+    """What a plan depends on."""
+    boxes = zlib.crc32(table.boxes.tobytes(), zlib.crc32(table.ignore.tobytes()))
+    return {
+        'images': len(table),
+        'boxes': len(table.boxes),
+        'digest of the boxes': f'{boxes:08x}',
+        'seed': seed,
+        'numpy': np.__version__,
+        'scipy': scipy.__version__,
+    }
 
 
 def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
@@ -271,11 +350,12 @@ def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
     )
 
 
-def read_annotations(dataset: Any) -> AnnotationTable:
+def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> AnnotationTable:
     """Image sizes and boxes of any MMDetection data set, in the order of its indices.
 
     Args:
         dataset (Any): Anything with ``get_data_info``, wrappers included.
+        share (tuple[int, int]): k and n: the images of share k of n. Defaults to (0, 1), all.
 
     Returns:
         AnnotationTable: The annotations, in original pixels.
@@ -288,7 +368,9 @@ def read_annotations(dataset: Any) -> AnnotationTable:
 
     def annotations() -> Iterator[tuple[int, int, Sequence, list[bool]]]:
         nonlocal info
-        for i in progress(range(len(dataset)), 'reading annotations'):
+        (k, n), images = share, len(dataset)
+        mine = range(k * images // n, (k + 1) * images // n)
+        for i in progress(mine, 'reading annotations'):
             info = dataset.get_data_info(i)
             yield _image_annotations(info)
 
@@ -296,19 +378,6 @@ def read_annotations(dataset: Any) -> AnnotationTable:
         return AnnotationTable.from_images(annotations())
     except ValueError as error:
         raise ValueError(f'the annotations of {info.get("img_path")}: {error}') from None
-
-
-def _check_ranks_agree(plan: ChipPlan) -> None:
-    """Ranks with different plans would wait for each other for ever at the end of the epoch."""
-    arrays = (plan.image, plan.level, plan.box, plan.kind)
-    mine = len(plan), zlib.crc32(b''.join(array.tobytes() for array in arrays))
-    all_ = all_gather_object(mine)
-    if len(set(all_)) > 1:
-        raise RuntimeError(
-            f'the ranks have planned different chips (numbers of chips: '
-            f'{[chips for chips, _ in all_]}): do all of them read the same annotation file, with '
-            f'the same versions of numpy and scipy?'
-        )
 
 
 def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:

@@ -25,6 +25,7 @@ from mmsniper.checks.classes import (
 from mmsniper.checks.config import config_classes, leaves
 from mmsniper.checks.run import TESTING, TRAINING, check_run
 from mmsniper.datasets.wrappers import all_datasets, read_datasets, type_name
+from mmsniper.utils.made_once import made_once
 
 
 @HOOKS.register_module()
@@ -53,9 +54,10 @@ class ConsistencyHook(Hook):
         }
         used = tuple(key for key in loaders if key in datasets)
         if used:
-            _refuse(check_run(runner.cfg, used, datasets, _unwrapped(runner.model)))
+            model = _unwrapped(runner.model)
+            _refuse(made_once(lambda: check_run(runner.cfg, used, datasets, model)))
         for where, part in _unread_parts(datasets.get(TRAINING[0])):
-            findings = list(check_use(part, where))
+            findings = made_once(lambda part=part, where=where: list(check_use(part, where)))
             for finding in findings:
                 if finding.severity == NOTE and is_main_process():
                     print_log(finding.what, logger='current')

@@ -4,7 +4,6 @@ import importlib.util
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,13 +74,6 @@ def test_images_are_made_like_the_given_ones(planning):
         assert len(boxes) in originals
     mean = len(seeds.boxes) / 50
     assert len(table.boxes) / 400 == pytest.approx(mean, rel=0.2)
-
-
-def test_images_of_several_files_are_joined(planning):
-    a, b = planning.built_in_images(3), planning.built_in_images(2)
-    both = planning.joined([a, b])
-    assert len(both) == 5
-    np.testing.assert_array_equal(both.boxes_of(4), b.boxes_of(1))
 
 
 def test_the_exponent_of_linear_time_is_one(planning):

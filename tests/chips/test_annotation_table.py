@@ -159,3 +159,15 @@ class TestFromCoco:
         table = AnnotationTable.from_coco(coco(annotations=[]))
         assert len(table) == 2
         assert table.boxes.shape == (0, 4)
+
+
+def test_tables_are_joined_image_by_image():
+    boxes = [[[1, 2, 30, 40]], [], [[5, 5, 9, 9], [0, 0, 8, 8]]]
+    images = [(100 + i, 90 + i, b, [i == 2] * len(b)) for i, b in enumerate(boxes)]
+    whole = AnnotationTable.from_images(images)
+    for cut in range(4):
+        parts = [AnnotationTable.from_images(part) for part in (images[:cut], images[cut:])]
+        joined = AnnotationTable.joined(parts)
+        for name, array in vars(whole).items():
+            np.testing.assert_array_equal(getattr(joined, name), array, name)
+            assert getattr(joined, name).dtype == array.dtype

@@ -19,6 +19,7 @@ from mmsniper.chips import (
     positive,
     targets,
 )
+from mmsniper.chips.positive import FoundChips
 
 PAPER = ScalePyramid.from_config(
     dict(
@@ -457,6 +458,40 @@ def test_a_plan_of_a_million_images_fits_in_200_mb():
     assert plan.box.dtype == np.float32
     assert sum(getattr(plan, name).nbytes for name in ('image', 'level', 'box', 'kind')) == per_chip
     assert 4.4e6 * per_chip < 200e6
+
+
+def ten_images():
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 400, (10, 6, 2))
+    boxes = np.concatenate([start, start + rng.uniform(5, 200, start.shape)], axis=2)
+    return AnnotationTable.from_images([(640, 480, b, None) for b in boxes])
+
+
+@pytest.mark.parametrize('shares', [1, 2, 3, 20])
+def test_shares_that_were_found_elsewhere_are_the_whole(monkeypatch, shares):
+    """Each process of a machine finds a share."""
+    monkeypatch.setattr(targets, '_BOXES', 7)
+    table, told = ten_images(), []
+    whole, joined = (PositiveChipPlanner(table, PAPER, seed=3) for _ in range(2))
+    joined.progress = lambda done, total: told.append((done, total))
+    found = [joined.find((k, shares)) for k in range(shares)]
+    assert all(0 < done <= total == 10 for done, total in told)
+    if shares < 20:  # else some have nothing
+        assert all(len(share.chips) for share in found)
+    joined.found = FoundChips.joined(found)
+    for epoch in range(2):
+        assert same(joined.plan(epoch), whole.plan(epoch))
+
+
+@pytest.mark.parametrize('strategy', ['minimum', 'grid'])
+def test_chips_at_some_positions_are_those_of_the_plan(monkeypatch, strategy):
+    monkeypatch.setattr(positive, '_CHIPS', 5)
+    ids = np.arange(10) * 3 + 1
+    planner = PositiveChipPlanner(ten_images(), PAPER, strategy, image_ids=ids)
+    plan = planner.plan(1)
+    index = np.random.default_rng(0).permutation(len(plan))[:13]
+    assert same(planner.plan(1, index), plan.take(index))
+    assert len(planner.plan(1, index[:0])) == 0
 
 
 def test_progress_is_told():

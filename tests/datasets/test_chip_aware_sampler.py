@@ -274,8 +274,13 @@ def test_an_iteration_based_loop_goes_on_with_the_next_epochs_plan(
 
 def test_says_that_ranks_disagree(make_sampler, dataset, monkeypatch):
     """They would have batches of different number, and hang."""
-    monkeypatch.setattr(samplers, 'all_gather_object', lambda mine: [mine, (mine[0] + 1, 0)])
-    with pytest.raises(RuntimeError, match=r'different chips .*\[1\d, 1\d\].* annotation file'):
+
+    def gathered(mine):
+        return [mine, mine | dict(boxes=12) if isinstance(mine, dict) else (mine[0] + 1, 0)]
+
+    monkeypatch.setattr(samplers, 'all_gather_object', gathered)
+    message = r'different chips .*\[1\d, 1\d\]\)\. boxes: \[11, 12\]\. Do .* annotation file'
+    with pytest.raises(RuntimeError, match=message):
         make_sampler(dataset)
 
 

@@ -123,8 +123,12 @@ def test_a_pool_of_another_pyramid_or_other_images_is_refused_by_its_name(
 
 def test_ranks_that_plan_different_chips_are_refused(make_sampler, dataset, pool, monkeypatch):
     sampler = make_sampler(dataset)
-    monkeypatch.setattr(samplers, 'all_gather_object', lambda mine: [mine, (mine[0], mine[1] + 1)])
-    with pytest.raises(RuntimeError, match='the ranks have planned different chips'):
+
+    def gathered(mine):
+        return [mine, mine if isinstance(mine, dict) else (mine[0], mine[1] + 1)]
+
+    monkeypatch.setattr(samplers, 'all_gather_object', gathered)
+    with pytest.raises(RuntimeError, match='have planned different chips .* have read the same'):
         sampler.set_negatives(pool)
 
 

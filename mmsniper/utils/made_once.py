@@ -27,7 +27,7 @@ from mmsniper.utils.files import replacing
 Made = TypeVar('Made')
 Share = Callable[[int, int], Any]
 
-_PREFIX = 'mmsniper-'
+_PREFIX = 'mmsniper-made-once-'
 _ALIGNED = 64  # bytes, to which arrays in a file are
 _WAIT = 0.1  # seconds
 _OLD = 24 * 3600  # seconds after which nobody reads what a killed process has left

@@ -183,7 +183,9 @@ def test_in_one_process_it_is_a_call():
 
 def test_what_a_killed_process_left_is_removed_a_day_later(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    old, recent, other = (tmp_path / name for name in ('mmsniper-made-once-1', 'mmsniper-made-once-2', 'mmsniper-1'))
+    old, recent, other = (
+        tmp_path / name for name in ('mmsniper-made-once-1', 'mmsniper-made-once-2', 'mmsniper-1')
+    )
     for folder in (old, recent, other):
         folder.mkdir()
         (folder / 'made.arrays').write_text('half')

@@ -87,7 +87,7 @@ HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
 TRUE = 'AutoFocus, true FocusPixels'
 TILES = 'SAHI, trained on tiles'
 HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
-OWN_THRESHOLDS = (0.01, 0.03, 0.1)
+OWN_THRESHOLDS = (0.01, 0.03, 0.1, 0.2, 0.3)
 # Settings that differ from the config's, each with all else as it is.
 VARIANTS = (dict(dilation=1), dict(min_rpn_proposals=None))
 VARIED = 0.3  # their threshold

@@ -73,7 +73,7 @@ def _begin_peak() -> int | None:
     with suppress(OSError, AttributeError):  # what another C library keeps counts as resident
         ctypes.CDLL('libc.so.6').malloc_trim(0)
     try:
-        Path('/proc/self/clear_refs').write_text('5')
+        Path('/proc/self/clear_refs').write_text('5', 'utf-8')
     except OSError:
         return None
     return memory('VmRSS')

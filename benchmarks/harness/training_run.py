@@ -240,8 +240,9 @@ def train_result(run: TrainingRun) -> dict[str, Any]:
 
 
 def device_of(run: TrainingRun) -> str:
-    """What a training ran on, as its log tells: a GPU's name, or ``CPU``."""
-    found = _GPU_LINE.search((run.work_dir / f'{TRAIN}.log').read_text('utf-8', 'replace'))
+    """What a training ran on, as its log tells, if there is one: a GPU's name, or ``CPU``."""
+    log = run.work_dir / f'{TRAIN}.log'
+    found = _GPU_LINE.search(log.read_text('utf-8', 'replace') if log.exists() else '')
     return found[1].strip() if found else CPU
 
 

@@ -125,6 +125,7 @@ def test_every_way_is_measured_on_the_same_images_and_written(
         'full pyramid',
         'coarse level',
         'one scale',
+        'AutoFocus, true FocusPixels',
         'AutoFocus',
         'AutoFocus, own detections',
     }

@@ -52,6 +52,14 @@ def load(path, toy_root, work_dir):
     return cfg
 
 
+def _numbers(model):
+    """Samples and proposals of an input, taken out of a config."""
+    train, test = model['train_cfg'], model['test_cfg']
+    settings = train['rpn_proposal'], test['rpn']
+    numbers = [part.pop(key) for part in settings for key in ('nms_pre', 'max_per_img')]
+    return [train['rcnn']['sampler'].pop('num'), *numbers]
+
+
 def test_both_configs_train_the_same_detector():
     sniper, single = (
         deepcopy(load_config(path).model.to_dict()) for path in (SNIPER, SINGLE_SCALE)
@@ -68,6 +76,9 @@ def test_both_configs_train_the_same_detector():
     sniper['data_preprocessor'].pop('batch_augments')
     for model, assigner in ((sniper, 'ValidRangeAssigner'), (single, 'MaxIoUAssigner')):
         assert model['train_cfg']['rpn']['assigner'].pop('type') == assigner
+    # A chip has fewer objects than an image, and so fewer samples and proposals.
+    ours, stock = map(_numbers, (sniper, single))
+    assert all(mine < theirs for mine, theirs in zip(ours, stock, strict=True))
     assert sniper == single
 
 

@@ -43,6 +43,7 @@ from mmsniper.version import __version__
 _TRAIN_WEIGHT = 0.8
 _TEST_WEIGHT = 0.1
 
+_ROOT = Path(__file__).resolve().parents[2]
 _SEEN = {'PyramidDetector': 'all levels', 'AutoFocus': 'coarse to fine'}
 
 
@@ -135,7 +136,7 @@ def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contes
     """Choose each contestant's number of epochs and its runs' folders.
 
     A folder's name ends with a digest of the run's settings: with other settings a run is another
-    run, and starts anew.
+    run, and starts anew. Where the project's folder is does not count.
 
     Args:
         comparison (Comparison): What is compared.
@@ -198,7 +199,7 @@ def plan_contestant(
             threads=comparison.threads,
         )
         overridden = TrainingRun(work_dir=work_dir, **settings).all_options()
-        folder = f'{name}_seed{seed}_{_digest(cfg, overridden)}'
+        folder = f'{name}_seed{seed}_{_digest(cfg, overridden, root)}'
         runs.append(TrainingRun(work_dir=work_dir / folder, **settings))
     return Contestant(name, config, per_epoch, tuple(runs), tests)
 
@@ -217,9 +218,9 @@ def tests_of(cfg: Config) -> dict[str, str]:
     return tests
 
 
-def _digest(cfg: Config, options: Mapping[str, Any]) -> str:
+def _digest(cfg: Config, options: Mapping[str, Any], root: Path) -> str:
     content = json.dumps([cfg.to_dict(), dict(options)], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
+    return hashlib.sha256(content.replace(f'{root}/', '').encode()).hexdigest()[:8]
 
 
 def execute_all(
@@ -342,11 +343,20 @@ def summarise(
         'description': description,
         'pixels': comparison.pixels,
         'seeds': list(comparison.seeds),
-        'options': dict(comparison.options),
-        'own_options': {name: dict(own) for name, own in comparison.own_options.items()},
+        'options': _told(comparison.options),
+        'own_options': {name: _told(own) for name, own in comparison.own_options.items()},
         'threads': comparison.threads,
         'versions': {'mmsniper': __version__, **_installed()},
         'contestants': [_summary_of(contestant) for contestant in contestants],
+    }
+
+
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with paths as seen from the project's folder."""
+    here = f'{_ROOT}/'
+    return {
+        key: value.removeprefix(here) if isinstance(value, str) else value
+        for key, value in options.items()
     }
 
 

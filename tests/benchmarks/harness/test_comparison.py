@@ -113,6 +113,16 @@ def test_what_a_test_shows_the_detector_is_told(changes, tests):
     assert module.tests_of(Config(dict(dict(model=dict(type='FasterRCNN')), **changes))) == tests
 
 
+def test_a_run_is_the_same_in_another_checkout(project, tmp_path_factory):
+    names = []
+    for root in (project, tmp_path_factory.mktemp('other')):
+        for name in ('fine.py', 'whole.py'):
+            (root / name).write_text((project / name).read_text())
+        _, contestants = plan(root, options={'data.file': f'{root}/data/held_out.json'})
+        names.append([run.work_dir.name for c in contestants for run in c.runs])
+    assert names[0] == names[1]
+
+
 def test_a_run_keeps_its_folder_until_its_settings_change(project):
     def folders(**changes):
         _, contestants = plan(project, **changes)
@@ -166,7 +176,10 @@ def test_means_and_sample_deviations_over_the_seeds(project, monkeypatch):
 
 
 def test_the_summary_names_no_folder_of_the_machine(project, monkeypatch):
-    comparison, contestants = plan(project)
+    monkeypatch.setattr(module, '_ROOT', project)
+    held_out = {'data.file': f'{project}/held_out.json'}
+    own = {'many': {'other.file': f'{project}/other.json'}}
+    comparison, contestants = plan(project, options=held_out, own_options=own)
     monkeypatch.setattr(module, 'execute', fake_execute(lambda run: 0.5))
     execute_all(contestants, 1, quiet())
     assert str(project) not in json.dumps(summarise(comparison, contestants))

@@ -23,7 +23,18 @@ _COSTS = {
     'pixels': (1e6, 'million pixels, those of mining count a third'),
     'cpu_seconds': (60, 'CPU minutes, mining included'),
 }
-_STYLES = ('#d62728', '#ff9f1c', '#2ca02c', '#19a7ff', '#9b6bff', '#222222', '#8c564b', '#00c2a8')
+_STYLES = (
+    '#d62728',
+    '#ff9f1c',
+    '#2ca02c',
+    '#19a7ff',
+    '#9b6bff',
+    '#222222',
+    '#8c564b',
+    '#00c2a8',
+    '#e377c2',
+    '#9a9a9a',
+)
 
 
 def points(summaries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -54,7 +54,7 @@ from torch import nn
 from harness.results import write_results
 from harness.slicing import SOFT_NMS, SlicedDetector, Slicing
 from harness.stock_detector import stock_detector
-from mmsniper.chips.focus import FocusMap, focus_chips, focus_sizes
+from mmsniper.chips.focus import FocusMap, focus_sizes
 from mmsniper.convert import load_config
 from mmsniper.models import AutoFocus
 from mmsniper.models.autofocus import step_thresholds
@@ -225,27 +225,28 @@ class Bench:
         """AutoFocus whose branch finds just what it is to find."""
         regions = partial(self._true_regions, number, self.model._regions)
         with patch.object(self.model, '_regions', regions):
-            return self._test(self.model, self.coarse_to_fine, number)
+            return self.focus(0.5, self.focus_head)(number)
 
     def _true_regions(
         self, number: int, regions: Callable, scene: Scene, level: int
     ) -> NDArray[np.float64]:
-        model, seen = self.model, level + 1
-        if not scene.chips:  # the coarsest level, which is seen whole
-            return regions(scene, level)
-        scale = model._scale(scene, seen)
+        if scene.chips:  # the coarsest level is seen whole
+            scene.maps[-1][:] = [self._true_map(number, scene, level + 1)]
+        return regions(scene, level)
+
+    def _true_map(self, number: int, scene: Scene, level: int) -> FocusMap:
+        """What a perfect branch would tell of an image at a level."""
+        scale = self.model._scale(scene, level)
         stride = getattr(self.focus_head, 'stride', 16)
         shape = tuple(math.ceil(side * scale / stride) for side in scene.size[::-1])
         boxes = self.truth.imgToAnns[self.infos[number]['img_id']]
         boxes = [box['bbox'] for box in boxes if not box.get('iscrowd')]
         boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) * scale
         boxes[:, 2:] += boxes[:, :2]
-        must = focus_sizes(model.pyramid)[seen, 0] * scale
+        must = focus_sizes(self.model.pyramid)[level, 0] * scale
         cells = focus_targets(boxes, boxes[:0], shape, stride, (0.0, must), must) == POSITIVE
         whole = (0.0, 0.0, *map(float, scene.size))
-        focus = FocusMap(cells.numpy().astype(np.float32), whole, (stride / scale, stride / scale))
-        min_side = model.min_chip_side / model._scale(scene, level)
-        return focus_chips([focus], 0.5, *scene.size, min_side, model.dilation)
+        return FocusMap(cells.numpy().astype(np.float32), whole, (stride / scale, stride / scale))
 
     def single(self, number: int) -> Detections:
         """One pass of the stock detector."""

@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from pycocotools.coco import COCO
+from random_weights import AUTOFOCUS, autofocus_checkpoint
 
 from harness.reduced import reduced
 from mmsniper.apis import MODES, SNIPERInferencer
@@ -22,7 +23,6 @@ from mmsniper.models.masks import EncodedMasks
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
-AUTOFOCUS = CONFIGS / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
 SNIPER = CONFIGS / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
 STOCK = CONFIGS / 'baselines' / 'faster_rcnn_r18_single_scale_toy.py'
 SIZES = {'a.jpg': (250, 170), 'below/b.png': (150, 100)}  # width, height
@@ -31,14 +31,7 @@ SIZES = {'a.jpg': (250, 170), 'below/b.png': (150, 100)}  # width, height
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     """Weights of the AutoFocus config, at random, but the same every time."""
-    torch.manual_seed(0)
-    model = MODELS.build(load_config(AUTOFOCUS).model)
-    with torch.no_grad():  # scores and FocusPixels that differ from place to place
-        model.roi_head.bbox_head.fc_cls.weight.mul_(30)
-        model.focus_head.cls.weight.mul_(30)
-    path = tmp_path_factory.mktemp('weights') / 'autofocus.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
-    return path
+    return autofocus_checkpoint(tmp_path_factory.mktemp('weights'))
 
 
 @pytest.fixture(scope='module')

@@ -126,18 +126,22 @@ HITUAV_HELD_OUT = Preset(
 )
 
 _SNIPER_CONFIG = f'configs/sniper/{_NANO}_sniper_hituav.py'
+_RANGE_FIRST = {'model.rpn_head.type': 'SNIPERRPNHead'}
 _CAUSES = {
-    POSITIVE: (CONTESTANTS[POSITIVE], {}),
-    'negative chips, a tenth mined': (_SNIPER_CONFIG, {}),
-    '3% of the pyramid at random': (CONTESTANTS[POSITIVE], {'sniper.sampler.background': 0.03}),
-    'proposals of all sizes': (CONTESTANTS[POSITIVE], {'model.rpn_head.range_first': False}),
+    POSITIVE: (CONTESTANTS[POSITIVE], _RANGE_FIRST),
+    'negative chips, a tenth mined': (_SNIPER_CONFIG, _RANGE_FIRST),
+    '3% of the pyramid at random': (
+        CONTESTANTS[POSITIVE],
+        {**_RANGE_FIRST, 'sniper.sampler.background': 0.03},
+    ),
+    'proposals of all sizes': (CONTESTANTS[POSITIVE], {}),
     "AutoFocus's branch": (
         CONTESTANTS[SNIPER],
-        {**_EVERY_LEVEL[SNIPER], 'sniper.autofocus.focus_head.detach': False},
+        {**_RANGE_FIRST, **_EVERY_LEVEL[SNIPER], 'sniper.autofocus.focus_head.detach': False},
     ),
-    "AutoFocus's branch, detached": (CONTESTANTS[SNIPER], _EVERY_LEVEL[SNIPER]),
+    "AutoFocus's branch, detached": (CONTESTANTS[SNIPER], {**_RANGE_FIRST, **_EVERY_LEVEL[SNIPER]}),
 }
-"""One change at a time, by config and settings."""
+"""One change at a time, by config and settings; all but one propose the level's sizes first."""
 
 
 def _causes(*names: str, pixels: float) -> Comparison:

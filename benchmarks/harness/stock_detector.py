@@ -19,8 +19,8 @@ _OURS = {
     if name not in ('self', 'kwargs')
 }
 _STOCK_TYPES = {ours: stock for stock, ours in {**ROI_HEADS, **DENSE_HEADS}.items()}
-_STOCK_TYPES['ValidRangeAssigner'] = 'MaxIoUAssigner'
-_OF_OUR_PARTS = ('pyramid', 'range_first', 'ignore_iou_thr')
+_STOCK_TYPES |= {'ValidRangeAssigner': 'MaxIoUAssigner', 'SNIPERRPNHead': 'RPNHead'}
+_OF_OUR_PARTS = ('pyramid', 'ignore_iou_thr')
 
 
 def stock_detector(model: ConfigDict) -> ConfigDict:

@@ -16,7 +16,9 @@ model = dict(
         frozen_stages=1,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
     ),
-    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)),
+    rpn_head=dict(
+        type='SNIPERRPNHead', loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)
+    ),
     roi_head=dict(
         bbox_head=dict(reg_class_agnostic=True, loss_bbox=dict(type='SmoothL1Loss', beta=1.0))
     ),

@@ -25,7 +25,7 @@ model = dict(
     backbone=dict(
         norm_cfg=dict(requires_grad=True, momentum=0.005), norm_eval=False, frozen_stages=1
     ),
-    # The release's losses of boxes.
+    # The release's proposals, of the level's sizes only, and its losses of boxes.
     rpn_head=dict(
         type='SNIPERRPNHead',
         pyramid=pyramid,

@@ -17,7 +17,6 @@ ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascad
 
 # Dense and set-prediction heads that have a version of their own.
 DENSE_HEADS = {
-    'RPNHead': 'SNIPERRPNHead',
     'FCOSHead': 'SNIPERFCOSHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
     'DINOHead': 'SNIPERDINOHead',
@@ -26,7 +25,8 @@ DENSE_HEADS = {
 # Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset(
     {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead'}
-    | {'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
+    | {'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead'}
+    | {'SNIPERRPNHead', 'TOODHead', 'YOLOFHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.

@@ -31,11 +31,12 @@ class SNIPERRPNHead(RPNHead):
     With ``adopt_orphans`` in the pyramid nothing is left out: an object that is valid although it
     is out of range has proposals of its size.
 
+    An option, for a config's ``rpn_head=dict(type='SNIPERRPNHead')``: only where the R-CNN learns
+    from all proposals is it the release's rule. Elsewhere ``RPNHead`` does better (docs/benchmarks.md).
+
     Args:
         *args: As for ``RPNHead``.
         pyramid (ScalePyramid | dict): The config's pyramid.
-        range_first (bool): False proposes as ``RPNHead`` does, to see what the rule is worth.
-            Defaults to True.
         **kwargs: As for ``RPNHead``.
 
     Raises:
@@ -43,17 +44,12 @@ class SNIPERRPNHead(RPNHead):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        pyramid: ScalePyramid | Mapping[str, Any],
-        range_first: bool = True,
-        **kwargs: Any,
+        self, *args: Any, pyramid: ScalePyramid | Mapping[str, Any], **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         if not self.use_sigmoid_cls:
             raise ValueError('SNIPERRPNHead scores by a sigmoid: loss_cls=dict(use_sigmoid=True)')
         self.pyramid = ScalePyramid.from_config(pyramid)
-        self.range_first = range_first and not self.pyramid.adopt_orphans
         self._last_priors: tuple[Any, Tensor | None] = (None, None)
 
     def predict_by_feat(
@@ -66,7 +62,7 @@ class SNIPERRPNHead(RPNHead):
         **kwargs: Any,
     ) -> InstanceList:
         """Proposals of each input, of the level's sizes first if training; as ``RPNHead``."""
-        if self.training and self.range_first:
+        if self.training and not self.pyramid.adopt_orphans:
             cls_scores = self._scores_in_range(cls_scores, bbox_preds, batch_img_metas)
         return super().predict_by_feat(
             cls_scores, bbox_preds, score_factors, batch_img_metas, *args, **kwargs

@@ -42,8 +42,9 @@ def test_before_and_after_differ_by_which_proposals_are_learned(script, data):
         load_config(ROOT / config, comparison.own_options.get(name))
         for name, config in comparison.configs.items()
     )
-    assert before.model.rpn_head.pop('range_first') is False
-    assert before.model.rpn_head.type == 'SNIPERRPNHead'
+    types = [cfg.model.rpn_head.pop('type') for cfg in (before, after)]
+    assert types == ['RPNHead', 'SNIPERRPNHead']
+    assert after.model.rpn_head.pop('pyramid') == after.pyramid
     assert before.to_dict() == after.to_dict()
 
 

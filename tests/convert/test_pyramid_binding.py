@@ -149,8 +149,8 @@ class TestChildConfigs:
         else:
             cfg = load_config(configs / base, {'pyramid.chip_size': 96})
         data, model = cfg.train_dataloader, cfg.model
-        pieces = [data.sampler, *data.dataset.pipeline[2:4], model, model.rpn_head, model.roi_head]
-        assert [piece.pyramid.chip_size for piece in pieces] == [96] * 6
+        pieces = [data.sampler, *data.dataset.pipeline[2:4], model, model.roi_head]
+        assert [piece.pyramid.chip_size for piece in pieces] == [96] * 5
         assert model.data_preprocessor.batch_augments[0].size == (96, 96)
 
     @pytest.mark.parametrize('way', ['variable', 'option'])

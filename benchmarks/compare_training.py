@@ -38,7 +38,7 @@ def _range_first(config: str) -> Comparison:
     return Comparison(
         configs={'before': config, 'after': config},
         pixels=300e6,
-        own_options={'after': {'model.rpn_head.type': 'SNIPERRPNHead'}},
+        own_options={'after': {'sniper.range_first': True}},
     )
 
 

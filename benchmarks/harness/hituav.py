@@ -126,7 +126,7 @@ HITUAV_HELD_OUT = Preset(
 )
 
 _SNIPER_CONFIG = f'configs/sniper/{_NANO}_sniper_hituav.py'
-_RANGE_FIRST = {'model.rpn_head.type': 'SNIPERRPNHead'}
+_RANGE_FIRST = {'sniper.range_first': True}
 _CAUSES = {
     POSITIVE: (CONTESTANTS[POSITIVE], _RANGE_FIRST),
     'negative chips, a tenth mined': (_SNIPER_CONFIG, _RANGE_FIRST),

@@ -16,9 +16,7 @@ model = dict(
         frozen_stages=1,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
     ),
-    rpn_head=dict(
-        type='SNIPERRPNHead', loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)
-    ),
+    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)),
     roi_head=dict(
         bbox_head=dict(reg_class_agnostic=True, loss_bbox=dict(type='SmoothL1Loss', beta=1.0))
     ),
@@ -30,4 +28,4 @@ model = dict(
     test_cfg=dict(rpn=dict(max_per_img=300), rcnn=dict(max_per_img=200)),
 )
 train_dataloader = dict(num_workers=8)
-sniper = dict(batch_size=20, negative_chips=dict(warmup_epochs=4))
+sniper = dict(batch_size=20, range_first=True, negative_chips=dict(warmup_epochs=4))

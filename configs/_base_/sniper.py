@@ -14,6 +14,7 @@ sniper = dict(
     sampler=dict(),  # further arguments of ChipAwareSampler
     negative_chips=dict(warmup_epochs=2),  # of NegativeChipHook, for an RPN; None: no mining
     # autofocus=dict() in your config: tested coarse to fine (configs/autofocus), its arguments.
+    # range_first=True: an RPN proposes only what has the level's sizes, as in the release.
     # samples_by_area=True: of an image's samples and proposals a chip gets its area's share.
     # whole_images=True: SNIP, the same levels and ranges on whole images (configs/snip).
 )

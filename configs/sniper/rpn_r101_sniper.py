@@ -20,7 +20,7 @@ model = dict(
     rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=3.0)),
     train_cfg=dict(rpn=dict(assigner=dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.01))),
 )
-sniper = dict(batch_size=20, negative_chips=None)
+sniper = dict(batch_size=20, range_first=True, negative_chips=None)
 # Images without objects have no positive chips, so nothing is trained on them; they are mined.
 train_dataloader = dict(num_workers=8, dataset=dict(filter_cfg=dict(filter_empty_gt=False)))
 val_evaluator = test_evaluator = dict(metric='proposal_fast')

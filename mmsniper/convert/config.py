@@ -54,6 +54,9 @@ class SNIPEROptions:
         cache_mb (float): Decoded images that a worker of the data loader keeps while chips of them
             are to come, at most so many MB. Chips of an image then come soon after each other, in
             different batches. Defaults to 0: chips in any order, each decodes its image.
+        range_first (bool): In training an RPN proposes only what has the level's sizes, as in the
+            authors' release: ``SNIPERRPNHead``. Defaults to False, the best of any size, of which
+            the R-CNN then learns those in range.
         samples_by_area (bool): A chip gets its area's share of the samples and proposals that the
             config has for an image, in training, so that equal pixels take equal time
             (:func:`~mmsniper.convert.model.sample_by_area`). Defaults to False: as many as an
@@ -67,6 +70,7 @@ class SNIPEROptions:
     negative_chips: Mapping[str, Any] | None = None
     autofocus: Mapping[str, Any] | None = None
     cache_mb: float = 0.0
+    range_first: bool = False
     samples_by_area: bool = False
     whole_images: bool = False
 
@@ -89,7 +93,7 @@ class SNIPEROptions:
                     f'sniper.{name} must be a dict of options, such as dict() for their defaults, '
                     f'got {value!r}'
                 )
-        for name in ('samples_by_area', 'whole_images'):
+        for name in ('range_first', 'samples_by_area', 'whole_images'):
             if not isinstance(options.get(name, False), bool):
                 raise ValueError(f'sniper.{name} must be True or False, got {options[name]!r}')
         cache = options.get('cache_mb', 0)
@@ -232,7 +236,7 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
         keep_empty = negatives is not None or options.sampler.get('negatives') is not None
         _convert_training(cfg, detector, options, keep_empty, notes)
     name = type_name(detector)
-    sniper_model(detector, pyramid, options.whole_images, notes)
+    sniper_model(detector, pyramid, options.whole_images, options.range_first, notes)
     if name != 'RPN':  # proposals are not merged
         see_all_levels(detector, pyramid, options.autofocus)
         see_images_as_they_are(cfg)

@@ -26,7 +26,7 @@ DENSE_HEADS = {
 IGNORING_HEADS = frozenset(
     {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead'}
     | {'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead'}
-    | {'SNIPERRPNHead', 'TOODHead', 'YOLOFHead'}
+    | {'TOODHead', 'YOLOFHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
@@ -67,6 +67,7 @@ def sniper_model(
     detector: ConfigDict,
     pyramid: Mapping[str, Any],
     whole_images: bool = False,
+    range_first: bool = False,
     notes: list[str] | None = None,
 ) -> None:
     """Exchange heads and assigners of a detector's config for those that know valid ranges.
@@ -77,6 +78,7 @@ def sniper_model(
         detector (ConfigDict): The detector's config, changed in place.
         pyramid (dict): The scale pyramid's config.
         whole_images (bool): The detector is trained on whole images (SNIP). Defaults to False.
+        range_first (bool): Its RPN becomes a ``SNIPERRPNHead``. Defaults to False.
         notes (list[str] | None): Gets a sentence on what was exchanged. Defaults to None.
 
     Raises:
@@ -85,18 +87,29 @@ def sniper_model(
     train = detector.get('train_cfg') or {}
     if has_rpn(detector):
         exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {})
-        if type_name(detector.rpn_head) == 'SNIPERRPNHead':
-            detector.rpn_head.pyramid = pyramid
     else:
         exchanged = _exchange_dense(detector, 'bbox_head', train)
     if head := detector.get('roi_head'):
         head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
         head.pyramid = pyramid
         exchanged.append(head.type)
+    if range_first:
+        _propose_in_range(detector, pyramid)
+        exchanged.append('SNIPERRPNHead')
     if notes is not None:
         notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
         _shape_batches(detector, pyramid['chip_size'], [] if notes is None else notes)
+
+
+def _propose_in_range(detector: ConfigDict, pyramid: Mapping[str, Any]) -> None:
+    head = detector.get('rpn_head')
+    if head is None or type_name(head) != 'RPNHead':
+        raise ValueError(
+            f'sniper.range_first is for an RPNHead, and {type_name(detector)} has '
+            f'{"no rpn_head" if head is None else f"a {type_name(head)}"}: leave it out'
+        )
+    head.type, head.pyramid = 'SNIPERRPNHead', pyramid
 
 
 def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None:

@@ -31,8 +31,8 @@ class SNIPERRPNHead(RPNHead):
     With ``adopt_orphans`` in the pyramid nothing is left out: an object that is valid although it
     is out of range has proposals of its size.
 
-    An option, for a config's ``rpn_head=dict(type='SNIPERRPNHead')``: only where the R-CNN learns
-    from all proposals is it the release's rule. Elsewhere ``RPNHead`` does better (docs/benchmarks.md).
+    An option, ``sniper = dict(range_first=True)``: of three data sets two were better without
+    (docs/benchmarks.md).
 
     Args:
         *args: As for ``RPNHead``.

@@ -98,8 +98,8 @@ def test_every_piece_of_the_sniper_config_has_the_same_pyramid():
                 collect(item)
 
     collect({key: value for key, value in cfg.to_dict().items() if key != 'pyramid'})
-    # The model, its RPN and its RoI head; sampler; ChipSampler and ScaleRangeFilter.
-    assert len(found) == 6
+    # The model and its RoI head; sampler; ChipSampler and ScaleRangeFilter.
+    assert len(found) == 5
     assert all(pyramid == cfg.pyramid.to_dict() for pyramid in found)
 
 

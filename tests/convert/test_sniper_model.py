@@ -51,6 +51,7 @@ def test_two_stage_detectors_get_the_rpn_rule_and_the_rcnn_rule(stock, ours):
     detector = two_stage(roi=stock)
     sniper_model(detector, PYRAMID)
     assert detector.roi_head == dict(type=ours, pyramid=PYRAMID)
+    assert detector.rpn_head == dict(type='RPNHead')
     assert detector.train_cfg.rpn.assigner == dict(type='ValidRangeAssigner', pos_iou_thr=0.7)
     # The RoI head judges proposals by their size, whatever assigns them.
     assert detector.train_cfg.rcnn.assigner.type == 'MaxIoUAssigner'
@@ -63,6 +64,21 @@ def test_assigners_are_wrapped(assigner):
     sniper_model(detector, PYRAMID)
     assert detector.bbox_head.type == 'ATSSHead'
     assert detector.train_cfg.assigner == dict(type='IgnoreInvalidAssigner', assigner=stock)
+
+
+def test_an_rpn_proposes_what_is_in_range_if_asked_to():
+    detector = two_stage()
+    sniper_model(detector, PYRAMID, range_first=True)
+    assert detector.rpn_head == dict(type='SNIPERRPNHead', pyramid=PYRAMID)
+
+
+@pytest.mark.parametrize(
+    ('detector', 'has'),
+    [(two_stage(rpn='FCOSHead'), 'a SNIPERFCOSHead'), (one_stage('RetinaHead'), 'no rpn_head')],
+)
+def test_range_first_is_for_an_rpn(detector, has):
+    with pytest.raises(ValueError, match=f'range_first is for an RPNHead.* has {has}'):
+        sniper_model(detector, PYRAMID, range_first=True)
 
 
 def test_all_assigners_of_a_head_are_wrapped():

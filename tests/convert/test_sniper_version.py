@@ -532,6 +532,7 @@ def test_an_rpn_has_no_autofocus():
         (dict(autofocus=dict(pyramid=PYRAMID)), r"autofocus has no option \['pyramid'\]"),
         (dict(whole_images=True, sampler=dict(stride=8)), 'sampler has stride, which is for chips'),
         (dict(whole_images=True, cache_mb=5), 'cache_mb keeps images for their next chips'),
+        (dict(range_first=1), 'range_first must be True or False, got 1'),
         (dict(samples_by_area=0.5), 'samples_by_area must be True or False, got 0.5'),
         (dict(whole_images=True, samples_by_area=True), 'samples_by_area is for chips'),
         (dict(cache_mb=-1), 'cache_mb must be a number of at least 0, got -1'),

@@ -135,19 +135,25 @@ _CAUSES = {
         {**_RANGE_FIRST, 'sniper.sampler.background': 0.03},
     ),
     'proposals of all sizes': (CONTESTANTS[POSITIVE], {}),
+    'chips of 224 px': (CONTESTANTS[POSITIVE], {'pyramid.chip_size': 224}),
+    'ranges without overlap': (
+        CONTESTANTS[POSITIVE],
+        {'pyramid.levels.0.valid_range': [0, 40], 'pyramid.levels.1.valid_range': [40, None]},
+    ),
     "AutoFocus's branch": (
         CONTESTANTS[SNIPER],
         {**_RANGE_FIRST, **_EVERY_LEVEL[SNIPER], 'sniper.autofocus.focus_head.detach': False},
     ),
     "AutoFocus's branch, detached": (CONTESTANTS[SNIPER], {**_RANGE_FIRST, **_EVERY_LEVEL[SNIPER]}),
 }
-"""One change at a time, by config and settings; all but one propose the level's sizes first."""
+"""One change at a time, by config and settings."""
 
 
-def _causes(*names: str, pixels: float) -> Comparison:
+def _causes(*names: str, pixels: float, seeds: tuple[int, ...] = (0, 1, 2)) -> Comparison:
     return Comparison(
         {name: _CAUSES[name][0] for name in names},
         pixels=pixels,
+        seeds=seeds,
         options=_on_the_held_out_days(),
         own_options={name: _CAUSES[name][1] for name in names},
     )
@@ -157,7 +163,17 @@ HITUAV_CAUSES = Preset(
     'HIT-UAV, one change at a time',
     'Trained on five days of the training set of HIT-UAV and tested on the other two. Whole epochs '
     'are trained: mining leaves pixels for two within 300 million, and for three within 400.',
-    _causes(*(name for name in _CAUSES if 'mined' not in name), pixels=300e6),
+    _causes(
+        POSITIVE,
+        '3% of the pyramid at random',
+        'proposals of all sizes',
+        "AutoFocus's branch",
+        "AutoFocus's branch, detached",
+        pixels=300e6,
+    ),
     prepare=_hold_out_days,
-    others=(_causes('negative chips, a tenth mined', pixels=400e6),),
+    others=(
+        _causes('negative chips, a tenth mined', pixels=400e6),
+        _causes('chips of 224 px', 'ranges without overlap', pixels=300e6, seeds=(0,)),
+    ),
 )

@@ -97,10 +97,9 @@ def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
 
 
 def miner_of(cfg: Config) -> NegativeChipMiner:
-    """The miner as the config's NegativeChipHook has it, if there is one."""
-    return NegativeChipMiner(
-        **{k: v for k, v in negative_chip_hook(cfg).items() if k not in NOT_THE_MINERS}
-    )
+    """The miner as the config's NegativeChipHook has it, if there is one, but of all pixels."""
+    options = {k: v for k, v in negative_chip_hook(cfg).items() if k not in NOT_THE_MINERS}
+    return NegativeChipMiner(**options | {'share': 1.0})
 
 
 class WholeImages:

@@ -85,11 +85,11 @@ def test_ratios_are_those_of_medians(benchmark):
     )
 
 
-def test_the_options_of_the_hook_are_those_of_the_miner(benchmark, config):
+def test_the_options_of_the_hook_are_those_of_the_miner_that_sees_all(benchmark, config):
     cfg = Config.fromfile(config)
-    assert benchmark.miner_of(cfg) == NegativeChipMiner(**OPTIONS)
+    assert benchmark.miner_of(cfg) == NegativeChipMiner(**OPTIONS, share=1.0)
     cfg.custom_hooks = []
-    assert benchmark.miner_of(cfg) == NegativeChipMiner()
+    assert benchmark.miner_of(cfg) == NegativeChipMiner(share=1.0)
 
 
 def test_all_passes_show_the_network_the_same_images(benchmark, config, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +155,34 @@ def finest_ratio(table: AnnotationTable, pyramid: ScalePyramid, chips: int) -> f
     scale = pyramid.scales(table.width, table.height)[:, 0]
     pixels = (table.width * scale * table.height * scale).sum()
     return float(chips * pyramid.chip_size**2 / max(pixels, 1))
+
+
+def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) -> dict[str, Any]:
+    """All of the above about a plan, as the tools tell it.
+
+    Args:
+        table (AnnotationTable): Image sizes and boxes.
+        pyramid (ScalePyramid): The scale pyramid.
+        plan (ChipPlan): Chips of the table's images.
+
+    Returns:
+        dict: ``images``, ``chips``, ``chips_per_image``, ``chips_per_level``,
+        ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``coverage``, ``orphans``, ``boxes`` and
+        ``shown_area``.
+    """
+    found = plan_statistics(table, pyramid, plan)
+    return dict(
+        images=found.images,
+        chips=found.chips,
+        chips_per_image=found.chips_per_image,
+        chips_per_level=found.chips_per_level,
+        pixel_ratio_800x1333=pixel_ratio(table, pyramid, len(plan)),
+        pixel_ratio_finest=finest_ratio(table, pyramid, len(plan)),
+        coverage=found.coverage,
+        orphans=found.orphans,
+        boxes=found.boxes,
+        shown_area=shown_area(table, plan, pyramid.num_levels),
+    )
 
 
 _FAR_AHEAD, _LEVEL = 0.25, 0.5

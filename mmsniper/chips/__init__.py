@@ -28,6 +28,7 @@ from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, s
 from mmsniper.chips.statistics import (
     PlanStatistics,
     finest_ratio,
+    learned_levels,
     pixel_ratio,
     plan_numbers,
     plan_statistics,
@@ -76,6 +77,7 @@ __all__ = [
     'focus_sizes',
     'good_size_fraction',
     'grid_cover',
+    'learned_levels',
     'merge_rectangles',
     'minimum_cover',
     'nearest_name',

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+import mmsniper
 from mmsniper.apis.predictions import PredictedData
 from mmsniper.apis.report_data import ReportData, class_rows, config_rows, numbers_of, pyramid_rows
 from mmsniper.apis.report_pictures import examples, negative_chips, wrong_detections
@@ -25,7 +26,6 @@ from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.utils.files import utf8_name
-from mmsniper.version import __version__
 from mmsniper.visualization.charts import line_chart
 from mmsniper.visualization.page import render
 
@@ -81,6 +81,8 @@ def make_report(
         ValueError: If the config has no pyramid, the pool in the work folder or the predictions are
             of other data, or a file is none of its kind.
     """
+    if predictions is not None and not predictions.is_file():  # before all is planned and drawn
+        raise FileNotFoundError(f'there is no file {predictions}')
     log = read_training_log(work_dir) if work_dir else None
     pool = work_dir / POOL_FILE if work_dir and (work_dir / POOL_FILE).is_file() else None
     tell('checking config and data')
@@ -88,7 +90,7 @@ def make_report(
     content: dict[str, Any] = dict(
         title=utf8_name(Path(config).name),
         config=utf8_name(config),
-        made=f'{time.strftime("%Y-%m-%d %H:%M")} by mmsniper {__version__}',
+        made=f'{time.strftime("%Y-%m-%d %H:%M")} by mmsniper {mmsniper.__version__}',
         findings=findings,
         severities=dict(Counter(finding.severity for finding in findings)),
         kinds=dict(error=ERROR, warning=WARNING, note=NOTE),

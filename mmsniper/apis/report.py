@@ -18,7 +18,7 @@ import mmsniper
 from mmsniper.apis.predictions import PredictedData
 from mmsniper.apis.report_data import ReportData, class_rows, config_rows, numbers_of, pyramid_rows
 from mmsniper.apis.report_pictures import examples, negative_chips, wrong_detections
-from mmsniper.apis.training_log import TrainingLog, read_training_log
+from mmsniper.apis.training_log import Curve, TrainingLog, read_training_log
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding
 from mmsniper.checks.everything import check_everything
 from mmsniper.chips import NegativeChipPool, ScalePyramid
@@ -26,7 +26,8 @@ from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.utils.files import utf8_name
-from mmsniper.visualization.charts import line_chart
+from mmsniper.visualization.charts import LineChart, line_chart
+from mmsniper.visualization.figure import LEVEL_COLOURS
 from mmsniper.visualization.page import render
 
 _NEGATIVES_SHOWN = 18
@@ -128,12 +129,11 @@ def _training(
     log: TrainingLog, work_dir: Path, pool: Path | None, data: ReportData | None
 ) -> dict[str, Any]:
     charts = []
-    for title, curves, x_label in (
-        ('AP on the validation data', log.metrics, 'epoch'),
-        ('Loss', log.losses, 'iteration'),
-    ):
-        if curves:
-            charts.append((title, line_chart(curves, x_label)))
+    for kind in dict.fromkeys(name.partition('mAP')[0] for name in log.metrics):
+        curves = {name: c for name, c in log.metrics.items() if name.startswith(f'{kind}mAP')}
+        charts.append(_chart('AP on the validation data', curves, log.by_epoch))
+    if log.losses:
+        charts.append(_chart('Loss', log.losses, False))
     negatives = None
     if pool is not None:
         content = NegativeChipPool.from_file(pool)
@@ -149,6 +149,14 @@ def _training(
             shown=list(shown),
         )
     return dict(folder=utf8_name(str(work_dir)), runs=log.runs, charts=charts, negatives=negatives)
+
+
+def _chart(title: str, curves: Mapping[str, Curve], by_epoch: bool) -> tuple[str, LineChart]:
+    """As many of the curves as there are colours."""
+    shown = dict(list(curves.items())[: len(LEVEL_COLOURS)])
+    if len(shown) < len(curves):
+        title += f', {len(shown)} of {len(curves)} curves'
+    return title, line_chart(shown, 'epoch' if by_epoch else 'iteration')
 
 
 def _wrong(cfg: Config, predictions: Path, number: int) -> dict[str, Any]:

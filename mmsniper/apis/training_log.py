@@ -20,14 +20,16 @@ class TrainingLog:
 
     Attributes:
         losses: Each loss over iterations, the sum first.
-        metrics: Each AP over epochs (iterations in trainings without epochs), as the metric calls
-            it; where COCO's evaluation had nothing to say (-1), there is no point.
+        metrics: Each AP, as the metric calls it, over epochs, or over iterations in trainings
+            without epochs; where COCO's evaluation had nothing to say (-1), there is no point.
         runs: Number of runs that the folder has logs of: a resumed training has several.
+        by_epoch: Whether the training counts epochs.
     """
 
     losses: Mapping[str, Curve]
     metrics: Mapping[str, Curve]
     runs: int
+    by_epoch: bool
 
 
 def read_training_log(work_dir: Path) -> TrainingLog:
@@ -63,10 +65,11 @@ def read_training_log(work_dir: Path) -> TrainingLog:
             for step in [step for step in kind if step >= first]:
                 del kind[step]
             kind.update(mine)
-    losses = _curves(training, lambda name: name.startswith(_LOSS))
+    losses = _curves(training, lambda name: _LOSS in name)
     metrics = _curves(testing, lambda name: _METRIC in name)
     by_sum_first = dict(sorted(losses.items(), key=lambda item: item[0] != _LOSS))
-    return TrainingLog(by_sum_first, metrics, runs)
+    by_epoch = any('epoch' in row for row in training.values())
+    return TrainingLog(by_sum_first, metrics, runs, by_epoch)
 
 
 def _rows(file: Path) -> Iterator[dict[str, float]]:

@@ -113,7 +113,14 @@ def write_log(work_dir, run, rows, last=''):
 
 def losses(*steps):
     return [
-        {'loss': 1 / step, 'loss_cls': 0.5 / step, 'acc': 90.0, 'iter': step, 'step': step}
+        {
+            'loss': 1 / step,
+            'loss_cls': 0.5 / step,
+            'acc': 90.0,
+            'epoch': 1,
+            'iter': step,
+            'step': step,
+        }
         for step in steps
     ]
 
@@ -273,7 +280,8 @@ def test_curves_of_a_resumed_training(make, small_run, tmp_path):
     assert '2 runs in one curve' in words
     assert 'coco/bbox_mAP 0.25' in words
     assert 'bbox_mAP_s' not in words
-    assert 'loss 0.2' in words
+    assert 'loss 0.2 ' in words
+    assert 'epoch; numbers above' in words
     assert 'loss_cls 0.1' in words
     assert 'acc' not in words
     assert [len(points.split()) for points in re.findall('points="([^"]+)"', text)] == [2, 5, 5]

@@ -95,6 +95,7 @@ def make_report(
         findings=findings,
         severities=dict(Counter(finding.severity for finding in findings)),
         kinds=dict(error=ERROR, warning=WARNING, note=NOTE),
+        opened=images,
         rows=[],
         pyramid=[],
         numbers=None,

@@ -48,8 +48,7 @@ class ReportData:
     """A config's training data and their chips.
 
     Attributes:
-        chips (EpochChips): The positive chips of the first epoch and, with a pool, all negative
-            ones.
+        chips (EpochChips): The chips of the first epoch, with a pool also negative ones.
         labels (np.ndarray): (num_boxes,) label of each box of ``chips.table``, -1 if it has none.
         dataset (BaseDataset): Gives chips to look at.
         loader (Callable): The transform that loads an image.
@@ -78,7 +77,7 @@ class ReportData:
         pyramid = config_pyramid(cfg).to_dict()
         config, loading = viewing_dataset(cfg.train_dataloader.dataset.to_dict(), pyramid, False)
         dataset = DATASETS.build(config)
-        chips = plan_epoch(cfg, dataset, pool=pool, all_negatives=pool is not None)
+        chips = plan_epoch(cfg, dataset, pool=pool)
         loader = TRANSFORMS.build(in_large_version(loading))
         return cls(chips, _labels(dataset, len(chips.table.boxes)), dataset, loader)
 

@@ -14,7 +14,7 @@ from mmsniper.apis.epoch_chips import chip_views
 from mmsniper.apis.predictions import PredictedData
 from mmsniper.apis.report_data import ReportData
 from mmsniper.apis.worst_detections import counts, entries, views
-from mmsniper.chips import NEGATIVE, ChipPlan
+from mmsniper.chips import NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.rectangles import spread
 from mmsniper.datasets.decoding import run_checked
 from mmsniper.utils.coco_matching import Matching, explain
@@ -124,13 +124,20 @@ def _facts(data: ReportData, image: int, plan: ChipPlan) -> str:
     table = data.chips.table
     mine = slice(*table.offset[image : image + 2])
     objects, orphans = int((~table.ignore[mine]).sum()), int(data.orphans[mine].sum())
-    per_level = '/'.join(map(str, plan.count_per_level(data.pyramid.num_levels).tolist()))
+    positive = plan.take(plan.kind == POSITIVE)
+    per_level = '/'.join(map(str, positive.count_per_level(data.pyramid.num_levels).tolist()))
     facts = [
         f'{table.width[image]}×{table.height[image]} px',
-        f'{objects} objects',
-        f'{len(plan)} chips, fine to coarse {per_level}',
+        _counted(objects, 'object'),
+        f'{_counted(len(positive), "chip")}, fine to coarse {per_level}',
     ]
-    return ', '.join([*facts, f'{orphans} orphans'] if orphans else facts)
+    for number, what in ((len(plan) - len(positive), 'negative chip'), (orphans, 'orphan')):
+        facts += [_counted(number, what)] if number else []
+    return ', '.join(facts)
+
+
+def _counted(number: int, what: str) -> str:
+    return f'{number} {what}' if number == 1 else f'{number} {what}s'
 
 
 def _example(
@@ -207,7 +214,7 @@ def negative_chips(data: ReportData, number: int) -> Iterator[Scene]:
                 scene.window,
                 [*scene.layers, Layer('proposals', level_colour(level), shown.tolist(), dots=True)],
                 scene.title,
-                [f'{len(shown)} proposals', name],
+                [_counted(len(shown), 'proposal'), name],
             )
 
 

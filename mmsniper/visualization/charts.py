@@ -96,12 +96,14 @@ class Line:
         colour: Its colour.
         points: As an SVG polyline has them, in a box of 100 by 100.
         last: Its last value, as text.
+        is_dot: Whether it is a single point.
     """
 
     name: str
     colour: str
     points: str
     last: str
+    is_dot: bool
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,9 @@ def line_chart(curves: Curves, x_label: str) -> LineChart:
         across = _rounded((x - left) / (right - left) * 100)
         points = [f'{a:g},{d:g}' for a, d in zip(across, _rounded(100 - y / top * 100))]
         # A polyline of one point draws nothing; of the same point twice, a dot.
-        points = points * 2 if len(points) == 1 else points
-        last = f'{y[-1]:.3g}' if len(y) else ''
-        lines.append(Line(name, LEVEL_COLOURS[i % len(LEVEL_COLOURS)], ' '.join(points), last))
+        is_dot, last = len(points) == 1, f'{y[-1]:.3g}' if len(y) else ''
+        path, colour = ' '.join(points * (1 + is_dot)), LEVEL_COLOURS[i % len(LEVEL_COLOURS)]
+        lines.append(Line(name, colour, path, last, is_dot))
     return LineChart(
         tuple(lines),
         tuple(_ticks(left, right, integer=True)),

@@ -146,6 +146,7 @@ def test_the_page_before_training_has_all_of_the_config_and_its_data(make, small
     # The check's findings.
     assert '0 errors' in words
     assert '12 annotations: 12 used' in words
+    assert 'Image files were not opened' in words
     # The examples: a picture, and chips of those that have some.
     assert page.count('article') == 5
     assert page.count('option') == 5

@@ -35,6 +35,7 @@ def test_lines_begin_at_zero_and_end_at_the_highest():
     assert 0 < y1 < 10
     # A dot: the same point twice.
     assert b.points == '50,100 50,100'
+    assert (a.is_dot, b.is_dot) == (False, True)
     assert chart.y_ticks[0] == type(chart.y_ticks[0])(100, '0')
     assert [tick.text for tick in chart.x_ticks][:2] == ['0', '2']
     assert chart.x_label == 'epoch'

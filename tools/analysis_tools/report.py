@@ -36,7 +36,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', metavar='P.html', type=Path, default=Path('report.html'), help='the page'
     )
     parser.add_argument(
-        '--examples', type=at_least(0), default=24, metavar='N', help='images to page through'
+        '--examples',
+        type=at_least(0),
+        default=24,
+        metavar='N',
+        help='images to page through; the more, the smaller, so that the page stays below 10 MB',
     )
     parser.add_argument(
         '--work-dir', type=Path, metavar='DIR', help='also show the training that was written here'

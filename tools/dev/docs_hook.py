@@ -23,6 +23,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ('.png', '.jpg')
 LINK = re.compile(r'(?<=\]\()(?:\.\./)+[^)#\s]+')
+# An entry of several names, `width, height (int): ...`, with its further lines.
+GROUP = re.compile(r'^( +)(\*{0,2}\w+(?:, \*{0,2}\w+)+)((?: \(.*\))?:.*(?:\n\1 +\S.*)*)', re.M)
 ROLE = re.compile(r':\w+:`(~?)([\w.]+)`')
 
 
@@ -67,11 +69,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         kind = 'tree' if (ROOT / target).is_dir() else 'blob'
         return f'{repository()}/{kind}/main/{target}'
 
-    return LINK.sub(absolute, markdown)
+    return LINK.sub(absolute, markdown).replace(' ± ', '\u00a0±\u00a0')  # numbers of a line
 
 
 class Docstrings(griffe.Extension):
-    """Docstrings as griffe's parser knows them: a role becomes a link where there is a page."""
+    """Docstrings as griffe's parser knows them.
+
+    An entry of several names becomes one for each, a role becomes a link where there is a page.
+    """
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         def link(match: re.Match) -> str:
@@ -79,6 +84,10 @@ class Docstrings(griffe.Extension):
             shown = name.rpartition('.')[2] if tilde else name
             return f'<autoref optional identifier="{name}"><code>{shown}</code></autoref>'
 
+        def split(match: re.Match) -> str:
+            indent, names, rest = match.groups()
+            return '\n'.join(f'{indent}{name}{rest}' for name in names.split(', '))
+
         if obj.docstring:
             text = re.sub(r'^( *)Example:$', r'\1Examples:', obj.docstring.value, flags=re.M)
-            obj.docstring.value = ROLE.sub(link, text)
+            obj.docstring.value = GROUP.sub(split, ROLE.sub(link, text))

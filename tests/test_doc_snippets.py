@@ -191,3 +191,9 @@ def test_pictures_of_hit_uav_are_credited():
         if re.search(r'images/(concepts|hituav)_', text):
             assert 'HIT-UAV' in text
             assert 'CC BY 4.0' in text
+
+
+def test_the_pictures_of_the_concepts_are_small():
+    sizes = [file.stat().st_size for file in ROOT.glob('docs/images/concepts_*')]
+    assert len(sizes) == 4
+    assert max(sizes) < 300_000

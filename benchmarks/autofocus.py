@@ -85,6 +85,7 @@ CONFIGS = {name: ROOT / 'configs' / 'autofocus' / file for name, file in CONFIGS
 BASELINES = {name: ROOT / 'configs' / 'baselines' / file for name, file in BASELINES.items()}
 FULL = 'full pyramid'
 HEAD, OWN, SLICES = 'AutoFocus', 'AutoFocus, own detections', 'SAHI'
+SMALL = 'AutoFocus, own detections, smaller chips'
 TRUE = 'AutoFocus, true FocusPixels'
 TILES = 'SAHI, trained on tiles'
 HEAD_THRESHOLDS = (0.02, (0.02, 0.2), 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
@@ -98,6 +99,7 @@ COLOURS = {
     FULL: '#222222',
     HEAD: '#d62728',
     OWN: '#ff9f1c',
+    SMALL: '#b8860b',
     TRUE: '#e377c2',
     SLICES: '#19a7ff',
     TILES: '#8c564b',
@@ -275,6 +277,10 @@ class Bench:
         for change in VARIANTS:
             ways.append(Way(HEAD, dict(t=VARIED, **change), self.focus(VARIED, head, **change)))
         ways += [Way(OWN, dict(t=t), self.focus(t, None)) for t in OWN_THRESHOLDS]
+        side = self.model.pyramid.chip_size * 3 // 5
+        for t in OWN_THRESHOLDS:
+            detect = self.focus(t, None, min_chip_side=side)
+            ways.append(Way(SMALL, dict(t=t, min_chip_side=side), detect))
         return ways
 
     def evaluate(self, detections: Detections) -> dict[str, float]:
@@ -464,7 +470,11 @@ def chosen(rows: Sequence[Mapping[str, Any]], elsewhere: Mapping[str, Any]) -> s
 def _near(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """AutoFocus's rows within half a point of the full pyramid."""
     (full,) = (row for row in rows if row['group'] == FULL)
-    return [row for row in rows if row['group'] in (HEAD, OWN) and row['AP'] >= full['AP'] - 0.005]
+    return [
+        row
+        for row in rows
+        if row['group'] in (HEAD, OWN, SMALL) and row['AP'] >= full['AP'] - 0.005
+    ]
 
 
 def as_table(result: Mapping[str, Any]) -> str:

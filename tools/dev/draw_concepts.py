@@ -9,37 +9,48 @@ depends on them.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / 'docs' / 'images'
-TRAIN, VAL = 'data/hituav/train.json', 'data/hituav/images/1_120_80_0_03000.jpg'
+ANNOTATIONS = 'data/hituav/train.json'
+TRAINED = '1_80_40_0_04632.jpg'  # people and bicycles, at both levels
+TESTED = 'data/hituav/images/1_120_80_0_03000.jpg'
 CONFIG = 'configs/autofocus/faster_rcnn_yolox_nano_autofocus_hituav.py'
-# 1_80_40_0_04632.jpg: people and bicycles, at both levels.
-ONE_IMAGE = ['--cfg-options', 'train_dataloader.dataset.indices=[498]']
 WIDTH, QUALITY = 1400, 80
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('checkpoint', help='weights of an AutoFocus detector, trained on HIT-UAV')
-    checkpoint = Path(parser.parse_args().checkpoint).resolve()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    checkpoint = Path(parse_args().checkpoint).resolve()
+    images = json.loads((ROOT / ANNOTATIONS).read_text('utf-8'))['images']
+    [place] = [i for i, image in enumerate(images) if image['file_name'] == TRAINED]
+    one_image = ['--cfg-options', f'train_dataloader.dataset.indices=[{place}]']
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         look, pool = 'analysis_tools/browse_chips.py', made / 'pool.npz'
         figure = ['--chip-size', 160, '--figure', made / 'sizes.png']
-        run('analysis_tools/suggest_pyramid.py', '--ann-file', TRAIN, *figure)
-        run(look, CONFIG, '--out-dir', made / 'chips', '--negatives', 'none', *ONE_IMAGE)
-        everywhere = [*ONE_IMAGE, 'sniper.negative_chips.share=1']
+        run('analysis_tools/suggest_pyramid.py', '--ann-file', ANNOTATIONS, *figure)
+        run(look, CONFIG, '--out-dir', made / 'chips', '--negatives', 'none', *one_image)
+        everywhere = [*one_image, 'sniper.negative_chips.share=1']
         run('analysis_tools/mine_negatives.py', CONFIG, checkpoint, '--out', pool, *everywhere)
-        run(look, CONFIG, '--out-dir', made / 'negatives', '--negatives', pool, *ONE_IMAGE)
-        run('infer.py', VAL, CONFIG, checkpoint, '--out-dir', made / 'focus', '--thresholds', 0.1)
+        run(look, CONFIG, '--out-dir', made / 'negatives', '--negatives', pool, *one_image)
+        run(
+            'infer.py', TESTED, CONFIG, checkpoint, '--out-dir', made / 'focus', '--thresholds', 0.1
+        )
         shutil.copy(made / 'sizes.png', FIGURES / 'concepts_sizes.png')
         keep(next(made.glob('chips/*.png')), 'concepts_chips.jpg')
         keep(next(made.glob('negatives/*.png')), 'concepts_negatives.jpg')

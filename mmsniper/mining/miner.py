@@ -57,7 +57,7 @@ class NegativeChipMiner:
 
     Args:
         share (float): Pixels that are looked at, of each level but the coarsest, as a share of the
-            finest level's. Defaults to 1, all of all levels.
+            finest level's; 1 is all of all levels. Defaults to 0.1.
         num_proposals (int): Proposals to keep of a window. Defaults to 300, as in the authors'
             release.
         score_thr (float): Least score of a proposal. Defaults to 0.
@@ -79,7 +79,7 @@ class NegativeChipMiner:
         ValueError: If a number is out of its range.
     """
 
-    share: float = 1.0
+    share: float = 0.1
     num_proposals: int = 300
     score_thr: float = 0.0
     min_proposals: int | Sequence[int] = MIN_PROPOSALS
@@ -97,7 +97,7 @@ class NegativeChipMiner:
             check_whole_number(name, getattr(self, name), minimum, optional=True)
         if not 0 < self.share <= 1:
             raise ValueError(
-                f'share must be more than 0 and at most 1, a share of the pixels of the pyramid, '
+                f'share must be more than 0 and at most 1, a share of the finest level, '
                 f'got {self.share!r}; to mine nothing, leave NegativeChipHook out (sniper = '
                 f'dict(negative_chips=None))'
             )
@@ -242,7 +242,7 @@ class NegativeChipMiner:
             str: 16 hexadecimal digits.
         """
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
-        if self.share < 1:
+        if self.share < 1 and isinstance(source, nn.Module):
             options['drawn'] = _key(sampler)
         return origin_digest(source, sampler, mined_images(sampler, self.empty_images), options)
 

@@ -30,7 +30,7 @@ from mmsniper.models.proposals import proposal_head
 NUM_IMAGES, EMPTY = 8, (3, 6)
 # As in the small run; windows of up to 128 px: the images are two or four windows at level 0.
 # Placed anew: pools hold most then.
-MINER = dict(min_proposals=2, num_proposals=30, window_size=128, placed='anew')
+MINER = dict(share=1.0, min_proposals=2, num_proposals=30, window_size=128, placed='anew')
 BATCH_PIXELS = 4 * 64 * 64
 ARRAYS = (
     'img_path',

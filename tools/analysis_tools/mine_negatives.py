@@ -94,7 +94,7 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar='S',
         help='pixels that are looked at, of each level but the coarsest, as a share of the finest '
-        "level's, coarse to fine where the RPN finds most [1, all of all levels]",
+        "level's, coarse to fine where the RPN finds most; 1: all of all levels [0.1]",
     )
     mining.add_argument(
         '--num-proposals',

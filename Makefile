@@ -8,17 +8,19 @@ VENV ?= $(if $(filter official,$(STACK)),.venv,.venv-$(STACK))
 WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 
 PY := $(VENV)/bin/python
+DOCS_VENV := .venv-docs
 
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 help:
 	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
 	@echo 'make test    set up, lint, run the tests'
 	@echo 'make setup   set up $(VENV) only'
 	@echo 'make format  put the code in the shape that make test asks for'
+	@echo 'make docs    build the documentation as a site, in site/index.html'
 	@echo 'make clean   remove the environments and what the set-up kept'
 	@echo
 	@echo 'STACK=NAME         official: OpenMMLab'"'"'s own packages; oldest: the oldest versions of them that'
@@ -45,5 +47,12 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# An environment of its own: nothing is imported, so that it needs no torch and takes seconds.
+docs:
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		-r requirements/docs.txt -c requirements/constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-oldest .venv-onedl .cache build *.egg-info
+	rm -rf .venv .venv-oldest .venv-onedl $(DOCS_VENV) .cache build site *.egg-info

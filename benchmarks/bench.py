@@ -231,6 +231,7 @@ MEASUREMENTS = (
                 MEMORY,
             ),
         ),
+        needs='rasterio',
     ),
     Measurement(
         'mining.py',
@@ -396,7 +397,8 @@ def main(
     args, console, start = parse_args(argv, measurements), Console(), time.perf_counter()
     reference = read_reference(args)
     facts = machine(threads='1', torch=version('torch'), numpy=version('numpy'))
-    chosen = [measurement for measurement in measurements if measurement.name in args.only]
+    wanted = [measurement for measurement in measurements if measurement.name in args.only]
+    chosen = [measurement for measurement in wanted if measurement.possible]
     columns = SpinnerColumn(), TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
     runs: dict[str, list[Run]] = {}
     rows: list[Row] = []
@@ -418,6 +420,9 @@ def main(
     console.print(RULE)
     if others := other_facts(reference, facts):
         console.print(f'The reference is of another machine: {others}.')
+    for one in wanted:
+        if not one.possible:
+            console.print(f'Left out, {one.needs} is not installed:', one.name, sep='\n  ')
     for what, commands in LEFT_OUT.items():
         console.print(f'Left out, {what}:', *commands, sep='\n  ')
     if args.update:

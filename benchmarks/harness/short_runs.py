@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -78,16 +79,24 @@ class Measurement:
         script (str): File in ``benchmarks/``.
         options (str): Its options but ``--out``; ``{folder}`` is a temporary folder.
         ratios (tuple[Ratio, ...]): Ratios of different names.
+        needs (str): A package that it needs and the project does not; where it is missing, the
+            measurement is left out. Defaults to ``''``, none.
     """
 
     script: str
     options: str
     ratios: tuple[Ratio, ...]
+    needs: str = ''
 
     @property
     def name(self) -> str:
         """The script's name without suffix."""
         return Path(self.script).stem
+
+    @property
+    def possible(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or find_spec(self.needs) is not None
 
     def arguments(self, folder: Path) -> list[str]:
         """Those of the script, for results in a folder."""

@@ -1,5 +1,6 @@
 """What got slower is found, whatever the scripts do; how fast they are, is not tested here."""
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -250,6 +251,18 @@ def test_another_short_form_is_not_compared(fakes, capsys):
     capsys.readouterr()
     assert fakes.bench(fakes.make(9.0)) == 0
     assert 'new' in capsys.readouterr().out
+
+
+def test_what_needs_a_package_that_is_missing_is_left_out(fakes, capsys):
+    one, two = fakes.make(1.0, name='one'), fakes.make(1.0, name='two')
+    fakes.update(one, two, options=['--repeats', '1'])
+    two = dataclasses.replace(two, needs='no_such_package')
+    capsys.readouterr()
+    assert fakes.bench(one, two) == 0
+    assert (fakes.calls('one'), fakes.calls('two')) == (1, 0)
+    assert 'Left out, no_such_package is not installed:\n  two\n' in capsys.readouterr().out
+    assert fakes.bench(dataclasses.replace(one, needs='json')) == 0
+    assert fakes.calls('one') == 1
 
 
 def test_without_a_reference(fakes, capsys):

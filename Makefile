@@ -13,11 +13,16 @@ DOCS_VENV := .venv-docs
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+<<<<<<< HEAD
 .PHONY: help setup demo test lint format docs clean
+=======
+.PHONY: help setup demo test bench lint format clean
+>>>>>>> bench
 
 help:
 	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
 	@echo 'make test    set up, lint, run the tests'
+	@echo 'make bench   set up, measure in short what is fast, say what got slower; under 10 minutes'
 	@echo 'make setup   set up $(VENV) only'
 	@echo 'make format  put the code in the shape that make test asks for'
 	@echo 'make docs    build the documentation as a site, in site/index.html'
@@ -29,6 +34,7 @@ help:
 	@echo 'PYTHON=PROGRAM     which Python makes the environment [$(PYTHON)]'
 	@echo 'WORKERS=N          processes of make test [$(WORKERS)]'
 	@echo 'DEMO_ARGS="..."    arguments of tools/demo.py'
+	@echo 'BENCH_ARGS="..."   arguments of benchmarks/bench.py'
 
 setup:
 	@$(PYTHON) tools/dev/setup_venv.py --venv '$(VENV)' --stack '$(STACK)' --torch '$(TORCH)'
@@ -38,6 +44,9 @@ demo: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+bench: setup
+	$(PY) benchmarks/bench.py $(BENCH_ARGS)
 
 lint: setup
 	$(PY) -m ruff check .

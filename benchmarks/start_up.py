@@ -29,7 +29,7 @@ import torch.multiprocessing as mp
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
-from planning import PYRAMID, images_like, seed_images
+from planning import PYRAMID, images_like, rounded, seed_images
 
 from harness.coco_like import write_annotations
 from harness.results import machine, markdown_table, write_results
@@ -57,6 +57,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--processes', type=at_least(1), nargs='+', default=[1, 4], help='numbers of processes'
+    )
+    parser.add_argument(
+        '--built-in', action='store_true', help='images as without data/coco_tiny, on every machine'
     )
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file; a page goes beside it')
     return parser.parse_args(argv)
@@ -187,7 +190,7 @@ def measure(folder: Path, processes: int) -> dict[str, Any]:
             result[f'others_cpu_seconds_{step}'] = worst('cpu_seconds', step)
             result[f'others_megabytes_{step}'] = worst('megabytes', step)
         result['others_megabytes_peak'] = worst('megabytes_peak', None)
-    return {k: round(v, 2) if isinstance(v, float) else v for k, v in result.items()}
+    return rounded(result)
 
 
 def extrapolated(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -226,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what the JSON file holds."""
     args = parse_args(argv)
     facts = machine(numpy=np.__version__, host=socket.gethostname())
-    seeds, source = seed_images()
+    seeds, source = seed_images(args.built_in)
     seeds = with_more_boxes(seeds, BOXES_PER_IMAGE)
     runs = []
     for images in progress(sorted(set(args.images)), 'starting trainings', unit=' sizes'):

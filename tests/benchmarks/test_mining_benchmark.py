@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,23 @@ def test_what_it_writes(benchmark, config, tmp_path, capsys):
     for text in (table, out.read_text()):
         assert str(ROOT) not in text
         assert str(Path.home()) not in text
+
+
+def test_toy_scenes_are_made_where_there_are_no_data(benchmark, config, tmp_path, monkeypatch):
+    small = partial(ToyDatasetSpec, min_side=300, max_side=320)
+    monkeypatch.setattr(benchmark, 'ToyDatasetSpec', small)
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset.dataset.data_root = 'nowhere'
+    cfg.dump(tmp_path / 'config.py')
+    options = ['--toy-scenes', '--images', '2', '--repeats', '1']
+    paths = ['--config', str(tmp_path / 'config.py'), '--out', str(tmp_path / 'mining.json')]
+    result = benchmark.main([*options, *paths])
+    assert result['images'] == 2
+    assert 300**2 < result['pixels']['images'] / 2 < 3 * 320**2
+    assert result['command'] == (
+        'python benchmarks/mining.py --config config.py --images 2 --repeats 1 --num-workers 0 '
+        '--toy-scenes'
+    )
 
 
 def test_ratios_are_those_of_medians(benchmark):

@@ -13,11 +13,7 @@ DOCS_VENV := .venv-docs
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-<<<<<<< HEAD
-.PHONY: help setup demo test lint format docs clean
-=======
-.PHONY: help setup demo test bench lint format clean
->>>>>>> bench
+.PHONY: help setup demo test bench lint format docs clean
 
 help:
 	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'

@@ -73,8 +73,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
 SIDES = WITHOUT, WITH
 RULES = {'release': {'covered': 'touched', 'placed': 'anew'}, 'coarse_to_fine': {'share': 0.1}}
-"""Rules other than the configs', as arguments of ``NegativeChipHook``: the authors' release's, and
-mining coarse to fine."""
+"""Rules other than the configs' with the whole pyramid mined, as arguments of
+``NegativeChipHook``: the authors' release's, and mining coarse to fine, which is the default."""
 
 MIN_VISIBLE = 0.5
 """Share of an object that a chip shows if the object is learned there (``ScaleRangeFilter``)."""
@@ -118,11 +118,13 @@ COST_COLUMNS = (
 )
 
 
-def _configs(data: str) -> dict[str, str]:
-    return {
+def _comparison(data: str, pixels: float) -> Comparison:
+    configs = {
         WITHOUT: f'configs/sniper/faster_rcnn_r18_sniper_{data}.py',
         WITH: f'configs/sniper/faster_rcnn_r18_sniper_negatives_{data}.py',
     }
+    whole = {'sniper.negative_chips.share': 1.0}  # as in the paper
+    return Comparison(configs, pixels, own_options={WITH: whole})
 
 
 # The pixels are chosen so that, with a negative chip of every image in each epoch, a whole number
@@ -134,20 +136,20 @@ PRESETS = {
         'of the toy data set and tested on its 60 validation scenes. The scenes have unlabelled '
         'look-alikes, which keep away from small objects and so from the positive chips of the '
         'finest level.',
-        Comparison(_configs('toy'), pixels=413e6),
+        _comparison('toy', pixels=413e6),
         prepare=make_toy_data,
     ),
     'bccd': Preset(
         'BCCD blood cells: SNIPER with and without negative chips',
         'The same Faster R-CNN R-18, trained from scratch on the chips of the 205 training images '
         'of BCCD (640x480 px) and tested on its 87 validation images.',
-        Comparison(_configs('bccd'), pixels=294e6),
+        _comparison('bccd', pixels=294e6),
     ),
     'hituav': Preset(
         'HIT-UAV infrared images: SNIPER with and without negative chips',
         'The same Faster R-CNN R-18, trained from scratch on the chips of 1,099 infrared images '
         'from drones (HIT-UAV, 640x512 px, every second image) and tested on 298 of other days.',
-        Comparison(_configs('hituav'), pixels=577e6),
+        _comparison('hituav', pixels=577e6),
     ),
 }
 
@@ -219,7 +221,8 @@ def with_chips_per_image(comparison: Comparison, number: int | None) -> Comparis
 def with_rule(comparison: Comparison, rule: str) -> Comparison:
     """The comparison of the side with negative chips, by one of ``RULES``."""
     option = {f'sniper.negative_chips.{key}': value for key, value in RULES[rule].items()}
-    return replace(comparison, options={**comparison.options, **option})
+    own = {**comparison.own_options.get(WITH, {}), **option}
+    return replace(comparison, own_options={**comparison.own_options, WITH: own})
 
 
 def run_rule(

@@ -18,6 +18,7 @@ from harness import comparison
 from harness.training_run import COSTS, METRICS, TRAIN, train_result
 from mmsniper.chips import AnnotationTable, ChipPlan, ScalePyramid, plan_negative_chips
 from mmsniper.convert import load_config
+from mmsniper.mining import NegativeChipMiner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -325,9 +326,14 @@ def test_another_rule_is_compared_with_what_was_measured(script, result, tmp_pat
 
 def test_a_rule_changes_the_hook_only(script):
     plain = script.PRESETS['toy'].comparison
-    cfg = load_config(ROOT / plain.configs['with'], script.with_rule(plain, 'release').options)
-    hook = load_config(ROOT / plain.configs['with']).custom_hooks[-1]
-    assert cfg.custom_hooks[-1] == {**hook, 'covered': 'touched', 'placed': 'anew'}
+    config = ROOT / plain.configs['with']
+    hook = load_config(config).custom_hooks[-1]
+    for rule, changed in (
+        ('release', {'share': 1.0, 'covered': 'touched', 'placed': 'anew'}),
+        ('coarse_to_fine', {'share': NegativeChipMiner().share}),
+    ):
+        cfg = load_config(config, script.with_rule(plain, rule).own_options['with'])
+        assert cfg.custom_hooks[-1] == {**hook, **changed}
 
 
 def test_a_chip_shows_an_object_that_is_half_in_it_and_of_its_level(script):

@@ -172,7 +172,9 @@ class NegativeChipMiner:
         with bar, evaluating(model), _deterministic_kernels():
             data = iter(loader)
             for k in mine:
-                boxes = {image: [np.zeros((0, 4))] for image in parts.images(k).tolist()}
+                boxes: dict[int, list[NDArray]] = {
+                    image: [np.zeros((0, 4))] for image in parts.images(k).tolist()
+                }
                 for batch in parts.batches(k):
                     found = self._propose(model, next(data), batch, sampler.pyramid)
                     for window, some in zip(batch, found):
@@ -246,6 +248,7 @@ class NegativeChipMiner:
         images = mined_images(sampler, self.empty_images)
         table, paths = sampler.planner.table, sampler.img_paths()
         sizes = sampler.pyramid, table.width[images], table.height[images]
+        windows: DrawnWindows | LevelWindows
         if self.share < 1:
             seen = chips_of_images(sampler.positives(), images)
             windows = DrawnWindows(*sizes, self.share, seen, _key(sampler), images)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from mmsniper.chips.plan import NEGATIVE, ChipPlan
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
-from mmsniper.chips.rectangles import expand, piercings
+from mmsniper.chips.rectangles import Ints, expand, piercings
 from mmsniper.chips.seeding import uniform
 from mmsniper.chips.windows import Window, round_up
 
@@ -54,12 +54,12 @@ class DrawnWindows:
         n, levels = len(size), pyramid.num_levels
         self.image = np.arange(n) if image is None else np.asarray(image, np.int64)
         # Of every level of every image, in a row: its size in chips, and the cells along each axis.
-        group = np.arange(n * levels)
+        group: Ints = np.arange(n * levels)
         row, level = np.divmod(group, levels)
         scale = pyramid.scales(*size.T).ravel()[:, None]
         chips = np.maximum(size[row] * scale / pyramid.chip_size, 1)
         cells = np.ceil(chips - TOLERANCE).astype(np.int64)
-        draw = (*key, self.image[row], level)
+        draw: tuple[ArrayLike, ...] = (*key, self.image[row], level)
         number = np.floor(share * chips.prod(axis=1) + uniform(*draw, _NUMBER)).astype(np.int64)
         number = np.minimum(number, cells.prod(axis=1))
         # Every so many cells, from a random one on.
@@ -70,8 +70,8 @@ class DrawnWindows:
         cell = size[row[group]] / cells[group]
         low = np.stack([x, y], axis=1) * cell
         centre = low + cell / 2
-        seen_corners = np.hsplit(seen.box.astype(np.float64), 2)
-        _, known = piercings(*seen_corners, seen.group(levels), centre, group)
+        seen_low, seen_high = np.hsplit(seen.box.astype(np.float64), 2)
+        _, known = piercings(seen_low, seen_high, seen.group(levels), centre, group)
         new = np.setdiff1d(np.arange(len(group)), known)
         group, low, cell, centre = group[new], low[new], cell[new], centre[new]
         side = np.minimum(pyramid.chip_size / scale[group], size[row[group]])

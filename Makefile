@@ -40,6 +40,7 @@ test: lint
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(if $(filter official,$(STACK)),$(PY) -m mypy)
 
 format: setup
 	$(PY) -m ruff check --fix .

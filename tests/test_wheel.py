@@ -176,6 +176,7 @@ def test_the_wheel_has_configs_tools_and_metadata(wheel):
     # They need the checkout.
     assert not [name for name in mim if name.startswith(('tools/demo', 'tools/dev/'))]
     assert not [name for name in names if name.startswith(('tests/', 'benchmarks/', 'tools/'))]
+    assert 'mmsniper/py.typed' in names  # or a type checker would pass over the package
     for link in ('Project-URL: Documentation, https://', 'Project-URL: Issues, https://'):
         assert link in metadata
     targets = re.findall(r'\]\(([^)]+)\)', metadata)

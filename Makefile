@@ -12,11 +12,13 @@ PY := $(VENV)/bin/python
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint coverage format clean
 
 help:
 	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
 	@echo 'make test    set up, lint, run the tests'
+	@echo 'make lint    check style and types'
+	@echo 'make coverage  run the tests, and fail if they run less than 95 % of the lines'
 	@echo 'make setup   set up $(VENV) only'
 	@echo 'make format  put the code in the shape that make test asks for'
 	@echo 'make clean   remove the environments and what the set-up kept'
@@ -41,6 +43,9 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(if $(filter official,$(STACK)),$(PY) -m mypy)
+
+coverage: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 
 format: setup
 	$(PY) -m ruff check --fix .

@@ -72,9 +72,9 @@ from mmsniper.utils.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH, DIFFERENCE = 'without', 'with', 'difference'
 SIDES = WITHOUT, WITH
-RULES = {'release': {'covered': 'touched', 'placed': 'anew'}, 'tenth': {'share': 0.1}}
+RULES = {'release': {'covered': 'touched', 'placed': 'anew'}, 'coarse_to_fine': {'share': 0.1}}
 """Rules other than the configs', as arguments of ``NegativeChipHook``: the authors' release's, and
-mining of a tenth of the pixels."""
+mining coarse to fine."""
 
 MIN_VISIBLE = 0.5
 """Share of an object that a chip shows if the object is learned there (``ScaleRangeFilter``)."""

@@ -11,8 +11,8 @@ model = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
 )
-# Trainings of few epochs: mined after the first, of a tenth of the pyramid, less than an epoch has.
-sniper = dict(negative_chips=dict(warmup_epochs=1, share=0.1))
+# Trainings of few epochs: mined after the first.
+sniper = dict(negative_chips=dict(warmup_epochs=1))
 # The best of 0.001, 0.002 and 0.004 on days held out of the training set; whole images and tiles
 # are best, or level, at 0.001. A batch of chips shows five times as many objects.
 optim_wrapper = dict(optimizer=dict(lr=0.002))

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from mmsniper.convert.data import (
     check_sampler,
+    decode_reduced,
     image_pixels,
     snip_dataloader,
     sniper_dataloader,
@@ -57,6 +58,9 @@ class SNIPEROptions:
         range_first (bool): In training an RPN proposes only what has the level's sizes, as in the
             authors' release: ``SNIPERRPNHead``. Defaults to False, the best of any size, of which
             the R-CNN then learns those in range.
+        reduced_jpegs (bool): JPEGs are decoded at 1/2, 1/4 or 1/8 for chips, and levels of a test,
+            that need them no finer (:class:`~mmsniper.datasets.LoadImageWindows`). Not beside
+            ``cache_mb``. Defaults to False.
         samples_by_area (bool): A chip gets its area's share of the samples and proposals that the
             config has for an image, in training, so that equal pixels take equal time
             (:func:`~mmsniper.convert.model.sample_by_area`). Defaults to False: as many as an
@@ -71,6 +75,7 @@ class SNIPEROptions:
     autofocus: Mapping[str, Any] | None = None
     cache_mb: float = 0.0
     range_first: bool = False
+    reduced_jpegs: bool = False
     samples_by_area: bool = False
     whole_images: bool = False
 
@@ -93,7 +98,7 @@ class SNIPEROptions:
                     f'sniper.{name} must be a dict of options, such as dict() for their defaults, '
                     f'got {value!r}'
                 )
-        for name in ('range_first', 'samples_by_area', 'whole_images'):
+        for name in ('range_first', 'reduced_jpegs', 'samples_by_area', 'whole_images'):
             if not isinstance(options.get(name, False), bool):
                 raise ValueError(f'sniper.{name} must be True or False, got {options[name]!r}')
         cache = options.get('cache_mb', 0)
@@ -102,21 +107,12 @@ class SNIPEROptions:
         made = cls(**{**options, 'sampler': options.get('sampler') or {}})
         check_sampler(made.sampler)
         check_autofocus(made.autofocus or {})
-        if made.whole_images and made.sampler:
-            raise ValueError(
-                f'sniper.sampler has {", ".join(made.sampler)}, which is for chips, but '
-                f'whole_images=True trains on none: leave one of the two out'
-            )
-        if made.whole_images and made.cache_mb:
-            raise ValueError(
-                'sniper.cache_mb keeps images for their next chips, but whole_images=True trains '
-                'on no chips: leave one of the two out'
-            )
-        if made.whole_images and made.samples_by_area:
-            raise ValueError(
-                'sniper.samples_by_area is for chips, but whole_images=True trains on none: leave '
-                'one of the two out'
-            )
+        for name in ('sampler', 'cache_mb', 'reduced_jpegs', 'samples_by_area'):
+            if made.whole_images and getattr(made, name):
+                raise ValueError(
+                    f'sniper.{name} is for chips, but whole_images=True trains on none: leave one '
+                    f'of the two out'
+                )
         return made
 
 
@@ -239,6 +235,9 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     sniper_model(detector, pyramid, options.whole_images, options.range_first, notes)
     if name != 'RPN':  # proposals are not merged
         see_all_levels(detector, pyramid, options.autofocus)
+        if options.reduced_jpegs:
+            for loader in ('val_dataloader', 'test_dataloader'):
+                decode_reduced(cfg.get(loader))
         see_images_as_they_are(cfg)
     elif options.autofocus is not None:
         raise ValueError('AutoFocus is for detectors, an RPN only proposes: leave it out')
@@ -267,6 +266,9 @@ def _convert_training(
                 'set the numbers in model.train_cfg yourself'
             )
         sample_by_area(detector, cfg.pyramid.chip_size**2 / pixels, notes)
+    if options.reduced_jpegs:
+        decode_reduced(loader)
+        notes.append('JPEGs are decoded at 1/2, 1/4 or 1/8 for coarse chips (sniper.reduced_jpegs)')
     cfg.train_dataloader = sniper_dataloader(
         loader,
         cfg.pyramid,

@@ -14,6 +14,7 @@ from mmengine.config import ConfigDict
 
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.scale_transforms import RESCALING
+from mmsniper.datasets.transforms.load_image_windows import in_reduced_version
 from mmsniper.datasets.wrappers import (
     NESTED_TRANSFORMS,
     all_transforms,
@@ -224,6 +225,16 @@ def sniper_pipeline(
         if type_name(transform) == 'LoadImageFromFile':
             transform['type'] = 'LoadLargeImageFromFile'  # the same pixels in half the memory
     return transforms
+
+
+def decode_reduced(loader: ConfigDict | None) -> None:
+    """Have a data loader's images loaded with ``reduced_jpegs=True``.
+
+    Args:
+        loader (ConfigDict | None): The data loader's config, changed in place; None if it has none.
+    """
+    for part in read_datasets(loader.dataset) if loader else ():
+        part.pipeline = [ConfigDict(in_reduced_version(s)) for s in part.get('pipeline') or ()]
 
 
 def with_inner_settings(dataset: ConfigDict) -> ConfigDict:

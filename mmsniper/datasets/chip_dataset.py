@@ -132,8 +132,9 @@ class ChipDataset:
 
     Raises:
         ValueError: If the pipeline is empty, the wrapped data set has one, too, a transform after
-            :class:`ChipSampler` changes the scale of chips or mixes images, or a COCO file is
-            faulty (:class:`~mmsniper.chips.CocoFile`).
+            :class:`ChipSampler` changes the scale of chips or mixes images, decoded images are to
+            be kept of which each chip decodes its own, or a COCO file is faulty
+            (:class:`~mmsniper.chips.CocoFile`).
         RuntimeError: If a transform fails, or the sample is not cut out of its image; the message
             names the image's file and the chip.
 
@@ -179,6 +180,8 @@ class ChipDataset:
     def pipeline(self, pipeline: Any) -> None:
         if type(pipeline) in (Compose, mmcv.transforms.Compose):
             pipeline = _ChipPipeline(pipeline.transforms)
+        if self.cache.max_bytes:
+            _check_kept_whole(pipeline)
         self._pipeline = pipeline
         self.cache = ImageCache(self.cache.max_bytes)  # of what the old one has loaded
 
@@ -353,6 +356,15 @@ class _ChipPipeline(Compose):
             sample.set_metainfo({k: v for k, v in kept.items() if k not in sample.metainfo_keys()})
             sort_ignored(sample)
         return data
+
+
+def _check_kept_whole(pipeline: Any) -> None:
+    """Refuse to keep images that are decoded as coarse as a chip needs them, for other chips."""
+    if any(getattr(step, 'reduced_jpegs', False) for step in getattr(pipeline, 'transforms', ())):
+        raise ValueError(
+            'cache_mb keeps decoded images for all of their chips, and reduced_jpegs=True decodes '
+            'JPEGs only as fine as the one chip needs it: leave one of the two out'
+        )
 
 
 def _check_numbers(inputs: Any) -> None:

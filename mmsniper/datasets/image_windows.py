@@ -159,8 +159,7 @@ class ImageWindows:
         if version == 0 and not self._is_too_large(window, size):
             img = mmcv.imresize(self._pixels(0, window), size, interpolation=interpolation)
             return self._shaped(img.reshape(*size[::-1], -1))
-        stored = np.divide(self._file.size(version), self.shape[1::-1])
-        box = np.array([x1, y1, x2, y2]) * np.tile(stored, 2)
+        box = np.array([x1, y1, x2, y2]) * np.tile(self._file.scale(version), 2)
         low = np.floor(box[:2] + 1e-6).astype(int)
         high = np.minimum(np.ceil(box[2:] - 1e-6).astype(int), self._file.size(version))
         hull = (*low.tolist(), *np.maximum(high, low + 1).tolist())

@@ -28,7 +28,7 @@ from mmsniper.chips import (
     plan_statistics,
     scale_disagreement,
 )
-from mmsniper.chips.drawn_windows import DrawnWindows
+from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.chips.positive import FoundChips
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
@@ -184,7 +184,7 @@ class ChipAwareSampler(Sampler):
         """Chips at random places of the current epoch, where it has no positive chip."""
         table, key = self.planner.table, (self.seed, self.epoch)
         sizes = self.pyramid, table.width, table.height
-        return DrawnWindows(*sizes, self.background, positives, key).chips
+        return drawn_chips(*sizes, self.background, positives, key)
 
     def img_paths(self) -> list[str]:
         """File of every image, in the order of the data set's indices."""

@@ -57,6 +57,11 @@ class WindowedFile:
         """Width and height of a stored version, px."""
         return self.shape[1], self.shape[0]
 
+    def scale(self, version: int) -> tuple[float, float]:
+        """Pixels of a stored version for each of the image, in x and in y."""
+        width, height = self.size(version)
+        return width / self.shape[1], height / self.shape[0]
+
     def pixels(self, version: int, window: PixelWindow, bands: tuple[int, ...]) -> NDArray:
         """Read a window.
 

@@ -19,12 +19,20 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmsniper.chips import MIN_PROPOSALS, NegativeChipPool, ScalePyramid
-from mmsniper.chips.drawn_windows import DrawnWindows
+from mmsniper.chips.coarse_to_fine import CoarseToFineWindows
+from mmsniper.chips.rectangles import Floats, Ints
 from mmsniper.chips.windows import WINDOW_SIZE, LevelWindows, Window, check_window_size
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals
 from mmsniper.mining.origin import origin_digest
-from mmsniper.mining.parts import Parts, check_ranks_agree, mined_images, part_file, share_parts
+from mmsniper.mining.parts import (
+    Found,
+    Parts,
+    check_ranks_agree,
+    mined_images,
+    part_file,
+    share_parts,
+)
 from mmsniper.mining.planning import PoolPlanner, check_options, chips_of_images
 from mmsniper.mining.window_dataset import window_dataset, window_index
 from mmsniper.models.proposals import evaluating, proposal_head, propose
@@ -40,15 +48,17 @@ class NegativeChipMiner:
     """Mines negative chips with a detector's RPN (SNIPER section 3.3).
 
     With ``share`` 1 every image is seen whole at the scale of every level, or in overlapping
-    windows where it is larger than ``window_size``. With less, that share of it is seen, in windows
-    of a chip's size at random places where the epoch has no positive chip
-    (:class:`~mmsniper.chips.drawn_windows.DrawnWindows`). Of each window the best proposals are
-    kept, among those whose size is in the level's valid range. The number of processes changes no
+    windows where it is larger than ``window_size``. With less, only the coarsest level is, and of
+    the others windows of a chip's size, where the RPN has found most at the coarser levels and the
+    epoch has no positive chip: :class:`~mmsniper.chips.coarse_to_fine.CoarseToFineWindows`. Of each
+    window the best proposals are kept, among those whose size is in the level's valid range. The
+    number of processes changes no
     bit of what is found, as long as the number of threads of each, by which torch rounds on CPUs,
     stays the same.
 
     Args:
-        share (float): Share of the pyramid's pixels that is looked at, at most. Defaults to 1.
+        share (float): Pixels that are looked at, of each level but the coarsest, as a share of the
+            finest level's; 1 is all of all levels. Defaults to 0.1.
         num_proposals (int): Proposals to keep of a window. Defaults to 300, as in the authors'
             release.
         score_thr (float): Least score of a proposal. Defaults to 0.
@@ -70,7 +80,7 @@ class NegativeChipMiner:
         ValueError: If a number is out of its range.
     """
 
-    share: float = 1.0
+    share: float = 0.1
     num_proposals: int = 300
     score_thr: float = 0.0
     min_proposals: int | Sequence[int] = MIN_PROPOSALS
@@ -88,7 +98,7 @@ class NegativeChipMiner:
             check_whole_number(name, getattr(self, name), minimum, optional=True)
         if not 0 < self.share <= 1:
             raise ValueError(
-                f'share must be more than 0 and at most 1, a share of the pixels of the pyramid, '
+                f'share must be more than 0 and at most 1, a share of the finest level, '
                 f'got {self.share!r}; to mine nothing, leave NegativeChipHook out (sniper = '
                 f'dict(negative_chips=None))'
             )
@@ -154,15 +164,13 @@ class NegativeChipMiner:
             level=logging.INFO,
         )
         planner = self._planner(sampler, origin)
+        batches = _Batches()
+        num_workers = num_workers if self.num_workers is None else self.num_workers
         loader = DataLoader(
             window_dataset(sampler.dataset, sampler.pyramid),
-            # A generator: see Parts, windows are made when they are needed.
-            batch_sampler=(
-                [window_index(window) for window in batch]
-                for k in mine
-                for batch in parts.batches(k)
-            ),
-            num_workers=num_workers if self.num_workers is None else self.num_workers,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
             collate_fn=pseudo_collate,
             # Its own, so that mining leaves torch's random numbers alone.
             generator=torch.Generator(),
@@ -170,19 +178,18 @@ class NegativeChipMiner:
         pixels = int(parts.pixels[mine].sum())
         bar = progress(None, 'mining negative chips', pixels, unit='px', unit_scale=True)
         with bar, evaluating(model), _deterministic_kernels():
-            data = iter(loader)
             for k in mine:
-                boxes: dict[int, list[NDArray]] = {
-                    image: [np.zeros((0, 4))] for image in parts.images(k).tolist()
-                }
-                for batch in parts.batches(k):
-                    found = self._propose(model, next(data), batch, sampler.pyramid)
-                    for window, some in zip(batch, found):
-                        boxes[window.image].append(some)
-                    bar.update(sum(window.pixels for window in batch))
-                pools[k] = planner.plan(
-                    parts.images(k), [np.concatenate(some) for some in boxes.values()]
-                )
+                found = {image: Found() for image in parts.images(k).tolist()}
+                kept: dict[int, list[NDArray]] = {image: [np.zeros((0, 4))] for image in found}
+                for batches.windows in parts.rounds(k, found):
+                    for data, batch in zip(loader, batches.windows, strict=True):
+                        proposals = self._propose(model, data, batch, sampler.pyramid)
+                        for window, (boxes, scores, best) in zip(batch, proposals):
+                            found[window.image].boxes.append(boxes)
+                            found[window.image].scores.append(scores)
+                            kept[window.image].append(boxes[best])
+                        bar.update(sum(window.pixels for window in batch))
+                pools[k] = planner.plan(parts.images(k), list(map(np.concatenate, kept.values())))
                 if parts_dir is not None:
                     pools[k].save(part_file(parts_dir, k))
         everyone = {k: pool for share in all_gather_object(pools) for k, pool in share.items()}
@@ -236,7 +243,7 @@ class NegativeChipMiner:
             str: 16 hexadecimal digits.
         """
         options = {k: v for k, v in asdict(self).items() if k != 'num_workers'}
-        if self.share < 1:
+        if self.share < 1 and isinstance(source, nn.Module):
             options['drawn'] = _key(sampler)
         return origin_digest(source, sampler, mined_images(sampler, self.empty_images), options)
 
@@ -248,10 +255,12 @@ class NegativeChipMiner:
         images = mined_images(sampler, self.empty_images)
         table, paths = sampler.planner.table, sampler.img_paths()
         sizes = sampler.pyramid, table.width[images], table.height[images]
-        windows: DrawnWindows | LevelWindows
+        windows: CoarseToFineWindows | LevelWindows
         if self.share < 1:
             seen = chips_of_images(sampler.positives(), images)
-            windows = DrawnWindows(*sizes, self.share, seen, _key(sampler), images)
+            windows = CoarseToFineWindows(
+                *sizes, self.share, self.window_size, seen, _key(sampler), images
+            )
         else:
             windows = LevelWindows(*sizes, self.window_size, images)
         return Parts(windows, [paths[i] for i in images.tolist()], batch_pixels)
@@ -262,24 +271,36 @@ class NegativeChipMiner:
 
     def _propose(
         self, model: nn.Module, data: Any, batch: Sequence[Window], pyramid: ScalePyramid
-    ) -> list[NDArray[np.float64]]:
-        """Proposals that are kept of each window of a batch, xyxy in original pixels."""
-        kept = []
+    ) -> list[tuple[Floats, Floats, Ints]]:
+        """What each window of a batch owns of its proposals.
+
+        Returns:
+            list[tuple[Floats, Floats, Ints]]: Boxes, xyxy in original pixels, shape (n, 4), scores,
+            shape (n,), and which of them are kept, the best first.
+        """
+        found = []
         for result, sample, window in zip(propose(model, data), data['data_samples'], batch):
             boxes = result.bboxes.double().cpu().numpy().reshape(-1, 4)
-            scores = result.scores.cpu().numpy()
             to_window = sample.homography_matrix
             boxes = (boxes - np.tile(to_window[:2, 2], 2)) / np.tile(np.diag(to_window)[:2], 2)
-            sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
             height, width = sample.ori_shape
-            keep = (
-                (scores >= self.score_thr)
-                & pyramid.in_range(sizes, window.level)
-                & window.owns(boxes, width, height)
-            )
-            best = np.argsort(-scores[keep], kind='stable')[: self.num_proposals]
-            kept.append(boxes[keep][best])
-        return kept
+            owned = window.owns(boxes, width, height)
+            boxes, scores = boxes[owned], result.scores.double().cpu().numpy()[owned]
+            sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+            keep = (scores >= self.score_thr) & pyramid.in_range(sizes, window.level)
+            best = np.argsort(-np.where(keep, scores, -np.inf), kind='stable')
+            found.append((boxes, scores, best[: min(keep.sum(), self.num_proposals)]))
+        return found
+
+
+class _Batches:
+    """The batches of a round, for a loader whose workers stay from round to round."""
+
+    windows: Sequence[Sequence[Window]] = ()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self.windows:
+            yield [window_index(window) for window in batch]
 
 
 def _key(sampler: ChipAwareSampler) -> tuple[int, int]:

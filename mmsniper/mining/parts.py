@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from numpy.typing import NDArray
 
 from mmsniper.chips import NegativeChipPool
-from mmsniper.chips.drawn_windows import DrawnWindows
+from mmsniper.chips.coarse_to_fine import CoarseToFineWindows
 from mmsniper.chips.windows import LevelWindows, Window, window_batches
 from mmsniper.datasets import ChipAwareSampler
 
@@ -44,20 +45,32 @@ def mined_images(sampler: ChipAwareSampler, empty_images: bool = True) -> NDArra
     return images if empty_images else images[offset[images + 1] > offset[images]]
 
 
+@dataclass
+class Found:
+    """The proposals of an image, as its windows come: xyxy in original pixels, and scores."""
+
+    boxes: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros((0, 4))])
+    scores: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros(0)])
+
+    def joined(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Boxes (n, 4) and scores (n,) of all windows so far."""
+        return np.concatenate(self.boxes), np.concatenate(self.scores)
+
+
 class Parts:
     """The windows of the images that are mined, in parts of whole images.
 
     Windows are made when they are needed: those of a million images would take gigabytes.
 
     Args:
-        windows (LevelWindows | DrawnWindows): The windows of the images that are mined, which are
-            ascending.
+        windows (LevelWindows | CoarseToFineWindows): The windows of the images that are mined,
+            which are ascending.
         paths (Sequence[str]): Files of these images.
         batch_pixels (int): Pixels of a batch, at most.
     """
 
     def __init__(
-        self, windows: LevelWindows | DrawnWindows, paths: Sequence[str], batch_pixels: int
+        self, windows: LevelWindows | CoarseToFineWindows, paths: Sequence[str], batch_pixels: int
     ) -> None:
         self.windows = windows
         self.batch_pixels = batch_pixels
@@ -80,10 +93,30 @@ class Parts:
         """The files of a part."""
         return self._paths[self._slice(k)]
 
-    def batches(self, k: int) -> list[list[Window]]:
-        """The windows of a part in batches of about the same shape."""
-        positions = range(len(self.windows))[self._slice(k)]
-        windows = [window for i in positions for window in self.windows.of_image(i)]
+    def rounds(self, k: int, found: Mapping[int, Found]) -> Iterator[list[list[Window]]]:
+        """The windows of a part, in batches of about the same shape.
+
+        Whole levels are one round. Coarse to fine each level is one, of windows that depend on what
+        was found in the rounds before.
+
+        Args:
+            k (int): The part.
+            found (Mapping[int, Found]): Proposals of each of its images.
+        """
+        windows, positions = self.windows, range(len(self.windows))[self._slice(k)]
+        if isinstance(windows, LevelWindows):
+            yield self._batches([window for i in positions for window in windows.of_image(i)])
+            return
+        for level in reversed(range(windows.pyramid.num_levels)):
+            yield self._batches(
+                [
+                    window
+                    for i in positions
+                    for window in windows.of_level(i, level, *found[int(windows.image[i])].joined())
+                ]
+            )
+
+    def _batches(self, windows: Sequence[Window]) -> list[list[Window]]:
         return list(window_batches(windows, self.batch_pixels, max_padding=_MAX_PADDING))
 
     def _slice(self, k: int) -> slice:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 NO_DATA = 1e30
 """Values of floats as large as this stand for no data, such as the -3.4e38 of some TIFFs."""
@@ -95,6 +96,25 @@ def turned_by_exif(path: str | os.PathLike[str]) -> tuple[int, int] | None:
             with Image.open(path) as image:
                 return image.size if image.getexif().get(_ORIENTATION, 1) > 4 else None
     except Exception:  # of whatever kind: Pillow does not know all that OpenCV loads
+        return None
+
+
+def jpeg_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """The size of a JPEG that is stored the right way up.
+
+    Args:
+        path (str | os.PathLike): A file on a local disk.
+
+    Returns:
+        tuple[int, int] | None: Width and height, px; None if it is no JPEG, its EXIF data ask for
+        any turn, or Pillow cannot read its header.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with JpegImageFile(path) as image:  # by Image.open Pillow would refuse large ones
+                return image.size if image.getexif().get(_ORIENTATION, 1) <= 1 else None
+    except Exception:  # of whatever kind: broken headers raise many
         return None
 
 

@@ -283,6 +283,23 @@ def test_the_verdict_takes_what_is_within_half_a_point(benchmark):
     assert benchmark.verdict([full, row('far', AP=0.79)]).startswith('No AutoFocus')
 
 
+def test_a_threshold_that_was_chosen_elsewhere_is_judged_here(benchmark):
+    def rows(*aps):
+        full, *others = aps
+        named = zip('ab', others, (0.5, 0.25))
+        return [row('full', 'full pyramid', AP=full)] + [
+            row(name, AP=ap, pixels=pixels, time=2 * pixels) for name, ap, pixels in named
+        ]
+
+    there = dict(images=9, rows=rows(0.8, 0.796, 0.79))
+    text = benchmark.chosen(rows(0.6, 0.59, 0.6), there)
+    assert 'Chosen on 9 images' in text
+    assert ': a. Here it has 0.590, and the full pyramid 0.600, with 2.00 times fewer' in text
+    assert 'no AutoFocus' in benchmark.chosen(
+        rows(0.6, 0.6, 0.6), dict(there, rows=rows(0.8, 0, 0))
+    )
+
+
 @pytest.mark.parametrize('options', [['--rounds', '0'], ['--images', '0']])
 def test_there_is_at_least_one_round_and_image(benchmark, options, capsys):
     with pytest.raises(SystemExit):

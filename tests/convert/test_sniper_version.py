@@ -435,6 +435,27 @@ def test_a_python_config_becomes_its_sniper_version(tmp_path):
     assert cfg.model.train_cfg.assigner.type == 'ValidRangeAssigner'
 
 
+def test_jpegs_are_reduced_where_they_are_trained_and_tested_if_the_config_says_so():
+    loaders = [dict(type='mmdet.LoadImageWindows', optional=True, reduced_jpegs=True)] * 2
+    found = sniper_version(stock_config(sniper=dict(reduced_jpegs=True)))
+    trained, tested = (
+        found[name].dataset.pipeline for name in ('train_dataloader', 'test_dataloader')
+    )
+    assert [trained[0], tested[0]] == loaders
+    assert tested[-1].type == 'PackImageWindows'
+    assert found.tta_pipeline[0] == loaders[0]
+    assert 'reduced_jpegs' not in sniper_version(stock_config()).pretty_text
+
+
+def test_an_rpn_is_tested_on_jpegs_as_they_are():
+    cfg = stock_config(sniper=dict(reduced_jpegs=True))
+    cfg.model.type = 'RPN'
+    cfg.model.pop('roi_head')
+    found = sniper_version(cfg)
+    assert found.train_dataloader.dataset.pipeline[0].reduced_jpegs
+    assert found.test_dataloader.dataset.pipeline[0] == dict(type='LoadImageFromFile')
+
+
 def test_images_are_loaded_at_test_time_as_the_test_pipeline_loads_them():
     loading = dict(type='LoadImageFromFile', color_type='unchanged')
     cfg = stock_config()
@@ -530,11 +551,13 @@ def test_an_rpn_has_no_autofocus():
         (dict(sampler=dict(type='DefaultSampler')), 'DefaultSampler, which takes no pyramid'),
         (dict(autofocus=dict(treshold=0.1)), r"no option \['treshold'\].*'thresholds'"),
         (dict(autofocus=dict(pyramid=PYRAMID)), r"autofocus has no option \['pyramid'\]"),
-        (dict(whole_images=True, sampler=dict(stride=8)), 'sampler has stride, which is for chips'),
-        (dict(whole_images=True, cache_mb=5), 'cache_mb keeps images for their next chips'),
+        (dict(whole_images=True, sampler=dict(stride=8)), 'sampler is for chips'),
+        (dict(whole_images=True, cache_mb=5), 'cache_mb is for chips'),
         (dict(range_first=1), 'range_first must be True or False, got 1'),
         (dict(samples_by_area=0.5), 'samples_by_area must be True or False, got 0.5'),
         (dict(whole_images=True, samples_by_area=True), 'samples_by_area is for chips'),
+        (dict(reduced_jpegs=2), 'reduced_jpegs must be True or False, got 2'),
+        (dict(whole_images=True, reduced_jpegs=True), 'reduced_jpegs is for chips'),
         (dict(cache_mb=-1), 'cache_mb must be a number of at least 0, got -1'),
         (dict(cache_mb=True), 'cache_mb must be a number of at least 0, got True'),
     ],

@@ -16,7 +16,7 @@ from mmsniper.chips import (
     ScalePyramid,
     plan_negative_chips,
 )
-from mmsniper.chips.drawn_windows import DrawnWindows
+from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.datasets import samplers
 
 
@@ -147,9 +147,8 @@ def test_background_is_drawn_for_every_epoch_where_it_has_no_positive_chip(make_
         plain.set_epoch(epoch)
         sampler.set_epoch(epoch)
         key = sampler.seed, epoch
-        chips = DrawnWindows(
-            sampler.pyramid, table.width, table.height, 0.9, plain.positives(), key
-        ).chips
+        sizes = sampler.pyramid, table.width, table.height
+        chips = drawn_chips(*sizes, 0.9, plain.positives(), key)
         assert sorted(of_kind(sampler, POSITIVE)) == sorted(of_kind(plain, POSITIVE))
         drawn.append(sorted((image, chip.box) for image, chip in of_kind(sampler, NEGATIVE)))
         expected = zip(chips.image.tolist(), map(tuple, chips.box.tolist()))

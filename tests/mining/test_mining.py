@@ -30,7 +30,7 @@ from mmsniper.models.proposals import proposal_head
 NUM_IMAGES, EMPTY = 8, (3, 6)
 # As in the small run; windows of up to 128 px: the images are two or four windows at level 0.
 # Placed anew: pools hold most then.
-MINER = dict(min_proposals=2, num_proposals=30, window_size=128, placed='anew')
+MINER = dict(share=1.0, min_proposals=2, num_proposals=30, window_size=128, placed='anew')
 BATCH_PIXELS = 4 * 64 * 64
 ARRAYS = (
     'img_path',
@@ -139,10 +139,11 @@ def seen(monkeypatch):
             raise KeyboardInterrupt
         if seen.stop_after is not None:
             assert len(seen) < seen.stop_after, 'stop_after is in the middle of a batch'
-        boxes = propose(self, model, data, batch, pyramid)
+        found = propose(self, model, data, batch, pyramid)
         seen.batches.append(list(batch))
-        seen.extend(zip(batch, boxes, strict=True))
-        return boxes
+        kept = [boxes[best] for boxes, _, best in found]
+        seen.extend(zip(batch, kept, strict=True))
+        return found
 
     monkeypatch.setattr(NegativeChipMiner, '_propose', spy)
     return seen
@@ -586,23 +587,45 @@ def test_at_most_so_many_chips_of_an_image(model, sampler, speckles):
     assert np.bincount(capped.chips.image).tolist() == [2] * NUM_IMAGES
 
 
-def test_a_share_of_the_pyramid_is_seen_in_chips_where_no_positive_chip_is(model, sampler, seen):
-    share = 0.4
+def test_of_a_share_the_coarse_level_is_seen_whole_and_chips_of_the_fine_one(model, sampler, seen):
+    share = 0.25
     pool = mine(model, sampler, share=share)
     windows = [window for window, _ in seen]
     miner = NegativeChipMiner(**(MINER | dict(share=share)))
     whole = NegativeChipMiner(**MINER).pixels(sampler)
-    assert sum(window.pixels for window in windows) == miner.pixels(sampler) < 0.6 * whole
-    positives = sampler.positives()
-    for window in windows:
-        assert max(window.shape) <= sampler.pyramid.chip_size
-        x, y = (window.core[0] + window.core[2]) / 2, (window.core[1] + window.core[3]) / 2
-        here = (positives.image == window.image) & (positives.level == window.level)
-        for x1, y1, x2, y2 in positives.box[here].tolist():
-            assert not (x1 <= x <= x2 and y1 <= y <= y2)
+    assert sum(window.pixels for window in windows) == miner.pixels(sampler) < 0.8 * whole
+    everything = windows_of(sampler, miner.window_size)
+    coarse = {w for i in range(len(everything)) for w in everything.of_image(i) if w.level == 1}
+    assert {w for w in windows if w.level == 1} == coarse
+    fine = [w for w in windows if w.level == 0]
+    assert fine
+    assert {max(w.shape) for w in fine} == {sampler.pyramid.chip_size}
     assert pool.statistics.images == len(mined_images(sampler))
     assert pool.img_path.tolist() == sampler.img_paths()
     assert_same(mine(model, sampler, share=share), pool)
+
+
+def test_of_a_share_what_the_coarse_level_finds_is_seen_at_the_fine_one(
+    model, sampler, seen, propose_boxes
+):
+    """Of boxes of 12 px at one place of each image, and nowhere else."""
+    paths, positives = sampler.img_paths(), sampler.positives()
+    places = {
+        path: np.array([20 + 30 * (i % 4), 20 + 40 * (i % 3)]) for i, path in enumerate(paths)
+    }
+    propose_boxes(lambda path: np.concatenate([places[path] - 6, places[path] + 6]))
+    mine(model, sampler, share=0.25)
+    judged = 0
+    for image, path in enumerate(paths):
+        here = positives.box[(positives.image == image) & (positives.level == 0)]
+        covered = ((here[:, :2] <= places[path]) & (here[:, 2:] >= places[path])).all(axis=1).any()
+        fine = np.array([w.core for w, _ in seen if (w.image, w.level) == (image, 0)])
+        if covered or not len(fine):
+            continue
+        inside = (fine[:, :2] <= places[path]) & (places[path] < fine[:, 2:])
+        assert inside.all(axis=1).sum() == 1
+        judged += 1
+    assert judged > 2
 
 
 def test_a_share_is_drawn_anew_in_each_epoch_and_recognised_by_it(model, sampler, seen):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from geo_tiff import smooth_scene, write_raster
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.utils import digit_version
 from torch.utils.data import DataLoader
 
 from mmsniper.datasets.image_windows import ImageWindows
@@ -30,7 +31,8 @@ class Files:
     """A data set of files, for a data loader."""
 
     def __init__(self, paths, pipeline):
-        self.paths, self.pipeline = paths, Compose([dict(type=name) for name in pipeline])
+        steps = [dict(type=step) if isinstance(step, str) else step for step in pipeline]
+        self.paths, self.pipeline = paths, Compose(steps)
 
     def __len__(self):
         return len(self.paths)
@@ -85,6 +87,31 @@ def test_images_go_from_workers_to_the_test(at_levels, paths):
     for ours, theirs in zip(chain(*by_worker), chain(*here)):
         assert torch.equal(ours.bboxes, theirs.bboxes)
         assert len(ours) > 0
+
+
+@pytest.mark.skipif(
+    digit_version(cv2.__version__) < digit_version('4.11'),
+    reason=f'JPEGs are decoded whole by OpenCV {cv2.__version__}',
+)
+def test_a_reduced_jpeg_is_tested_as_an_image_of_its_means_is(at_levels, paths):
+    """At half its size; from a worker, too, which decodes nothing."""
+    cv2.imwrite(str(paths / 'a.jpg'), smooth_scene(WIDTH, HEIGHT), [cv2.IMWRITE_JPEG_QUALITY, 100])
+    half = cv2.imread(str(paths / 'a.jpg'), cv2.IMREAD_REDUCED_COLOR_2)
+    cv2.imwrite(str(paths / 'half.png'), half)
+
+    def tested(name, factor, loading, workers=0):
+        level = dict(resize=dict(factor=factor), valid_range=(0, None))
+        model = at_levels('RetinaNet', dict(chip_size=64, levels=[level]))
+        pipeline = [loading, 'PackImageWindows']
+        (data,) = batches([str(paths / name)], pipeline, workers)
+        return results(model, data)[0].bboxes
+
+    expected = tested('half.png', 1.0, 'LoadImageWindows')
+    reduced = dict(type='LoadImageWindows', reduced_jpegs=True)
+    assert len(expected) > 0
+    for workers in (0, 1):
+        found = tested('a.jpg', 0.5, reduced, workers)
+        torch.testing.assert_close(found, expected * 2, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize('family', ['RetinaNet', 'MaskRCNN'])

@@ -93,8 +93,8 @@ def add_mining_arguments(parser: argparse.ArgumentParser) -> None:
         '--share',
         type=float,
         metavar='S',
-        help="share of the pyramid's pixels that is looked at, at random places without positive "
-        'chips [1, all of it]',
+        help='pixels that are looked at, of each level but the coarsest, as a share of the finest '
+        "level's, coarse to fine where the RPN finds most; 1: all of all levels [0.1]",
     )
     mining.add_argument(
         '--num-proposals',

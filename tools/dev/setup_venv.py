@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / 'requirements'
+OURS = 'core.txt', 'dev.txt', 'geo.txt'
 CACHE = ROOT / '.cache'
 STAMP = '.mmsniper-setup'
 MMCV_STAMP = '.mmcv-fits'
@@ -114,7 +115,8 @@ def setup(venv: Path, name: str, torch: str) -> None:
     say(f'step 2 of 3: {MMCV[stack.family]} with its compiled operators, and MMDetection')
     install_stack(venv, stack)
     say('step 3 of 3: mmsniper and what its tests need')
-    pip(venv, stack, 'install', '-r', REQUIREMENTS / 'core.txt', '-r', REQUIREMENTS / 'dev.txt')
+    needed = [part for name in OURS for part in ('-r', REQUIREMENTS / name)]
+    pip(venv, stack, 'install', *needed)
     pip(venv, stack, 'install', '--no-deps', '--no-build-isolation', '--editable', ROOT)
     check_imports(venv)
     write_whole(stamp, key)

@@ -11,6 +11,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 
 from mmsniper.datasets.decoding import ImageDecodingError
 from mmsniper.datasets.image_windows import ImageWindows, Stretch, check_stretch
+from mmsniper.datasets.reduced_jpegs import open_jpeg
 from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile, in_large_version
 from mmsniper.datasets.windowed_files import open_windowed_file
 from mmsniper.datasets.wrappers import type_name
@@ -49,6 +50,11 @@ class LoadImageWindows(LoadLargeImageFromFile):
             an error otherwise. Defaults to False.
         whole (bool): Make an array of all of it, for transforms and detectors that need one. Bands
             and values are the same. Defaults to False.
+        reduced_jpegs (bool): Decode a JPEG at 1/2, 1/4 or 1/8 where a chip, or a level of a test,
+            needs it no finer, which makes its pixels means of the image's. What is seen finer comes
+            as without. Not for JPEGs that are turned by their EXIF data, with
+            ``color_type='unchanged'``, ``bands`` or ``stretch``, or elsewhere than on a local disk.
+            Defaults to False, they are decoded whole.
         kwargs (Any): As for ``LoadImageFromFile``.
 
     Raises:
@@ -64,12 +70,13 @@ class LoadImageWindows(LoadLargeImageFromFile):
         stretch: Stretch | None = None,
         optional: bool = False,
         whole: bool = False,
+        reduced_jpegs: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_stretch(stretch)
         self.bands, self.stretch = bands, stretch
-        self.optional, self.whole = optional, whole
+        self.optional, self.whole, self.reduced_jpegs = optional, whole, reduced_jpegs
 
     def transform(self, results: dict) -> dict | None:
         """Load the image.
@@ -99,9 +106,20 @@ class LoadImageWindows(LoadLargeImageFromFile):
         if not is_local or (self.imdecode_backend != 'cv2' and not chosen):
             return None
         file = open_windowed_file(path, any_format=chosen, optional=self.optional and not chosen)
-        if file is None or (self._is_decoded_better(file.shape[2]) and not chosen):
+        if file is None:
+            return self._reduced(path)
+        if self._is_decoded_better(file.shape[2]) and not chosen:
             return None
         return ImageWindows(file, self.bands, self.stretch, self.color_type, self.to_float32)
+
+    def _reduced(self, path: str) -> ImageWindows | None:
+        """A JPEG as windows of what is decoded as coarse as it is seen; None of all else."""
+        if not self.reduced_jpegs or self.whole or self._opencv_file(path) is None:
+            return None
+        file = open_jpeg(path, self.color_type)
+        if file is None:
+            return None
+        return ImageWindows(file, None, None, self.color_type, self.to_float32)
 
     def _is_decoded_better(self, bands: int) -> bool:
         """Whether the colour type is one that only OpenCV makes, such as grey of colours."""
@@ -112,7 +130,7 @@ class LoadImageWindows(LoadLargeImageFromFile):
     def __repr__(self) -> str:
         return (
             f'{super().__repr__()[:-1]}, bands={self.bands}, stretch={self.stretch}, '
-            f'optional={self.optional}, whole={self.whole})'
+            f'optional={self.optional}, whole={self.whole}, reduced_jpegs={self.reduced_jpegs})'
         )
 
 
@@ -152,6 +170,16 @@ def in_window_version(loading: Mapping[str, Any]) -> dict[str, Any]:
     if type_name(loading) != 'LoadLargeImageFromFile':
         return loading
     return {**loading, 'type': f'mmdet.{WINDOWS}', 'optional': True}
+
+
+def in_reduced_version(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a transform that loads images, with the known ones decoding JPEGs reduced.
+
+    Args:
+        loading (dict): The config; one of another transform comes back as it is.
+    """
+    loading = in_window_version(loading)
+    return {**loading, 'reduced_jpegs': True} if type_name(loading) == WINDOWS else loading
 
 
 def in_whole_version(loading: Mapping[str, Any]) -> dict[str, Any]:

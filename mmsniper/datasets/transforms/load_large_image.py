@@ -79,17 +79,21 @@ class LoadLargeImageFromFile(LoadImageFromFile):
         return results
 
     def _decode(self, path: str) -> np.ndarray | None:
+        name = self._opencv_file(path)
+        if name is None:
+            return None
+        # Given a destination, even None, OpenCV decodes into memory of NumPy's.
+        return cv2.imread(name, None, imread_flags.get(self.color_type, self.color_type))
+
+    def _opencv_file(self, path: str) -> str | None:
+        """The name of a file that OpenCV reads itself; None if the stock transform loads it."""
         if self.imdecode_backend != 'cv2' or digit_version(cv2.__version__) < _MIN_OPENCV:
             return None
         backend = get_file_backend(path, backend_args=self.backend_args)
         # Asked first, because OpenCV prints a warning of its own about a missing file.
         if not (isinstance(backend, LocalBackend) and backend.isfile(path)) or cut_short(path):
             return None
-        name = opencv_name(path)
-        if name is None:
-            return None
-        # Given a destination, even None, OpenCV decodes into memory of NumPy's.
-        return cv2.imread(name, None, imread_flags.get(self.color_type, self.color_type))
+        return opencv_name(path)
 
 
 def in_large_version(loading: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,19 +8,22 @@ VENV ?= $(if $(filter official,$(STACK)),.venv,.venv-$(STACK))
 WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 
 PY := $(VENV)/bin/python
+DOCS_VENV := .venv-docs
 
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint coverage format clean
+.PHONY: help setup demo test bench lint coverage format docs clean
 
 help:
 	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
 	@echo 'make test    set up, lint, run the tests'
 	@echo 'make lint    check style and types'
 	@echo 'make coverage  run the tests, and fail if they run less than 95 % of the lines'
+	@echo 'make bench   set up, measure in short what is fast, say what got slower; under 10 minutes'
 	@echo 'make setup   set up $(VENV) only'
 	@echo 'make format  put the code in the shape that make test asks for'
+	@echo 'make docs    build the documentation as a site, in site/index.html'
 	@echo 'make clean   remove the environments and what the set-up kept'
 	@echo
 	@echo 'STACK=NAME         official: OpenMMLab'"'"'s own packages; oldest: the oldest versions of them that'
@@ -29,6 +32,7 @@ help:
 	@echo 'PYTHON=PROGRAM     which Python makes the environment [$(PYTHON)]'
 	@echo 'WORKERS=N          processes of make test [$(WORKERS)]'
 	@echo 'DEMO_ARGS="..."    arguments of tools/demo.py'
+	@echo 'BENCH_ARGS="..."   arguments of benchmarks/bench.py'
 
 setup:
 	@$(PYTHON) tools/dev/setup_venv.py --venv '$(VENV)' --stack '$(STACK)' --torch '$(TORCH)'
@@ -38,6 +42,9 @@ demo: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+bench: setup
+	$(PY) benchmarks/bench.py $(BENCH_ARGS)
 
 lint: setup
 	$(PY) -m ruff check .
@@ -51,5 +58,12 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# An environment of its own: nothing is imported, so that it needs no torch and takes seconds.
+docs:
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		-r requirements/docs.txt -c requirements/constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-oldest .venv-onedl .cache build *.egg-info
+	rm -rf .venv .venv-oldest .venv-onedl $(DOCS_VENV) .cache build site *.egg-info

@@ -59,9 +59,24 @@ def _by_area(config: str) -> Comparison:
     )
 
 
+def _decoding(config: str) -> Comparison:
+    """Each chip decodes its image, or images are kept, or decoded no finer than needed."""
+    own_options = {'kept': {'sniper.cache_mb': 200}, 'reduced': {'sniper.reduced_jpegs': True}}
+    return Comparison(
+        configs=dict.fromkeys(['for each chip', *own_options], config),
+        pixels=300e6,
+        own_options=own_options,
+    )
+
+
 _BY_AREA = (
     "Samples of the RoI head and proposals of a chip in training. By hand: 64 and 300. An image's: "
     "512 and 1000. By area: its area's share of those (sniper.samples_by_area). "
+)
+_DECODING = (
+    'How images are decoded. For each chip: whole, in any order. Kept: the chips of an image come '
+    'soon after each other to a worker that keeps it (sniper.cache_mb). Reduced: at 1/2, 1/4 or '
+    '1/8 where a level needs no more, in testing as well (sniper.reduced_jpegs). '
 )
 _RANGE_FIRST = (
     "Before: the RPN proposes its best boxes of any size in training, of which the level's "
@@ -107,6 +122,18 @@ PRESETS = {
         'HIT-UAV: samples and proposals by area',
         _BY_AREA + 'The SNIPER config of HIT-UAV, otherwise as it is.',
         _by_area('configs/sniper/faster_rcnn_yolox_nano_sniper_hituav.py'),
+    ),
+    'decoding_bccd': Preset(
+        'BCCD blood cells: how images are decoded',
+        _DECODING + 'The SNIPER config of BCCD, otherwise as it is.',
+        _decoding('configs/sniper/faster_rcnn_r18_sniper_bccd.py'),
+    ),
+    'decoding_hituav': Preset(
+        'HIT-UAV: how images are decoded',
+        _DECODING + 'The SNIPER config of HIT-UAV with positive chips only, otherwise as it is.',
+        _decoding('configs/sniper/faster_rcnn_yolox_nano_positive_chips_hituav.py').only(
+            ['for each chip', 'kept']  # no level is as coarse as half the size
+        ),
     ),
     'range_first_bccd': Preset(
         "BCCD blood cells: proposals of the level's sizes first",

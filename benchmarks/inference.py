@@ -50,6 +50,7 @@ from pycocotools.cocoeval import COCOeval
 from harness.costs import Cost, cost_of
 from harness.demo import make_toy_data
 from harness.large_toy_scenes import BLOCK, IMAGES, SceneSize, write_scenes
+from harness.random_weights import random_weights
 from harness.results import machine, markdown_table, write_results
 from harness.slicing import SOFT_NMS, SlicedDetector, Slicing
 from mmsniper.apis import SNIPERInferencer
@@ -75,6 +76,7 @@ BEST_BLOCKS = 4  # and up to this one the setting with the best AP, which is slo
 OWN_PIXELS_BLOCKS = 4  # and a single pass at the scenes' own size
 MAX_PER_IMG = 3000
 REFERENCE, DEFAULT_SAHI = 'AutoFocus', 'SAHI: defaults'
+FOCUS_BIAS = -9.0  # of random weights: AutoFocus sees a third of the pixels, as after training
 HARDLY_LESS = 0.03  # AP: by so much a faster setting of SAHI may be below its best
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
@@ -466,6 +468,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', type=Path, nargs='?', help='of a training of CONFIG [trained first]'
     )
+    parser.add_argument(
+        '--random-weights',
+        action='store_true',
+        help='instead of a training: costs can be compared, AP means nothing',
+    )
     parser.add_argument('--config', type=Path, default=CONFIG, help='of an AutoFocus')
     parser.add_argument(
         '--sizes',
@@ -485,6 +492,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
     args = parser.parse_args(argv)
     args.device = args.device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
+    if args.checkpoint and args.random_weights:
+        parser.error('give a checkpoint or --random-weights, not both')
     known = {size.blocks**2 for size in SIZES}
     if not set(args.sizes or known) <= known:
         parser.error(f'--sizes must be some of {sorted(known)}, got {args.sizes}')
@@ -503,13 +512,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if args.rounds:
         sizes = [replace(size, rounds=args.rounds) for size in sizes]
     args.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.checkpoint or train(args.folder / 'training')
+    if args.random_weights:
+        checkpoint = random_weights(args.config, args.folder, FOCUS_BIAS)
+    else:
+        checkpoint = args.checkpoint or train(args.folder / 'training')
     detectors = Detectors(args.config, checkpoint, args.folder, args.device)
     installed = importlib.util.find_spec('sahi') is not None and not args.without_sahi
     grid = slicings() if installed else {}
     result = dict(
         command='python benchmarks/inference.py'
         + (' CHECKPOINT' if args.checkpoint else '')
+        + (' --random-weights' if args.random_weights else '')
         + (f' --rounds {args.rounds}' if args.rounds else '')
         + (' --without-sahi' if args.without_sahi else '')
         + (' --compile' if args.compile else ''),

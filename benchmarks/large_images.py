@@ -194,7 +194,12 @@ def of_every_level(chips: Sequence[ChipIndex], count: int) -> list[ChipIndex]:
 
 def note_start(start: dict[str, float], worker: int) -> None:
     """What a worker has before it loads an image."""
-    start.update(memory=memory('VmRSS'), peak=memory('VmHWM'), time=time.perf_counter())
+    start.update(
+        memory=memory('VmRSS'),
+        peak=memory('VmHWM'),
+        time=time.perf_counter(),
+        cpu=time.process_time(),
+    )
 
 
 def collate(start: dict[str, float], samples: Sequence[dict]) -> dict[str, Any]:
@@ -202,10 +207,13 @@ def collate(start: dict[str, float], samples: Sequence[dict]) -> dict[str, Any]:
     batch = pseudo_collate(samples)
     seconds = time.perf_counter() - start['time']
     start['time'] += seconds
+    cpu = time.process_time() - start['cpu']
+    start['cpu'] += cpu
     return dict(
         batch,
         bytes=memory('VmHWM') - start['memory'],
         seconds=seconds,
+        cpu_seconds=cpu,
         # Else what came before the images would count.
         valid=memory('VmHWM') > start['peak'],
     )
@@ -238,6 +246,7 @@ def measure(image: Path, args: argparse.Namespace, loader: str, workers: int) ->
         peak_bytes=max(batch['bytes'] for batch in batches),
         peak=round(max(batch['bytes'] for batch in batches) / decoded, 3),
         seconds_per_chip=round(mean(batch['seconds'] for batch in batches) / args.batch, 2),
+        cpu_seconds_per_chip=round(mean(batch['cpu_seconds'] for batch in batches) / args.batch, 4),
         chips=len(chips),
         planning_seconds=round(planning, 3),
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ from mmsniper.datasets import ChipAwareSampler, ChipDataset
 from mmsniper.datasets.wrappers import all_datasets, read_datasets
 from mmsniper.mining import NegativeChipMiner
 from mmsniper.models.proposals import evaluating, propose
+from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
 from mmsniper.utils.command_line import at_least, command_parser, progress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,8 +77,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=0,
         help='processes that load images, for all passes',
     )
+    parser.add_argument(
+        '--toy-scenes',
+        action='store_true',
+        help="make the images, as many toy scenes, instead of reading the config's",
+    )
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
     return parser.parse_args(argv)
+
+
+def read_toy_scenes(cfg: Config, folder: Path, count: int) -> None:
+    """Make toy scenes in a folder, for a config of theirs to train on; it is changed in place."""
+    make_toy_dataset(folder, ToyDatasetSpec(num_train=count, num_val=1), processes=1)
+    for config in read_datasets(cfg.train_dataloader.dataset):
+        config.data_root = str(folder)
 
 
 def build_sampler(cfg: Config, images: int) -> ChipAwareSampler:
@@ -97,10 +111,9 @@ def build_model(cfg: Config, checkpoint: Path | None) -> nn.Module:
 
 
 def miner_of(cfg: Config) -> NegativeChipMiner:
-    """The miner as the config's NegativeChipHook has it, if there is one."""
-    return NegativeChipMiner(
-        **{k: v for k, v in negative_chip_hook(cfg).items() if k not in NOT_THE_MINERS}
-    )
+    """The miner as the config's NegativeChipHook has it, if there is one, but of all pixels."""
+    options = {k: v for k, v in negative_chip_hook(cfg).items() if k not in NOT_THE_MINERS}
+    return NegativeChipMiner(**options | {'share': 1.0})
 
 
 class WholeImages:
@@ -246,8 +259,9 @@ def command(args: argparse.Namespace) -> str:
     options = [
         f'--{name.replace("_", "-")} {shown(value) if isinstance(value, Path) else value}'
         for name, value in vars(args).items()
-        if name != 'out' and value is not None
+        if name not in ('out', 'toy_scenes') and value is not None
     ]
+    options += ['--toy-scenes'] if args.toy_scenes else []
     return ' '.join(['python benchmarks/mining.py', *options])
 
 
@@ -257,17 +271,15 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name)
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark; returns what the JSON file holds."""
-    args, measured_on = parse_args(argv), facts()
-    cfg = load_config(args.config)
+def compare(cfg: Config, args: argparse.Namespace, measured_on: dict[str, Any]) -> dict[str, Any]:
+    """Measure the passes; returns what the JSON file holds."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     sampler, model = build_sampler(cfg, args.images), build_model(cfg, args.checkpoint)
     miner = miner_of(cfg)
     pool = miner.mine(model, sampler, batch_pixels=1)
     seconds = measure(passes(cfg, args, model, sampler), args.repeats)
     weights = f'Weights of {shown(args.checkpoint)}' if args.checkpoint else 'Random weights'
-    result = dict(
+    return dict(
         command=command(args),
         weights=weights,
         images=len(sampler.dataset),
@@ -283,6 +295,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         ratios=ratios(seconds),
         goal=GOAL,
     )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the benchmark; returns what the JSON file holds."""
+    args, measured_on = parse_args(argv), facts()
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = load_config(args.config)
+        if args.toy_scenes:
+            read_toy_scenes(cfg, Path(folder), args.images)
+        result = compare(cfg, args, measured_on)
     table = as_table(result)
     write_results(args.out, result, table)
     sys.stdout.write(table)

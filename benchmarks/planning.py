@@ -79,13 +79,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--negatives', type=int, default=100, help='images of each size to plan negative chips for'
     )
+    parser.add_argument(
+        '--built-in', action='store_true', help='images as without data/coco_tiny, on every machine'
+    )
     parser.add_argument('--out', type=Path, default=RESULT, help='JSON file')
     return parser.parse_args(argv)
 
 
-def seed_images() -> tuple[AnnotationTable, str]:
-    """Images to make others like, and where they are from."""
-    for folder in COCO_TINY:
+def seed_images(built_in: bool = False) -> tuple[AnnotationTable, str]:
+    """Images to make others like, and where they are from: the data at hand, if they may be."""
+    for folder in [] if built_in else COCO_TINY:
         files = sorted(folder.glob('instances_*2017.json'))
         if files:
             return AnnotationTable.joined([*map(AnnotationTable.from_coco, files)]), 'coco_tiny'
@@ -313,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse_args(argv)
     facts = machine(numpy=np.__version__, scipy=scipy.__version__)
     pyramid = ScalePyramid.from_config(Config.fromfile(PYRAMID).pyramid)
-    seeds, source = seed_images()
+    seeds, source = seed_images(args.built_in)
     PositiveChipPlanner(seeds, pyramid).plan(0)  # what is loaded on first use
     sizes, scenes = sorted(set(args.images)), SCENES[: args.scenes]
     grids = sum(size <= args.grid_images for size in sizes)

@@ -22,6 +22,7 @@ import gc
 import math
 import os
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,9 +243,11 @@ def time_steps(variants: dict[str, Variant], args: argparse.Namespace) -> dict[s
     Phases are measured in steps of their own: to wait for the device after each takes time.
 
     Returns:
-        dict: By variant ``step``, median seconds, ``step_min_max``, ``phases`` and ``loss``.
+        dict: By variant ``step``, median seconds, ``step_min_max``, ``cpu_step``, the same in
+        processor time, ``phases`` and ``loss``.
     """
     steps: dict[str, list[float]] = defaultdict(list)
+    cpu_steps: dict[str, list[float]] = defaultdict(list)
     phases: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in variants}
     losses: dict[str, float] = {}
     phase_rounds = max(args.rounds // 3, 1)
@@ -265,15 +268,17 @@ def time_steps(variants: dict[str, Variant], args: argparse.Namespace) -> dict[s
 
                 loss = variant.step(batch, done=done)
             else:
-                start = now(args.device)
+                start, cpu = now(args.device), time.process_time()
                 loss = variant.step(batch)
                 if i >= args.warmup:
                     steps[name].append(now(args.device) - start)
+                    cpu_steps[name].append(time.process_time() - cpu)
             losses[name] = loss.item()
     return {
         name: dict(
             step=median(steps[name]),
             step_min_max=[min(steps[name]), max(steps[name])],
+            cpu_step=median(cpu_steps[name]),
             phases={phase: median(phases[name][phase]) for phase in PHASES},
             loss=losses[name],
         )

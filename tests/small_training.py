@@ -56,7 +56,8 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', begin=0, eta_min=1e-5, by_epoch=True,
          convert_to_iter_based=True)]
 custom_hooks = [dict(
-    type='NegativeChipHook', warmup_epochs=2, min_proposals=2, num_proposals=30, window_size=128)]
+    type='NegativeChipHook', warmup_epochs=2, share=1.0, min_proposals=2, num_proposals=30,
+    window_size=128)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 randomness = dict(seed=0)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,23 @@ def plan_statistics(
         covered=covered,
         orphans=boxes - reached,
     )
+
+
+def learned_levels(table: AnnotationTable, pyramid: ScalePyramid) -> NDArray[np.bool_]:
+    """At which levels each box is learned: where it is valid and fits into a chip.
+
+    Args:
+        table (AnnotationTable): Image sizes and boxes.
+        pyramid (ScalePyramid): The scale pyramid.
+
+    Returns:
+        np.ndarray: (num_boxes, num_levels) bool, fine to coarse. Orphans, and boxes to ignore, have
+        no level.
+    """
+    learned = np.zeros((len(table.boxes), pyramid.num_levels), bool)
+    for _, part in iter_targets(table, pyramid):
+        learned[part.index, part.level] = True
+    return learned
 
 
 def shown_area(table: AnnotationTable, plan: ChipPlan, num_levels: int) -> list[float]:
@@ -156,19 +174,48 @@ def finest_ratio(table: AnnotationTable, pyramid: ScalePyramid, chips: int) -> f
     return float(chips * pyramid.chip_size**2 / max(pixels, 1))
 
 
-_FAR_AHEAD, _LEVEL = 0.25, 0.5
+def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) -> dict[str, Any]:
+    """All of the above about a plan, as the tools tell it.
+
+    Args:
+        table (AnnotationTable): Image sizes and boxes.
+        pyramid (ScalePyramid): The scale pyramid.
+        plan (ChipPlan): Chips of the table's images.
+
+    Returns:
+        dict: ``images``, ``chips``, ``chips_per_image``, ``chips_per_level``,
+        ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``coverage``, ``orphans``, ``boxes`` and
+        ``shown_area``.
+    """
+    found = plan_statistics(table, pyramid, plan)
+    return dict(
+        images=found.images,
+        chips=found.chips,
+        chips_per_image=found.chips_per_image,
+        chips_per_level=found.chips_per_level,
+        pixel_ratio_800x1333=pixel_ratio(table, pyramid, len(plan)),
+        pixel_ratio_finest=finest_ratio(table, pyramid, len(plan)),
+        coverage=found.coverage,
+        orphans=found.orphans,
+        boxes=found.boxes,
+        shown_area=shown_area(table, plan, pyramid.num_levels),
+    )
+
+
+MEASURED = (('toy scenes', 0.11), ('HIT-UAV', 0.15), ('BCCD', 0.61))
+"""Data sets on which SNIPER was compared with whole images at equal training pixels, and their
+:func:`finest_ratio`: it was far ahead on the first two, level on the last (docs/benchmarks.md)."""
+
+FAR_AHEAD, LEVEL = 0.25, 0.5
+"""Up to the one, and from the other on, :func:`what_to_expect` says what was measured. They lie
+between the values of ``MEASURED``."""
 
 
 def what_to_expect(ratio: float) -> str:
-    """For whose data SNIPER is, by :func:`finest_ratio`, in a line that begins with the ratio.
-
-    The bounds lie between what was measured: 0.11 (toy scenes) and 0.15 (HIT-UAV), where SNIPER was
-    far ahead of whole images at equal training pixels, and 0.61 (BCCD), where it was level
-    (docs/benchmarks.md).
-    """
-    if ratio <= _FAR_AHEAD:
+    """For whose data SNIPER is, by :func:`finest_ratio`, in a line that begins with the ratio."""
+    if ratio <= FAR_AHEAD:
         what = 'objects are sparse: chips save most of the pixels, which is what SNIPER is for.'
-    elif ratio < _LEVEL:
+    elif ratio < LEVEL:
         what = 'chips save some of the pixels: compare with whole images at one scale.'
     else:
         what = (

@@ -41,7 +41,8 @@ KIND_COLOURS: Mapping[str, str] = {
 }
 """Colours of the titles."""
 
-_FINDER = '#19a7ff'
+FINDER = '#19a7ff'
+"""Colour of the detection that has an object found twice."""
 _BEYOND = dict(facecolor='#ffffff', hatch='////', edgecolor='#c8c8c8', linewidth=0)
 _CONTEXT = 4.0  # the window's side by the detection's size
 _ROUND_BOX = 1.25  # at least, by its longer side
@@ -168,7 +169,7 @@ def draw_false_positives(
     for boxes, colour, dashed, label in (
         ([d.objects[d.same_class] for d in detections], GOOD, False, 'object of its class'),
         ([d.objects[~d.same_class] for d in detections], MISSED, True, 'object of another class'),
-        ([d.finder for d in detections], _FINDER, False, 'detection that has the object'),
+        ([d.finder for d in detections], FINDER, False, 'detection that has the object'),
         ([d.crowds for d in detections], IGNORED, True, 'crowd region'),
     ):
         if any(map(len, boxes)):
@@ -194,7 +195,7 @@ def _draw(axes: Axes, detection: FalsePositive) -> None:
     # The names of all would hide the picture.
     named = ((other[:, :2] < detection.box[2:]) & (other[:, 2:] > detection.box[:2])).all(axis=1)
     draw_boxes(axes, other[named], MISSED, dashed=True, width=1, names=texts[named])
-    draw_boxes(axes, detection.finder, _FINDER, width=1)
+    draw_boxes(axes, detection.finder, FINDER, width=1)
     draw_boxes(axes, detection.box[None], BAD, width=1.6)
     style: dict[str, Any] = dict(
         xycoords='axes fraction', textcoords='offset points', annotation_clip=False

@@ -21,7 +21,8 @@ from mmsniper.chips import (
 )
 from mmsniper.visualization.figure import level_colour, new_figure
 
-_BINS = 64
+BINS = 64
+"""Bars of a distribution of sizes."""
 _GREY = '#7d8796'
 _BAR = 0.32  # inches, of a level
 
@@ -51,7 +52,7 @@ def draw_sizes(table: AnnotationTable, pyramid: ScalePyramid, title: str = '') -
     figure = new_figure(8.0, 5.4 + bars)
     above, ranges, below = figure.subplots(3, 1, height_ratios=[2.0, bars, 2.0])
     figure.subplots_adjust(left=0.09, right=0.975, top=0.93, bottom=0.09, hspace=0.06)
-    limits = _limits(sizes, [b for pair in pyramid.ranges() for b in pair])
+    limits = size_limits(sizes, [b for pair in pyramid.ranges() for b in pair])
     _draw_distribution(above, sizes, pyramid, limits)
     above.set_title(title, fontsize=10, loc='left')
     _draw_ranges(ranges, pyramid, sizes, limits)
@@ -103,7 +104,7 @@ def _draw_ranges(
 
 def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid) -> None:
     chip = pyramid.chip_size
-    limits = _limits(np.concatenate(shown), [chip * GOOD_SIZE_RANGE[0], chip])
+    limits = size_limits(np.concatenate(shown), [chip * GOOD_SIZE_RANGE[0], chip])
     good = tuple(bound * chip for bound in GOOD_SIZE_RANGE)
     axes.axvspan(*good, color='#eaf6ea', zorder=0)
     style: dict[str, Any] = {'fontsize': 8, 'va': 'top', 'transform': axes.get_xaxis_transform()}
@@ -121,26 +122,35 @@ def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid)
     axes.set_ylabel("of the level's boxes", fontsize=8)
 
 
-def _limits(sizes: NDArray, bounds: list[float]) -> tuple[float, float]:
-    """What an axis shows: all sizes and finite bounds, with a margin."""
+def size_limits(sizes: NDArray, bounds: list[float]) -> tuple[float, float]:
+    """What a log axis shows: all sizes and finite bounds, with a margin.
+
+    Args:
+        sizes (np.ndarray): Sizes, px.
+        bounds (list[float]): Ends of ranges; 0 and infinity do not count.
+    """
     values = [*sizes[sizes > 0], *(bound for bound in bounds if 0 < bound < math.inf)]
     lo, hi = min(values, default=1.0), max(values, default=100.0)
     margin = max(1.15, 2 * math.sqrt(lo / hi))  # at least a factor of 4, for two ticks
     return lo / margin, hi * margin
 
 
+def size_ticks(limits: tuple[float, float]) -> NDArray[np.float64]:
+    """The powers of two on an axis: a level of twice the scale moves sizes by one tick."""
+    first, last = math.ceil(math.log2(limits[0])), math.floor(math.log2(limits[1]))
+    return 2.0 ** np.arange(first, last + 1, dtype=np.float64)
+
+
 def _draw_histogram(axes: Axes, sizes: NDArray, limits: tuple[float, float], **style: Any) -> None:
     """Draw bars that add up to 1."""
     weights = np.full(len(sizes), 1 / max(len(sizes), 1))
-    axes.hist(sizes, np.geomspace(*limits, _BINS + 1).tolist(), weights=weights, **style)
+    axes.hist(sizes, np.geomspace(*limits, BINS + 1).tolist(), weights=weights, **style)
 
 
 def _prepare(axes: Axes, limits: tuple[float, float]) -> None:
     axes.set_xscale('log')
     axes.set_xlim(*limits)
-    # Powers of two: a level of twice the scale moves sizes by one tick.
-    first, last = math.ceil(math.log2(limits[0])), math.floor(math.log2(limits[1]))
-    axes.xaxis.set_major_locator(FixedLocator([2.0**k for k in range(first, last + 1)]))
+    axes.xaxis.set_major_locator(FixedLocator(size_ticks(limits).tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter('{x:g}')
     axes.yaxis.set_major_locator(MaxNLocator(4))

@@ -223,6 +223,24 @@ def test_every_way_sees_the_same_scenes(benchmark, checkpoint, tmp_path, monkeyp
     assert page.count('| AutoFocus |') == 4
 
 
+def test_with_random_weights_nothing_is_trained(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, 'SIZES', (SceneSize(1, 1),))
+    monkeypatch.setattr(benchmark, 'train', None)
+    options = ['--random-weights', '--without-sahi', '--device', 'cpu', '--folder', str(tmp_path)]
+    result = benchmark.main([*options, '--out', str(tmp_path / 'result.json')])
+    assert result['command'].endswith('inference.py --random-weights --without-sahi')
+    assert result['sizes'][0]['rows'][0]['name'] == 'AutoFocus'
+    weights = torch.load(tmp_path / 'autofocus.pth')['state_dict']
+    background, focus = weights['focus_head.cls.bias'].unflatten(0, (-1, 2)).T
+    assert (focus - background < -8).all()
+
+
+def test_a_checkpoint_and_random_weights_are_refused(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse_args(['epoch_1.pth', '--random-weights'])
+    assert 'give a checkpoint or --random-weights, not both' in capsys.readouterr().err
+
+
 def test_options_are_taken_back(benchmark):
     model = AutoFocus.__new__(AutoFocus, detector='FasterRCNN')
     vars(model).update(read_ahead=1, thresholds=(0.1,))

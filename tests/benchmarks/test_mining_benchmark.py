@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,23 @@ def test_what_it_writes(benchmark, config, tmp_path, capsys):
         assert str(Path.home()) not in text
 
 
+def test_toy_scenes_are_made_where_there_are_no_data(benchmark, config, tmp_path, monkeypatch):
+    small = partial(ToyDatasetSpec, min_side=300, max_side=320)
+    monkeypatch.setattr(benchmark, 'ToyDatasetSpec', small)
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset.dataset.data_root = 'nowhere'
+    cfg.dump(tmp_path / 'config.py')
+    options = ['--toy-scenes', '--images', '2', '--repeats', '1']
+    paths = ['--config', str(tmp_path / 'config.py'), '--out', str(tmp_path / 'mining.json')]
+    result = benchmark.main([*options, *paths])
+    assert result['images'] == 2
+    assert 300**2 < result['pixels']['images'] / 2 < 3 * 320**2
+    assert result['command'] == (
+        'python benchmarks/mining.py --config config.py --images 2 --repeats 1 --num-workers 0 '
+        '--toy-scenes'
+    )
+
+
 def test_ratios_are_those_of_medians(benchmark):
     seconds = {
         'mining': {'clock': [3.0, 2.0, 90.0], 'cpu': [1.0, 1.0, 1.0]},
@@ -85,11 +103,11 @@ def test_ratios_are_those_of_medians(benchmark):
     )
 
 
-def test_the_options_of_the_hook_are_those_of_the_miner(benchmark, config):
+def test_the_options_of_the_hook_are_those_of_the_miner_that_sees_all(benchmark, config):
     cfg = Config.fromfile(config)
-    assert benchmark.miner_of(cfg) == NegativeChipMiner(**OPTIONS)
+    assert benchmark.miner_of(cfg) == NegativeChipMiner(**OPTIONS, share=1.0)
     cfg.custom_hooks = []
-    assert benchmark.miner_of(cfg) == NegativeChipMiner()
+    assert benchmark.miner_of(cfg) == NegativeChipMiner(share=1.0)
 
 
 def test_all_passes_show_the_network_the_same_images(benchmark, config, monkeypatch):

@@ -62,6 +62,18 @@ def test_what_it_writes(planning, tmp_path, capsys):
     assert 'Dense scenes' in capsys.readouterr().out
 
 
+def test_the_built_in_images_are_the_same_on_every_machine(planning, tmp_path, monkeypatch):
+    image = dict(id=1, file_name='a.jpg', width=100, height=100)
+    box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0)
+    content = dict(images=[image], annotations=[box], categories=[dict(id=1, name='a')])
+    (tmp_path / 'instances_val2017.json').write_text(json.dumps(content))
+    monkeypatch.setattr(planning, 'COCO_TINY', [tmp_path])
+    table, source = planning.seed_images()
+    assert (len(table), source) == (1, 'coco_tiny')
+    table, source = planning.seed_images(planning.parse_args(['--built-in']).built_in)
+    assert (len(table), source) == (1000, 'built-in')
+
+
 def test_images_are_made_like_the_given_ones(planning):
     seeds = planning.built_in_images(50)
     table = planning.images_like(seeds, 400)

@@ -23,6 +23,7 @@ def test_what_it_writes(tmp_path, capsys):
     for variant in found['variants'].values():
         assert set(variant['phases']) == {'preprocessing', 'forward', 'backward', 'optimizer'}
         assert variant['step'] > 0
+        assert variant['cpu_step'] > 0
     assert found['rois']['A'] > 0
     counts = found['synchronisations']
     # Every assigner asks for each object whether it has an anchor; ours for nothing beside.

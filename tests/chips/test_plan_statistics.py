@@ -12,7 +12,9 @@ from mmsniper.chips import (
     ChipPlan,
     ScalePyramid,
     finest_ratio,
+    learned_levels,
     pixel_ratio,
+    plan_numbers,
     plan_statistics,
     rectangles,
     shown_area,
@@ -219,3 +221,30 @@ def test_shown_area_of_5000_chips_needs_memory_for_chips_not_for_their_cubes():
         tracemalloc.stop()
     assert found == [seen.mean()]
     assert peak < 20e6
+
+
+def test_a_box_is_learned_where_it_is_valid_and_fits():
+    assert learned_levels(TABLE, PYRAMID).tolist() == [
+        [True, True],
+        [False, True],
+        [True, False],
+        [False, True],
+        *[[False, False]] * 3,
+    ]
+
+
+def test_the_numbers_of_a_plan_are_those_of_the_single_functions():
+    plan = chips((0, 0, [0, 0, 32, 32]), (0, 1, [50, 36, 114, 100]))
+    found, numbers = plan_statistics(TABLE, PYRAMID, plan), plan_numbers(TABLE, PYRAMID, plan)
+    assert numbers == dict(
+        images=2,
+        chips=2,
+        chips_per_image=1.0,
+        chips_per_level=[1, 1],
+        pixel_ratio_800x1333=pixel_ratio(TABLE, PYRAMID, 2),
+        pixel_ratio_finest=finest_ratio(TABLE, PYRAMID, 2),
+        coverage=found.coverage,
+        orphans=2,
+        boxes=6,
+        shown_area=shown_area(TABLE, plan, 2),
+    )

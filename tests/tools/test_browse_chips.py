@@ -228,7 +228,7 @@ def test_a_chip_that_an_augmentation_drops_is_left_out(tool):
         def __getitem__(self, index):
             return {'chip': Chip(0, (0.0, 0.0, 9.0, 9.0), 0)}
 
-    plan = tool.ChipPlan(np.array([0]), np.array([0]), np.array([[0.0, 0, 9, 9]]), np.array([0]))
+    plan = ChipPlan(np.array([0]), np.array([0]), np.array([[0.0, 0, 9, 9]]), np.array([0]))
     assert list(tool.chip_views(Refetching(), 0, plan, None, ())) == []
 
 

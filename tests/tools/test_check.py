@@ -1,13 +1,13 @@
 """check.py tells all that is wrong in one table, goes on after an error, and ends in status 1."""
 
 import json
-from argparse import Namespace
 
 import cv2
 import pytest
 import torch
 
 from mmsniper.checks import ERROR, NOTE
+from mmsniper.checks.everything import check_everything
 
 
 @pytest.fixture
@@ -15,15 +15,8 @@ def tool(load_tool):
     return load_tool('analysis_tools/check')
 
 
-@pytest.fixture
-def check(tool):
-    def run(config, images=False, checkpoint=None, **options):
-        args = Namespace(
-            config=str(config), cfg_options=options, images=images, workers=2, checkpoint=checkpoint
-        )
-        return tool.check(args)
-
-    return run
+def check(config, images=False, checkpoint=None, **options):
+    return check_everything(str(config), options, images=images, workers=2, checkpoint=checkpoint)
 
 
 def errors(found):
@@ -57,7 +50,7 @@ def test_all_errors_are_told_and_the_status_is_1(
         assert said in words
 
 
-def test_a_config_or_data_that_cannot_be_read_are_findings(check, small_run, tmp_path):
+def test_a_config_or_data_that_cannot_be_read_are_findings(small_run, tmp_path):
     (tmp_path / 'broken.py').write_text('model = (')
     assert 'is refused' in errors(check(tmp_path / 'broken.py'))[0]
     messages = errors(check(small_run, **{'train_dataloader.dataset.dataset.ann_file': 'no.json'}))
@@ -72,7 +65,7 @@ class CheckpointNote:
     """What a training script may keep beside its weights."""
 
 
-def test_a_checkpoint_is_compared(check, small_run, tmp_path):
+def test_a_checkpoint_is_compared(small_run, tmp_path):
     path = tmp_path / 'c.pth'
     meta = dict(dataset_meta=dict(classes=('b', 'a')))
     torch.save(dict(state_dict={}, meta=meta), path)
@@ -85,7 +78,7 @@ def test_a_checkpoint_is_compared(check, small_run, tmp_path):
     assert 'no such checkpoint' in errors(check(small_run, checkpoint=str(tmp_path / 'x')))[0]
 
 
-def test_images_are_opened_once(check, small_run, small_images, tmp_path):
+def test_images_are_opened_once(small_run, small_images, tmp_path):
     img = cv2.imread(str(small_images / '0.png'))
     (tmp_path / 'images').mkdir()
     for i in range(8):

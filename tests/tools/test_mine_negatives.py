@@ -225,7 +225,7 @@ def test_a_training_takes_the_chips_that_any_rpn_has_mined(
     tool, write_config, checkpoint, out, name, capsys
 ):
     config = write_config(name)
-    tool.main([config, checkpoint(name), '--out', str(out), *MINING])
+    tool.main([config, checkpoint(name), '--out', str(out), '--share', '1', *MINING])
     pool = NegativeChipPool.from_file(out)
     found = pool.statistics
     assert found.images == 5

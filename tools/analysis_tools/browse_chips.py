@@ -9,27 +9,22 @@ positive chips of this one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from mmdet.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
-from mmsniper.checks.classes import label_names
-from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool, ScalePyramid
-from mmsniper.chips.negative_pool import shown_images
+from mmsniper.apis.epoch_chips import EpochChips, chip_views, plan_epoch, viewing_dataset
+from mmsniper.chips import NEGATIVE, ChipPlan
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
-from mmsniper.convert.training_chips import config_seed, negative_chip_hook, positive_sampler
-from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
+from mmsniper.convert.training_chips import config_seed
 from mmsniper.datasets.decoding import run_checked
 from mmsniper.datasets.transforms.load_large_image import in_large_version
-from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.utils.command_line import (
     add_config_arguments,
@@ -38,10 +33,7 @@ from mmsniper.utils.command_line import (
     exit_on_error,
     progress,
 )
-from mmsniper.visualization import CROWD, INVALID, VALID, ChipView, draw_chips, save_figure
-
-CUTTING = ('ChipSampler', 'ScaleRangeFilter')
-PACKING = 'PackDetInputs'
+from mmsniper.visualization import draw_chips, save_figure
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -77,153 +69,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def viewing_pipeline(pipeline: list[dict], augment: bool) -> list[dict]:
-    """The part of a training pipeline after which a chip can be looked at.
-
-    Args:
-        pipeline (list[dict]): Training pipeline with a ``ChipSampler``.
-        augment (bool): Keep all but the packing, instead of stopping when the chip is cut.
-    """
-    types = [type_name(transform) for transform in pipeline]
-    if 'ChipSampler' not in types:
-        raise ValueError(f'the pipeline of the ChipDataset has no ChipSampler; it has {types}')
-    if augment:
-        return [transform for transform in pipeline if type_name(transform) != PACKING]
-    last = max(i for i, name in enumerate(types) if name in CUTTING)
-    return list(pipeline[: last + 1])
-
-
-def viewing_dataset(config: Any, pyramid: dict, augment: bool) -> tuple[dict, dict]:
-    """Change a training data set's config so that it gives chips to look at.
-
-    Args:
-        config (dict): A ``ChipDataset``, possibly inside wrappers, or a plain data set; that is
-            wrapped, with its own pipeline if there is a ``ChipSampler`` in it.
-        pyramid (dict): The pyramid.
-        augment (bool): See :func:`viewing_pipeline`.
-
-    Returns:
-        tuple[dict, dict]: The config, and that of the transform that loads an image.
-    """
-    loaders: list[dict] = []
-
-    def replacement(dataset: dict) -> dict | None:
-        if type_name(dataset) != 'ChipDataset':
-            return None
-        loaders.append(dataset['pipeline'][0])
-        return {**dataset, 'pipeline': viewing_pipeline(dataset['pipeline'], augment)}
-
-    if not inner_datasets(config):
-        config = _in_chip_dataset(config, pyramid)
-    changed = replace_datasets(config, replacement)
-    if not loaders:
-        raise ValueError(
-            f'there is no ChipDataset in the {type_name(config)} of train_dataloader.dataset; wrap '
-            f"the data set inside it: dict(type='ChipDataset', dataset=..., pipeline=...)"
-        )
-    return changed, loaders[0]
-
-
-def _in_chip_dataset(config: dict, pyramid: dict) -> dict:
-    pipeline = config.get('pipeline') or []
-    if 'ChipSampler' not in map(type_name, pipeline):
-        pipeline = [
-            {'type': 'LoadImageFromFile'},
-            {'type': 'LoadAnnotations', 'with_bbox': True},
-            {'type': 'ChipSampler', 'pyramid': pyramid},
-            {'type': 'ScaleRangeFilter', 'pyramid': pyramid},
-        ]
-    return {'type': 'ChipDataset', 'dataset': {**config, 'pipeline': []}, 'pipeline': pipeline}
-
-
-def chip_view(results: dict, class_names: Sequence[str], pyramid: ScalePyramid) -> ChipView:
-    """What a pipeline made of a chip, as plain arrays.
-
-    Args:
-        results (dict): After ``ChipSampler`` and ``ScaleRangeFilter``.
-        class_names (Sequence[str]): Name of each label.
-        pyramid (ScalePyramid): The pyramid.
-    """
-    level, (height, width) = results['chip'].level, results['ori_shape']
-    labels = np.asarray(results['gt_bboxes_labels'])
-    ignored = np.asarray(results['gt_ignore_flags'], bool)
-    states = np.where(ignored, np.where(labels == IGNORE_REGION, CROWD, INVALID), VALID)
-    names = [class_names[label] if label >= 0 else '' for label in labels]
-    return ChipView(
-        results['img'],
-        results['gt_bboxes'].tensor.numpy(),
-        states,
-        level,
-        float(pyramid.scales(width, height)[level]),
-        names,
-        results['chip'].kind,
-    )
-
-
-def chip_views(
-    dataset: Any, image: int, plan: ChipPlan, pyramid: ScalePyramid, class_names: Sequence[str]
-) -> Iterator[ChipView]:
-    """The chips of one image, as the network sees them.
-
-    Args:
-        dataset (BaseDataset): Built from :func:`viewing_dataset`'s config.
-        image (int): Index of the image.
-        plan (ChipPlan): The chips of the image.
-        pyramid (ScalePyramid): The pyramid.
-        class_names (Sequence[str]): Name of each label.
-    """
-    for level, box, kind in zip(plan.level, plan.box, plan.kind, strict=True):
-        chip = Chip(int(level), tuple(box.tolist()), int(kind))
-        results = dataset[ChipIndex(image, chip)]
-        # Where an augmentation drops a chip, the data set gives another image instead.
-        if results['chip'] is chip:
-            yield chip_view(results, class_names, pyramid)
-
-
-class Negatives(NamedTuple):
-    """What a pool says of a data set's images.
-
-    Attributes:
-        chips (ChipPlan): All its chips.
-        proposals (ChipPlan): Its uncovered proposals, as if they were chips.
-        kept (np.ndarray): (n,) indices of the images whose uncovered proposals it has kept.
-    """
-
-    chips: ChipPlan
-    proposals: ChipPlan
-    kept: NDArray[np.int32]
-
-
-def match_pool(pool: NegativeChipPool, sampler: ChipAwareSampler, name: str) -> Negatives:
-    """Find what a pool has for each image of a sampler's data set.
-
-    Args:
-        pool (NegativeChipPool): The pool.
-        sampler (ChipAwareSampler): The sampler.
-        name (str): Name of the pool in errors.
-
-    Raises:
-        ValueError: If the pool belongs to other images.
-    """
-    paths, table = sampler.img_paths(), sampler.planner.table
-
-    def matched(image: NDArray, level: NDArray, box: NDArray) -> ChipPlan:
-        plan = ChipPlan(image, level, box, np.full(len(image), NEGATIVE, np.int8))
-        plan = plan.take(np.argsort(image, kind='stable'))
-        return replace(pool, chips=plan).chips_for(paths, table.width, table.height, name)
-
-    # A pool shows up to 1000 of the images that were mined, which may be fewer than it knows. One
-    # with negative chips has uncovered proposals: where there are none they were not kept.
-    seen = np.unique(pool.uncovered_image)
-    kept = np.union1d(seen, np.flatnonzero(shown_images(len(pool.img_path))))
-    kept = np.setdiff1d(kept, np.setdiff1d(pool.chips.image, seen))
-    return Negatives(
-        pool.chips_for(paths, table.width, table.height, name),
-        matched(pool.uncovered_image, pool.uncovered_level, pool.uncovered_box),
-        matched(kept, np.zeros(len(kept), np.int8), np.zeros((len(kept), 4))).image,
-    )
-
-
 def find_pool(cfg: Config, given: str | None) -> str | None:
     """The file with the negative chips to draw, None if there is none to draw.
 
@@ -249,7 +94,7 @@ def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.i
 
     Args:
         plan (ChipPlan): All chips; an image without any is not chosen.
-        proposals (ChipPlan): See :class:`Negatives`.
+        proposals (ChipPlan): See :class:`~mmsniper.apis.epoch_chips.Negatives`.
         num (int): Number of images. First come those with negative chips and proposals, then those
             with either.
     """
@@ -264,24 +109,6 @@ def choose_images(plan: ChipPlan, proposals: ChipPlan, num: int) -> NDArray[np.i
         spread = some[np.linspace(0, len(some) - 1, count).astype(int)]
         chosen = np.concatenate([chosen, spread])
     return np.sort(chosen)
-
-
-class EpochChips(NamedTuple):
-    """The chips of all images in an epoch.
-
-    Attributes:
-        table (AnnotationTable): The images' sizes and boxes.
-        pyramid (ScalePyramid): The pyramid.
-        plan (ChipPlan): The chips.
-        class_names (tuple[str, ...]): Name of each label, by the annotation file.
-        negatives (Negatives | None): What a pool says of the images, None without one.
-    """
-
-    table: AnnotationTable
-    pyramid: ScalePyramid
-    plan: ChipPlan
-    class_names: tuple[str, ...]
-    negatives: Negatives | None = None
 
 
 def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir: Path) -> Path:
@@ -315,32 +142,6 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
     return path
 
 
-def plan_chips(cfg: Config, dataset: Any, args: argparse.Namespace) -> EpochChips:
-    """The chips of all images in the epoch to draw, and what there is to say of negative ones.
-
-    Raises:
-        ValueError: If ``--all-negatives`` is asked for without a pool, or the pool is of other
-            images or another pyramid.
-    """
-    pool = find_pool(cfg, args.negatives)
-    if args.all_negatives and pool is None:
-        raise ValueError(
-            'there is no pool whose chips --all-negatives could draw: name one with --negatives'
-        )
-    sampler = DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
-    sampler.set_epoch(args.epoch)
-    table, pyramid, names = sampler.planner.table, sampler.pyramid, label_names(dataset)
-    if pool is None:
-        return EpochChips(table, pyramid, sampler.plan, names)
-    content = NegativeChipPool.from_file(pool)
-    sampler.set_negatives(content, negative_chip_hook(cfg).get('chips_per_image'), name=pool)
-    negatives = match_pool(content, sampler, pool)
-    plan = sampler.plan
-    if args.all_negatives:
-        plan = ChipPlan.joined([sampler.positives(), negatives.chips])
-    return EpochChips(table, pyramid, plan, names, negatives)
-
-
 def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     """Draw training images of a config with the chips of an epoch."""
     pyramid = config_pyramid(cfg).to_dict()
@@ -348,7 +149,12 @@ def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
     dataset = cfg.train_dataloader.dataset.to_dict()
     config, loader = viewing_dataset(dataset, pyramid, args.augment)
     dataset, loader = DATASETS.build(config), TRANSFORMS.build(in_large_version(loader))
-    chips = plan_chips(cfg, dataset, args)
+    pool = find_pool(cfg, args.negatives)
+    if args.all_negatives and pool is None:
+        raise ValueError(
+            'there is no pool whose chips --all-negatives could draw: name one with --negatives'
+        )
+    chips = plan_epoch(cfg, dataset, args.epoch, pool, args.all_negatives)
     np.random.seed(config_seed(cfg))  # of the augmentations
 
     proposals = chips.negatives.proposals if chips.negatives else ChipPlan.empty()

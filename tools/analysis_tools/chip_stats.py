@@ -23,11 +23,8 @@ from mmsniper.chips import (
     CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
-    finest_ratio,
-    pixel_ratio,
-    plan_statistics,
+    plan_numbers,
     scale_disagreement,
-    shown_area,
     what_to_expect,
 )
 from mmsniper.convert import load_config
@@ -133,21 +130,15 @@ def plan_chips(
             start = time.perf_counter()
             plan = planner.plan(args.epoch)
             seconds.append(time.perf_counter() - start)
-    found = plan_statistics(table, pyramid, plan)
+    numbers = plan_numbers(table, pyramid, plan)
+    for name in ('chips_per_image', 'pixel_ratio_800x1333', 'pixel_ratio_finest'):
+        numbers[name] = round(numbers[name], 4)
     return dict(
-        images=found.images,
-        chips=found.chips,
-        chips_per_image=round(found.chips_per_image, 4),
-        chips_per_level=found.chips_per_level,
-        pixel_ratio_800x1333=round(pixel_ratio(table, pyramid, len(plan)), 4),
-        pixel_ratio_finest=round(finest_ratio(table, pyramid, len(plan)), 4),
-        coverage=found.coverage,
-        orphans=found.orphans,
+        numbers,
+        shown_area=[round(v, 4) for v in numbers['shown_area']],
         ms_per_image=round(min(seconds) / max(len(table), 1) * 1000, 4),
-        boxes=found.boxes,
         strategy=args.strategy,
         unproven=planner.unproven,
-        shown_area=[round(v, 4) for v in shown_area(table, plan, pyramid.num_levels)],
     )
 
 

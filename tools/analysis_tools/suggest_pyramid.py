@@ -22,12 +22,9 @@ from mmsniper.chips import (
     ScalePyramid,
     Suggestion,
     describe_rule,
-    finest_ratio,
     network_sizes,
-    pixel_ratio,
-    plan_statistics,
+    plan_numbers,
     pyramid_config,
-    shown_area,
     suggest_pyramid,
     what_to_expect,
 )
@@ -94,22 +91,12 @@ def count(table: AnnotationTable, suggestion: Suggestion, plan: ChipPlan) -> dic
         images.
     """
     pyramid = suggestion.pyramid
-    found = plan_statistics(table, pyramid, plan)
     own = (table.width.astype(np.float64) * table.height).sum()
     return dict(
-        images=found.images,
-        boxes=found.boxes,
-        chips=found.chips,
-        chips_per_image=found.chips_per_image,
-        chips_per_level=found.chips_per_level,
-        pixel_ratio_800x1333=pixel_ratio(table, pyramid, len(plan), USUAL),
-        pixel_ratio_finest=finest_ratio(table, pyramid, len(plan)),
+        plan_numbers(table, pyramid, plan),
         pixel_ratio_own_size=float(len(plan) * pyramid.chip_size**2 / own),
         chips_for_an_image_800x1333=USUAL[0] * USUAL[1] / pyramid.chip_size**2,
         good=suggestion.good,
-        coverage=found.coverage,
-        orphans=found.orphans,
-        shown_area=shown_area(table, plan, pyramid.num_levels),
         network_sizes=[
             np.percentile(sizes, [5, 50, 95]).tolist() if len(sizes) else []
             for sizes in network_sizes(table, pyramid)

@@ -133,7 +133,7 @@ def chips_and_mining(tmp_path, **mining):
 
 
 def test_mining_the_whole_pyramid_sees_every_level_of_every_image(tmp_path):
-    cfg = chips_and_mining(tmp_path, warmup_epochs=2)
+    cfg = chips_and_mining(tmp_path, warmup_epochs=2, share=1.0)
     assert mining_pixels(cfg) == 100 * 80 + 25 * 20 + 40 * 60 + 10 * 15
 
 
@@ -148,7 +148,7 @@ def test_mining_a_share_sees_less(tmp_path):
     [(5_000, 1), (20_000, 2), (27_000, 3), (23_684 + 14_096, 3), (23_684 + 4 * 14_096, 6)],
 )
 def test_what_mining_costs_is_taken_from_the_epochs(tmp_path, pixels, epochs):
-    cfg = chips_and_mining(tmp_path, warmup_epochs=2)
+    cfg = chips_and_mining(tmp_path, warmup_epochs=2, share=1.0)
     assert epochs_with_mining(cfg, pixels, 10_000) == epochs
 
 

@@ -1,0 +1,144 @@
+"""All that ``check.py`` tells: of the config, and of all that can be built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from mmdet.registry import DATA_SAMPLERS, MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+
+from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
+from mmsniper.checks.classes import (
+    check_checkpoint_classes,
+    check_objects,
+    check_use,
+    check_weights,
+)
+from mmsniper.checks.config import LOADERS, config_classes, leaves
+from mmsniper.checks.finding import ERROR, Finding, merged
+from mmsniper.checks.images import ImageEntry, check_images, config_loading, image_entries
+from mmsniper.checks.run import check_run
+from mmsniper.checks.scales import check_scales
+from mmsniper.convert import load_config
+from mmsniper.datasets.coco_reader import build_checked
+from mmsniper.datasets.wrappers import type_name
+
+
+def check_everything(
+    config: str,
+    cfg_options: Mapping[str, Any] | None = None,
+    *,
+    images: bool = False,
+    workers: int | None = None,
+    checkpoint: str | None = None,
+) -> list[Finding]:
+    """Check a config file, its data and its checkpoint, as far as they can be read and built.
+
+    What cannot be is a finding, and the rest goes on.
+
+    Args:
+        config (str): The config file.
+        cfg_options (dict | None): Settings that replace those of the file, by their dotted keys.
+            Defaults to None.
+        images (bool): Open every image file, too. Defaults to False.
+        workers (int | None): Threads for that, see :func:`~mmsniper.checks.images.check_images`.
+            Defaults to None.
+        checkpoint (str | None): Weights that are to be tested. Defaults to None.
+
+    Returns:
+        list[Finding]: The errors first.
+    """
+    try:
+        cfg = load_config(config, cfg_options)
+    except Exception as error:  # of whatever kind: it is what training would end in
+        return [_failed(config, 'is refused', error)]
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    failed: list[Finding] = []
+    loaders = tuple(key for key in LOADERS if cfg.get(key))
+    datasets = {}
+    for key in loaders:
+        try:
+            datasets[key] = build_checked(cfg[key].dataset)
+        except Exception as error:
+            failed.append(_failed(f'{key}.dataset', 'cannot be built', error))
+    model = _model(cfg, failed)
+    findings = check_run(cfg, loaders, datasets, model)
+    # The check before building says it better than what fails in building.
+    known = {f.where.partition('.')[0] for f in findings if f.severity == ERROR}
+    findings += [f for f in failed if f.where.partition('.')[0] not in known]
+    opened: set[tuple[str, ImageEntry]] = set()
+    for key, dataset in datasets.items():
+        for where, leaf in leaves(dataset, f'{key}.dataset'):
+            findings += check_use(leaf, where)
+            findings += check_objects(leaf, where)
+        if images and (loading := config_loading(cfg, key)):
+            new = [e for e in image_entries(dataset) if (str(loading), e) not in opened]
+            opened |= {(str(loading), entry) for entry in new}
+            findings += check_images(new, loading, key, workers)
+    if 'train_dataloader' in datasets:
+        findings += _check_chips(cfg, datasets['train_dataloader'])
+    for file, testing in ((checkpoint, True), (cfg.get('load_from'), False)):
+        if file:
+            findings += _check_checkpoint(cfg, file, model if testing else None)
+    return merged(findings)
+
+
+def _failed(where: str, how: str, error: Exception) -> Finding:
+    what = str(error).strip() or type(error).__name__
+    if not isinstance(error, (ValueError, OSError)):
+        what = f'{type(error).__name__}: {what}'
+    return Finding(ERROR, where, f'{how}: {what}')
+
+
+def _model(cfg: Config, failed: list[Finding]) -> Any:
+    config = dict(cfg.model)
+    if cfg.get('data_preprocessor'):
+        config.setdefault('data_preprocessor', cfg.data_preprocessor)
+    try:
+        return MODELS.build(config)
+    except Exception as error:
+        failed.append(_failed('model', 'cannot be built', error))
+        return None
+
+
+def _check_chips(cfg: Config, dataset: Any) -> Iterator[Finding]:
+    """Compare their scales, and plan them, as training does at its start."""
+    sampler = cfg.train_dataloader.get('sampler')
+    if type_name(sampler) == 'ChipAwareSampler':
+        yield from check_scales(cfg, dataset)
+        try:
+            DATA_SAMPLERS.build(dict(sampler, dataset=dataset, seed=0))
+        except Exception as error:
+            yield _failed('train_dataloader.sampler', 'cannot plan chips', error)
+
+
+def _check_checkpoint(cfg: Config, file: str, model: Any) -> Iterator[Finding]:
+    """Compare a checkpoint with the config and, if it is to be tested, with the model."""
+    if '://' in file:
+        return
+    if not Path(file).is_file():
+        yield Finding(ERROR, file, 'there is no such checkpoint', 'Name one that exists')
+        return
+    findings = list(check_checkpoint_file(file))
+    if findings:
+        yield from findings
+        return
+    try:
+        content = CheckpointLoader.load_checkpoint(file, 'cpu')
+    except UnpicklingError as error:
+        yield Finding(ERROR, file, unpickling_fault(error))
+        return
+    except Exception as error:
+        yield _failed(file, 'cannot be read', error)
+        return
+    classes = next((c for key in LOADERS for c in config_classes(cfg, key, [])), None)
+    if classes is not None:
+        training = model is None
+        yield from check_checkpoint_classes(content, file, classes.names, classes.where, training)
+    if model is not None:
+        yield from check_weights(model, content, file)

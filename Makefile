@@ -13,11 +13,13 @@ DOCS_VENV := .venv-docs
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test bench lint format docs clean
+.PHONY: help setup demo test bench lint coverage format docs clean
 
 help:
 	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
 	@echo 'make test    set up, lint, run the tests'
+	@echo 'make lint    check style and types'
+	@echo 'make coverage  run the tests, and fail if they run less than 95 % of the lines'
 	@echo 'make bench   set up, measure in short what is fast, say what got slower; under 10 minutes'
 	@echo 'make setup   set up $(VENV) only'
 	@echo 'make format  put the code in the shape that make test asks for'
@@ -47,6 +49,10 @@ bench: setup
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(if $(filter official,$(STACK)),$(PY) -m mypy)
+
+coverage: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 
 format: setup
 	$(PY) -m ruff check --fix .

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[1]
 # What .gitignore names.
 NOT_COPIED = ('.git', '.venv*', '.*cache', '.hypothesis', '*.egg-info', 'build', 'dist', 'site')
-NOT_COPIED += ('data', 'work_dirs', '*.pth', '*.pkl', '__pycache__')
+NOT_COPIED += ('data', 'work_dirs', '*.pth', '*.pkl', '.coverage*', '__pycache__')
 TOY = 'faster_rcnn_r18_sniper_toy.py'
 # As small as it gets; by --cfg-options, so that mim must find the config by its name.
 SMALL = [
@@ -177,6 +177,7 @@ def test_the_wheel_has_configs_tools_and_metadata(wheel):
     # They need the checkout.
     assert not [name for name in mim if name.startswith(('tools/demo', 'tools/dev/'))]
     assert not [name for name in names if name.startswith(('tests/', 'benchmarks/', 'tools/'))]
+    assert 'mmsniper/py.typed' in names  # or a type checker would pass over the package
     for link in ('Project-URL: Documentation, https://', 'Project-URL: Issues, https://'):
         assert link in metadata
     targets = re.findall(r'\]\(([^)]+)\)', metadata)

@@ -130,7 +130,7 @@ def feature_collection(
     if target != reference.crs and len(places):
         places = np.array(transform(reference.crs, target, *places.T)).T
     a, b, _, d, e, _ = reference.transform
-    rings = places.reshape(-1, 4, 2)
+    rings: NDArray = places.reshape(-1, 4, 2)
     if a * e - b * d > 0:  # rows go north: the same corners are clockwise
         rings = rings[:, ::-1]
     rings = rings.round(_DECIMALS['degrees' if target.is_geographic else 'metres'])

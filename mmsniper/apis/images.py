@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from glob import glob
 from inspect import signature
 from pathlib import Path
@@ -18,7 +19,7 @@ from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmsniper.datasets.decoding import load_checked
+from mmsniper.datasets.decoding import load_checked, load_or_raise
 from mmsniper.datasets.image_faults import APPLE_DOUBLE, image_fault
 from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.datasets.windowed_files import is_zarr
@@ -158,8 +159,9 @@ class ImagePipeline:
                 array is no image.
         """
         if isinstance(image, np.ndarray):
-            return load_checked(self._from_array, self._from_array, dict(img=image, img_id=0))
-        return self._from_file(dict(img_path=os.fspath(image), img_id=0))
+            load = partial(load_checked, self._from_array, self._from_array)
+            return load_or_raise(load, dict(img=image, img_id=0))
+        return load_or_raise(self._from_file, dict(img_path=os.fspath(image), img_id=0))
 
     def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> dict[str, Any]:
         """Load an image and prepare it for the model."""

@@ -107,6 +107,8 @@ class SNIPERInferencer(DetInferencer):
             raise ValueError(f'{self.weights} {unpickling_fault(error)}') from error
         self.show_progress = show_progress
 
+    palette: Any
+
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: Mapping[str, Any], cfg: Config
     ) -> None:
@@ -192,8 +194,9 @@ class SNIPERInferencer(DetInferencer):
             return None
         drawn: list[np.ndarray | None] = []
         for image, pred in zip(inputs, preds):
-            named = isinstance(image, str)
-            name = os.path.basename(image) if named else f'{self.num_visualized_imgs:08}.jpg'
+            name = f'{self.num_visualized_imgs:08}.jpg'
+            if isinstance(image, str):
+                name = os.path.basename(image)
             self.num_visualized_imgs += 1
             try:
                 img = self.pipeline.load(image)['img']

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from mmsniper.chips.coco_file import CocoFile
 from mmsniper.datasets.coco_reader import build_checked
 from mmsniper.datasets.data_pickle import load_data
-from mmsniper.datasets.decoding import run_checked
+from mmsniper.datasets.decoding import load_or_raise, run_checked
 from mmsniper.datasets.transforms.load_large_image import in_large_version
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.coco_matching import Matching, match_as_coco
@@ -91,7 +92,8 @@ class PredictedData:
 
     def load(self, image: int) -> NDArray:
         """Load an image as the test does, (h, w) or (h, w, bands)."""
-        return run_checked(self.loader, dict(img_path=self.paths[image], img_id=0))['img']
+        given = dict(img_path=self.paths[image], img_id=0)
+        return load_or_raise(partial(run_checked, self.loader), given)['img']
 
 
 def _only_dataset(cfg: Config) -> Mapping[str, Any]:
@@ -122,7 +124,7 @@ def read_predictions(path: str | os.PathLike) -> Sequence[Mapping[str, Any]]:
         ValueError: If it is something else.
     """
     content = load_data(path)
-    samples = content if isinstance(content, list | tuple) else [None]
+    samples: Sequence[Any] = content if isinstance(content, list | tuple) else [None]
     for i, sample in enumerate(samples):
         found = sample.get('pred_instances') if isinstance(sample, Mapping) else None
         if not isinstance(found, Mapping) or 'img_id' not in sample or set(_FIELDS) - set(found):

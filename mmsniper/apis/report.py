@@ -121,7 +121,7 @@ def make_report(
         if predictions is not None:
             tell('matching the predictions to the objects')
             content.update(wrong=_wrong(cfg, predictions, num_wrong))
-    if log is not None:
+    if log is not None and work_dir is not None:
         content.update(training=_training(log, work_dir, pool, data))
     return Report(render(dict(content, missing=missing)), findings, missing)
 

@@ -197,7 +197,7 @@ def numbers_of(data: ReportData) -> dict[str, Any]:
     levels = []
     for i, shown in enumerate(network_sizes(table, pyramid)):
         objects, chips = int(learned[:, i].sum()), numbers['chips_per_level'][i]
-        sizes = np.percentile(shown, [5, 50, 95]) if len(shown) else []
+        sizes: list[float] = np.percentile(shown, [5, 50, 95]).tolist() if len(shown) else []
         levels.append(
             dict(
                 objects=objects,

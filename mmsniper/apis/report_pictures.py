@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from mmsniper.apis.report_data import ReportData
 from mmsniper.apis.worst_detections import counts, entries, views
 from mmsniper.chips import NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.rectangles import spread
-from mmsniper.datasets.decoding import run_checked
+from mmsniper.datasets.decoding import load_or_raise, run_checked
 from mmsniper.utils.coco_matching import Matching, explain
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import utf8_name
@@ -148,7 +149,8 @@ def _example(
     image_bytes: int,
     chip_bytes: int,
 ) -> Example:
-    pixels = run_checked(data.loader, dict(data.dataset.get_data_info(image)))['img']
+    load = partial(run_checked, data.loader)
+    pixels = load_or_raise(load, dict(data.dataset.get_data_info(image)))['img']
     limits = picture_limits(pixels)
     table, pyramid = data.chips.table, data.pyramid
     width, height = int(table.width[image]), int(table.height[image])
@@ -188,6 +190,8 @@ def negative_chips(data: ReportData, number: int) -> Iterator[Scene]:
             the pool has kept.
     """
     negatives = data.chips.negatives
+    if negatives is None:
+        return
     chips = negatives.chips.take(np.isin(negatives.chips.image, negatives.kept))
     chips = chips if len(chips) else negatives.chips
     chosen = spread(len(chips), number) if len(chips) else np.zeros(0, int)
@@ -219,9 +223,8 @@ def negative_chips(data: ReportData, number: int) -> Iterator[Scene]:
 
 
 def _inside(boxes: NDArray, chip: NDArray) -> NDArray[np.bool_]:
-    return (boxes[:, :2] >= chip[:2] - 1e-3).all(axis=1) & (boxes[:, 2:] <= chip[2:] + 1e-3).all(
-        axis=1
-    )
+    starts = np.all(boxes[:, :2] >= chip[:2] - 1e-3, axis=1)
+    return starts & np.all(boxes[:, 2:] <= chip[2:] + 1e-3, axis=1)
 
 
 def wrong_detections(data: PredictedData, matching: Matching, number: int) -> dict[str, Any]:

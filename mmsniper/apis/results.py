@@ -40,7 +40,7 @@ class Classes:
     doubt: str = ''
 
     @classmethod
-    def of(cls, cfg: Config, checkpoint: Mapping[str, Any], palette: str = 'none') -> Classes:
+    def of(cls, cfg: Config, checkpoint: Mapping[str, Any], palette: Any = 'none') -> Classes:
         """Ask the checkpoint, the config's data set and its annotation files.
 
         MMDetection numbers labels in the order of the annotation file of training. Names in
@@ -53,16 +53,17 @@ class Classes:
             palette = metainfo.get('palette') or 'random'
         names = metainfo.get('classes') or ()
         names = [names] if isinstance(names, str) else list(names)
+        doubt, labels = '', range(1, len(names) + 1)
         tested = _annotation_file(cfg)
-        categories = tested.categories if tested else ()
-        order = [name for _, name in categories if name in names]
-        doubt = ''
+        if tested is None:
+            return cls(names, labels, palette, 'label + 1', doubt)
+        order = [name for _, name in tested.categories if name in names]
         if names and sorted(order) == sorted(names) and order != names:
             names, doubt = _in_the_order_of_training(cfg, names, order, bool(saved), tested.path)
-        ids = {name: key for key, name in categories}
+        ids = {name: key for key, name in tested.categories}
         if names and set(names) <= set(ids):
             return cls(names, [ids[n] for n in names], palette, f'those of {tested.path}', doubt)
-        return cls(names, range(1, len(names) + 1), palette, 'label + 1', doubt)
+        return cls(names, labels, palette, 'label + 1', doubt)
 
     def name(self, label: int) -> str:
         return self.names[label] if label < len(self.names) else f'class {label}'
@@ -146,7 +147,7 @@ class ImageIds:
         """
         file = _annotation_file(cfg)
         found = _known_images(images, file.images) if file else {}
-        if not found:
+        if file is None or not found:
             source = 'from 1, in the order of their names'
             source += f' (none of them is in {file.path})' if file else ''
             return cls(dict(zip(images, range(1, len(images) + 1))), source)

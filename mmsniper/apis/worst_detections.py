@@ -62,7 +62,7 @@ def views(
     data: PredictedData, matching: Matching, chosen: NDArray[np.int64], explanation: Explanation
 ) -> list[FalsePositive]:
     """What to draw of each false positive. Every image is loaded once."""
-    drawn: list[FalsePositive | None] = [None] * len(chosen)
+    drawn: dict[int, FalsePositive] = {}
     of_image = defaultdict(list)
     for i, image in enumerate(matching.detections.image[chosen].tolist()):
         of_image[image].append(i)
@@ -72,7 +72,7 @@ def views(
         for i in indices:
             where = surroundings(pixels, matching.detections.boxes[chosen[i]], limits)
             drawn[i] = view(data, matching, chosen, explanation, i, where)
-    return drawn
+    return [drawn[i] for i in range(len(chosen))]
 
 
 def view(
@@ -99,7 +99,7 @@ def view(
     if there >= 0:
         hundredths = math.floor(100 * explanation.iou[i])  # 0.499 is no match, and not 0.50
         what += f'; {data.classes[objects.label[there]]} at IoU {hundredths / 100:.2f}'
-    finders = np.flatnonzero(matching.found == there) if kind == FOUND_TWICE else []
+    finders = np.flatnonzero((matching.found == there) & (kind == FOUND_TWICE))
     name = utf8_name(Path(data.paths[image]).name)
     return FalsePositive(
         where,
@@ -111,5 +111,5 @@ def view(
         objects.label[shown] == label,
         [data.classes[of] for of in objects.label[shown]],
         objects.boxes[crowd],
-        detections.boxes[np.asarray(finders, int)],
+        detections.boxes[finders],
     )

@@ -98,7 +98,7 @@ def _content_fault(opened: IO[bytes]) -> tuple[str, str]:
             if op.name in ('PROTO', 'FRAME', 'MEMOIZE'):
                 continue
             if op.name.endswith('BINUNICODE') and len(texts) < 2:  # of a STACK_GLOBAL
-                texts.append(value)
+                texts.append(str(value))
                 continue
             kind = op.name
             if kind in ('GLOBAL', 'STACK_GLOBAL'):

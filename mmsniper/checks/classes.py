@@ -161,7 +161,9 @@ def check_data(data: Sequence[LabelledData], training: bool = True) -> list[Find
     """
     findings = [finding for part in data for finding in _check_names(part)]
     complete = [
-        part for part in data if part.labels and sorted(part.labels) == sorted(part.classes)
+        (part, part.labels)
+        for part in data
+        if part.labels and sorted(part.labels) == sorted(part.classes)
     ]
     findings += _check_order(complete, training)
     return list(dict.fromkeys(findings))
@@ -218,35 +220,33 @@ def _write(meant: str, name: str) -> str:
     return f'Write {meant!r} for {name!r}'
 
 
-def _check_order(data: Sequence[LabelledData], training: bool) -> Iterator[Finding]:
-    """The order of the categories in the files, all of which have all classes."""
-    orders = {part.labels for part in data}
-    for part in data:
-        if part.labels == part.classes:
+def _check_order(
+    data: Sequence[tuple[LabelledData, tuple[str, ...]]], training: bool
+) -> Iterator[Finding]:
+    """The order of the categories in the files, all of which have all classes: their labels."""
+    orders = {labels for _, labels in data}
+    for part, labels in data:
+        if labels == part.classes:
             continue
-        label = next(i for i, (a, b) in enumerate(zip(part.labels, part.classes)) if a != b)
+        label = next(i for i, (a, b) in enumerate(zip(labels, part.classes)) if a != b)
         what = (
             f'the categories of {part.file.path} have another order than metainfo, and MMDetection '
-            f'numbers labels in that of the file: label {label} is {part.labels[label]!r}, and '
+            f'numbers labels in that of the file: label {label} is {labels[label]!r}, and '
             f'would be called {part.classes[label]!r}'
         )
         if len(orders) == 1:
-            order = as_tuple(part.labels)
+            order = as_tuple(labels)
             fix = f"Write the file's order everywhere: metainfo=dict(classes={order})"
             severity = ERROR if training else WARNING
         else:
-            others = [other.file.path for other in data if other.labels != part.labels]
-            what += f'. In {others[0]} it is {_other_labels(data, part)[label]!r}'
+            other, theirs = next(pair for pair in data if pair[1] != labels)
+            what += f'. In {other.file.path} it is {theirs[label]!r}'
             fix = (
                 f'Write the list of categories of {part.file.path} in the order of metainfo (their '
                 f'ids may stay)'
             )
             severity = ERROR
         yield Finding(severity, f'{part.where}.metainfo.classes', what, fix)
-
-
-def _other_labels(data: Sequence[LabelledData], part: LabelledData) -> tuple[str, ...]:
-    return next(other.labels for other in data if other.labels != part.labels)
 
 
 def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> list[Finding]:
@@ -262,7 +262,7 @@ def check_metrics(cfg: Config, loader: str, data: Sequence[LabelledData]) -> lis
         kind = metric.get('type')
         kind = METRICS.get(kind) if isinstance(kind, str) else kind
         path = metric.get('ann_file')
-        own = isinstance(kind, type) and kind.compute_metrics is CocoMetric.compute_metrics
+        own = getattr(kind, 'compute_metrics', None) is CocoMetric.compute_metrics
         if prefix := metric.get('outfile_prefix'):
             try:
                 check_folder(os.path.dirname(prefix) or '.', f'{where}.outfile_prefix')

@@ -101,22 +101,23 @@ def check_channels(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     """Check that the preprocessor and the backbone are of the same number of channels."""
     backbone, preprocessor = _first_parts(cfg)
     channels, mean = backbone.get('in_channels'), preprocessor.get('mean')
+    count = None if mean is None else len(mean)
     if not isinstance(channels, int) or type_name(preprocessor) not in _PREPROCESSORS:
         return
     where = 'model.data_preprocessor'
-    if mean is not None and len(mean) not in (1, channels):
+    if count not in (None, 1, channels):
         yield Finding(
             ERROR,
             f'{where}.mean',
-            f'has {len(mean)} values, and model.backbone.in_channels is {channels}',
+            f'has {count} values, and model.backbone.in_channels is {channels}',
             'Give mean and std a value for each channel, or one for all; in_channels is the number '
             'of channels of the images as they are loaded',
         )
-    elif type_name(preprocessor) == 'DetDataPreprocessor' and len(mean or ()) not in (0, 1, 3):
+    elif type_name(preprocessor) == 'DetDataPreprocessor' and count not in (None, 0, 1, 3):
         yield Finding(
             ERROR,
             f'{where}.mean',
-            f'has {len(mean)} values, and DetDataPreprocessor takes 1 or 3',
+            f'has {count} values, and DetDataPreprocessor takes 1 or 3',
             "Set type='BandDataPreprocessor', which takes a value for each of any number of bands",
         )
     for name in ('bgr_to_rgb', 'rgb_to_bgr'):

@@ -121,7 +121,7 @@ def _check_image(
 
 
 def _check_size(
-    entry: ImageEntry, img: np.ndarray, orientation: int, loading: Loading
+    entry: ImageEntry, img: np.ndarray | ImageWindows, orientation: int, loading: Loading
 ) -> Iterator[tuple[str, str, str, str]]:
     size, annotated = img.shape[1::-1], (entry.width, entry.height)
     if not entry.width:
@@ -155,7 +155,7 @@ def _check_size(
 
 
 def _check_pixels(
-    path: str, img: np.ndarray, bands: int | None, loading: Loading
+    path: str, img: np.ndarray | ImageWindows, bands: int | None, loading: Loading
 ) -> Iterator[tuple[str, str, str, str]]:
     channels = 1 if img.ndim == 2 else img.shape[2]
     header = read_header(path)

@@ -97,8 +97,9 @@ def check_run(
     if model is not None and classes and not any(f.severity == ERROR for f in findings):
         findings += check_heads(model_heads(model), classes[0])
     sampler = type_name((cfg.get('train_dataloader') or {}).get('sampler'))
-    if 'train_dataloader' in (datasets or {}) and sampler != 'ChipAwareSampler':  # it tells itself
-        findings += check_scales(cfg, datasets['train_dataloader'])
+    trained_on = (datasets or {}).get('train_dataloader')
+    if trained_on is not None and sampler != 'ChipAwareSampler':  # it tells itself
+        findings += check_scales(cfg, trained_on)
     return findings
 
 

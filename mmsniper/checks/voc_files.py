@@ -54,9 +54,8 @@ def check_voc_data(cfg: Config, loader: str) -> Iterator[Finding]:
         loader (str): Key of the data loader.
     """
     for where, leaf, kind in leaf_configs(cfg, loader):
-        if not (isinstance(kind, type) and issubclass(kind, XMLDataset)):
-            continue
-        if kind.load_data_list is not XMLDataset.load_data_list or not _has_names(leaf, kind):
+        load = getattr(kind, 'load_data_list', None)
+        if load is not XMLDataset.load_data_list or not _has_names(leaf, kind):
             continue
         try:
             dataset = DATASETS.build(ConfigDict(deepcopy(leaf), lazy_init=True, pipeline=[]))
@@ -67,7 +66,7 @@ def check_voc_data(cfg: Config, loader: str) -> Iterator[Finding]:
             yield from _check(dataset, where, loader == 'train_dataloader')
 
 
-def _has_names(leaf: Mapping[str, Any], kind: type) -> bool:
+def _has_names(leaf: Mapping[str, Any], kind: type[XMLDataset]) -> bool:
     """Whether the classes are what they must be; if not, another check says so."""
     metainfo = leaf.get('metainfo') or {}
     if metainfo_fault(metainfo):
@@ -226,7 +225,8 @@ def _files_of(dataset: XMLDataset) -> VOCFiles:
 def _read(path: str, folder: str, *stamp: int) -> VOCFiles:
     with open(path, encoding='utf-8') as file:
         ids = [line.rstrip('\n\r') for line in file]  # as mmengine's list_from_file
-    images, boxes, sizes, faults = [], [], [], {}
+    images, boxes, sizes = [], [], []
+    faults: dict[str, str] = {}
     for name in progress(ids, f'{path}: XML files'):
         try:
             size, objects = _read_image(path, name, os.path.join(folder, f'{name}.xml'))
@@ -273,8 +273,8 @@ def _read_image(
     if root.find('size') is not None:
         sides = [root.findtext(f'size/{key}') for key in ('width', 'height')]
         try:
-            size = (int(sides[0]), int(sides[1]))
-        except (TypeError, ValueError):
+            size = (int(sides[0] or ''), int(sides[1] or ''))
+        except ValueError:
             what = f'{path}: width and height are {sides[0]!r} and {sides[1]!r}'
             raise ValueError(f'{what}, expected whole numbers of pixels') from None
         if min(size) < 1:
@@ -303,9 +303,9 @@ def _box_or_fault(entry: ElementTree.Element, name: str, path: str) -> tuple[flo
 def _number(entry: ElementTree.Element, key: str, path: str) -> float:
     text = entry.findtext(key)
     try:
-        number = float(text)
+        number = float(text or '')
         if abs(number) < 2**31:
             return number
-    except (TypeError, ValueError):
+    except ValueError:
         pass
     raise ValueError(f'{path}: {key!r} of {entry.tag!r} is {text!r}, expected a number of pixels')

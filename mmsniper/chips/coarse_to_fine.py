@@ -102,7 +102,7 @@ class CoarseToFineWindows:
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         counts = self.pyramid.in_range(sizes, level) & ~self._is_seen(i, level, centres)
         cells = self._cells.containing(i, level, centres[counts])
-        return np.bincount(cells, scores[counts], minlength=count)
+        return np.asarray(np.bincount(cells, scores[counts], minlength=count), np.float64)
 
     def _is_seen(self, i: int, level: int, points: Floats) -> np.ndarray:
         """Whether points of an image, (m, 2) in original pixels, are in a chip that was seen."""

@@ -390,7 +390,7 @@ def _not_json(data: bytes) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = {None: 'null'}.get(value) if value is None else repr(value)
+    text = 'null' if value is None else repr(value)
     return text if len(text) <= 80 else f'{text[:77]}...'
 
 
@@ -415,7 +415,11 @@ def _category_name(category: Mapping[str, Any], k: int) -> str:
     return f'categories[{k}]'
 
 
-_NAMED = {'images': _image_name, 'annotations': _annotation_name, 'categories': _category_name}
+_NAMED: Mapping[str, Callable[[Mapping[str, Any], int], str]] = {
+    'images': _image_name,
+    'annotations': _annotation_name,
+    'categories': _category_name,
+}
 _LISTS = {
     'images': 'id, file_name, width, height',
     'annotations': 'id, image_id, category_id, bbox',
@@ -449,9 +453,10 @@ def _looks_like(content: Any) -> str:
         entries = content.get('annotations') or [first]
     first = entries[0] if isinstance(entries, Sequence) and len(entries) else None
     for place in (content, first):
-        for keys, what in _OTHER_FORMATS if isinstance(place, Mapping) else ():
-            if keys <= set(place):
-                return f'. It looks like {what}'
+        if isinstance(place, Mapping):
+            for keys, what in _OTHER_FORMATS:
+                if keys <= set(place):
+                    return f'. It looks like {what}'
     return ''
 
 
@@ -678,7 +683,7 @@ def _suspicions(file: CocoFile) -> Iterator[str]:
             )
         yield f'{what}: are these parts of the image instead of pixels?'
 
-    negative = (boxes[:, 2:] < 0).any(axis=1)
+    negative = np.any(boxes[:, 2:] < 0, axis=1)
     if negative.any():
         yield (
             f'{int(negative.sum()):,} of {len(boxes):,} boxes have a negative width or height and '
@@ -705,11 +710,12 @@ def _outside(
 ) -> Iterator[str]:
     """The part of :func:`_suspicions` on boxes that leave their image."""
     end = boxes[:, :2] + boxes[:, 2:]
-    far = ((end - sides > _FAR * sides) | (boxes[:, :2] < -_FAR * sides)).any(axis=1)
+    far = np.any((end - sides > _FAR * sides) | (boxes[:, :2] < -_FAR * sides), axis=1)
     if not far.any():
         return
-    corners = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sides + 1)
-    corners = corners.all(axis=1) & (boxes[:, :2] >= -1).all(axis=1)
+    starts_inside = np.all(boxes[:, :2] >= -1, axis=1)
+    is_last = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sides + 1)
+    corners = np.all(is_last, axis=1) & starts_inside
     what = f'{int(far.sum()):,} of {len(boxes):,} boxes leave their image by far; {first(far)}'
     if corners.mean() >= 0.95 and far.sum() >= max(_FEW, 0.1 * len(boxes)):
         raise ValueError(
@@ -717,7 +723,7 @@ def _outside(
             f'into their image: these are corners; COCO wants [x, y, width, height]. Write '
             f'[x1, y1, x2 - x1, y2 - y1]'
         )
-    turned = (end <= sides[:, ::-1] + 1).all(axis=1) & (boxes[:, :2] >= -1).all(axis=1)
+    turned = np.all(end <= sides[:, ::-1] + 1, axis=1) & starts_inside
     if corners[far].all():
         why = 'all of these fit if read as [x1, y1, x2, y2]: are they corners?'
     elif turned[far].all() and (sides[:, 0] != sides[:, 1]).any():
@@ -817,8 +823,11 @@ def _rle_fault(value: Mapping[str, Any], height: int, width: int) -> str | None:
         return f"is RLE of 'size' {_shown(size)}, expected that of the image, [{height}, {width}]"
     if isinstance(counts, str) and counts and all('0' <= c < 'p' for c in set(counts)):
         return None
-    whole = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
-    if whole and sum(counts) == height * width:
+    if (
+        isinstance(counts, list)
+        and all(type(c) is int and c >= 0 for c in counts)
+        and sum(counts) == height * width
+    ):
         return None
     return (
         f"is RLE with 'counts' {_shown(counts)}, expected the compressed text or a list of counts "

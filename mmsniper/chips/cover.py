@@ -144,11 +144,12 @@ def _cover_distinct(
         part = slice(start, start + length)
         together[part] = False
         if _work(lo[part], hi[part]) > _MAX_WORK:
-            found = local_search.improve(lo[part], hi[part], _coarse_cover(lo[part], hi[part]))
-            open_ = True
+            coarse = _coarse_cover(lo[part], hi[part])
+            label[part] = local_search.improve(lo[part], hi[part], coarse)
+            unproven[part] = True
         else:
-            found, open_ = cover(part, shared=True)
-        label[part], unproven[part] = len(lo) + start + found, open_
+            label[part], unproven[part] = cover(part, shared=True)
+        label[part] += len(lo) + start
     label[together], unproven[together] = cover(together, shared=False)
     return label, unproven
 
@@ -208,7 +209,7 @@ def _work(lo: Floats, hi: Floats) -> float:
 def _coarse_cover(lo: Floats, hi: Floats) -> Ints:
     """Greedy covers with points of coarse grids, whose lines are upper ends of some rectangles."""
     label = np.zeros(len(lo), np.int64)
-    open_ = np.arange(len(lo))
+    open_: Ints = np.arange(len(lo))
     while len(open_):
         some = open_[spread(len(open_), _COARSE)]
         first, last = np.empty((2, len(open_), 2), np.int64)
@@ -283,7 +284,8 @@ def grid_greedy(
     Ends when no point pierces ``min_gain`` of what is left. Returns for every rectangle the number
     of its point or -1, and the points, shape (k, 2).
     """
-    chosen, points = np.full(len(first), -1, np.int64), []
+    chosen = np.full(len(first), -1, np.int64)
+    points: list[Ints] = []
     exists = (first <= last).all(axis=1)
     if not exists.any():
         return chosen, np.zeros((0, 2), np.int64)

@@ -44,7 +44,7 @@ def drawn_chips(
     # Of every level of every image, in a row.
     row, level = np.divmod(np.arange(cells.count.size), levels)
     chips, count = cells.chips.ravel(), cells.count.ravel()
-    draw = (*key, row, level)
+    draw: tuple[ArrayLike, ...] = (*key, row, level)
     number = np.floor(share * chips + uniform(*draw, _NUMBER)).astype(np.int64)
     number = np.minimum(number, count)
     # Every so many cells, from a random one on.
@@ -53,7 +53,7 @@ def drawn_chips(
     position = np.floor((j + offset) * count[group] / number[group]).astype(np.int64)
     core, box = cells.at(row[group], level[group], position)
     centre = (core[:, :2] + core[:, 2:]) / 2
-    seen_corners = np.hsplit(seen.box.astype(np.float64), 2)
-    _, known = piercings(*seen_corners, seen.group(levels), centre, group)
+    seen_low, seen_high = np.hsplit(seen.box.astype(np.float64), 2)
+    _, known = piercings(seen_low, seen_high, seen.group(levels), centre, group)
     new = np.setdiff1d(np.arange(len(group)), known)
     return ChipPlan.of_kind(NEGATIVE, row[group[new]], level[group[new]], box[new])

@@ -107,16 +107,16 @@ def merge_rectangles(rectangles: ArrayLike, min_side: float, width: float, heigh
     Returns:
         Floats: Rectangles, shape (m, 4), sorted by their corners. Some may touch, none overlap.
     """
-    boxes = np.asarray(rectangles, np.float64).reshape(-1, 4)
+    boxes: Floats = np.asarray(rectangles, np.float64).reshape(-1, 4)
     while len(boxes):
         grown = _grown(boxes, min_side, width, height)
         low, high = grown[:, :2], grown[:, 2:]
         i, j = neighbours(low, high, np.zeros(len(grown), np.int64))
-        overlap = ((low[i] < high[j]) & (low[j] < high[i])).all(axis=1)
+        overlap = np.all((low[i] < high[j]) & (low[j] < high[i]), axis=1)
         graph = coo_array((overlap[overlap], (i[overlap], j[overlap])), shape=(len(grown),) * 2)
         # Enclosing is intersecting, of the negative.
-        merged = common(-low, -high, connected_components(graph, directed=False)[1])
-        merged = _sorted(-np.concatenate(merged, axis=1))
+        corners = common(-low, -high, connected_components(graph, directed=False)[1])
+        merged = _sorted(-np.concatenate(corners, axis=1))
         if np.array_equal(merged, _sorted(boxes)):
             break
         boxes = merged

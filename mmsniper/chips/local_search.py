@@ -77,7 +77,7 @@ def pierce_again(lo: Floats, hi: Floats, max_points: int, part: int | None = Non
     """
     part = PART if part is None else part
     chosen = np.zeros(len(lo), bool)
-    missed = np.arange(len(lo))
+    missed: Ints = np.arange(len(lo))
     for _ in range(ATTEMPTS):
         chosen[missed[spread(len(missed), part)]] = True
         part_lo, part_hi = lo[chosen], hi[chosen]
@@ -98,7 +98,7 @@ def _solve(components: list[tuple[Floats, Floats]]) -> list[tuple[Ints, bool]]:
 
 def pierced(lo: Floats, hi: Floats, points: Floats) -> NDArray[np.bool_]:
     """Which points pierce which rectangles, shape (number of points, n)."""
-    return ((lo <= points[:, None]) & (points[:, None] <= hi)).all(axis=2)
+    return np.all((lo <= points[:, None]) & (points[:, None] <= hi), axis=2)
 
 
 def pierced_by(lo: Floats, hi: Floats, points: Floats) -> tuple[Ints, Ints]:

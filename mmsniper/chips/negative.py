@@ -258,7 +258,9 @@ def _cover(
     first, last = grid_lines(part, step, edge, shift)
     group = part.group(levels)
     # Each target's chip, or -1; the first target of the group of each chip; its grid lines.
-    chip, target, lines = np.full(len(group), -1), [], [np.zeros((0, 2), np.int64)]
+    chip = np.full(len(group), -1)
+    target: list[int] = []
+    lines: list[Ints] = [np.zeros((0, 2), np.int64)]
     for start, length in zip(run_starts(group).tolist(), run_lengths(group).tolist()):
         min_gain = enough[part.level[start]]
         if length < min_gain:
@@ -273,7 +275,8 @@ def _cover(
     if key is None:
         origin = grid_origins(np.concatenate(lines), *(x[target] for x in (step, edge)))
     else:
-        lo, hi = common(*(x[inside] for x in part.origins()), chip[inside])
+        lo, hi = part.origins()
+        lo, hi = common(lo[inside], hi[inside], chip[inside])
         number = ordinal(of_chip.group(levels))[:, None]
         where = of_chip.image[:, None], of_chip.level[:, None], number, np.arange(2)
         origin = lo + uniform(*key, *where, _SLIDE) * np.maximum(hi - lo, 0)

@@ -145,12 +145,16 @@ class NegativeChipPool:
             )
             for pool, at in zip(pools, first)
         ]
-        arrays = [name for name, value in vars(pools[0]).items() if isinstance(value, np.ndarray)]
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(pool, name) for pool in pools])
+            for name, value in vars(pools[0]).items()
+            if isinstance(value, np.ndarray)
+        }
         return replace(
             pools[0],
             chips=ChipPlan.joined([pool.chips for pool in pools]),
             statistics=reduce(add, (pool.statistics for pool in pools)),
-            **{name: np.concatenate([getattr(pool, name) for pool in pools]) for name in arrays},
+            **arrays,
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -164,7 +168,9 @@ class NegativeChipPool:
             'pyramid': json.dumps(describe(self.pyramid)),
             'statistics': json.dumps(asdict(self.statistics)),
         }
-        arrays = {name: np.asarray(content[name], type_) for name, (type_, _) in _ARRAYS.items()}
+        arrays: dict[str, Any] = {
+            name: np.asarray(content[name], type_) for name, (type_, _) in _ARRAYS.items()
+        }
         with replacing(path) as temporary, open(temporary, 'wb') as file:
             np.savez_compressed(file, **arrays)
 

@@ -16,6 +16,7 @@ KINDS = ('positive', 'negative')
 Items = TypeVar('Items', bound='Arrays')
 
 
+@dataclass(frozen=True)
 class Arrays:
     """Base of dataclasses whose fields are arrays with one row for each item."""
 

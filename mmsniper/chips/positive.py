@@ -116,12 +116,12 @@ class PositiveChipPlanner:
         """Pairs (image, level) of the last plan whose number of chips is not proven minimal: only
         for ``'minimum'``, in scenes of thousands of boxes, where the search is cut off."""
 
-    def plan(self, epoch: int = 0, index: NDArray[np.int64] | None = None) -> ChipPlan:
+    def plan(self, epoch: int = 0, index: NDArray[np.integer] | None = None) -> ChipPlan:
         """The chips of an epoch, in the order of the images and of levels within an image.
 
         Args:
             epoch (int): The epoch. Defaults to 0.
-            index (NDArray[np.int64] | None): Positions in the plan of those that are wanted.
+            index (NDArray[np.integer] | None): Positions in the plan of those that are wanted.
                 Defaults to None, all.
         """
         if self.strategy == 'grid':
@@ -175,7 +175,7 @@ class PositiveChipPlanner:
         origin = np.minimum(cover.lo * step[first_target], edge[first_target])
         return Cover(cover.assignment, origin, origin, cover.group, cover.unproven)
 
-    def _place(self, chips: _Chips, epoch: int, index: NDArray[np.int64] | None) -> ChipPlan:
+    def _place(self, chips: _Chips, epoch: int, index: NDArray[np.integer] | None) -> ChipPlan:
         wanted = chips if index is None else chips.take(index)
         box = np.empty((len(wanted), 4), np.float32)
         for first in range(0, len(wanted), _CHIPS):

@@ -54,10 +54,10 @@ class ResizeRule:
                 raise ValueError(f'resize rule: {name} must be a number, got {value!r}')
             if not 0 < value <= sys.float_info.max:  # not NaN, and no integer beyond floats
                 raise ValueError(f'resize rule: {name} must be positive and finite, got {value!r}')
-        if self.short_side is not None and self.short_side > self.long_side:
+        short, long = self.short_side, self.long_side
+        if short is not None and long is not None and short > long:
             raise ValueError(
-                f'resize rule: short_side {self.short_side} exceeds long_side {self.long_side}; '
-                f'did you swap them?'
+                f'resize rule: short_side {short} exceeds long_side {long}; did you swap them?'
             )
 
     def scale(self, width: ArrayLike, height: ArrayLike) -> NDArray[np.float64]:
@@ -79,9 +79,10 @@ class ResizeRule:
 
 
 Range = tuple[float, float]
+_AS_IN_TRAINING: Any = None  # replaced when a level is made: its users read rules and ranges
 
 
-def _as_range(value: Sequence[float | None], name: str) -> Range:
+def _as_range(value: Any, name: str) -> Range:
     try:
         lo, hi = value
         lo, hi = float(lo), math.inf if hi is None else float(hi)
@@ -112,8 +113,8 @@ class Level:
 
     resize: ResizeRule
     valid_range: Range
-    test_resize: ResizeRule | None = None
-    test_range: Range | None = None
+    test_resize: ResizeRule = _AS_IN_TRAINING
+    test_range: Range = _AS_IN_TRAINING
 
     def __post_init__(self) -> None:
         for name, at_test in (('resize', 'test_resize'), ('valid_range', 'test_range')):

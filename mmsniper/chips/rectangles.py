@@ -58,8 +58,8 @@ def blocks(start: Ints, stop: Ints) -> list[slice]:
     if not len(total):
         return []
     cuts = np.searchsorted(total, np.arange(_BLOCK, total[-1], _BLOCK))
-    cuts = sorted({0, *cuts.tolist(), len(total)})
-    return [slice(*ends) for ends in zip(cuts, cuts[1:])]
+    ends = sorted({0, *cuts.tolist(), len(total)})
+    return [slice(start, stop) for start, stop in zip(ends, ends[1:])]
 
 
 def common(lo: Floats, hi: Floats, label: Ints) -> tuple[Floats, Floats]:

@@ -27,7 +27,7 @@ def uniform(*key: ArrayLike) -> NDArray[np.float64]:
         NDArray[np.float64]: Of the broadcast shape.
     """
     with np.errstate(over='ignore'):
-        state = np.zeros((), np.uint64)
+        state: NDArray[np.uint64] = np.zeros((), np.uint64)
         for part in key:
             state = _mix(state ^ np.asarray(part, np.int64).view(np.uint64))
-    return (state >> np.uint64(11)) * 2.0**-53
+    return (state >> np.uint64(11)) * np.float64(2.0**-53)

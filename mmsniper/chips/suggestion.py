@@ -263,7 +263,7 @@ def _pyramid(
     if moved:
         overlaps = list(_moved(needs, overlaps, scales))
     lows = [0, *(_rounded_end(lo, math.ceil) for lo, _ in overlaps)]
-    highs = [*(_rounded_end(hi, math.floor) for _, hi in overlaps), None]
+    highs = [*(_rounded_end(hi, math.floor) for _, hi in overlaps), math.inf]
     return ScalePyramid(
         needs.chip_size, tuple(Level(rule, (lo, hi)) for rule, lo, hi in zip(rules, lows, highs))
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints
@@ -171,7 +171,7 @@ def cut_windows(
 
 
 def fewest_windows(
-    width: ArrayLike, height: ArrayLike, side: ArrayLike, overlap: ArrayLike
+    width: ArrayLike, height: ArrayLike, side: float | NDArray, overlap: float | NDArray
 ) -> tuple[Ints, Floats]:
     """How many windows :func:`cut_windows` makes, and how small as many could be.
 
@@ -179,7 +179,7 @@ def fewest_windows(
 
     Args:
         width, height (ArrayLike): Sizes of regions, pixels of the level.
-        side, overlap (ArrayLike): As there. All four broadcast.
+        side, overlap (float | NDArray): As there. All four broadcast.
 
     Returns:
         tuple[Ints, Floats]: Numbers, and the smallest sides that need no more windows along either
@@ -220,7 +220,8 @@ def window_batches(
         return tuple(-(-side // pad_size_divisor) * pad_size_divisor for side in window.shape)
 
     batch: list[Window] = []
-    largest, unpadded = (0, 0), 0
+    largest: tuple[int, ...] = (0, 0)
+    unpadded = 0
     for window in sorted(windows, key=lambda w: (w.level, padded(w), w.image)):
         shape = padded(window)
         larger = tuple(map(max, largest, shape))
@@ -259,8 +260,8 @@ def _window_shape(width: ArrayLike, height: ArrayLike, side: ArrayLike) -> Ints:
     return np.stack([np.minimum(round_up(length), side) for length in (height, width)], axis=-1)
 
 
-def _check_overlap(side: ArrayLike, overlap: ArrayLike) -> None:
-    if not (np.less_equal(0, overlap) & np.less(overlap, side)).all():
+def _check_overlap(side: float | NDArray, overlap: float | NDArray) -> None:
+    if not np.all(np.less_equal(0, overlap) & np.less(overlap, side)):
         raise ValueError(f'windows of {side} px cannot overlap by {overlap} px')
 
 

@@ -82,9 +82,9 @@ def sniper_dataloader(
             that would be replaced chooses images in a way of its own.
     """
     notes = [] if notes is None else notes
-    loader = ConfigDict(deepcopy(loader))
+    chips = ConfigDict(deepcopy(loader))
     if batch_size is None:
-        batch_size = _same_pixels(loader, pyramid['chip_size'], notes)
+        batch_size = _same_pixels(chips, pyramid['chip_size'], notes)
 
     def with_chips(part: ConfigDict, dropped: list[str]) -> ConfigDict:
         pipeline = sniper_pipeline(part.get('pipeline') or [], pyramid, dropped)
@@ -94,21 +94,19 @@ def sniper_dataloader(
         kept = dict(cache_mb=cache_mb) if cache_mb else {}
         return ConfigDict(type='ChipDataset', dataset=part, pipeline=pipeline, **kept)
 
-    loader.dataset = _converted(loader.dataset, with_chips, notes)
-    loader.batch_size = batch_size
-    loader.sampler = ConfigDict(
-        type='ChipAwareSampler', pyramid=pyramid, **_sampler_settings(loader)
-    )
+    chips.dataset = _converted(chips.dataset, with_chips, notes)
+    chips.batch_size = batch_size
+    chips.sampler = ConfigDict(type='ChipAwareSampler', pyramid=pyramid, **_sampler_settings(chips))
     if cache_mb:
-        workers = max(1, loader.get('num_workers', 0))
-        loader.sampler.lanes = batch_size * workers
+        workers = max(1, chips.get('num_workers', 0))
+        chips.sampler.lanes = batch_size * workers
         notes.append(
             f'chips of an image come soon after each other, in different batches: each of '
             f'{workers} workers keeps up to {cache_mb:g} MB of decoded images (sniper.cache_mb)'
         )
-    loader.sampler.update(sampler or {})
-    loader.batch_sampler = None
-    return loader
+    chips.sampler.update(sampler or {})
+    chips.batch_sampler = None
+    return chips
 
 
 def check_sampler(options: Mapping[str, Any]) -> None:
@@ -183,7 +181,7 @@ def snip_dataloader(
 
     The arguments are those of :func:`sniper_dataloader`, but ``batch_size`` counts images.
     """
-    loader = ConfigDict(deepcopy(loader))
+    snip = ConfigDict(deepcopy(loader))
 
     def at_random_levels(part: ConfigDict, dropped: list[str]) -> ConfigDict:
         pipeline = _at_one_level(part.get('pipeline') or [], 'LevelResize', pyramid, dropped)
@@ -192,17 +190,17 @@ def snip_dataloader(
         ]
         return part
 
-    loader.dataset = _converted(loader.dataset, at_random_levels, notes)
+    snip.dataset = _converted(snip.dataset, at_random_levels, notes)
     if batch_size is not None:
-        loader.batch_size = batch_size
-    return loader
+        snip.batch_size = batch_size
+    return snip
 
 
 def sniper_pipeline(
     pipeline: Sequence[Mapping[str, Any]],
     pyramid: Mapping[str, Any],
     dropped: list[str] | None = None,
-) -> list[Mapping[str, Any]]:
+) -> list[dict[str, Any]]:
     """A training pipeline that cuts a chip out instead of resizing the image.
 
     ``ChipSampler`` and ``ScaleRangeFilter`` follow ``LoadAnnotations``; the
@@ -221,11 +219,12 @@ def sniper_pipeline(
     Raises:
         ValueError: If no transform loads annotations.
     """
-    pipeline = _at_one_level(pipeline, 'ChipSampler', pyramid, [] if dropped is None else dropped)
-    for transform in pipeline:
+    dropped = [] if dropped is None else dropped
+    transforms = _at_one_level(pipeline, 'ChipSampler', pyramid, dropped)
+    for transform in transforms:
         if type_name(transform) == 'LoadImageFromFile':
-            transform.type = 'LoadLargeImageFromFile'  # the same pixels in half the memory
-    return pipeline
+            transform['type'] = 'LoadLargeImageFromFile'  # the same pixels in half the memory
+    return transforms
 
 
 def decode_reduced(loader: ConfigDict | None) -> None:
@@ -268,21 +267,21 @@ def _at_one_level(
     resize: str,
     pyramid: Mapping[str, Any],
     dropped: list[str],
-) -> list[Mapping[str, Any]]:
+) -> list[dict[str, Any]]:
     """The pipeline with one transform that chooses the scale, and the filter of its ranges."""
-    pipeline = list(_without_scale_transforms(deepcopy(pipeline), dropped))
-    if resize in map(type_name, pipeline):  # it is spelled out, with the filter or without
-        return pipeline
-    loading = [i for i, step in enumerate(pipeline) if 'LoadAnnotations' in type_name(step)]
+    steps = list(_without_scale_transforms(deepcopy(pipeline), dropped))
+    if resize in map(type_name, steps):  # it is spelled out, with the filter or without
+        return steps
+    loading = [i for i, step in enumerate(steps) if 'LoadAnnotations' in type_name(step)]
     if not loading:
-        types = ', '.join(type_name(transform) for transform in pipeline)
+        types = ', '.join(type_name(step) for step in steps)
         raise ValueError(
             f'the training pipeline ({types}) has no LoadAnnotations, after which the chip is cut '
             f'out'
         )
     first = loading[-1] + 1
     cut = [ConfigDict(type=name, pyramid=pyramid) for name in (resize, 'ScaleRangeFilter')]
-    return [*pipeline[:first], *cut, *pipeline[first:]]
+    return [*steps[:first], *cut, *steps[first:]]
 
 
 def _converted(
@@ -355,17 +354,18 @@ def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
     return chips
 
 
-def image_pixels(loader: Mapping[str, Any]) -> float | None:
+def image_pixels(loader: ConfigDict) -> float | None:
     """Pixels of an image as a training pipeline gives it to the network.
 
     Args:
-        loader (dict): A ``train_dataloader`` of whole images.
+        loader (ConfigDict): A ``train_dataloader`` of whole images.
 
     Returns:
         float | None: The mean of all data sets, None if a pipeline does not tell.
     """
-    pixels = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
-    return None if None in pixels else sum(pixels) / len(pixels)
+    found = [_input_pixels(data.get('pipeline') or []) for data in read_datasets(loader.dataset)]
+    pixels = [number for number in found if number is not None]
+    return sum(pixels) / len(pixels) if len(pixels) == len(found) else None
 
 
 def _input_pixels(pipeline: Sequence[Any]) -> float | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.datasets.wrappers import all_configs, type_name
@@ -21,7 +18,7 @@ _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _BUILT = ('model', 'tta_model', 'tta_pipeline', *_LOADERS, 'custom_hooks')
 
 
-def config_pyramid(cfg: Config) -> Mapping[str, Any]:
+def config_pyramid(cfg: Config) -> ConfigDict:
     """The config's variable ``pyramid``, checked.
 
     Raises:

@@ -177,7 +177,7 @@ class ChipDataset:
         return self._pipeline
 
     @pipeline.setter
-    def pipeline(self, pipeline: Callable[[dict], dict | None]) -> None:
+    def pipeline(self, pipeline: Any) -> None:
         if type(pipeline) in (Compose, mmcv.transforms.Compose):
             pipeline = _ChipPipeline(pipeline.transforms)
         if self.cache.max_bytes:
@@ -218,26 +218,30 @@ class ChipDataset:
         )
 
     def _prepare(self, idx: int) -> dict | None:
+        pipeline = self.pipeline
         chip, left = getattr(idx, 'chip', None), getattr(idx, 'left', 0)
         loaded = self.cache.get(int(idx), left)
         results = self.get_data_info(idx) if loaded is None else loaded_again(loaded)
         # The transforms change `results`, and an error is told by what it was before.
         name, img_id = results.get('img_path'), results.get('img_id')
         try:
-            if loaded is None and left and isinstance(self.pipeline, _ChipPipeline):
-                results = self.pipeline.load(results)
-                if results is None:
+            if loaded is None and left and isinstance(pipeline, _ChipPipeline):
+                loaded = pipeline.load(results)
+                if loaded is None:
                     return None
-                self.cache.put(int(idx), results, left)
-                loaded, results = results, loaded_again(results)
+                self.cache.put(int(idx), loaded, left)
+                results = loaded_again(loaded)
             if chip is not None:
                 results['chip'] = chip
-            return self.pipeline(results) if loaded is None else self.pipeline.cut(results)
-        except Exception as error:
+            if loaded is not None and isinstance(pipeline, _ChipPipeline):
+                return pipeline.cut(results)
+            return pipeline(results)
+        except Exception as raised:
             what = f'{chip} of {name}' if chip is not None else name
-            if isinstance(error, ImageFileError):  # it does not know the folders
-                error = error.__cause__ or error
-            known = 'img' in (results or ()) or isinstance(error, ImageDecodingError)
+            error: BaseException = raised
+            if isinstance(raised, ImageFileError):  # it does not know the folders
+                error = raised.__cause__ or raised
+            known = 'img' in results or isinstance(error, ImageDecodingError)
             file = getattr(error, 'filename', None) or (None if known else name)
             fault = self._fault(file, error) if isinstance(file, str) else ''
             raise RuntimeError(
@@ -302,15 +306,16 @@ class _ChipPipeline(Compose):
         self._loading = next(changing, 0)
 
     def __call__(self, data: dict) -> dict | None:
-        data = self.load(data)
-        return None if data is None else self.cut(data)
+        loaded = self.load(data)
+        return None if loaded is None else self.cut(loaded)
 
     def load(self, data: dict) -> dict | None:
         """Run the transforms that come first and give the same whenever an image is loaded."""
         for transform in self.transforms[: self._loading]:
-            data = run_checked(transform, data)
-            if data is None:
+            changed = run_checked(transform, data)
+            if changed is None:
                 return None
+            data = changed
         return data
 
     def cut(self, data: dict) -> dict | None:
@@ -319,9 +324,10 @@ class _ChipPipeline(Compose):
         made: tuple[float, ...] = ()
         kept: dict[str, Any] = {}
         for transform in self.transforms[self._loading :]:
-            data = run_checked(transform, data)
-            if data is None:
+            changed = run_checked(transform, data)
+            if changed is None:
                 return None
+            data = changed
             if not {'level', 'homography_matrix'} <= data.keys():
                 continue
             if not made:

@@ -73,7 +73,7 @@ def _storage(content: bytes) -> Any:
 
 
 # The functions by which NumPy's arrays and numbers are pickled.
-_NUMPY = {
+_NUMPY: Mapping[str, Any] = {
     'multiarray._reconstruct': np.zeros(1).__reduce__()[0],
     'multiarray.scalar': np.float64(0).__reduce__()[0],
     'numeric._frombuffer': np.zeros(1).__reduce_ex__(5)[0],

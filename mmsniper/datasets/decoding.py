@@ -61,29 +61,52 @@ def load_checked(
     """
     path = results.get('img_path')
     try:
-        results = load(results)
+        loaded = load(results)
     except FileNotFoundError:
         raise
     except Exception as error:
-        header = read_header(path)
+        header = None if path is None else read_header(path)
         if header is None or (why := _undecodable(loader, header)) is None:
             raise
         raise ImageDecodingError(f'{path} is {header}: {why}') from error
-    if results is None:
+    if loaded is None:
         return None
     header = None if path is None else read_header(path)
-    if header:
-        _check(loader, path, header, results['img'])
-    elif path is not None:
-        _check_palette(loader, path, results['img'])
-    img = _ordered(results['img'], header)
+    if path is not None:
+        if header:
+            _check(loader, path, header, loaded['img'])
+        else:
+            _check_palette(loader, path, loaded['img'])
+    img = _ordered(loaded['img'], header)
     name = path or 'the image'
     check_array(name, img.shape, img.dtype, path is not None)
     if img.dtype.kind == 'f' and (header is None or header.kind == 'float'):
         _tell_no_numbers(name, img)
-    results['img'] = img
-    results['img_shape'] = results['ori_shape'] = img.shape[:2]
-    return results
+    loaded['img'] = img
+    loaded['img_shape'] = loaded['ori_shape'] = img.shape[:2]
+    return loaded
+
+
+def load_or_raise(load: Callable[[dict], dict | None], given: dict) -> dict:
+    """Load an image; a loader that gives none is an error.
+
+    Args:
+        load (Callable[[dict], dict | None]): What loads, such as a pipeline's first transform.
+        given (dict): What ``load`` takes: with ``img_path``, or ``img``.
+
+    Returns:
+        dict: What ``load`` returns.
+
+    Raises:
+        ImageDecodingError: If it returns None.
+    """
+    loaded = load(given)
+    if loaded is None:
+        raise ImageDecodingError(
+            f'the loader gives no image of {given.get("img_path", "the array")}: without '
+            f'ignore_empty=True it says why'
+        )
+    return loaded
 
 
 def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, of_file: bool = True) -> None:
@@ -173,11 +196,13 @@ def _check_alpha(path: str, header: ImageHeader, img: NDArray, whole: bool) -> N
 
     By what is only 0 and 255, where there are data and where not, nothing is lost.
     """
-    if not whole and 'alpha' in _told:
-        return
+    bands: NDArray | None = img
     if not whole:
-        img = cv2.imread(opencv_name(path), cv2.IMREAD_UNCHANGED)
-    alpha = img[..., 3] if img is not None and img.ndim == 3 and img.shape[2] == 4 else img[:0]
+        name = None if 'alpha' in _told else opencv_name(path)
+        bands = None if name is None else cv2.imread(name, cv2.IMREAD_UNCHANGED)
+    if bands is None or bands.ndim != 3 or bands.shape[2] != 4:
+        return
+    alpha = bands[..., 3]
     if not ((alpha > 0) & (alpha < 255)).any():
         return
     what = (

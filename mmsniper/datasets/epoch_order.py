@@ -29,7 +29,7 @@ def any_order(chips: int, key: tuple[int, int] | None, rank: int, world_size: in
         rank (int): Whose chips.
         world_size (int): Number of ranks. Each gets equally many: some chips come again for it.
     """
-    order = np.arange(chips, dtype=np.int32)
+    order: NDArray[np.int32] = np.arange(chips, dtype=np.int32)
     if key is not None:
         np.random.default_rng(key).shuffle(order)
     order = np.resize(order, -(-chips // world_size) * world_size)[rank::world_size].copy()
@@ -37,7 +37,7 @@ def any_order(chips: int, key: tuple[int, int] | None, rank: int, world_size: in
 
 
 def image_by_image(
-    image: NDArray[np.int64], lanes: int, key: tuple[int, int] | None, rank: int, world_size: int
+    image: NDArray[np.integer], lanes: int, key: tuple[int, int] | None, rank: int, world_size: int
 ) -> EpochOrder:
     """The chips of an image soon after each other, in the same worker, in different batches.
 
@@ -48,7 +48,7 @@ def image_by_image(
     a lane is long.
 
     Args:
-        image (NDArray[np.int64]): Image of each chip of the plan, shape (chips,).
+        image (NDArray[np.integer]): Image of each chip of the plan, shape (chips,).
         lanes (int): Their number, at least 1.
         key (tuple[int, int] | None): Seed and epoch, by which images are shuffled, and the chips
             of each; None keeps their order.
@@ -73,7 +73,7 @@ def image_by_image(
     return EpochOrder(order[at], _left(image[order], ends)[at])
 
 
-def _left(image: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def _left(image: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many equal entries follow each, up to the next end."""
     last = np.append(image[1:] != image[:-1], [True] * (len(image) > 0))
     last[ends[ends > 0] - 1] = True

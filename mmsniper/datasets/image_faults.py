@@ -274,8 +274,10 @@ def _limit(name: str) -> int:
 def _undecodable(path: str, head: bytes, remove: str) -> str:
     """What can be said of an image that OpenCV may decode in size."""
     name = opencv_name(path)
+    if name is None:
+        return ''
     try:
-        if name is None or cv2.imread(name, cv2.IMREAD_UNCHANGED) is not None:
+        if cv2.imread(name, cv2.IMREAD_UNCHANGED) is not None:
             return ''
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:

@@ -84,7 +84,9 @@ class ImageWindows:
         self._bands, shown_thrice = _chosen_bands(file, bands, color_type)
         self._times = 3 if shown_thrice else 1
         channels = len(self._bands) * self._times
-        self.shape = file.shape[:2] if channels == 1 else (*file.shape[:2], channels)
+        self.shape: tuple[int, ...] = (
+            file.shape[:2] if channels == 1 else (*file.shape[:2], channels)
+        )
         self._limits = None if stretch is None else _limits(file, self._bands, stretch)
         self._to_eight_bits = stretch is None and bands is None and color_type in _COLOURS
         if self._to_eight_bits and file.dtype not in (np.uint8, np.uint16):
@@ -174,7 +176,7 @@ class ImageWindows:
         """The whole image, at most ``max_side`` px a side, as :meth:`read` makes it."""
         height, width = self.shape[:2]
         shrink = min(1.0, max_side / max(width, height))
-        size = tuple(max(round(side * shrink), 1) for side in (width, height))
+        size = max(round(width * shrink), 1), max(round(height * shrink), 1)
         return self.read((0, 0, width, height), size, 'area')
 
     def _version(self, window: PixelWindow, size: tuple[int, int]) -> int:
@@ -229,11 +231,11 @@ def check_stretch(stretch: Stretch | None) -> None:
     if stretch is None:
         return
     if isinstance(stretch, Mapping):
-        pairs = [stretch.get('percentiles')]
-        fits = set(stretch) == {'percentiles'} and _is_rising(pairs[0])
-        fits = fits and pairs[0][0] >= 0 and pairs[0][1] <= 100
+        pair: Any = stretch.get('percentiles')
+        fits = set(stretch) == {'percentiles'} and _is_rising(pair)
+        fits = fits and pair[0] >= 0 and pair[1] <= 100
     else:
-        pairs = [stretch] if np.ndim(stretch) == 1 else list(stretch)
+        pairs: list[Any] = [stretch] if np.ndim(stretch) == 1 else list(stretch)
         fits = bool(pairs) and all(map(_is_rising, pairs))
     if not fits:
         raise ValueError(
@@ -278,7 +280,8 @@ def _limits(file: WindowedFile, bands: tuple[int, ...], stretch: Stretch) -> NDA
     """Lower and upper limits, shape (2, bands)."""
     check_stretch(stretch)
     if isinstance(stretch, Mapping):
-        return _percentiles(file, bands, tuple(stretch['percentiles']))
+        low, high = stretch['percentiles']
+        return _percentiles(file, bands, (low, high))
     limits = np.array(stretch, np.float64).reshape(-1, 2)
     if len(limits) not in (1, len(bands)):
         raise ImageDecodingError(

@@ -260,4 +260,4 @@ def _outside(boxes: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.b
     with np.errstate(invalid='ignore'):
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = (boxes[:, 2:] >= boxes[:, :2]) & (centre >= -1) & (centre <= np.add(shape, 1))
-    return ~inside.all(axis=1)
+    return ~np.all(inside, axis=1)

@@ -61,9 +61,10 @@ class JpegFile(WindowedFile):
         part = self._versions[version][y1:y2, x1:x2]
         return part if bands == tuple(range(part.shape[2])) else part[..., list(bands)]
 
-    def _decoded(self, version: int) -> NDArray[np.uint8]:
+    def _decoded(self, version: int) -> NDArray:
         flags = self._flags | _REDUCED[int(self.factors[version])]
-        img = cv2.imread(opencv_name(self.path), None, flags)
+        name = opencv_name(self.path)
+        img = None if name is None else cv2.imread(name, None, flags)
         width, height = self.size(version)
         if img is None or img.shape[:2] != (height, width):
             found = 'nothing' if img is None else f'{img.shape[1]}x{img.shape[0]} px'

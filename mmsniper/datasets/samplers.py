@@ -164,7 +164,7 @@ class ChipAwareSampler(Sampler):
         """Number of chips of the current epoch, of all ranks."""
         return len(self.planner.chips if self._placed_late else self.plan)
 
-    def _chips(self, index: NDArray[np.int64]) -> ChipPlan:
+    def _chips(self, index: NDArray[np.integer]) -> ChipPlan:
         """Those of the current epoch's chips that are at some positions of the plan."""
         if self._placed_late:
             return self.planner.plan(self.epoch, index)

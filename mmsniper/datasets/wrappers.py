@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -75,7 +75,7 @@ def replace_datasets(dataset: Any, replacement: Callable[[Any], Any]) -> Any:
     below = [replace_datasets(inner, replacement) for inner in below]
     wrapper = copy(dataset)
     name, value = ('datasets', below) if _part(dataset, 'datasets') else ('dataset', below[0])
-    if isinstance(wrapper, Mapping):
+    if isinstance(wrapper, MutableMapping):
         wrapper[name] = value
     else:
         setattr(wrapper, name, value)

@@ -109,5 +109,5 @@ def _loop(runner: Runner, loader: str) -> Any:
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The detector inside wrappers for several processes and of ``--tta``."""
     while is_model_wrapper(model) or isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
+        model = model.get_submodule('module')
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
@@ -14,7 +15,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmsniper.datasets.decoding import run_checked
+from mmsniper.datasets.decoding import load_or_raise, run_checked
 from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.visualization.picture import as_picture, picture_name
 from mmsniper.visualization.shrunk import shrunk_sample
@@ -32,6 +33,8 @@ class PictureHook(DetVisualizationHook):
     Args:
         kwargs (Any): As for ``DetVisualizationHook``.
     """
+
+    test_out_dir: str | None
 
     def before_test(self, runner: Runner) -> None:
         """Make the folder of the pictures."""
@@ -91,4 +94,4 @@ def _load(dataset: Any, path: str) -> Any:
     """An image as a data set loads it, with any wrappers around it."""
     pipeline = getattr(next(read_datasets(dataset)), 'pipeline', None)
     load = next(iter(getattr(pipeline, 'transforms', ())), None) or LoadImageFromFile()
-    return run_checked(load, dict(img_path=path, img_id=0))['img']
+    return load_or_raise(partial(run_checked, load), dict(img_path=path, img_id=0))['img']

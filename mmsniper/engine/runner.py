@@ -37,7 +37,7 @@ class SNIPERRunner(Runner):
         return super().test()
 
 
-def refuse_configs_with_sniper(runner: type) -> None:
+def refuse_configs_with_sniper(runner: type[Runner]) -> None:
     """Have a Runner's ``from_cfg`` refuse a config of which no SNIPER version was made.
 
     mmengine's Runners pass over what they do not know, ``sniper`` too. A config whose
@@ -45,7 +45,8 @@ def refuse_configs_with_sniper(runner: type) -> None:
     our fragment imports mmsniper, which calls this.
 
     Args:
-        runner (type): A Runner of mmengine. Changed in place, and with it what derives from it.
+        runner (type[Runner]): One of mmengine's. Changed in place, and with it what derives from
+            it.
     """
     build = runner.from_cfg.__func__
 

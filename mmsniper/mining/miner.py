@@ -14,6 +14,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import all_gather_object, broadcast, get_dist_info
 from mmengine.logging import print_log
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -179,7 +180,7 @@ class NegativeChipMiner:
         with bar, evaluating(model), _deterministic_kernels():
             for k in mine:
                 found = {image: Found() for image in parts.images(k).tolist()}
-                kept = {image: [np.zeros((0, 4))] for image in found}
+                kept: dict[int, list[NDArray]] = {image: [np.zeros((0, 4))] for image in found}
                 for batches.windows in parts.rounds(k, found):
                     for data, batch in zip(loader, batches.windows, strict=True):
                         proposals = self._propose(model, data, batch, sampler.pyramid)
@@ -254,6 +255,7 @@ class NegativeChipMiner:
         images = mined_images(sampler, self.empty_images)
         table, paths = sampler.planner.table, sampler.img_paths()
         sizes = sampler.pyramid, table.width[images], table.height[images]
+        windows: CoarseToFineWindows | LevelWindows
         if self.share < 1:
             seen = chips_of_images(sampler.positives(), images)
             windows = CoarseToFineWindows(

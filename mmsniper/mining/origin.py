@@ -41,14 +41,14 @@ def origin_digest(
     digest = hashlib.sha256(what.encode())
     chips = positives.image, positives.level, positives.box
     for array in (images, table.width, table.height, *chips):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     digest.update('\n'.join(sampler.img_paths()).encode())
     for content in _contents(source):
         digest.update(content)
     return digest.hexdigest()[:16]
 
 
-def _contents(source: nn.Module | Sequence[ImageProposals]) -> Iterator[bytes | NDArray]:
+def _contents(source: nn.Module | Sequence[ImageProposals]) -> Iterator[bytes | memoryview]:
     """All numbers of a detector, and how its RPN makes proposals; or all numbers of proposals."""
     if isinstance(source, nn.Module):
         settings = getattr(proposal_head(source), 'test_cfg', None)
@@ -58,7 +58,7 @@ def _contents(source: nn.Module | Sequence[ImageProposals]) -> Iterator[bytes | 
             flat = value.detach().cpu().contiguous().reshape(-1)
             yield name.encode() + flat.view(torch.uint8).numpy().tobytes()
     else:
-        yield np.array([len(boxes) for boxes, _ in source])
+        yield np.array([len(boxes) for boxes, _ in source]).data
         for boxes, scores in source:
-            yield np.ascontiguousarray(boxes)
-            yield np.ascontiguousarray(scores)
+            yield np.ascontiguousarray(boxes).data
+            yield np.ascontiguousarray(scores).data

@@ -74,7 +74,7 @@ class Parts:
     ) -> None:
         self.windows = windows
         self.batch_pixels = batch_pixels
-        self._paths = paths
+        self._paths = list(paths)
         self._starts = part_starts(self.windows.count.sum(axis=1))
 
     def __len__(self) -> int:
@@ -170,11 +170,12 @@ def share_parts(
         pools of those that it has from before. A pool that several ranks find is the first one's.
     """
     stored: dict[int, NegativeChipPool] = {}
-    for k in range(len(parts) if folder is not None else 0):
-        pool = stored_pool(part_file(folder, k), origin)
-        # Another version may have cut the work into other parts.
-        if pool is not None and pool.img_path.tolist() == parts.img_paths(k):
-            stored[k] = pool
+    if folder is not None:
+        for k in range(len(parts)):
+            pool = stored_pool(part_file(folder, k), origin)
+            # Another version may have cut the work into other parts.
+            if pool is not None and pool.img_path.tolist() == parts.img_paths(k):
+                stored[k] = pool
     rank, ranks = get_dist_info()
     found = all_gather_object(set(stored))
     missing = sorted(set(range(len(parts))).difference(*found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
+    Level,
     NegativeChipPool,
+    ResizeRule,
     ScalePyramid,
     plan_negative_chips,
 )
@@ -104,7 +107,7 @@ def check_options(options: Mapping[str, Any], placed: str) -> None:
     """Check what a :class:`PoolPlanner` gets, by planning for no image."""
     if placed not in PLACED:
         raise ValueError(f'placed must be one of {PLACED}, got {placed!r}')
-    pyramid = ScalePyramid(1, ({'resize': {'factor': 1.0}, 'valid_range': (0, None)},))
+    pyramid = ScalePyramid(1, (Level(ResizeRule(factor=1.0), (0, math.inf)),))
     nothing = AnnotationTable.from_images([])
     plan_negative_chips(nothing, ChipPlan.empty(), pyramid, **options)
 

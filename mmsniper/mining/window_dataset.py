@@ -67,9 +67,10 @@ class _WindowPipeline(Compose):
 
     def __call__(self, data: dict) -> dict:
         for transform in self.transforms:
-            data = run_checked(transform, data)
-            if data is None:
+            changed = run_checked(transform, data)
+            if changed is None:
                 raise ValueError('a transform returned None, so the image cannot be mined')
+            data = changed
         return data
 
 

@@ -68,7 +68,7 @@ class AutoFocus(PyramidDetector):
         self.thresholds = step_thresholds(thresholds, self.pyramid.num_levels - 1)
         self.dilation = dilation
         self.min_chip_side = self.pyramid.chip_size if min_chip_side is None else min_chip_side
-        self.small = None if small is None else tuple(small)
+        self.small = None if small is None else (small[0], small[1])
         if min_rpn_proposals is not None and not getattr(self, 'with_rpn', False):
             raise ValueError(
                 f'min_rpn_proposals is for detectors with an RPN, '
@@ -157,7 +157,7 @@ class AutoFocus(PyramidDetector):
         if self.focus_head is not None:
             maps = self.focus_head.predict(feats, shape, level)
         else:
-            cells = tuple(-(-side // stride) for side in shape)
+            cells = -(-shape[0] // stride), -(-shape[1] // stride)
             end = float(focus_sizes(self.pyramid, test=True)[level, 1])
             maps = [_small_detections(r, cells, stride, self.small, end) for r in results]
         for window, sample, probabilities in zip(windows, data['data_samples'], maps):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import DeformableDETRHead, DINOHead, FCOSHead, RPNHead
+from mmdet.models.dense_heads import DeformableDETRHead, DETRHead, DINOHead, FCOSHead, RPNHead
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
@@ -50,7 +50,7 @@ class SNIPERRPNHead(RPNHead):
         if not self.use_sigmoid_cls:
             raise ValueError('SNIPERRPNHead scores by a sigmoid: loss_cls=dict(use_sigmoid=True)')
         self.pyramid = ScalePyramid.from_config(pyramid)
-        self._last_priors: tuple[Any, Tensor | None] = (None, None)
+        self._last_priors: tuple[Any, Tensor] = (None, torch.empty(0))
 
     def predict_by_feat(
         self,
@@ -62,7 +62,7 @@ class SNIPERRPNHead(RPNHead):
         **kwargs: Any,
     ) -> InstanceList:
         """Proposals of each input, of the level's sizes first if training; as ``RPNHead``."""
-        if self.training and not self.pyramid.adopt_orphans:
+        if self.training and batch_img_metas is not None and not self.pyramid.adopt_orphans:
             cls_scores = self._scores_in_range(cls_scores, bbox_preds, batch_img_metas)
         return super().predict_by_feat(
             cls_scores, bbox_preds, score_factors, batch_img_metas, *args, **kwargs
@@ -171,7 +171,7 @@ def _as_class_0(valid: InstanceData, invalid: InstanceData | None) -> InstanceDa
     return InstanceData(bboxes=objects.bboxes, labels=torch.zeros_like(objects.labels))
 
 
-class SNIPERSetPredictionMixin:
+class SNIPERSetPredictionMixin(DETRHead):
     """Lets a head of the DETR family ignore invalid objects; use it as the first base class.
 
     Every decoder layer, and the encoder where it proposes, matches the valid objects as stock
@@ -179,7 +179,7 @@ class SNIPERSetPredictionMixin:
     classification weight of 0 (:class:`~mmsniper.models.IgnoreInvalidAssigner`). Denoising is
     about the valid objects only.
 
-    It fits heads with ``DETRHead._get_targets_single`` and a sigmoid classification loss.
+    It fits heads with a sigmoid classification loss.
 
     Args:
         *args, **kwargs: As for the head.

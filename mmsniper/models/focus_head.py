@@ -153,7 +153,7 @@ class FocusHead(BaseModule):
                 f'small and ignored must ascend, such as (5, 64) and 90; got {small} and {ignored}'
             )
         self.stride = stride
-        self.small, self.ignored = tuple(small), ignored
+        self.small, self.ignored = (small[0], small[1]), ignored
         self.loss_weight = loss_weight
         self.uncut_sizes = uncut_sizes
         self.detach = detach
@@ -243,7 +243,7 @@ class FocusHead(BaseModule):
 
     def targets(self, sample: DetDataSample, look: FocusLook, logits: Tensor) -> Tensor:
         """Targets (rows, columns) of one input; ``logits`` tells shape and device."""
-        shape = tuple(logits.shape[-2:])
+        shape = (logits.shape[-2], logits.shape[-1])
         if not look.small[1]:
             return logits.new_full(shape, DONT_CARE, dtype=torch.long)
         regions, invalid = split_ignored(sample.get('ignored_instances'))

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.roi_heads import BaseRoIHead
 from mmdet.structures import SampleList
+from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
@@ -70,12 +71,13 @@ class EncodedMasks:
         return len(self.masks)
 
     def __getitem__(self, key: int | slice) -> EncodedMask | EncodedMasks:
-        found = self.masks[key]
-        return EncodedMasks(found, self.shape) if isinstance(key, slice) else found
+        if isinstance(key, slice):
+            return EncodedMasks(self.masks[key], self.shape)
+        return self.masks[key]
 
     def cat(self, parts: Iterable[EncodedMasks]) -> EncodedMasks:
         """Masks one after the other, by which ``InstanceData`` chooses some."""
-        return EncodedMasks(chain.from_iterable(parts), self.shape)
+        return EncodedMasks((mask for part in parts for mask in part.masks), self.shape)
 
     def numpy(self) -> EncodedMasks:
         """As it is: ``DumpDetResults`` encodes masks one by one."""
@@ -84,7 +86,7 @@ class EncodedMasks:
     def astype(self, dtype: Any) -> NDArray[Any]:
         """The masks (n, h, w), which visualizers draw."""
         masks = np.zeros((len(self), *self.shape), dtype)
-        for canvas, mask in zip(masks, self):
+        for canvas, mask in zip(masks, self.masks):
             canvas[:] = mask[:]
         return masks
 
@@ -102,28 +104,34 @@ class ImageMasks:
     """
 
     def __init__(self, count: int, size: tuple[int, int]) -> None:
-        self.size = size
+        self.count, self.size = count, size
         self.as_tensor = count * math.prod(size) <= MAX_MASK_PIXELS
-        self._placed: list[PlacedMask | dict[str, Any] | None] = [None] * count
+        self._placed: dict[int, PlacedMask] = {}
+        self._encoded: dict[int, EncodedMask] = {}
 
     def add(self, objects: Sequence[int], masks: Sequence[PlacedMask]) -> None:
         """Give some objects their masks."""
         for i, mask in zip(objects, masks):
-            self._placed[i] = mask if self.as_tensor else mask.rle(*self.size)
+            if self.as_tensor:
+                self._placed[i] = mask
+            else:
+                self._encoded[i] = EncodedMask(mask.rle(*self.size))
 
     def finished(self, device: torch.device) -> Tensor | EncodedMasks:
         """The masks of all objects."""
+        shape = self.size[::-1]
         if not self.as_tensor:
-            return EncodedMasks(map(EncodedMask, self._placed), self.size[::-1])
-        masks = np.zeros((len(self._placed), *self.size[::-1]), bool)
-        for canvas, placed in zip(masks, self._placed):
+            return EncodedMasks((self._encoded[i] for i in range(self.count)), shape)
+        masks = np.zeros((self.count, *shape), bool)
+        for i, canvas in enumerate(masks):
+            placed = self._placed[i]
             (x, y), (height, width) = placed.corner, placed.mask.shape
             canvas[y : y + height, x : x + width] = placed.mask
         return torch.from_numpy(masks).to(device)
 
 
 def predict_masks(
-    roi_head: nn.Module,
+    roi_head: BaseRoIHead,
     feats: Sequence[Tensor],
     samples: SampleList,
     instances: Sequence[InstanceData],
@@ -132,7 +140,7 @@ def predict_masks(
     """Masks of objects that are known, from the features of the windows that they are in.
 
     Args:
-        roi_head (nn.Module): A RoI head with a mask head.
+        roi_head (BaseRoIHead): A RoI head with a mask head.
         feats (Sequence[Tensor]): Feature maps of the n windows, each (n, C, H, W).
         samples (SampleList): The windows.
         instances (Sequence[InstanceData]): Objects of each window; ``bboxes`` in the image's
@@ -157,10 +165,10 @@ def predict_masks(
 
 
 @contextmanager
-def _pasted_one_by_one(roi_head: nn.Module) -> Iterator[list[list[PlacedMask]]]:
+def _pasted_one_by_one(roi_head: BaseRoIHead) -> Iterator[list[list[PlacedMask]]]:
     """Let the mask head paste each mask into a picture of its object instead of the window."""
     heads = roi_head.mask_head
-    head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+    head: BaseModule = heads[-1] if isinstance(heads, nn.ModuleList) else heads
     paste = head.predict_by_feat
     pasted: list[list[PlacedMask]] = []
 

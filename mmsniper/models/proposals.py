@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import EmbeddingRPNHead
-from mmdet.models.detectors import RPN
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import RPN, BaseDetector
 from mmengine.structures import InstanceData
 from torch import nn
 
 
-def proposal_head(model: nn.Module) -> nn.Module:
+def proposal_head(model: BaseDetector) -> BaseDenseHead:
     """The part of a detector that proposes regions.
 
     Args:
-        model (nn.Module): A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``.
+        model (BaseDetector): A two-stage detector (Faster, Cascade, Mask R-CNN, ...) or an ``RPN``.
 
     Returns:
-        nn.Module: Its ``rpn_head``, or the ``bbox_head`` of an ``RPN``.
+        BaseDenseHead: Its ``rpn_head``, or the ``bbox_head`` of an ``RPN``.
 
     Raises:
         ValueError: If it has none, or one whose boxes are the same for every image (Sparse R-CNN).
@@ -38,11 +39,11 @@ def proposal_head(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def propose(model: nn.Module, batch: Mapping[str, Any]) -> list[InstanceData]:
+def propose(model: BaseDetector, batch: Mapping[str, Any]) -> list[InstanceData]:
     """Run a detector as far as its region proposals, as many as its ``test_cfg.rpn`` says.
 
     Args:
-        model (nn.Module): A detector with a :func:`proposal_head`, in evaluation mode.
+        model (BaseDetector): A detector with a :func:`proposal_head`, in evaluation mode.
         batch (dict): ``inputs`` and ``data_samples``, as a data loader gives them.
 
     Returns:

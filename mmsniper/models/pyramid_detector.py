@@ -115,7 +115,8 @@ class PyramidDetector(BaseDetector):
             kind = MODELS.get(detector) if isinstance(detector, str) else detector
             if kind is None:
                 raise ValueError(f'there is no detector {detector!r} among the MODELS')
-            cls = _joined(cls, kind)
+            tested: type = cls
+            cls = _joined(tested, kind)
         elif not hasattr(cls, '_joined_from'):
             raise ValueError(
                 f"{cls.__name__} needs the type of its detector, such as detector='FasterRCNN', "
@@ -483,5 +484,5 @@ def _joined(tested: type, detector: type) -> type:
 
 
 def _empty(tested: type, detector: type) -> Any:
-    joined = _joined(tested, detector)
+    joined: Any = _joined(tested, detector)
     return joined.__new__(joined)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import BaseRoIHead, CascadeRoIHead, StandardRoIHead
 from mmdet.models.task_modules.assigners import AssignResult, BboxOverlaps2D
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
@@ -107,7 +107,7 @@ class InRangeSampler:
         return self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)
 
 
-class SNIPERRoIMixin:
+class SNIPERRoIMixin(BaseRoIHead):
     """Puts SNIPER's R-CNN rules in front of a RoI head; use it as the first base class.
 
     Two things change in training, at every stage of the head, and nothing in inference (SNIPER
@@ -137,6 +137,8 @@ class SNIPERRoIMixin:
         ... class SNIPERHTCRoIHead(SNIPERRoIMixin, HybridTaskCascadeRoIHead):
         ...     pass
     """
+
+    bbox_sampler: Any  # one, one of each stage, or none
 
     def __init__(
         self, *args: Any, pyramid: ScalePyramid | Mapping[str, Any], **kwargs: Any

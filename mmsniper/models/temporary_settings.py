@@ -8,20 +8,21 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mmdet.models.dense_heads import DETRHead
+from mmdet.models.detectors import BaseDetector
 from mmengine.config import ConfigDict
-from torch import nn
+from mmengine.model import BaseModule
 
 _ALL = 10**9
 
 
 @contextmanager
 def everything_found(
-    detector: nn.Module, score_thr: float, rpn: Mapping[str, Any] | None = None
+    detector: BaseDetector, score_thr: float, rpn: Mapping[str, Any] | None = None
 ) -> Iterator[Mapping[str, Any] | None]:
     """Let a detector give all boxes of a score, before its NMS and its best k, without masks.
 
     Args:
-        detector (nn.Module): A one-stage, two-stage or set-prediction detector.
+        detector (BaseDetector): A one-stage, two-stage or set-prediction detector.
         score_thr (float): Least score, where the detector has a threshold that is not less.
         rpn (dict | None): Settings for its RPN. Defaults to None, its own.
 
@@ -45,19 +46,21 @@ def everything_found(
         stack.enter_context(_test_cfg(head, changes))
         if rpn:
             stack.enter_context(_test_cfg(detector.rpn_head, rpn))
-        if has_masks(detector):
+        if roi_head is not None and has_masks(detector):
             stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
             roi_head.mask_head = None
         yield own.get('nms') if roi_head is None else None
 
 
-def has_masks(detector: nn.Module) -> bool:
+def has_masks(detector: BaseDetector) -> bool:
     """Whether a detector has a RoI head that predicts masks."""
     return bool(getattr(getattr(detector, 'roi_head', None), 'with_mask', False))
 
 
 @contextmanager
-def fewer_proposals(detector: nn.Module, share: float, min_proposals: int | None) -> Iterator[None]:
+def fewer_proposals(
+    detector: BaseDetector, share: float, min_proposals: int | None
+) -> Iterator[None]:
     """Let the RPN of a two-stage detector give a share of its proposals, before and after NMS.
 
     ``share`` is at most 1. At least ``min_proposals`` remain, if it gives as many; with None the
@@ -74,7 +77,7 @@ def fewer_proposals(detector: nn.Module, share: float, min_proposals: int | None
 
 
 @contextmanager
-def _test_cfg(head: nn.Module, changes: Mapping[str, Any]) -> Iterator[None]:
+def _test_cfg(head: BaseModule, changes: Mapping[str, Any]) -> Iterator[None]:
     own = head.test_cfg
     head.test_cfg = ConfigDict({**(own or {}), **changes})
     try:

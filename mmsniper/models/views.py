@@ -81,7 +81,7 @@ def whole_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 def load_window(scene: Scene, box: Box, scale: float) -> tuple[Tensor, DetDataSample]:
     """A window of an image at a level's scale, as a pipeline would give it."""
     x1, y1, x2, y2 = whole_pixels(box, scene.size)
-    out = tuple(max(int(side * scale + 0.5), 1) for side in (x2 - x1, y2 - y1))
+    out = max(int((x2 - x1) * scale + 0.5), 1), max(int((y2 - y1) * scale + 0.5), 1)
     # On the CPU by OpenCV, as ChipSampler and LevelResize do: the same pixels.
     if isinstance(scene.image, ImageWindows):
         pixels = scene.image.read((x1, y1, x2, y2), out)

@@ -293,7 +293,8 @@ def _fractal_noise(
     for octave in range(octaves):
         step = cell / 2**octave
         grid = rng.standard_normal((int(height / step) + 3, int(width / step) + 3), np.float32)
-        field += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 1.6**octave
+        detail: np.ndarray = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        field += detail / 1.6**octave
     return (field - field.mean()) / max(float(field.std()), 1e-6)
 
 

@@ -22,5 +22,5 @@ def check_whole_number(name: str, value: object, minimum: int, optional: bool = 
     """
     if optional and value is None:
         return
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f'{name} must be a whole number of at least {minimum}, got {value!r}')

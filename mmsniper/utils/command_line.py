@@ -19,7 +19,7 @@ from mmsniper.utils.registrations import registration_fault
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         optional = bool(action.option_strings) or action.nargs in ('?', '*')
         default = _as_typed(action.default) if optional else ''
         return f'{action.help} [{default.replace("%", "%%")}]' if default else action.help
@@ -87,10 +87,11 @@ def exit_on_error(*kinds: type[Exception]) -> Iterator[None]:
     Such are ``ValueError``, ``OSError`` (of files), ``SyntaxError`` (of configs), types that
     nobody has registered, and ``kinds``.
     """
+    mistakes: tuple[type[Exception], ...] = (ValueError, OSError, SyntaxError, *kinds)
     try:
         with exit_on_unregistered():
             yield
-    except (ValueError, OSError, SyntaxError, *kinds) as error:
+    except mistakes as error:
         raise SystemExit(f'error: {error}') from error
 
 

@@ -96,8 +96,9 @@ def _installed_versions() -> dict[str, str]:
 
 def _release(version: str) -> tuple[int, ...]:
     """``'2.13.0+cpu'`` -> ``(2, 13)``: enough to compare, so that no package is needed for it."""
-    release = re.match(r'[\d.]*\d', version).group()
-    return tuple(int(number) for number in re.sub(r'(\.0+)+$', '', release).split('.'))
+    release = re.match(r'[\d.]*\d', version)
+    numbers = re.sub(r'(\.0+)+$', '', release[0]) if release else '0'
+    return tuple(int(number) for number in numbers.split('.'))
 
 
 def _can_work(supported: Supported, version: str) -> bool:
@@ -184,8 +185,8 @@ def _checkpoint_globals() -> list[Any]:
     from mmengine.logging import HistoryBuffer
 
     # These two functions moved between NumPy 1 and 2: a checkpoint of either loads with either.
-    reconstruct = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
+    reconstruct: Any = np.zeros(1).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     pairs = [
         (function, f'numpy.{core}.multiarray.{function.__name__}')
         for core in ('core', '_core')

@@ -59,7 +59,7 @@ def made_once(make: Callable[..., Made], share: Share | None = None) -> Made:
     if get_world_size() == 1 or get_worker_info() is not None:
         return _alone(make, share)
     machine = _Machine.find()
-    made = failed = None
+    failed: Exception | None = None
     try:
         made = machine.make(make, share)
     except Exception as error:
@@ -69,9 +69,9 @@ def made_once(make: Callable[..., Made], share: Share | None = None) -> Made:
         shutil.rmtree(machine.folder, ignore_errors=True)
     if failed is not None:
         raise failed
-    for rank, error in enumerate(errors):
-        if error is not None:
-            raise RuntimeError(f'process {rank}, on another machine, has failed with {error}')
+    for rank, message in enumerate(errors):
+        if message is not None:
+            raise RuntimeError(f'process {rank}, on another machine, has failed with {message}')
     return made
 
 
@@ -103,26 +103,26 @@ class _Machine:
 
     def make(self, make: Callable[..., Made], share: Share | None) -> Made:
         """What :func:`made_once` returns in this process."""
-        if self.folder is None or self.size == 1:
+        folder = self.folder
+        if folder is None or self.size == 1:
             return _alone(make, share)
         if self.index == 0:
-            return self._put('made', lambda: make(*self._shares(share)))
+            return self._put(folder / 'made', lambda: make(*self._shares(folder, share)))
         if share is not None:
-            self._put(f'share{self.index}', lambda: share(self.index, self.size))
-        return self._get('made', lambda: _alone(make, share))
+            self._put(folder / f'share{self.index}', partial(share, self.index, self.size))
+        return self._get(folder / 'made', lambda: _alone(make, share))
 
-    def _shares(self, share: Share | None) -> list[list[Any]]:
+    def _shares(self, folder: Path, share: Share | None) -> list[list[Any]]:
         """The arguments of ``make``."""
         if share is None:
             return []
         shares = [share(0, self.size)]
         for k in range(1, self.size):
-            shares.append(self._get(f'share{k}', partial(share, k, self.size)))
+            shares.append(self._get(folder / f'share{k}', partial(share, k, self.size)))
         return [shares]
 
-    def _put(self, name: str, make: Callable[[], Made]) -> Made:
+    def _put(self, file: Path, make: Callable[[], Made]) -> Made:
         """Make something for the others; they get the error, if there is one, and so does this."""
-        file = self.folder / name
         try:
             made = make()
         except Exception as error:
@@ -134,7 +134,7 @@ class _Machine:
             _store(_EachItself(), file)
             print_log(
                 f'the {self.size} processes of {socket.gethostname()} do the same work each and '
-                f'take memory for it, since what one has made cannot be stored in {self.folder} '
+                f'take memory for it, since what one has made cannot be stored in {file.parent} '
                 f'({type(error).__name__}: {error}). If that has no room, name another folder in '
                 f'the environment, TMPDIR=FOLDER',
                 logger='current',
@@ -144,9 +144,9 @@ class _Machine:
         del made
         return _load(file)
 
-    def _get(self, name: str, make: Callable[[], Made]) -> Made:
+    def _get(self, file: Path, make: Callable[[], Made]) -> Made:
         """What another process has put there; made here if it could not be stored."""
-        found = _load(self.folder / name)
+        found = _load(file)
         if isinstance(found, _Failed):
             raise found.error
         return make() if isinstance(found, _EachItself) else found

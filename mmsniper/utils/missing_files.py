@@ -120,7 +120,8 @@ def _nearest(path: str, folders: Sequence[str]) -> tuple[str, list[str]]:
 
 def _follow(path: str) -> _Place:
     """Follow a path as far as it exists, letters of another case or form included."""
-    parts, at, remarks = Path(path).parts, '', []
+    parts, at = Path(path).parts, ''
+    remarks: list[str] = []
     for k, part in enumerate(parts):
         if os.path.exists(following := os.path.join(at, part)):
             at = following

@@ -94,8 +94,8 @@ def _own_files() -> Iterator[Path]:
 def _failed_import(error: ImportError) -> str:
     """Why custom_imports failed: mmengine always says that PYTHONPATH is missing."""
     first: BaseException = error
-    while first.__cause__ or first.__context__:
-        first = first.__cause__ or first.__context__
+    while cause := first.__cause__ or first.__context__:
+        first = cause
     failed = re.search(r'Failed to import ([\w.]+)', str(error.__cause__))
     module = failed[1] if failed else ''
     said = f'{module} of custom_imports cannot be imported'

@@ -158,13 +158,12 @@ def line_chart(curves: Curves, x_label: str) -> LineChart:
 
 
 def _averaged(x: Sequence[float], y: Sequence[float]) -> tuple[NDArray, NDArray]:
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    good = np.isfinite(x) & np.isfinite(y)
-    x, y = x[good], y[good]
-    parts = min(len(x), _POINTS)
-    if parts == len(x):
-        return x, y
-    means = [[part.mean() for part in np.array_split(values, parts)] for values in (x, y)]
+    points = np.array([x, y], np.float64)
+    points = points[:, np.isfinite(points).all(axis=0)]
+    parts = min(points.shape[1], _POINTS)
+    if parts == points.shape[1]:
+        return points[0], points[1]
+    means = [[part.mean() for part in np.array_split(values, parts)] for values in points]
     return np.array(means[0]), np.array(means[1])
 
 
@@ -175,7 +174,7 @@ def _ends(low: float, high: float) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, integer: bool = False) -> list[Tick]:
-    values = MaxNLocator(5, integer=integer).tick_values(low, high)
+    values = np.asarray(MaxNLocator(5, integer=integer).tick_values(low, high))
     inside = values[(values >= low) & (values <= high)]
     # 0.30000000000000004 is 0.3.
     return [

@@ -95,7 +95,7 @@ def boxes_in_chips(
     inside = (
         (boxes[:, None, :2] >= chips[:, :2] - _EPS) & (boxes[:, None, 2:] <= chips[:, 2:] + _EPS)
     ).all(axis=2)
-    return (inside & valid[:, np.asarray(levels, int)]).any(axis=1)
+    return np.any(inside & valid[:, np.asarray(levels, int)], axis=1)
 
 
 def draw_chips(
@@ -252,7 +252,7 @@ def _draw_positives(
     axes: Axes, chips: NDArray, levels: NDArray, pyramid: ScalePyramid, what: str
 ) -> list[Artist]:
     scales = pyramid.scales(int(axes.get_xlim()[1]), int(axes.get_ylim()[0]))
-    entries = []
+    entries: list[Artist] = []
     for level, (low, high) in enumerate(pyramid.ranges()):
         mine = levels == level
         draw_boxes(axes, chips[mine], level_colour(level), width=2.2, fill=0.06)
@@ -301,7 +301,8 @@ def _draw_view(axes: Axes, view: ChipView, chip_size: int, limits: tuple[float, 
     for state, colour, dashed, label in _STATES:
         chosen = np.flatnonzero(states == state)
         # The names of invalid boxes, often tiny and many, would hide the picture.
-        names = [view.names[i] for i in chosen] if len(view.names) and state == VALID else []
+        named = state == VALID and len(view.names) > 0
+        names = [view.names[i] for i in chosen.tolist()] if named else []
         draw_boxes(axes, boxes[chosen], colour, dashed=dashed, names=names)
         counts += [f'{len(chosen)} {label}'] if len(chosen) else []
     title = f'level {view.level}, ×{view.scale:.2g}: {", ".join(counts) or "no boxes"}'

@@ -138,7 +138,7 @@ def draw_detections(
     show_image(axes, image, title, fontsize=10)
     names = np.array([f'{class_names[c]} {s:.2f}' for c, s in zip(labels, scores, strict=True)])
     missed = [class_names[c] for c in gt_labels[~found]]
-    layers = [
+    layers: list[tuple[NDArray, str, bool, Sequence[str] | NDArray, str]] = [
         (regions, IGNORED, True, [], 'ignored'),
         (boxes[excused], IGNORED, False, names[excused], 'in an ignored region'),
         (gt_boxes[~found], MISSED, True, missed, 'missed'),

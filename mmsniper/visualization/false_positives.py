@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -196,7 +197,9 @@ def _draw(axes: Axes, detection: FalsePositive) -> None:
     draw_boxes(axes, other[named], MISSED, dashed=True, width=1, names=texts[named])
     draw_boxes(axes, detection.finder, FINDER, width=1)
     draw_boxes(axes, detection.box[None], BAD, width=1.6)
-    style = dict(xycoords='axes fraction', textcoords='offset points', annotation_clip=False)
+    style: dict[str, Any] = dict(
+        xycoords='axes fraction', textcoords='offset points', annotation_clip=False
+    )
     title = f'{detection.kind}: {detection.title}'
     axes.annotate(
         title,

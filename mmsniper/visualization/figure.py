@@ -120,7 +120,7 @@ def draw_boxes(
     *,
     dashed: bool = False,
     width: float = 1.5,
-    names: Sequence[str] = (),
+    names: Sequence[str] | NDArray = (),
     fill: float = 0.0,
 ) -> None:
     """Draw boxes with a dark halo, so that they show on any image.
@@ -131,10 +131,11 @@ def draw_boxes(
         colour (str): Colour of lines and names.
         dashed (bool): Dashed lines. Defaults to False.
         width (float): Line width, points. Defaults to 1.5.
-        names (Sequence[str]): Text above each box. Defaults to (), no text.
+        names (Sequence[str] | NDArray): Text above each box. Defaults to (), no text.
         fill (float): Opacity of the box's inside. Defaults to 0.
     """
-    outlines = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+    # Its types ask for a sequence, and an array is drawn faster.
+    outlines: Any = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
     if fill:
         axes.add_collection(PolyCollection(outlines, facecolor=colour, alpha=fill, linewidth=0))
     # One artist for all boxes: scenes of 20,000 px have thousands.
@@ -149,12 +150,18 @@ def draw_boxes(
             path_effects=[withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, 0.55))],
         )
     )
-    for name, corner in zip(names, boxes[:, :2], strict=len(names) > 0):
-        _write_on_plate(axes, name, corner, (0, 2), colour, pad=0.6, clip_on=True)
+    for name, (x, y) in zip(names, boxes[:, :2], strict=len(names) > 0):
+        _write_on_plate(axes, name, (x, y), (0, 2), colour, pad=0.6, clip_on=True)
 
 
 def _write_on_plate(
-    axes: Axes, text: str, corner: NDArray, shift: ArrayLike, colour: str, pad: float, **style: Any
+    axes: Axes,
+    text: str,
+    corner: tuple[float, float],
+    shift: tuple[float, float],
+    colour: str,
+    pad: float,
+    **style: Any,
 ) -> None:
     """Write at a point in data coordinates, shifted by points, on a coloured plate."""
     axes.annotate(
@@ -200,7 +207,7 @@ def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequenc
     """
     corners, ends = (_points(axes, axes.transData.transform(boxes[:, i : i + 2])) for i in (0, 2))
     inside = _points(axes, axes.bbox.y1) - corners[:, 1] < 12
-    taken = np.zeros((0, 4))
+    taken: NDArray = np.zeros((0, 4))
     for i, (text, colour) in enumerate(zip(texts, colours, strict=True)):
         text = text.split()[-1] if ends[i, 0] - corners[i, 0] < 60 else text
         size = np.array([3.4 * len(text) + 2, 9.0])
@@ -209,7 +216,7 @@ def draw_tags(axes: Axes, boxes: NDArray, texts: Sequence[str], colours: Sequenc
             shift[0] = taken[blocking, 2].max() - corners[i, 0] + 0.5
         start = corners[i] + shift
         taken = np.vstack([taken, [*start, *(start + size)]])
-        _write_on_plate(axes, text, boxes[i, :2], shift, colour, pad=0.8)
+        _write_on_plate(axes, text, tuple(boxes[i, :2]), tuple(shift), colour, pad=0.8)
 
 
 def _meeting(taken: NDArray, start: NDArray, size: NDArray) -> NDArray[np.bool_]:

@@ -89,7 +89,7 @@ def draw_focus(
     height, width = image.shape[:2]
     size = (width, height) if size is None else size
     image = as_picture(image, _MAX_SIDE)  # once, instead of in each of the panels
-    chips = [as_boxes(some, 'chips') for some in chips]
+    seen_chips = [as_boxes(some, 'chips') for some in chips]
     thresholds = [0.5] * (len(chips) - 1) if thresholds is None else thresholds
     if not len(chips) == len(maps) == len(thresholds) + 1:
         raise ValueError(
@@ -104,12 +104,12 @@ def draw_focus(
     show_image(panels[0][0], image, 'image')
     show_image(panels[0][1], image, f'all levels: {_count(len(boxes), "detection")}')
     for level, (above, below) in zip(reversed(range(len(chips))), panels[1:]):
-        seen = _seen(image, chips[level] * to_panel)
-        show_image(above, seen, f'level {level} sees {_share(chips[level], size)}')
+        seen = _seen(image, seen_chips[level] * to_panel)
+        show_image(above, seen, f'level {level} sees {_share(seen_chips[level], size)}')
         if level:
             heat = focus_heat(maps[level], image.shape[:2], size)
             _overlay(above, heat, thresholds[len(chips) - 1 - level])
-            draw_boxes(above, chips[level - 1] * to_panel, level_colour(level - 1))
+            draw_boxes(above, seen_chips[level - 1] * to_panel, level_colour(level - 1))
         mine = boxes[levels == level] * to_panel
         show_image(below, seen, f'level {level}: {_count(len(mine), "detection")}')
         for axes in (panels[0][1], below):
@@ -126,13 +126,13 @@ def draw_focus(
 
 
 def focus_heat(
-    maps: Sequence[FocusMap], shape: tuple[int, int], size: tuple[int, int]
+    maps: Sequence[FocusMap], shape: tuple[int, ...], size: tuple[int, int]
 ) -> NDArray[np.float64]:
     """FocusPixel maps of an image in one array.
 
     Args:
         maps (Sequence[FocusMap]): The maps, in original px.
-        shape (tuple[int, int]): Rows and columns of the array, which shows the whole image.
+        shape (tuple[int, ...]): Rows and columns of the array, which shows the whole image.
         size (tuple[int, int]): Original (width, height).
 
     Returns:
@@ -235,8 +235,8 @@ def draw_focus_curve(
     million = np.asarray(pixels, np.float64)[order] / 1e6
     axes.plot(million, np.asarray(scores)[order], 'o-', color=level_colour(1))
     for x, i in zip(million, order):
-        shift = {'textcoords': 'offset points', 'xytext': (5, -11)}
-        axes.annotate(names[i], (x, scores[i]), fontsize=8, **shift)
+        point = (x, scores[i])
+        axes.annotate(names[i], point, (5, -11), textcoords='offset points', fontsize=8)
     axes.set_xscale('log')
     axes.xaxis.set_major_formatter('{x:g}')
     axes.xaxis.set_minor_formatter('{x:g}')

@@ -63,8 +63,10 @@ class Layer:
     @property
     def named(self) -> list[tuple[str, str, str, str, str]]:
         """Left, top, width, height and text of the boxes that say what they are."""
-        sizes = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in self.boxes[:_NAMED]]
-        return [(*(f'{v:.7g}' for v in size), text) for size, text in zip(sizes, self.texts)]
+        return [
+            (f'{x0:.7g}', f'{y0:.7g}', f'{x1 - x0:.7g}', f'{y1 - y0:.7g}', text)
+            for (x0, y0, x1, y1), text in zip(self.boxes[:_NAMED], self.texts)
+        ]
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,9 @@ def as_picture(
     if isinstance(image, ImageWindows):
         image = image.reduced(max_side or MAX_SIDE)
     check_image(image)
-    if image.dtype != np.uint8 and limits is None:
-        limits = picture_limits(image)
     bands = shrunk(_drawn_bands(image), max_side or max(image.shape[:2]))
     if image.dtype != np.uint8:
-        bands = _stretched(bands, *limits)
+        bands = _stretched(bands, *(limits or picture_limits(image)))
     return np.array(np.broadcast_to(bands.reshape(*bands.shape[:2], -1), (*bands.shape[:2], 3)))
 
 

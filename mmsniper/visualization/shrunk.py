@@ -15,15 +15,15 @@ from torch import Tensor
 
 
 def shrunk_instances(
-    found: InstanceData, image: tuple[int, int], picture: tuple[int, int]
+    found: InstanceData, image: tuple[int, ...], picture: tuple[int, ...]
 ) -> InstanceData:
     """Instances as a picture shows them.
 
     Args:
         found (InstanceData): ``bboxes`` in original pixels, ``labels``, and, if they are there,
             ``scores`` and ``masks``.
-        image (tuple[int, int]): Height and width of the image.
-        picture (tuple[int, int]): Height and width of the picture.
+        image (tuple[int, ...]): Height and width of the image.
+        picture (tuple[int, ...]): Height and width of the picture.
 
     Returns:
         InstanceData: These, with boxes and masks in the picture's pixels.
@@ -41,7 +41,7 @@ def shrunk_instances(
 
 
 def shrunk_sample(
-    sample: DetDataSample, image: tuple[int, int], picture: tuple[int, int]
+    sample: DetDataSample, image: tuple[int, ...], picture: tuple[int, ...]
 ) -> DetDataSample:
     """A sample as a picture shows it, see :func:`shrunk_instances`; itself at its own size."""
     if tuple(image) == tuple(picture):

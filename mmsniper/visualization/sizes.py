@@ -107,7 +107,7 @@ def _draw_network_sizes(axes: Axes, shown: list[NDArray], pyramid: ScalePyramid)
     limits = size_limits(np.concatenate(shown), [chip * GOOD_SIZE_RANGE[0], chip])
     good = tuple(bound * chip for bound in GOOD_SIZE_RANGE)
     axes.axvspan(*good, color='#eaf6ea', zorder=0)
-    style = {'fontsize': 8, 'va': 'top', 'transform': axes.get_xaxis_transform()}
+    style: dict[str, Any] = {'fontsize': 8, 'va': 'top', 'transform': axes.get_xaxis_transform()}
     text = f' seen well: {good[0]:g} to {good[1]:g} px, smaller too at level 0'
     axes.text(good[0], 0.98, text, color='#3b7a3b', **style)
     axes.axvline(chip, color='#666666', linewidth=1, linestyle='--')
@@ -138,19 +138,19 @@ def size_limits(sizes: NDArray, bounds: list[float]) -> tuple[float, float]:
 def size_ticks(limits: tuple[float, float]) -> NDArray[np.float64]:
     """The powers of two on an axis: a level of twice the scale moves sizes by one tick."""
     first, last = math.ceil(math.log2(limits[0])), math.floor(math.log2(limits[1]))
-    return 2.0 ** np.arange(first, last + 1)
+    return 2.0 ** np.arange(first, last + 1, dtype=np.float64)
 
 
 def _draw_histogram(axes: Axes, sizes: NDArray, limits: tuple[float, float], **style: Any) -> None:
     """Draw bars that add up to 1."""
     weights = np.full(len(sizes), 1 / max(len(sizes), 1))
-    axes.hist(sizes, np.geomspace(*limits, BINS + 1), weights=weights, **style)
+    axes.hist(sizes, np.geomspace(*limits, BINS + 1).tolist(), weights=weights, **style)
 
 
 def _prepare(axes: Axes, limits: tuple[float, float]) -> None:
     axes.set_xscale('log')
     axes.set_xlim(*limits)
-    axes.xaxis.set_major_locator(FixedLocator(size_ticks(limits)))
+    axes.xaxis.set_major_locator(FixedLocator(size_ticks(limits).tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter('{x:g}')
     axes.yaxis.set_major_locator(MaxNLocator(4))

@@ -78,6 +78,7 @@ def test_images_are_loaded_once_instead_of_twice_with_the_same_arguments():
     assert found[0] == dict(type='LoadLargeImageFromFile', backend_args=None, to_float32=True)
     mine = sniper_pipeline([ConfigDict(type='MyLoader'), ConfigDict(LOAD[1])], PYRAMID)
     assert mine[0] == dict(type='MyLoader')
+    assert sniper_pipeline(LOAD, PYRAMID)[0] == dict(type='LoadLargeImageFromFile')  # plain dicts
 
 
 @pytest.mark.parametrize('name', sorted(SCALE_TRANSFORMS))

@@ -1,5 +1,6 @@
 """Bands and bits that a loader would lose: an error that says what loads them, or a warning."""
 
+import os
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from PIL import Image
 from small_tiff import scene, tiff_bytes
 
 from mmsniper.datasets import LoadLargeImageFromFile, decoding
-from mmsniper.datasets.decoding import ImageDecodingError, run_checked
+from mmsniper.datasets.decoding import ImageDecodingError, load_checked, load_or_raise, run_checked
 
 
 def stock(**options):
@@ -240,7 +241,20 @@ def test_other_errors_stay_what_they_are(write, loader, tmp_path):
     for name in ('missing.tif', 'x.png'):
         with pytest.raises((OSError, AssertionError)):
             loader()(dict(img_path=str(tmp_path / name)))
-    assert loader(ignore_empty=True)(dict(img_path=str(tmp_path / 'missing.tif'))) is None
+    missing = dict(img_path=str(tmp_path / 'missing.tif'))
+    assert loader(ignore_empty=True)(missing) is None
+    with pytest.raises(
+        ImageDecodingError, match=r'no image of .*missing.tif: without ignore_empty'
+    ):
+        load_or_raise(loader(ignore_empty=True), missing)
+
+
+def test_an_error_of_a_loader_of_arrays_stays_what_it_is():
+    def load(results):
+        raise ArithmeticError('its own')
+
+    with pytest.raises(ArithmeticError, match='its own'):
+        load_checked(LoadImageFromFile(), load, dict(img=np.zeros((3, 3))))
 
 
 # --- what OpenCV and Pillow do in silence ---------------------------------------------------------
@@ -270,6 +284,14 @@ def test_a_band_that_is_marked_as_opacity_is_not_multiplied_in(
         loader(color_type='unchanged')(dict(results))
     loaded = loader(color_type='unchanged', imdecode_backend='pillow')(dict(results))['img']
     np.testing.assert_array_equal(loaded[..., [2, 1, 0, 3]], img)
+
+
+def test_a_file_name_that_opencv_cannot_be_given_is_loaded_all_the_same(tmp_path, told):
+    path = os.path.join(os.fsencode(tmp_path), b'\xff.tif')
+    with open(path, 'wb') as file:
+        file.write(tiff_bytes(scene(30, 40, 4, 'u1', 250), extra=2))
+    assert stock()(dict(img_path=os.fsdecode(path)))['img'].shape == (30, 40, 3)
+    assert told == []
 
 
 @LOADERS

@@ -21,7 +21,7 @@ def is_object(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which boxes (n, 4), clipped to the image, can be objects: a pixel wide and high, no NaN."""
     sides = boxes[:, 2:] - boxes[:, :2]
     # `>=` rather than `not <`: false for NaN.
-    return (sides >= MIN_SIDE - _TOLERANCE).all(axis=1)
+    return np.all(sides >= MIN_SIDE - _TOLERANCE, axis=1)
 
 
 def keep_instances(results: dict, keep: NDArray[np.bool_]) -> None:

@@ -117,7 +117,9 @@ class LoadImageWindows(LoadLargeImageFromFile):
         if not self.reduced_jpegs or self.whole or self._opencv_file(path) is None:
             return None
         file = open_jpeg(path, self.color_type)
-        return file and ImageWindows(file, None, None, self.color_type, self.to_float32)
+        if file is None:
+            return None
+        return ImageWindows(file, None, None, self.color_type, self.to_float32)
 
     def _is_decoded_better(self, bands: int) -> bool:
         """Whether the colour type is one that only OpenCV makes, such as grey of colours."""

@@ -107,6 +107,7 @@ HITUAV = Preset(
         _COMPARISON.only(CONTESTANTS, seeds=(0,), other_tests=_HARD_TESTS),
         _COMPARISON.only(CONTESTANTS, pixels=100e6, seeds=(0,)),
         _COMPARISON.only(_MAIN, pixels=900e6, seeds=(0,)),
+        _COMPARISON.only(['own size'], pixels=2200e6, seeds=(0,)),
     ),
 )
 HITUAV_HELD_OUT = Preset(

@@ -610,7 +610,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             'its rows are left out.',
             file=sys.stderr,
         )
-    elsewhere = [json.loads(args.chosen_on.read_text())] if args.chosen_on else []
+    elsewhere = [json.loads(args.chosen_on.read_text('utf-8'))] if args.chosen_on else []
     bench = Bench(args.config, args.checkpoint, args.baseline, args.images, args.cfg_options)
     with all_ways(bench, sahi, args.tiles) as ways:
         bench.counter.pixels = bench.counter.inputs = 0

@@ -67,7 +67,7 @@ def test_the_page_works_when_it_is_typed_in(folder):
     )
     (folder / 'my_config.py').write_text(config + shorter)
     commands = [line for block in blocks('bash') for line in block.splitlines() if line]
-    assert len(commands) == 8
+    assert len(commands) == 9
     outputs = [run(folder, command.replace('epoch_10', 'epoch_3')) for command in commands]
     assert 'bbox_mAP' in outputs[-2]
     assert 'most wrong of' in outputs[-1]

@@ -236,18 +236,21 @@ class ChipDataset:
             if loaded is not None and isinstance(pipeline, _ChipPipeline):
                 return pipeline.cut(results)
             return pipeline(results)
-        except Exception as raised:
+        except Exception as error:
             what = f'{chip} of {name}' if chip is not None else name
-            error: BaseException = raised
-            if isinstance(raised, ImageFileError):  # it does not know the folders
-                error = raised.__cause__ or raised
-            known = 'img' in results or isinstance(error, ImageDecodingError)
-            file = getattr(error, 'filename', None) or (None if known else name)
-            fault = self._fault(file, error) if isinstance(file, str) else ''
+            file = None if 'img' in results else name
+            # No variable keeps the error: with its frames it would keep the image.
             raise RuntimeError(
-                f'cannot make a sample of {what} (img_id {img_id}): '
-                f'{type(error).__name__}: {str(error).strip()}{f". {fault}" if fault else ""}'
-            ) from error
+                f'cannot make a sample of {what} (img_id {img_id}): {self._told(error, file)}'
+            ) from _cause(error)
+
+    def _told(self, error: Exception, loading: str | None) -> str:
+        """An error, and what is wrong with the file that was loading when it came."""
+        cause = _cause(error)
+        file = getattr(cause, 'filename', None)
+        file = file or (None if isinstance(cause, ImageDecodingError) else loading)
+        fault = self._fault(file, cause) if isinstance(file, str) else ''
+        return f'{type(cause).__name__}: {str(cause).strip()}{f". {fault}" if fault else ""}'
 
     def _fault(self, file: str, error: BaseException) -> str:
         """What is wrong with a file that could not be loaded, '' if nothing was found."""
@@ -261,6 +264,11 @@ class ChipDataset:
         if isinstance(error, FileNotFoundError) and 'There is ' not in fault:
             fault += '. Do data_root and data_prefix point at the images?'
         return fault
+
+
+def _cause(error: Exception) -> BaseException:
+    """What has happened to an image's file, for a data set that knows the folders."""
+    return (error.__cause__ or error) if isinstance(error, ImageFileError) else error
 
 
 _LOADERS = LoadImageFromFile, LoadLargeImageFromFile, LoadImageWindows

@@ -128,6 +128,7 @@ def test_every_way_is_measured_on_the_same_images_and_written(
         'AutoFocus, true FocusPixels',
         'AutoFocus',
         'AutoFocus, own detections',
+        'AutoFocus, own detections, smaller chips',
     }
     # By hand: 240x160 at factors 1, 0.4, 0.2; at one scale it becomes 500x333.
     assert rows['full pyramid']['Mpx'] == round((38400 + 6144 + 1536) / 1e6, 2)

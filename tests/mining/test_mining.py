@@ -603,6 +603,8 @@ def test_of_a_share_the_coarse_level_is_seen_whole_and_chips_of_the_fine_one(mod
     assert pool.statistics.images == len(mined_images(sampler))
     assert pool.img_path.tolist() == sampler.img_paths()
     assert_same(mine(model, sampler, share=share), pool)
+    # Workers stay from round to round.
+    assert_same(mine(model, sampler, share=share, num_workers=2), pool)
 
 
 def test_of_a_share_what_the_coarse_level_finds_is_seen_at_the_fine_one(

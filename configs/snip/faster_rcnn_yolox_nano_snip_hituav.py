@@ -4,4 +4,5 @@ _base_ = [
     '../_base_/sniper.py',
     '../_base_/pyramids/hituav.py',
 ]
-sniper = dict(whole_images=True, batch_size=1, negative_chips=None)
+# Of the best proposals of a whole image few have the sizes of its level.
+sniper = dict(whole_images=True, batch_size=1, range_first=True, negative_chips=None)

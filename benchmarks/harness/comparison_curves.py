@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from harness.comparison_tables import best_test, costs, devices
 from harness.training_run import CPU, TRAIN
@@ -86,12 +88,14 @@ def draw_curves(summaries: Sequence[Mapping[str, Any]], title: str, path: Path) 
             for number, some in enumerate(curves.values()):
                 _draw_curve(axes, some, cost, unit, metric, _STYLES[number % len(_STYLES)])
             axes.set_xscale('log')
+            _plain_numbers(axes.xaxis)
             axes.set_xlabel(label, fontsize=8)
             axes.set_title(name, fontsize=9)
             axes.grid(True, which='both', color='#eeeeee')
             axes.set_axisbelow(True)
             if metric.startswith('FP') and axes.has_data():
                 axes.set_yscale('log')
+                _plain_numbers(axes.yaxis)
     handles = [
         axes.plot([], [], 'o-', color=_STYLES[number % len(_STYLES)], label=name)[0]
         for number, name in enumerate(curves)
@@ -103,6 +107,13 @@ def draw_curves(summaries: Sequence[Mapping[str, Any]], title: str, path: Path) 
     )
     figure.tight_layout(rect=(0, 0.02 + 0.025 * -(-len(curves) // 4), 1, 0.98))
     save_figure(figure, path)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2, 5, 10, ... instead of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_curve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,12 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
         places.setdefault(replace(finding, where=''), {})[finding.where] = None
     whole = [replace(finding, where=', '.join(where)) for finding, where in places.items()]
     return sorted(whole, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """How many errors, warnings and notes there are, in words."""
+    count = Counter(finding.severity for finding in findings)
+    return ', '.join(f'{count[kind]} {kind}s' for kind in SEVERITIES)
 
 
 # Of this process: what was said before the data were built is not said again after it.

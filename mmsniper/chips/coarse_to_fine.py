@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from mmsniper.chips.level_cells import LevelCells
 from mmsniper.chips.plan import ChipPlan
-from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.pyramid import ScalePyramid, box_sizes
 from mmsniper.chips.rectangles import Floats, Ints
 from mmsniper.chips.seeding import uniform
 from mmsniper.chips.windows import LevelWindows, Window
@@ -83,7 +83,7 @@ class CoarseToFineWindows:
             scores (Floats): Their scores, shape (m,).
         """
         if level == self.pyramid.num_levels - 1 > 0:
-            return [window for window in self._whole.of_image(i) if window.level == level]
+            return list(self._whole.of_level(i, level))
         image, count = int(self.image[i]), int(self._cells.count[i, level])
         cores, chips = self._cells.at(i, level, np.arange(count))
         rank = self._promise(i, level, boxes, scores, count)
@@ -98,9 +98,8 @@ class CoarseToFineWindows:
 
     def _promise(self, i: int, level: int, boxes: Floats, scores: Floats, count: int) -> Floats:
         """Sum of the scores of what was found in each cell."""
-        sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        counts = self.pyramid.in_range(sizes, level) & ~self._is_seen(i, level, centres)
+        counts = self.pyramid.in_range(box_sizes(boxes), level) & ~self._is_seen(i, level, centres)
         cells = self._cells.containing(i, level, centres[counts])
         return np.asarray(np.bincount(cells, scores[counts], minlength=count), np.float64)
 

@@ -276,7 +276,7 @@ class ScalePyramid:
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         wh = boxes[:, 2:] - boxes[:, :2]
         scales = self.scales(*(np.broadcast_to(side, len(boxes)) for side in (width, height)))
-        size = np.sqrt(np.maximum(wh, 0).prod(axis=1))[:, None]
+        size = box_sizes(boxes)[:, None]
         lo, hi = self.ranges().T
         valid = (size >= lo) & (size < hi)
         fits = wh.max(axis=1, initial=0)[:, None] * scales <= self.chip_size * (1 + TOLERANCE)
@@ -284,6 +284,11 @@ class ScalePyramid:
             orphan = fits.any(axis=1) & ~(valid & fits).any(axis=1)
             valid[orphan, fits[orphan].argmax(axis=1)] = True
         return valid, fits
+
+
+def box_sizes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sizes, sqrt of width times height, of boxes (n, 4), xyxy; 0 of what is no box."""
+    return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
 
 
 def _build(cls: type, config: Any, what: str) -> Any:

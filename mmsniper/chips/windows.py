@@ -124,11 +124,15 @@ class LevelWindows:
 
     def of_image(self, i: int) -> Iterator[Window]:
         """The windows of the image at a position, finest level first."""
+        for level in range(self.pyramid.num_levels):
+            yield from self.of_level(i, level)
+
+    def of_level(self, i: int, level: int) -> Iterator[Window]:
+        """The windows of the image at a position, at a level."""
         region = (0.0, 0.0, float(self.width[i]), float(self.height[i]))
-        overlap, image = self.pyramid.chip_size, int(self.image[i])
-        scales = self.pyramid.scales(*region[2:]).tolist()
-        for level, (scale, side) in enumerate(zip(scales, self._side[i].tolist())):
-            yield from cut_windows(region, scale, side, overlap, image=image, level=level)
+        scale, side = float(self.pyramid.scales(*region[2:])[level]), float(self._side[i, level])
+        image, overlap = int(self.image[i]), self.pyramid.chip_size
+        return cut_windows(region, scale, side, overlap, image=image, level=level)
 
 
 def cut_windows(

@@ -14,12 +14,12 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import all_gather_object, broadcast, get_dist_info
 from mmengine.logging import print_log
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmsniper.chips import MIN_PROPOSALS, NegativeChipPool, ScalePyramid
 from mmsniper.chips.coarse_to_fine import CoarseToFineWindows
+from mmsniper.chips.pyramid import box_sizes
 from mmsniper.chips.rectangles import Floats, Ints
 from mmsniper.chips.windows import WINDOW_SIZE, LevelWindows, Window, check_window_size
 from mmsniper.datasets import ChipAwareSampler
@@ -180,16 +180,14 @@ class NegativeChipMiner:
         with bar, evaluating(model), _deterministic_kernels():
             for k in mine:
                 found = {image: Found() for image in parts.images(k).tolist()}
-                kept: dict[int, list[NDArray]] = {image: [np.zeros((0, 4))] for image in found}
                 for batches.windows in parts.rounds(k, found):
                     for data, batch in zip(loader, batches.windows, strict=True):
                         proposals = self._propose(model, data, batch, sampler.pyramid)
                         for window, (boxes, scores, best) in zip(batch, proposals):
-                            found[window.image].boxes.append(boxes)
-                            found[window.image].scores.append(scores)
-                            kept[window.image].append(boxes[best])
+                            found[window.image].add(boxes, scores, boxes[best])
                         bar.update(sum(window.pixels for window in batch))
-                pools[k] = planner.plan(parts.images(k), list(map(np.concatenate, kept.values())))
+                kept = [np.concatenate(image.kept) for image in found.values()]
+                pools[k] = planner.plan(parts.images(k), kept)
                 if parts_dir is not None:
                     pools[k].save(part_file(parts_dir, k))
         everyone = {k: pool for share in all_gather_object(pools) for k, pool in share.items()}
@@ -286,8 +284,7 @@ class NegativeChipMiner:
             height, width = sample.ori_shape
             owned = window.owns(boxes, width, height)
             boxes, scores = boxes[owned], result.scores.double().cpu().numpy()[owned]
-            sizes = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
-            keep = (scores >= self.score_thr) & pyramid.in_range(sizes, window.level)
+            keep = (scores >= self.score_thr) & pyramid.in_range(box_sizes(boxes), window.level)
             best = np.argsort(-np.where(keep, scores, -np.inf), kind='stable')
             found.append((boxes, scores, best[: min(keep.sum(), self.num_proposals)]))
         return found

@@ -47,10 +47,24 @@ def mined_images(sampler: ChipAwareSampler, empty_images: bool = True) -> NDArra
 
 @dataclass
 class Found:
-    """The proposals of an image, as its windows come: xyxy in original pixels, and scores."""
+    """The proposals of an image, as its windows come: xyxy in original pixels, and scores.
+
+    Attributes:
+        boxes, scores: All of each window, shapes (n, 4) and (n,).
+        kept: Those of which negative chips are planned, shape (m, 4).
+    """
 
     boxes: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros((0, 4))])
     scores: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros(0)])
+    kept: list[NDArray[np.float64]] = field(default_factory=lambda: [np.zeros((0, 4))])
+
+    def add(
+        self, boxes: NDArray[np.float64], scores: NDArray[np.float64], kept: NDArray[np.float64]
+    ) -> None:
+        """Take over what was found in a window."""
+        self.boxes.append(boxes)
+        self.scores.append(scores)
+        self.kept.append(kept)
 
     def joined(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Boxes (n, 4) and scores (n,) of all windows so far."""

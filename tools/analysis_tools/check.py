@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from mmsniper.checks import ERROR, NOTE, WARNING, Finding
+from mmsniper.checks import ERROR, NOTE, WARNING, Finding, counted
 from mmsniper.checks.everything import check_everything
 from mmsniper.utils.command_line import add_config_arguments, at_least, command_parser
 
@@ -46,8 +45,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
             kind = f'[{COLOURS[f.severity]}]{f.severity}[/]'
             table.add_row(kind, *(text.replace('[', r'\[') for text in (f.where, f.what, f.fix)))
         console.print(table)
-    count = Counter(finding.severity for finding in findings)
-    console.print(', '.join(f'{count[kind]} {kind}s' for kind in (ERROR, WARNING, NOTE)))
+    console.print(counted(findings))
 
 
 def main(argv: Sequence[str] | None = None) -> list[Finding]:

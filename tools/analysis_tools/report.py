@@ -12,14 +12,13 @@ objects and chips. Afterwards, with --work-dir, also curves and negative chips, 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from mmsniper.apis.report import Report, make_report
-from mmsniper.checks import ERROR, NOTE, WARNING
+from mmsniper.checks import counted
 from mmsniper.utils.command_line import (
     add_config_arguments,
     at_least,
@@ -83,10 +82,8 @@ def main(argv: Sequence[str] | None = None) -> Report:
     write_text(args.out, report.page)
     if report.missing:
         console.print(f'nothing can be shown of the training data: {report.missing}')
-    count = Counter(finding.severity for finding in report.findings)
-    found = ', '.join(f'{count[kind]} {kind}s' for kind in (ERROR, WARNING, NOTE))
     size = args.out.stat().st_size / 1e6
-    console.print(f'{args.out} ({size:.1f} MB): {found}')
+    console.print(f'{args.out} ({size:.1f} MB): {counted(report.findings)}')
     return report
 
 

@@ -42,7 +42,7 @@ def _range_first(config: str) -> Comparison:
     )
 
 
-def _by_area(config: str) -> Comparison:
+def _by_area(config: str, pixels: float) -> Comparison:
     """A chip's samples and proposals: by hand, as many as an image has, or by its area."""
     of_an_image = {
         'model.train_cfg.rpn_proposal.nms_pre': 2000,
@@ -51,7 +51,7 @@ def _by_area(config: str) -> Comparison:
     }
     return Comparison(
         configs=dict.fromkeys(['by hand', "an image's", 'by area'], config),
-        pixels=300e6,
+        pixels=pixels,
         own_options={
             "an image's": of_an_image,
             'by area': {**of_an_image, 'sniper.samples_by_area': True},
@@ -59,12 +59,12 @@ def _by_area(config: str) -> Comparison:
     )
 
 
-def _decoding(config: str) -> Comparison:
+def _decoding(config: str, pixels: float) -> Comparison:
     """Each chip decodes its image, or images are kept, or decoded no finer than needed."""
     own_options = {'kept': {'sniper.cache_mb': 200}, 'reduced': {'sniper.reduced_jpegs': True}}
     return Comparison(
         configs=dict.fromkeys(['for each chip', *own_options], config),
-        pixels=300e6,
+        pixels=pixels,
         own_options=own_options,
     )
 
@@ -116,22 +116,22 @@ PRESETS = {
     'by_area_bccd': Preset(
         'BCCD blood cells: samples and proposals by area',
         _BY_AREA + 'The SNIPER config of BCCD, otherwise as it is.',
-        _by_area('configs/sniper/faster_rcnn_r18_sniper_bccd.py'),
+        _by_area('configs/sniper/faster_rcnn_r18_sniper_bccd.py', 150e6),
     ),
     'by_area_hituav': Preset(
         'HIT-UAV: samples and proposals by area',
-        _BY_AREA + 'The SNIPER config of HIT-UAV, otherwise as it is.',
-        _by_area('configs/sniper/faster_rcnn_yolox_nano_sniper_hituav.py'),
+        _BY_AREA + 'The SNIPER config of HIT-UAV with positive chips only, otherwise as it is.',
+        _by_area('configs/sniper/faster_rcnn_yolox_nano_positive_chips_hituav.py', 300e6),
     ),
     'decoding_bccd': Preset(
         'BCCD blood cells: how images are decoded',
         _DECODING + 'The SNIPER config of BCCD, otherwise as it is.',
-        _decoding('configs/sniper/faster_rcnn_r18_sniper_bccd.py'),
+        _decoding('configs/sniper/faster_rcnn_r18_sniper_bccd.py', 150e6),
     ),
     'decoding_hituav': Preset(
         'HIT-UAV: how images are decoded',
         _DECODING + 'The SNIPER config of HIT-UAV with positive chips only, otherwise as it is.',
-        _decoding('configs/sniper/faster_rcnn_yolox_nano_positive_chips_hituav.py').only(
+        _decoding('configs/sniper/faster_rcnn_yolox_nano_positive_chips_hituav.py', 300e6).only(
             ['for each chip', 'kept']  # no level is as coarse as half the size
         ),
     ),

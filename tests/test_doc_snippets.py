@@ -20,7 +20,7 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'pip', 'gdal_translate')
+PROGRAMS = ('python', 'srun', 'make', 'mim', 'pip', 'gdal_translate')
 # Of which only the start of the words is looked at.
 PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs)'
 MINE = """
@@ -105,8 +105,13 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
             targets = re.search(r'^\.PHONY: (.*)', (ROOT / 'Makefile').read_text(), re.M)[1].split()
             assert [w for w in words if '=' not in w and w not in targets] == [], said
         elif program == 'pip':
-            assert words[0] == 'install', said
+            assert words[0] in ('install', 'wheel'), said
             assert [word for word in words[1:] if not re.match(PIP_INSTALLS, word)] == [], said
+        elif program == 'mim':
+            command, package, item = words[:3]
+            assert package == 'mmsniper', said
+            where = 'tools/**/{}.py' if command == 'run' else 'configs/**/{}'
+            assert list(ROOT.glob(where.format(item))), said
         elif words[:1] == ['-c']:
             compile(words[1], name, 'exec')
         elif program in ('python', 'srun'):

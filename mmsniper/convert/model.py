@@ -17,16 +17,29 @@ ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascad
 
 # Dense and set-prediction heads that have a version of their own.
 DENSE_HEADS = {
-    'FCOSHead': 'SNIPERFCOSHead',
+    'ConditionalDETRHead': 'SNIPERConditionalDETRHead',
+    'DABDETRHead': 'SNIPERDABDETRHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
+    'DETRHead': 'SNIPERDETRHead',
     'DINOHead': 'SNIPERDINOHead',
+    'FCOSHead': 'SNIPERFCOSHead',
+    'FoveaHead': 'SNIPERFoveaHead',
+    'NASFCOSHead': 'SNIPERNASFCOSHead',
+    'PAAHead': 'SNIPERPAAHead',
+    'VFNetHead': 'SNIPERVFNetHead',
+    'YOLOXHead': 'SNIPERYOLOXHead',
 }
+
+# Those of them that ask their assigner, if they have one, twice: it stays as it is.
+_ASKING_TWICE = frozenset(
+    {'SNIPERFCOSHead', 'SNIPERFoveaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
+)
 
 # Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset(
-    {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'RTMDetHead', 'RTMDetSepBNHead'}
-    | {'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead'}
-    | {'TOODHead', 'YOLOFHead'}
+    {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'LDHead', 'PISARetinaHead', 'RTMDetHead'}
+    | {'RTMDetSepBNHead', 'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'RPNHead'}
+    | {'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
@@ -197,7 +210,7 @@ def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> l
     if type_name(head) not in IGNORING_HEADS:
         head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
         exchanged.append(head.type)
-    if type_name(head) != 'SNIPERFCOSHead':  # the others assign by assigners
+    if type_name(head) not in _ASKING_TWICE:
         exchanged += _exchange_assigners(train_cfg)
     return exchanged
 

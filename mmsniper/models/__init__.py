@@ -9,17 +9,28 @@ from mmsniper.models.assigners import (
 from mmsniper.models.autofocus import AutoFocus
 from mmsniper.models.data_preprocessor import BandDataPreprocessor
 from mmsniper.models.dense_heads import (
-    SNIPERDeformableDETRHead,
-    SNIPERDINOHead,
     SNIPERFCOSHead,
+    SNIPERFoveaHead,
+    SNIPERNASFCOSHead,
+    SNIPERPAAHead,
+    SNIPERPointsMixin,
     SNIPERRPNHead,
-    SNIPERSetPredictionMixin,
+    SNIPERVFNetHead,
+    SNIPERYOLOXHead,
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
 from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
+from mmsniper.models.set_prediction_heads import (
+    SNIPERConditionalDETRHead,
+    SNIPERDABDETRHead,
+    SNIPERDeformableDETRHead,
+    SNIPERDETRHead,
+    SNIPERDINOHead,
+    SNIPERSetPredictionMixin,
+)
 from mmsniper.models.tta import SNIPERTTAModel
 
 __all__ = [
@@ -32,14 +43,23 @@ __all__ = [
     'PyramidDetector',
     'PyramidFocusHead',
     'SNIPERCascadeRoIHead',
+    'SNIPERConditionalDETRHead',
+    'SNIPERDABDETRHead',
+    'SNIPERDETRHead',
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
+    'SNIPERFoveaHead',
+    'SNIPERNASFCOSHead',
+    'SNIPERPAAHead',
+    'SNIPERPointsMixin',
     'SNIPERRPNHead',
     'SNIPERRoIHead',
     'SNIPERRoIMixin',
     'SNIPERSetPredictionMixin',
     'SNIPERTTAModel',
+    'SNIPERVFNetHead',
+    'SNIPERYOLOXHead',
     'ValidRangeAssigner',
     'focus_targets',
     'ignore_near_invalid',

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import DeformableDETRHead, DETRHead, DINOHead, FCOSHead, RPNHead
+from mmdet.models.dense_heads import (
+    AnchorFreeHead,
+    FCOSHead,
+    FoveaHead,
+    NASFCOSHead,
+    PAAHead,
+    RPNHead,
+    VFNetHead,
+    YOLOXHead,
+)
+from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
-from mmdet.utils import InstanceList
+from mmdet.utils import InstanceList, OptInstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
+from mmsniper.models.assigners import split_appended, split_ignored, with_appended_invalid
 from mmsniper.models.level_range import LevelRange, batch_limits, in_limits, uploaded
 
 
@@ -117,16 +127,25 @@ def _weigh_ignored_labels(
     return (pred, labels.masked_fill(ignored, background)), kwargs
 
 
-@MODELS.register_module()
-class SNIPERFCOSHead(FCOSHead):
-    """``FCOSHead`` that ignores the points of invalid objects.
+def _without_invalid(own: Any, of_invalid: Any, background: int) -> Any:
+    """Labels of points, or of each map's points, with -1 where only invalid objects have one."""
+    if isinstance(own, list):
+        return [_without_invalid(*labels, background) for labels in zip(own, of_invalid)]
+    return own.masked_fill((own == background) & (of_invalid != background), -1)
 
-    FCOS has no assigner: a point belongs to the smallest object around it whose size suits the
-    point's level. A point that would belong to an invalid object, and belongs to no valid one, is
-    neither foreground nor background. Regression and centerness learn from foreground points only.
+
+class SNIPERPointsMixin(AnchorFreeHead):
+    """Lets a head that labels points without an assigner ignore those of invalid objects.
+
+    Use it as the first base class. A point that would have an invalid object if the valid ones were
+    not there, and has no valid one, is neither foreground nor background. All else learns from
+    foreground points only.
+
+    It fits heads whose ``_get_targets_single`` gives labels first, and whose ``loss_cls`` is called
+    with scores and labels.
 
     Args:
-        *args, **kwargs: As for ``FCOSHead``.
+        *args, **kwargs: As for the head.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -135,108 +154,199 @@ class SNIPERFCOSHead(FCOSHead):
         self.loss_cls.register_forward_pre_hook(hook, with_kwargs=True)
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of ``FCOSHead``; arguments as there. The samples are left as they are."""
+        """Losses of the head; arguments as there. The samples are left as they are."""
         return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
 
     def loss_and_predict(
         self, x: tuple[Tensor, ...], batch_data_samples: SampleList, *args: Any, **kwargs: Any
     ) -> tuple[dict[str, Tensor], InstanceList]:
-        """Losses and predictions, for FCOS in place of an RPN; arguments as for ``FCOSHead``."""
+        """Losses and predictions, in place of an RPN; arguments as for the head."""
         samples = [with_appended_invalid(sample) for sample in batch_data_samples]
         return super().loss_and_predict(x, samples, *args, **kwargs)
 
-    def get_targets(
-        self, points: list[Tensor], batch_gt_instances: InstanceList
-    ) -> tuple[list[Tensor], ...]:
-        """Targets of the points, as of ``FCOSHead``, with a label of -1 for ignored points.
+    def _get_targets_single(
+        self, gt_instances: InstanceData, *args: Any, **kwargs: Any
+    ) -> tuple[Any, ...]:
+        """Targets of one input, with a label of -1 for ignored points.
 
-        ``batch_gt_instances`` have invalid objects behind the valid ones.
+        ``gt_instances`` have invalid objects behind the valid ones.
         """
-        valid, invalid = zip(*(split_appended(objects) for objects in batch_gt_instances))
-        labels, *others = super().get_targets(points, list(valid))
-        if any(objects is not None and len(objects) for objects in invalid):
-            of_invalid, *_ = super().get_targets(
-                points, [_as_class_0(v, i) for v, i in zip(valid, invalid)]
-            )
-            labels = [
-                own.masked_fill((own == self.num_classes) & (other != self.num_classes), -1)
-                for own, other in zip(labels, of_invalid)
-            ]
+        valid, invalid = split_appended(gt_instances)
+        labels, *others = super()._get_targets_single(valid, *args, **kwargs)
+        if invalid is not None and len(invalid):
+            # Of a class that an RPN has, too.
+            objects = InstanceData(bboxes=invalid.bboxes, labels=torch.zeros_like(invalid.labels))
+            of_invalid, *_ = super()._get_targets_single(objects, *args, **kwargs)
+            labels = _without_invalid(labels, of_invalid, self.num_classes)
         return labels, *others
 
 
-def _as_class_0(valid: InstanceData, invalid: InstanceData | None) -> InstanceData:
-    """The invalid objects, all of a class that an RPN has, too."""
-    objects = valid[:0] if invalid is None else invalid
-    return InstanceData(bboxes=objects.bboxes, labels=torch.zeros_like(objects.labels))
-
-
-class SNIPERSetPredictionMixin(DETRHead):
-    """Lets a head of the DETR family ignore invalid objects; use it as the first base class.
-
-    Every decoder layer, and the encoder where it proposes, matches the valid objects as stock
-    MMDetection does. The queries that are then matched with the invalid objects get a
-    classification weight of 0 (:class:`~mmsniper.models.IgnoreInvalidAssigner`). Denoising is
-    about the valid objects only.
-
-    It fits heads with a sigmoid classification loss.
+@MODELS.register_module()
+class SNIPERFCOSHead(SNIPERPointsMixin, FCOSHead):
+    """``FCOSHead`` that ignores the points of invalid objects, see :class:`SNIPERPointsMixin`.
 
     Args:
-        *args, **kwargs: As for the head.
+        *args, **kwargs: As for ``FCOSHead``.
+    """
+
+
+@MODELS.register_module()
+class SNIPERNASFCOSHead(SNIPERPointsMixin, NASFCOSHead):
+    """``NASFCOSHead`` that ignores the points of invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``NASFCOSHead``; see :class:`SNIPERPointsMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERFoveaHead(SNIPERPointsMixin, FoveaHead):
+    """``FoveaHead`` (FoveaBox) that ignores the points of invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``FoveaHead``; see :class:`SNIPERPointsMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERYOLOXHead(YOLOXHead):
+    """``YOLOXHead`` whose objectness ignores the predictions of invalid objects.
+
+    A prediction that SimOTA would give to an invalid object if the valid ones were not there, and
+    that no valid object has, has no objectness loss. Classes and boxes are learned from the
+    predictions of valid objects only, and their number is what all losses are divided by, as
+    in ``YOLOXHead``.
+
+    Args:
+        *args, **kwargs: As for ``YOLOXHead``. ``loss_obj`` must be a ``CrossEntropyLoss`` with
+            ``use_sigmoid=True``, as it is by default: it leaves targets below 0 out.
 
     Raises:
-        TypeError: If the assigner in ``train_cfg`` is no ``IgnoreInvalidAssigner``.
-
-    Example:
-        >>> @MODELS.register_module()
-        ... class SNIPERDABDETRHead(SNIPERSetPredictionMixin, DABDETRHead):
-        ...     pass
+        ValueError: If ``loss_obj`` is another loss.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        assigner = getattr(self, 'assigner', None)
-        if assigner is not None and not isinstance(assigner, IgnoreInvalidAssigner):
-            raise TypeError(
-                f'{type(self).__name__} needs an IgnoreInvalidAssigner, got '
-                f'{type(assigner).__name__}; write model.train_cfg.assigner='
-                f"dict(type='IgnoreInvalidAssigner', assigner=dict("
-                f"type='{type(assigner).__name__}', ...))"
+        if not (isinstance(self.loss_obj, CrossEntropyLoss) and self.loss_obj.use_sigmoid):
+            raise ValueError(
+                f'SNIPERYOLOXHead needs loss_obj=dict(type="CrossEntropyLoss", use_sigmoid=True), '
+                f'which leaves targets of -1 out, got a {type(self.loss_obj).__name__}'
             )
 
-    def loss(self, *args: Any, batch_data_samples: SampleList, **kwargs: Any) -> dict[str, Tensor]:
-        """Losses of the head; arguments as there. The samples are left as they are."""
-        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
-        return super().loss(*args, batch_data_samples=samples, **kwargs)
-
-    def _get_targets_single(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Targets of one input: those of the head, without the weights of ignored queries."""
-        labels, weights, *others, positive, negative = super()._get_targets_single(*args, **kwargs)
-        counts = torch.zeros_like(weights)
-        counts[torch.cat([positive, negative])] = 1
-        return labels, weights * counts, *others, positive, negative
+    def _get_targets_single(
+        self,
+        priors: Tensor,
+        cls_preds: Tensor,
+        decoded_bboxes: Tensor,
+        objectness: Tensor,
+        gt_instances: InstanceData,
+        img_meta: dict[str, Any],
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> tuple[Any, ...]:
+        """Targets of one input, with an objectness of -1 for ignored predictions."""
+        of_head, predicted = super()._get_targets_single, (priors, cls_preds, decoded_bboxes)
+        regions, invalid = split_ignored(gt_instances_ignore)
+        targets = of_head(*predicted, objectness, gt_instances, img_meta, regions)
+        if invalid is not None and len(invalid):
+            foreground, _, objectness_target, *_ = targets
+            of_invalid, *_ = of_head(*predicted, objectness, invalid, img_meta)
+            objectness_target[of_invalid & ~foreground] = -1
+        return targets
 
 
 @MODELS.register_module()
-class SNIPERDeformableDETRHead(SNIPERSetPredictionMixin, DeformableDETRHead):
-    """``DeformableDETRHead``, with or without two stages, that ignores invalid objects.
+class SNIPERVFNetHead(VFNetHead):
+    """``VFNetHead`` whose classification loss has the weights that its assigner's results have.
+
+    Stock MMDetection computes these weights and uses them in another loss only, so that an ignored
+    anchor is background. The assigner has to be an ``IgnoreInvalidAssigner``.
 
     Args:
-        *args, **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+        *args, **kwargs: As for ``VFNetHead``, with ``use_atss`` and ``use_vfl``, the defaults.
+
+    Raises:
+        ValueError: If one of the two is False.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not (self.use_atss and self.use_vfl):
+            raise ValueError(
+                'SNIPERVFNetHead needs use_atss=True and use_vfl=True, the defaults of VFNetHead'
+            )
+        self._label_weights: Tensor | None = None
+        self.loss_cls.register_forward_pre_hook(self._weigh, with_kwargs=True)
+
+    def get_targets(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Targets of all points; their weights are kept for the loss."""
+        targets = super().get_targets(*args, **kwargs)
+        self._label_weights = targets[1]
+        return targets
+
+    def _get_targets_single(
+        self, flat_anchors: Tensor, valid_flags: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Any, ...]:
+        """Targets of one input. Anchors in the padding are background, as in ``VFNetHead``."""
+        anchors, labels, weights, *others = super()._get_targets_single(
+            flat_anchors, valid_flags, *args, **kwargs
+        )
+        return anchors, labels, weights.masked_fill(~valid_flags, 1), *others
+
+    def _weigh(
+        self, _: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Forward pre-hook of the classification loss."""
+        weights, self._label_weights = self._label_weights, None
+        return args, {**kwargs, 'weight': None if weights is None else weights[:, None]}
 
 
 @MODELS.register_module()
-class SNIPERDINOHead(SNIPERSetPredictionMixin, DINOHead):
-    """``DINOHead`` that ignores invalid objects, and denoises the valid ones.
+class SNIPERPAAHead(PAAHead):
+    """``PAAHead`` that ignores the anchors of invalid objects.
+
+    PAA's assigner finds candidates, of which a mixture of two Gaussians chooses by their losses. An
+    anchor that it would choose for an invalid object if the valid ones were not there, and that it
+    does not choose for a valid one, is neither positive nor negative. Inputs with invalid objects
+    are fitted twice.
 
     Args:
-        *args, **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
+        *args, **kwargs: As for ``PAAHead``.
     """
 
-    def _get_dn_targets_single(
-        self, gt_instances: InstanceData, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, ...]:
-        """Denoising targets of one input: the queries were made from its valid objects."""
-        valid, _ = split_appended(gt_instances)
-        return super()._get_dn_targets_single(valid, *args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._of_invalid: Iterator[Tensor] = iter(())
+        self._labels: list[Tensor] = []
+
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        iou_preds: list[Tensor],
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict[str, Any]],
+        batch_gt_instances_ignore: OptInstanceList = None,
+    ) -> dict[str, Tensor]:
+        """Losses of ``PAAHead``; arguments as there."""
+        of_head, outputs = super().loss_by_feat, (cls_scores, bbox_preds, iou_preds)
+        ignored = batch_gt_instances_ignore or [None] * len(batch_img_metas)
+        regions, invalid = map(list, zip(*map(split_ignored, ignored)))
+        self._of_invalid, self._labels = iter(()), []
+        if any(objects is not None and len(objects) for objects in invalid):
+            objects = [v[:0] if i is None else i for v, i in zip(batch_gt_instances, invalid)]
+            with torch.no_grad():
+                of_head(*outputs, objects, batch_img_metas)
+            self._of_invalid = iter(self._labels)
+        regions = regions if any(r is not None for r in regions) else None
+        return of_head(*outputs, batch_gt_instances, batch_img_metas, regions)
+
+    def paa_reassign(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Labels and weights of one input, as ``PAAHead`` chooses, without those of the ignored."""
+        labels, weights, *others = super().paa_reassign(*args, **kwargs)
+        of_invalid = next(self._of_invalid, None)
+        if of_invalid is None:
+            self._labels.append(labels)
+        else:
+            ignored = (labels == self.num_classes) & (of_invalid != self.num_classes)
+            weights = weights.masked_fill(ignored, 0)
+        return labels, weights, *others

@@ -1,10 +1,11 @@
 """Invalid objects are neither positive nor background (docs/detectors.md), family by family."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
-from mmdet.models.dense_heads import DINOHead
+from mmdet.models.dense_heads import DINOHead, LDHead, paa_head
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -64,10 +65,54 @@ HEADS = {
         FPN,
         {**SMALL, 'type': 'SNIPERFCOSHead'},
     ),
-    'vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', FPN, SMALL),
+    'nas-fcos': (
+        'nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py',
+        FPN,
+        {**SMALL, 'type': 'SNIPERNASFCOSHead'},
+    ),
+    'foveabox': (
+        'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
+        FPN,
+        {**SMALL, 'type': 'SNIPERFoveaHead'},
+    ),
+    'yolox': ('yolox/yolox_s_8xb8-300e_coco.py', FPN[:3], {**SMALL, 'type': 'SNIPERYOLOXHead'}),
+    'yolox, last epochs': (
+        'yolox/yolox_s_8xb8-300e_coco.py',
+        FPN[:3],
+        {**SMALL, 'type': 'SNIPERYOLOXHead'},
+    ),
+    'vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', FPN, {**SMALL, 'type': 'SNIPERVFNetHead'}),
+    'paa': ('paa/paa_r50_fpn_1x_coco.py', FPN, {**SMALL, 'type': 'SNIPERPAAHead'}),
+    'pisa': ('pisa/retinanet-r50_fpn_pisa_1x_coco.py', FPN, SMALL),
+    'ld': ('ld/ld_r18-gflv1-r101_fpn_1x_coco.py', FPN, SMALL),
+    'stock vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', FPN, SMALL),
+    'stock yolox': ('yolox/yolox_s_8xb8-300e_coco.py', FPN[:3], SMALL),
     'stock fcos': ('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', FPN, SMALL),
 }
-DEAF = ['vfnet', 'stock fcos']
+DEAF = ['stock vfnet', 'stock yolox', 'stock fcos']
+
+
+class HalfMixture:
+    """In place of scikit-learn's mixture, which PAA needs: the anchors of small loss are chosen."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def fit(self, losses):
+        self.middle = losses.mean()
+
+    def predict(self, losses):
+        return (losses.ravel() > self.middle).astype(int)
+
+    def score_samples(self, losses):
+        return losses.ravel()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def mixture():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paa_head, 'skm', SimpleNamespace(GaussianMixture=HalfMixture))
+        yield
 
 
 def wrap_assigners(cfg):
@@ -96,7 +141,16 @@ def dense_head(name):
     torch.manual_seed(0)
     head = MODELS.build(head)
     head.init_weights()
+    if name == 'yolox, last epochs':  # as YOLOXModeSwitchHook has it
+        head.use_l1 = True
     return head, tuple(torch.randn(1, 8, size, size) for size in sizes)
+
+
+def foreground_scores(head):
+    """Which of a head's outputs says that there is an object, and its channels."""
+    if hasattr(head, 'loss_obj'):
+        return 2, 1
+    return 0, getattr(head, 'cls_out_channels', NUM_CLASSES)
 
 
 def objects(of):
@@ -121,23 +175,27 @@ def total(loss):
 
 
 class Step:
-    """Losses of a head, and their gradient at each prior's (P) class scores (C), shape (P, C)."""
+    """Losses of a head, and their gradient at each prior's (P) scores (C), shape (P, C).
+
+    C are the classes, or of a head with objectness (YOLOX) that alone.
+    """
 
     def __init__(self, head, features, valid, ignored):
         scores = []
+        index, channels = foreground_scores(head)
 
         def keep(_, __, outputs):
-            scores.extend(outputs[0])
+            scores.extend(outputs[index])
             for score in scores:
                 score.retain_grad()
 
         head.zero_grad()
+        teacher = [head(features)] if isinstance(head, LDHead) else []
         hook = head.register_forward_hook(keep)
-        losses = head.loss(features, [sample(valid, ignored)])
+        losses = head.loss(features, *teacher, [sample(valid, ignored)])
         hook.remove()
         self.losses = {k: total(v) for k, v in losses.items() if 'loss' in k}
         sum(self.losses.values()).backward()
-        channels = getattr(head, 'cls_out_channels', NUM_CLASSES)
         self.gradient = torch.cat(
             [score.grad[0].permute(1, 2, 0).reshape(-1, channels) for score in scores]
         )
@@ -189,7 +247,7 @@ def test_all_else_is_learned_as_if_the_invalid_object_were_not_there(steps):
         same |= (marked.gradient == 0).all(dim=1)
     assert same[others].all()
     changed = {key for key in marked.losses if marked.losses[key] != dropped.losses[key]}
-    assert changed <= {'loss_cls'}
+    assert changed <= {'loss_obj' if steps['name'].startswith('yolox') else 'loss_cls'}
 
 
 def test_without_a_valid_object_losses_and_gradients_are_finite(steps):
@@ -255,6 +313,43 @@ def test_fcos_in_place_of_an_rpn_ignores_invalid_objects_of_any_class():
     dropped, _ = head.loss_and_predict(features, [sample([VALID], [])], cfg)
     assert losses[0]['loss_cls'] == losses[1]['loss_cls'] == losses[2]['loss_cls']
     assert losses[0]['loss_cls'] < dropped['loss_cls']
+
+
+def test_in_the_padding_vfnet_learns_the_background_as_stock_does():
+    head, features = dense_head('vfnet')
+    stock, _ = dense_head('stock vfnet')
+    padded = sample([VALID], [])
+    padded.set_metainfo(dict(img_shape=(SIZE, 200), pad_shape=(SIZE, 224)))
+    losses = [one.loss(features, [padded]) for one in (head, stock)]
+    assert losses[0]['loss_cls'] == losses[1]['loss_cls']
+
+
+def test_heads_say_which_settings_they_need():
+    with pytest.raises(ValueError, match='needs loss_obj=.*got a FocalLoss'):
+        MODELS.build(
+            dict(
+                type='SNIPERYOLOXHead',
+                num_classes=1,
+                in_channels=8,
+                loss_obj=dict(type='FocalLoss'),
+            )
+        )
+    with pytest.raises(ValueError, match='needs use_atss=True'):
+        MODELS.build(dict(type='SNIPERVFNetHead', num_classes=1, in_channels=8, use_vfl=False))
+
+
+def test_of_a_batch_each_input_has_its_own_invalid_objects():
+    """Also where a head looks at the invalid objects of all inputs first."""
+    for name in ('paa', 'yolox', 'foveabox'):
+        head, features = dense_head(name)
+        batch = [torch.cat([f, f]) for f in features]
+        samples = [sample([VALID], []), sample([VALID], [INVALID])]
+        key = 'loss_obj' if name == 'yolox' else 'loss_cls'
+        together = head.loss(batch, samples)[key]
+        turned = head.loss(batch, samples[::-1])[key]
+        dropped = head.loss(batch, [samples[0]] * 2)[key]
+        assert torch.isclose(together, turned)
+        assert together < dropped
 
 
 DETECTION = dict(num_classes=NUM_CLASSES, embed_dims=16, num_pred_layer=3)
@@ -374,6 +469,71 @@ def test_boxes_and_denoising_are_about_valid_objects_only(set_steps):
     assert scores >= {key for key in marked.losses if marked.losses[key] != dropped.losses[key]}
     assert torch.equal(marked.denoising, dropped.denoising)
     assert marked.denoising.shape[1] == 0 or marked.denoising.abs().sum() > 0
+
+
+ONE_STAGE_SETS = {
+    'SNIPERDETRHead': 'detr/detr_r50_8xb2-150e_coco.py',
+    'SNIPERConditionalDETRHead': 'conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
+    'SNIPERDABDETRHead': 'dab_detr/dab-detr_r50_8xb2-50e_coco.py',
+}
+
+
+@pytest.mark.parametrize('kind', ONE_STAGE_SETS)
+def test_one_query_of_a_layer_is_ignored_for_an_invalid_object(kind):
+    model = get_config(f'mmdet::{ONE_STAGE_SETS[kind]}').model
+    wrap_assigners(model.train_cfg)
+    head = model.bbox_head
+    head.update(type=kind, num_classes=NUM_CLASSES, embed_dims=16, train_cfg=model.train_cfg)
+    torch.manual_seed(0)
+    head = MODELS.build(head)
+    head.init_weights()
+    hidden = torch.randn(LAYERS, 1, QUERIES, 16)
+    shape = (LAYERS, 1, QUERIES, 4) if kind == 'SNIPERDABDETRHead' else (1, QUERIES, 2)
+    references = torch.rand(shape)
+    inputs = [hidden] if kind == 'SNIPERDETRHead' else [hidden, references]
+
+    def gradient(valid, ignored):
+        outputs = []
+
+        def keep(_, __, output):
+            output[0].retain_grad()
+            outputs.append(output[0])
+
+        hook = head.register_forward_hook(keep)
+        losses = head.loss(*inputs, batch_data_samples=[sample(valid, ignored)])
+        hook.remove()
+        sum(map(total, losses.values())).backward()
+        return outputs[0].grad[:, 0]
+
+    marked, dropped = gradient([VALID], [INVALID]), gradient([VALID], [])
+    ignored = (marked == 0).all(dim=-1)
+    assert (dropped[ignored] != 0).all()
+    assert ignored.sum(dim=1).tolist() == [1] * LAYERS
+    # A weighted mean counts the ignored query not; all else is in proportion.
+    ratio = (marked / dropped)[~ignored]
+    assert torch.allclose(ratio, ratio.median(), rtol=1e-3)
+    assert ratio.median() == 1 or kind == 'SNIPERDETRHead'
+    # It is one that the invalid object would have, or comes next after one that the valid one has.
+    alone = (gradient([INVALID], [])[..., 2] < 0).nonzero()
+    valid = (dropped[..., 0] < 0).nonzero()
+    free = (alone != valid).any(dim=1)
+    assert torch.equal(ignored.nonzero()[free], alone[free])
+
+
+def test_detr_has_its_class_weights():
+    stock, ours = (
+        MODELS.build(
+            dict(
+                type=kind,
+                num_classes=NUM_CLASSES,
+                train_cfg=None,
+                loss_cls=dict(type='CrossEntropyLoss', bg_cls_weight=0.1, class_weight=1.0),
+            )
+        )
+        for kind in ('DETRHead', 'SNIPERDETRHead')
+    )
+    assert ours.bg_cls_weight == stock.bg_cls_weight == 0.1
+    assert torch.equal(ours.loss_cls.class_weight, stock.loss_cls.class_weight)
 
 
 @pytest.mark.parametrize('name', ['deformable', 'two_stage', 'dino'])

@@ -1,0 +1,126 @@
+"""Set-prediction heads (the DETR family) taught what the level's range means."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import (
+    ConditionalDETRHead,
+    DABDETRHead,
+    DeformableDETRHead,
+    DETRHead,
+    DINOHead,
+)
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
+
+
+class SNIPERSetPredictionMixin(DETRHead):
+    """Lets a head of the DETR family ignore invalid objects; use it as the first base class.
+
+    Every decoder layer, and the encoder where it proposes, matches the valid objects as stock
+    MMDetection does. The queries that are then matched with the invalid objects get a
+    classification weight of 0 (:class:`~mmsniper.models.IgnoreInvalidAssigner`). Denoising is
+    about the valid objects only.
+
+    It fits heads whose classification loss is weighted by query.
+
+    Args:
+        *args, **kwargs: As for the head.
+
+    Raises:
+        TypeError: If the assigner in ``train_cfg`` is no ``IgnoreInvalidAssigner``.
+
+    Example:
+        >>> @MODELS.register_module()
+        ... class MyDETRHead(SNIPERSetPredictionMixin, TheirDETRHead):
+        ...     pass
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assigner = getattr(self, 'assigner', None)
+        if assigner is not None and not isinstance(assigner, IgnoreInvalidAssigner):
+            raise TypeError(
+                f'{type(self).__name__} needs an IgnoreInvalidAssigner, got '
+                f'{type(assigner).__name__}; write model.train_cfg.assigner='
+                f"dict(type='IgnoreInvalidAssigner', assigner=dict("
+                f"type='{type(assigner).__name__}', ...))"
+            )
+
+    def loss(self, *args: Any, batch_data_samples: SampleList, **kwargs: Any) -> dict[str, Tensor]:
+        """Losses of the head; arguments as there. The samples are left as they are."""
+        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
+        return super().loss(*args, batch_data_samples=samples, **kwargs)
+
+    def _get_targets_single(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Targets of one input: those of the head, without the weights of ignored queries."""
+        labels, weights, *others, positive, negative = super()._get_targets_single(*args, **kwargs)
+        counts = torch.zeros_like(weights)
+        counts[torch.cat([positive, negative])] = 1
+        return labels, weights * counts, *others, positive, negative
+
+
+@MODELS.register_module()
+class SNIPERDETRHead(SNIPERSetPredictionMixin, DETRHead):
+    """``DETRHead`` that ignores invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``DETRHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Class weights are set by DETRHead itself only, not by classes that derive from it.
+        stock = DETRHead(*deepcopy(args), **deepcopy(kwargs))
+        loss = dict(type='CrossEntropyLoss', use_sigmoid=stock.loss_cls.use_sigmoid)
+        super().__init__(*args, **{**kwargs, 'loss_cls': loss})
+        self.loss_cls, self.bg_cls_weight = stock.loss_cls, stock.bg_cls_weight
+
+
+@MODELS.register_module()
+class SNIPERConditionalDETRHead(SNIPERSetPredictionMixin, ConditionalDETRHead):
+    """``ConditionalDETRHead`` that ignores invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``ConditionalDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERDABDETRHead(SNIPERSetPredictionMixin, DABDETRHead):
+    """``DABDETRHead`` that ignores invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``DABDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERDeformableDETRHead(SNIPERSetPredictionMixin, DeformableDETRHead):
+    """``DeformableDETRHead``, with or without two stages, that ignores invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``DeformableDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERDINOHead(SNIPERSetPredictionMixin, DINOHead):
+    """``DINOHead`` that ignores invalid objects, and denoises the valid ones.
+
+    Args:
+        *args, **kwargs: As for ``DINOHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+    def _get_dn_targets_single(
+        self, gt_instances: InstanceData, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, ...]:
+        """Denoising targets of one input: the queries were made from its valid objects."""
+        valid, _ = split_appended(gt_instances)
+        return super()._get_dn_targets_single(valid, *args, **kwargs)

@@ -25,7 +25,13 @@ from harness.comparison_curves import draw_curves
 from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
 from harness.comparison_tables import full_table, markdown
 from harness.demo import make_toy_data
-from harness.hituav import HITUAV, HITUAV_CAUSES, HITUAV_HELD_OUT
+from harness.hituav import (
+    HITUAV,
+    HITUAV_CAUSES,
+    HITUAV_HELD_OUT,
+    YOLOX_HITUAV,
+    YOLOX_HITUAV_HELD_OUT,
+)
 from harness.results import write_results
 from harness.training_run import RunError, exit_on_sigterm
 from mmsniper.utils.command_line import command_parser, exit_on_error
@@ -113,6 +119,8 @@ PRESETS = {
     'hituav': HITUAV,
     'hituav_held_out': HITUAV_HELD_OUT,
     'hituav_causes': HITUAV_CAUSES,
+    'yolox_hituav': YOLOX_HITUAV,
+    'yolox_hituav_held_out': YOLOX_HITUAV_HELD_OUT,
     'by_area_bccd': Preset(
         'BCCD blood cells: samples and proposals by area',
         _BY_AREA + 'The SNIPER config of BCCD, otherwise as it is.',

@@ -55,6 +55,10 @@ FAMILIES = {
     'fcos': 'fcos_r50_sniper',
     'atss': 'atss_r50_sniper',
     'rtmdet': 'rtmdet_s_sniper',
+    'yolox': 'yolox_s_sniper',
+    'vfnet': 'vfnet_r50_sniper',
+    'paa': 'paa_r50_sniper',
+    'foveabox': 'foveabox_r50_sniper',
     'deformable_detr': 'deformable_detr_r50_sniper',
     'dino': 'dino_r50_sniper',
 }

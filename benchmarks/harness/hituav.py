@@ -178,3 +178,22 @@ HITUAV_CAUSES = Preset(
         _causes('chips of 224 px', 'ranges without overlap', pixels=300e6, seeds=(0,)),
     ),
 )
+
+_YOLOX = {
+    'SNIPER-YOLOX': 'configs/sniper/yolox_nano_sniper_hituav.py',
+    'YOLOX': 'configs/baselines/yolox_nano_hituav.py',
+}
+YOLOX_HITUAV = Preset(
+    'HIT-UAV infrared images: YOLOX-nano with SNIPER and without',
+    'YOLOX-nano with weights from COCO, fine-tuned on the 1,099 training images of HIT-UAV '
+    '(640x512 px, from drones, every second image), as whole images at their own size or as '
+    "SNIPER's chips, and tested on the 298 of other days.",
+    Comparison(_YOLOX, pixels=300e6),
+)
+YOLOX_HITUAV_HELD_OUT = Preset(
+    'HIT-UAV, days held out of the training set: YOLOX-nano',
+    'As in the comparison of YOLOX-nano on HIT-UAV, but trained on five days of its training set '
+    'and tested on the other two: settings are chosen here.',
+    Comparison(_YOLOX, pixels=200e6, seeds=(0,), options=_on_the_held_out_days()),
+    prepare=_hold_out_days,
+)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mmdet.models.backbones import CSPDarknet, CSPNeXt, MobileNetV2, ResNet
-from mmdet.models.dense_heads import DETRHead
+from mmdet.models.dense_heads import DETRHead, YOLOXHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import DINO, DeformableDETR
-from mmdet.models.necks import FPN, ChannelMapper, CSPNeXtPAFPN
+from mmdet.models.necks import FPN, NASFCOS_FPN, YOLOXPAFPN, ChannelMapper, CSPNeXtPAFPN
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
@@ -247,13 +247,13 @@ def _cross_stage_partial(part: ConfigDict, size: ReducedSize) -> list[int]:
 # Necks: (part, size, channels that come in) -> channels that go out.
 
 
-@_rule(FPN, ChannelMapper, ConcatNeck)
+@_rule(FPN, ChannelMapper, ConcatNeck, NASFCOS_FPN)
 def _neck(part: ConfigDict, size: ReducedSize, features: list[int]) -> list[int]:
     part.update(in_channels=features, out_channels=size.channels)
     return [size.channels]
 
 
-@_rule(CSPNeXtPAFPN)
+@_rule(CSPNeXtPAFPN, YOLOXPAFPN)
 def _pafpn(part: ConfigDict, size: ReducedSize, features: list[int]) -> list[int]:
     part.num_csp_blocks = 1
     return _neck(part, size, features)
@@ -262,7 +262,7 @@ def _pafpn(part: ConfigDict, size: ReducedSize, features: list[int]) -> list[int
 # Heads: (part, size, channels that come in).
 
 
-@_rule(AnchorHead, AnchorFreeHead)
+@_rule(AnchorHead, AnchorFreeHead, YOLOXHead)
 def _dense_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     if not isinstance(part.get('in_channels'), int):
         raise ValueError(

@@ -1,0 +1,18 @@
+# YOLOX-nano, fine-tuned from COCO on whole images of HIT-UAV at their own size. Test settings and
+# schedule are those of the other configs of HIT-UAV.
+_base_ = [
+    '../_base_/models/yolox_nano.py',
+    '../_base_/datasets/hituav.py',
+    '../_base_/schedules/adamw_cosine.py',
+    '../_base_/default_runtime.py',
+]
+# MMDetection's YOLOX; of all weights only the layers of the classes are not taken. Without the file
+# it learns from scratch.
+weights = 'data/weights/yolox_nano_coco.pth'
+load_from = weights if __import__('os').path.isfile(weights) else None
+
+nms = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
+model = dict(
+    bbox_head=dict(num_classes=3),
+    test_cfg=dict(score_thr=0.001, nms=dict(_delete_=True, **nms), max_per_img=100),
+)

@@ -17,7 +17,7 @@ from mmdet.models.backbones import CSPDarknet, CSPNeXt, MobileNetV2, ResNet
 from mmdet.models.dense_heads import DETRHead, YOLOXHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
-from mmdet.models.detectors import DINO, DeformableDETR
+from mmdet.models.detectors import DABDETR, DINO, ConditionalDETR, DeformableDETR
 from mmdet.models.necks import FPN, NASFCOS_FPN, YOLOXPAFPN, ChannelMapper, CSPNeXtPAFPN
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
@@ -32,7 +32,8 @@ from mmsniper.models import ConcatNeck
 # Channels that share a group where 256 channels are normalised in 32 groups, as all configs do.
 _CHANNELS_OF_A_GROUP = 8
 
-# DINO and the two-stage Deformable DETR embed positions into this many channels, whatever is asked.
+# DINO, Conditional and DAB-DETR and the two-stage Deformable DETR embed positions into this many
+# channels, whatever is asked.
 _FIXED_CHANNELS = 256
 
 # Parts of a detector and of its RoI head for which there are rules, and what needs none.
@@ -61,7 +62,8 @@ class ReducedSize:
         base_channels (int): Channels of the first stage of a ResNet (64 in full); other backbones
             are thinned in proportion. Defaults to 8.
         channels (int): Channels of neck, heads and transformer (256 in full), a multiple of 8.
-            Defaults to 32. DINO and the two-stage Deformable DETR always have 256.
+            Defaults to 32. DINO, Conditional and DAB-DETR and the two-stage Deformable DETR always
+            have 256.
         fc_channels (int): Of the hidden layers of box heads and feed-forward networks. Defaults to
             64.
         convs (int): Stacked convolutions of dense and mask heads, at most. Defaults to 2.
@@ -130,7 +132,8 @@ def reduced(cfg: Config, size: ReducedSize | None = None, unfreeze: bool = False
 def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
     _check_parts(model, _PARTS)
     cls = _class_of(ConfigDict(type=model.get('detector', model.type)))
-    if issubclass(cls, DINO) or (issubclass(cls, DeformableDETR) and model.get('as_two_stage')):
+    two_stage = issubclass(cls, DeformableDETR) and model.get('as_two_stage')
+    if two_stage or issubclass(cls, (DINO, ConditionalDETR, DABDETR)):
         size = replace(size, channels=_FIXED_CHANNELS)
     if unfreeze:
         model.backbone.update(frozen_stages=-1, norm_eval=False)

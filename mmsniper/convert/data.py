@@ -272,6 +272,13 @@ def _at_one_level(
     steps = list(_without_scale_transforms(deepcopy(pipeline), dropped))
     if resize in map(type_name, steps):  # it is spelled out, with the filter or without
         return steps
+    if 'RandomSamplingNegPos' in map(type_name, all_transforms(steps)):
+        raise ValueError(
+            'the training pipeline has a RandomSamplingNegPos, which writes a text for the objects '
+            'of an image or takes its caption: what it says goes with the image, not with chips of '
+            'it. A text of all class names is the same for both: take the transform out and write '
+            'return_classes=True for the data set (docs/detectors.md, Not supported)'
+        )
     loading = [i for i, step in enumerate(steps) if 'LoadAnnotations' in type_name(step)]
     if not loading:
         types = ', '.join(type_name(step) for step in steps)

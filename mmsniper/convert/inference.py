@@ -13,6 +13,7 @@ from mmsniper.convert.data import SCALE_TRANSFORMS
 from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
+from mmsniper.models.views import TEXT_KEYS
 
 TESTED = ('PyramidDetector', 'AutoFocus')
 """Types of a model that sees the levels of a pyramid, see :mod:`mmsniper.models`."""
@@ -58,6 +59,8 @@ def see_all_levels(
     """
     detector = model.detector if type_name(model) in TESTED else model.type
     model.update(type='PyramidDetector', detector=detector, pyramid=pyramid)
+    if (model.get('test_cfg') or {}).get('chunked_size', -1) > 0:
+        model.setdefault('batch_pixels', 1)  # names of classes come in parts, for one input each
     if autofocus is None:
         return
     model.type = 'AutoFocus'
@@ -145,7 +148,8 @@ def _one_view(pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, An
 def _packed_with(pipeline: list[ConfigDict], meta_keys: Sequence[str]) -> list[ConfigDict]:
     for step in pipeline:
         if type_name(step) in ('PackDetInputs', PACK_WINDOWS):
-            step.meta_keys = meta_keys
+            texts = (key for key in step.get('meta_keys') or () if key in TEXT_KEYS)
+            step.meta_keys = (*meta_keys, *texts)
     return pipeline
 
 

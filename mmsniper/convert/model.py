@@ -24,22 +24,26 @@ DENSE_HEADS = {
     'DINOHead': 'SNIPERDINOHead',
     'FCOSHead': 'SNIPERFCOSHead',
     'FoveaHead': 'SNIPERFoveaHead',
+    'GroundingDINOHead': 'SNIPERGroundingDINOHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',
     'VFNetHead': 'SNIPERVFNetHead',
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
 
-# Those of them that ask their assigner, if they have one, twice: it stays as it is.
+# Detectors that have a version of their own, for their heads.
+DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
+
+# Dense heads of ours that ask their assigner, if they have one, twice: it stays as it is.
 _ASKING_TWICE = frozenset(
     {'SNIPERFCOSHead', 'SNIPERFoveaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset(
-    {'ATSSHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'LDHead', 'PISARetinaHead', 'RTMDetHead'}
-    | {'RTMDetSepBNHead', 'RepPointsHead', 'RetinaHead', 'RetinaSepBNHead', 'RPNHead'}
-    | {'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
+    {'ATSSHead', 'ATSSVLFusionHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'LDHead'}
+    | {'PISARetinaHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RepPointsHead', 'RetinaHead'}
+    | {'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
@@ -56,8 +60,6 @@ _OTHER_KINDS = {
     'without boxes, by which chips would be chosen',
     'tracker': 'it sees videos; train its detector with SNIPER in a config of its own',
     'track_head': 'it sees videos; train its detector with SNIPER in a config of its own',
-    'language_model': 'it finds what a text asks for, and its text goes with the objects of a '
-    'whole image',
     'panoptic_head': 'it segments whole images, and regions without boxes have no size to judge by',
     'semantic_head': 'it segments whole images, and regions without boxes have no size to judge by',
     'query_head': 'it has several heads that are trained together (Co-DETR), and what is invalid '
@@ -98,6 +100,7 @@ def sniper_model(
         ValueError: If a head or an assigner has no SNIPER version; the message says what does.
     """
     train = detector.get('train_cfg') or {}
+    detector.type = DETECTORS.get(type_name(detector), detector.type)
     if has_rpn(detector):
         exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {})
     else:

@@ -19,6 +19,7 @@ from mmsniper.models.dense_heads import (
     SNIPERYOLOXHead,
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
+from mmsniper.models.grounding_dino import SNIPERGroundingDINO, SNIPERGroundingDINOHead
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
@@ -50,6 +51,8 @@ __all__ = [
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
     'SNIPERFoveaHead',
+    'SNIPERGroundingDINO',
+    'SNIPERGroundingDINOHead',
     'SNIPERNASFCOSHead',
     'SNIPERPAAHead',
     'SNIPERPointsMixin',

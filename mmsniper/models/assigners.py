@@ -96,11 +96,14 @@ def with_appended_invalid(sample: DetDataSample) -> DetDataSample:
 
     Returns:
         DetDataSample: A copy that shares data and metainfo. Its ``gt_instances`` are made by
-        :func:`append_invalid`; only ignore regions remain in ``ignored_instances``.
+        :func:`append_invalid`; only ignore regions remain in ``ignored_instances``. A sample that
+        was made so is returned as it is.
 
     Raises:
         ValueError: If invalid objects lack a field that the valid ones have, such as masks.
     """
+    if 'num_valid' in sample.gt_instances:
+        return sample
     regions, invalid = split_ignored(sample.get('ignored_instances'))
     copy = type(sample)()
     for name, value in sample.metainfo_items():  # new() would copy each value

@@ -36,7 +36,15 @@ from mmsniper.models.level_range import LevelRange
 from mmsniper.models.masks import ImageMasks, predict_masks
 from mmsniper.models.runtime import Runtime
 from mmsniper.models.temporary_settings import everything_found, has_masks
-from mmsniper.models.views import Scene, SeenBatch, image_size, load_window, uncut, whole_pixels
+from mmsniper.models.views import (
+    TEXT_KEYS,
+    Scene,
+    SeenBatch,
+    image_size,
+    load_window,
+    uncut,
+    whole_pixels,
+)
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.read_ahead import read_ahead as made_ahead
 
@@ -212,7 +220,7 @@ class PyramidDetector(BaseDetector):
                 'resized it: take Resize out, and scale_factor out of meta_keys'
             )
         with self.runtime.of(self):
-            scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels))
+            scenes, _ = self.detect(data['inputs'], range(self.pyramid.num_levels), _texts(data))
         return [
             _with(sample, InstanceData.cat(scene.found))
             for sample, scene in zip(self._samples_of(data), scenes)
@@ -239,7 +247,7 @@ class PyramidDetector(BaseDetector):
             return super().test_step(data)
         self._tell(f'{what}: {self._described(levels)}')
         self._compare_scales(data['inputs'])
-        scenes, batches = self.detect(data['inputs'], levels)
+        scenes, batches = self.detect(data['inputs'], levels, _texts(data))
         results = [
             _with(sample, self.merge(scene.found), self._about(scene))
             for sample, scene in zip(self._samples_of(data), scenes)
@@ -278,7 +286,10 @@ class PyramidDetector(BaseDetector):
 
     @torch.no_grad()
     def detect(
-        self, images: Sequence[Tensor | ImageWindows], levels: Sequence[int]
+        self,
+        images: Sequence[Tensor | ImageWindows],
+        levels: Sequence[int],
+        texts: Sequence[Mapping[str, Any]] | None = None,
     ) -> tuple[list[Scene], list[SeenBatch]]:
         """Detect at levels of the pyramid, coarse to fine.
 
@@ -286,13 +297,16 @@ class PyramidDetector(BaseDetector):
             images (Sequence[Tensor | ImageWindows]): Each (3, H, W), original pixels, or one of
                 which windows are read.
             levels (Sequence[int]): The levels.
+            texts (Sequence[dict] | None): Of each image what a detector that takes texts is told
+                (:data:`~mmsniper.models.views.TEXT_KEYS`). Defaults to None, nothing.
 
         Returns:
             tuple[list[Scene], list[SeenBatch]]: The images with what was found in each window:
             ``bboxes`` in original pixels, ``scores``, ``labels``, ``levels`` and ``views``, the
             positions (n, 2) of batch and of the window in it; and these batches.
         """
-        scenes = [Scene(image) for image in images]
+        texts = texts or [{}] * len(images)
+        scenes = [Scene(image, text=text) for image, text in zip(images, texts)]
         batches: list[SeenBatch] = []
         with_masks = has_masks(self)
         from_files = any(isinstance(image, ImageWindows) for image in images)
@@ -454,6 +468,11 @@ class PyramidDetector(BaseDetector):
 
 def _resized(data: Mapping[str, Any]) -> bool:
     return any('scale_factor' in sample.metainfo for sample in data['data_samples'])
+
+
+def _texts(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    infos = [sample.metainfo for sample in data['data_samples']]
+    return [{key: info[key] for key in TEXT_KEYS if key in info} for info in infos]
 
 
 def _nms(found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:

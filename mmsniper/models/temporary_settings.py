@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mmdet.models.dense_heads import DETRHead
+from mmdet.models.dense_heads import DETRHead, GroundingDINOHead
 from mmdet.models.detectors import BaseDetector
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
@@ -20,6 +20,8 @@ def everything_found(
     detector: BaseDetector, score_thr: float, rpn: Mapping[str, Any] | None = None
 ) -> Iterator[Mapping[str, Any] | None]:
     """Let a detector give all boxes of a score, before its NMS and its best k, without masks.
+
+    PAA's score voting, which follows its NMS, is left out.
 
     Args:
         detector (BaseDetector): A one-stage, two-stage or set-prediction detector.
@@ -40,12 +42,16 @@ def everything_found(
     if 'nms' in own:
         changes['nms'] = None
     if isinstance(head, DETRHead):  # it takes the best of (query, class), or of queries
-        classes = head.num_classes if head.loss_cls.use_sigmoid else 1
+        by_class = head.loss_cls.use_sigmoid and not isinstance(head, GroundingDINOHead)
+        classes = head.num_classes if by_class else 1  # of a text there may be fewer
         changes['max_per_img'] = detector.num_queries * classes
     with ExitStack() as stack:
         stack.enter_context(_test_cfg(head, changes))
         if rpn:
             stack.enter_context(_test_cfg(detector.rpn_head, rpn))
+        if getattr(head, 'with_score_voting', False):  # PAA: boxes vote after its NMS
+            stack.callback(setattr, head, 'with_score_voting', True)
+            head.with_score_voting = False
         if roi_head is not None and has_masks(detector):
             stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
             roi_head.mask_head = None

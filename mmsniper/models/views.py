@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -16,6 +17,9 @@ from torch import Tensor
 from mmsniper.chips.focus import FocusMap
 from mmsniper.chips.windows import Box, Window, pixel_window
 from mmsniper.datasets.image_windows import ImageWindows
+
+TEXT_KEYS = ('text', 'custom_entities', 'caption_prompt', 'tokens_positive')
+"""Metainfo of an image by which a detector that takes texts is told what to find."""
 
 # A window's edge this close to a pixel's edge (original px) lies on it: coordinates are float64.
 _ON_PIXEL = 1e-6
@@ -32,6 +36,7 @@ class Scene:
         maps: FocusPixels of these levels.
         found: Detections of each window so far, see ``PyramidDetector.detect``.
         pixels: How many pixels the detector has seen.
+        text: What of :data:`TEXT_KEYS` the image has.
     """
 
     image: Tensor | ImageWindows
@@ -39,6 +44,7 @@ class Scene:
     maps: list[list[FocusMap]] = field(default_factory=list)
     found: list[InstanceData] = field(default_factory=list)
     pixels: int = 0
+    text: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,6 +99,7 @@ def load_window(scene: Scene, box: Box, scale: float) -> tuple[Tensor, DetDataSa
         img_shape=out[::-1],
         ori_shape=(y2 - y1, x2 - x1),
         scale_factor=(out[0] / (x2 - x1), out[1] / (y2 - y1)),
+        **scene.text,
     )
     inputs = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     return inputs, DetDataSample(metainfo=info)

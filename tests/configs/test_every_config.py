@@ -54,8 +54,10 @@ BOXES = np.array(
 MOVES = ((0, 0), (4, 3), (-6, 6))
 TRAIN, VAL, EMPTY = ('a', 'b', 'c'), ('d',), 'empty'
 
-# Of a FCOS or ATSS head: the scale of a level that is too coarse for any object of a chip.
-WITHOUT_OBJECTS = ('scales',)
+# Of FCOS, ATSS, VFNet and YOLOX heads: what a level has to itself, which may be too coarse for any
+# object of a chip.
+WITHOUT_OBJECTS = {'scales', 'scales_refine'}
+WITHOUT_OBJECTS |= {'multi_level_cls_convs', 'multi_level_conv_cls', 'multi_level_conv_reg'}
 
 
 # What starts at zero, the sampling offsets of deformable attention, stops gradients in the first.
@@ -96,6 +98,7 @@ class Predictions(Hook):
         for module in runner.model.modules():
             if isinstance(module, _BatchNorm):
                 module.train()
+                module.eps = module.eps or 1e-5  # NAS-FCOS, frozen, has none
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.samples += outputs
@@ -260,8 +263,8 @@ def test_it_trains_with_a_gradient_in_every_part(small, load_tool):
 def part_of(parameter):
     """The part of the detector that a parameter is in, such as ``roi_head.bbox_head.0``."""
     names = parameter.split('.')[:-1]
-    if names[-2:-1] and names[-2] in WITHOUT_OBJECTS:
-        names = names[:-1]
+    if WITHOUT_OBJECTS & set(names[1:2]):
+        names = names[:2]
     return '.'.join(names[:3])
 
 
@@ -291,8 +294,9 @@ def test_its_detections_make_sense(small, load_tool, request):
     assert sample.ori_shape == (HEIGHT, WIDTH)
     assert len(found) > 0
     assert (boxes[:, 2:] >= boxes[:, :2]).all()
-    assert (boxes >= -1e-3).all()
-    assert (boxes <= torch.tensor([WIDTH, HEIGHT] * 2) + 1e-3).all()
+    if 'YOLOX' not in small.model.get('detector', small.model.type):  # it clips no boxes
+        assert (boxes >= -1e-3).all()
+        assert (boxes <= torch.tensor([WIDTH, HEIGHT] * 2) + 1e-3).all()
     assert ((found.scores > 0) & (found.scores <= 1)).all()
     if 'mask_head' in small.model.get('roi_head', {}):
         assert found.masks.shape == (len(found), HEIGHT, WIDTH)

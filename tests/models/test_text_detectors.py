@@ -1,0 +1,217 @@
+"""Detectors that find what a text names: they ignore invalid objects, and every window has it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.models.dense_heads import ATSSVLFusionHead
+from mmdet.models.task_modules.samplers import PseudoSampler
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmsniper.models import IgnoreInvalidAssigner
+
+NAMES = ('car', 'person', 'bicycle')
+SIZE = 128
+VALID = ([20.0, 24.0, 60.0, 60.0], 0)
+INVALID = ([50.0, 44.0, 90.0, 82.0], 2)
+REGION = ([100.0, 100.0, 120.0, 120.0], -1)
+PYRAMID = dict(
+    chip_size=128,
+    levels=[
+        dict(resize=dict(factor=1.0), valid_range=(0, 64)),
+        dict(resize=dict(factor=0.5), valid_range=(48, None)),
+    ],
+)
+
+
+class Tokens:
+    """A text in words, as far as MMDetection asks a tokenizer of transformers for them."""
+
+    def __init__(self, text):
+        self.words = text.split()
+        self.input_ids = torch.tensor([[sum(map(ord, word)) % 50 for word in self.words]])
+        self.of_char, at = [], 0
+        for number, word in enumerate(self.words):
+            at = text.index(word, at)
+            self.of_char += [None] * (at - len(self.of_char)) + [number] * len(word)
+            at += len(word)
+
+    def char_to_token(self, char):
+        return self.of_char[char] if char < len(self.of_char) else None
+
+
+@MODELS.register_module()
+class EmbeddedWords(nn.Module):
+    """A language model that only looks words up."""
+
+    pad_to_max, max_tokens = False, 256
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(50, 8)
+        self.language_backbone = SimpleNamespace(body=SimpleNamespace(language_dim=8))
+
+    @staticmethod
+    def tokenizer(texts, **_):
+        return Tokens(texts[0])
+
+    def forward(self, texts):
+        ids = torch.cat([Tokens(text).input_ids for text in texts])
+        number, length = ids.shape
+        return dict(
+            embedded=self.words(ids),
+            masks=torch.eye(length, dtype=torch.bool).repeat(number, 1, 1),
+            position_ids=torch.arange(length).repeat(number, 1),
+            text_token_mask=torch.ones(number, length, dtype=torch.bool),
+        )
+
+
+@pytest.fixture(scope='module')
+def grounding_dino():
+    model = get_config(
+        'mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py'
+    ).model
+    norm = dict(type='BN', requires_grad=True)
+    model.backbone = ConfigDict(
+        type='ResNet', depth=18, base_channels=8, out_indices=(1, 2, 3), norm_cfg=norm
+    )
+    model.neck.in_channels = [16, 32, 64]
+    model.language_model = ConfigDict(type='EmbeddedWords')
+    model.encoder.update(num_layers=1, num_cp=0)
+    model.encoder.fusion_layer_cfg.embed_dim = 16
+    model.decoder.num_layers = 2
+    model.num_queries = 12
+    model.dn_cfg.group_cfg.num_dn_queries = 4
+    model.test_cfg.max_per_img = 12
+    model.bbox_head.update(type='SNIPERGroundingDINOHead', num_classes=len(NAMES))
+    model.train_cfg.assigner = ConfigDict(
+        type='IgnoreInvalidAssigner', assigner=model.train_cfg.assigner
+    )
+    model.update(type='PyramidDetector', detector='SNIPERGroundingDINO', pyramid=PYRAMID)
+    torch.manual_seed(0)
+    built = MODELS.build(model)
+    built.init_weights()
+    return built
+
+
+def objects(of):
+    return InstanceData(
+        bboxes=torch.tensor([box for box, _ in of]).reshape(-1, 4),
+        labels=torch.tensor([label for _, label in of], dtype=torch.long),
+    )
+
+
+def sample(valid, ignored):
+    shape = (SIZE, SIZE)
+    return DetDataSample(
+        metainfo=dict(
+            img_shape=shape, batch_input_shape=shape, pad_shape=shape, text=NAMES, img_id=0
+        ),
+        gt_instances=objects(valid),
+        ignored_instances=objects(ignored),
+    )
+
+
+def step(model, valid, ignored):
+    """Losses, and the gradient at the words' scores (layers, queries, words) behind the noise."""
+    outputs = []
+
+    def keep(_, __, output):
+        output[0].retain_grad()
+        outputs.append(output[0])
+
+    torch.manual_seed(1)
+    image = torch.randn(1, 3, SIZE, SIZE)
+    model.train()
+    model.zero_grad()
+    hook = model.bbox_head.register_forward_hook(keep)
+    given = sample(valid, ignored)
+    losses = model.loss(image, [given])
+    hook.remove()
+    assert 'num_valid' not in given.gt_instances
+    sum(loss.sum() for loss in losses.values()).backward()
+    gradient = outputs[0].grad[:, 0]
+    return losses, gradient[:, -model.num_queries :], gradient[:, : -model.num_queries]
+
+
+def test_grounding_dino_ignores_a_query_of_each_layer_for_an_invalid_object(grounding_dino):
+    marked, of_marked, noise_of_marked = step(grounding_dino, [VALID], [REGION, INVALID])
+    dropped, of_dropped, noise_of_dropped = step(grounding_dino, [VALID], [REGION])
+    ignored = (of_marked == 0).all(dim=-1)
+    assert ignored.sum(dim=1).tolist() == [1] * len(ignored)
+    assert (of_dropped[ignored] > 0).any(dim=-1).all()
+    assert torch.equal(of_marked[~ignored], of_dropped[~ignored])
+    assert torch.equal(noise_of_marked, noise_of_dropped)
+    assert noise_of_marked.abs().sum() > 0
+    changed = {name for name in marked if not torch.equal(marked[name], dropped[name])}
+    assert changed <= {'loss_cls', 'd0.loss_cls', 'enc_loss_cls'}
+    assert changed
+
+
+def test_without_a_valid_object_grounding_dino_learns_the_background(grounding_dino):
+    losses, gradient, _ = step(grounding_dino, [], [INVALID])
+    assert all(torch.isfinite(loss).all() for loss in losses.values())
+    assert (gradient == 0).all(dim=-1).sum(dim=1).tolist() == [1] * len(gradient)
+
+
+def test_every_window_is_seen_with_the_text_of_its_image(grounding_dino):
+    told = []
+    predict = type(grounding_dino).predict
+
+    def noted(inputs, samples, **kwargs):
+        told.extend(sample.text for sample in samples)
+        return predict(grounding_dino, inputs, samples, **kwargs)
+
+    images = [torch.randint(0, 255, (3, 150, 200), dtype=torch.uint8) for _ in range(2)]
+    texts = [NAMES, NAMES[:2]]
+    samples = [
+        DetDataSample(
+            metainfo=dict(img_id=i, ori_shape=(150, 200), text=text, custom_entities=True)
+        )
+        for i, text in enumerate(texts)
+    ]
+    grounding_dino.eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grounding_dino, 'predict', noted)
+        results = grounding_dino.test_step(dict(inputs=images, data_samples=samples))
+    assert sorted(told) == sorted(texts * len(PYRAMID['levels']))
+    for result, text in zip(results, texts):
+        assert len(result.pred_instances)
+        assert result.pred_instances.labels.max() < len(text)
+
+
+def test_glip_gives_no_weight_to_the_anchors_of_an_invalid_object():
+    """Its head needs transformers; which anchors it weighs does not."""
+    assigner = IgnoreInvalidAssigner(dict(type='ATSSAssigner', topk=9))
+    head = SimpleNamespace(
+        assigner=assigner,
+        sampler=PseudoSampler(),
+        feat_channels=8,
+        reg_decoded_bbox=True,
+        train_cfg=dict(pos_weight=-1),
+    )
+    at = torch.arange(4.0, SIZE, 8)
+    centres = torch.stack(torch.meshgrid(at, at, indexing='xy'), dim=-1).reshape(-1, 2)
+    anchors = torch.cat([centres - 20, centres + 20], dim=1)
+
+    def weights(valid, ignored):
+        given = objects(valid)
+        given.positive_maps = torch.eye(8)[given.labels]
+        _, labels, weights, *_ = ATSSVLFusionHead._get_targets_single(
+            head, anchors.clone(), None, [len(anchors)], given, {}, objects(ignored)
+        )
+        return labels, weights
+
+    labels, marked = weights([VALID], [REGION, INVALID])
+    of_dropped, dropped = weights([VALID], [REGION])
+    alone, _ = weights([INVALID], [])
+    positive = labels.any(dim=1)
+    assert torch.equal(labels, of_dropped)
+    assert torch.equal(marked == 0, alone.any(dim=1) & ~positive)
+    assert (marked == 0).any()
+    assert (dropped == 1).all()

@@ -157,7 +157,7 @@ def test_a_larger_divisor_stays():
 @pytest.mark.parametrize(
     ('detector', 'message'),
     [
-        (one_stage('YOLOXHead'), 'no SNIPER version of YOLOXHead.*RetinaHead'),
+        (one_stage('YOLOV3Head'), 'no SNIPER version of YOLOV3Head.*RetinaHead'),
         (two_stage(roi='PointRendRoIHead'), 'of PointRendRoIHead.*SNIPERRoIMixin'),
         (two_stage(rpn='EmbeddingRPNHead'), 'no SNIPER version of EmbeddingRPNHead'),
         (
@@ -208,7 +208,6 @@ def test_the_detector_of_a_pyramid_detector_is_its_type():
     [
         ('bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval', 'vid'),
         ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'its proposals are made beforehand'),
-        ('grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco', 'what a text asks for'),
         ('mask2former/mask2former_r50_8xb2-lsj-50e_coco', 'segments whole images'),
         ('misc/d2_faster-rcnn_r50-caffe_fpn_ms-90k_coco', 'it wraps a detector'),
         ('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco', 'segments whole images'),
@@ -246,6 +245,12 @@ def test_stock_configs_of_other_kinds_are_refused_for_what_they_are(config, mess
         'tood',
         'gfl',
         'yolof',
+        'yolox',
+        'vfnet',
+        'paa',
+        'foveabox',
+        'ld',
+        'detr',
     ],
 )
 def test_every_stock_config_of_a_family_has_a_sniper_version(family):
@@ -261,6 +266,30 @@ def test_every_stock_config_of_a_family_has_a_sniper_version(family):
         assert 'ChipSampler' in str(found.train_dataloader.dataset), file.name
         tried += 1
     assert tried >= 2
+
+
+def test_a_detector_by_text_has_its_words_in_every_test():
+    cfg = Config.fromfile(STOCK / 'grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py')
+    cfg.pyramid, cfg.sniper = PYRAMID, dict()
+    cfg.model.test_cfg.chunked_size = 40
+    found = sniper_version(cfg)
+    assert found.model.type == 'PyramidDetector'
+    assert found.model.detector == 'SNIPERGroundingDINO'
+    assert found.model.bbox_head.type == 'SNIPERGroundingDINOHead'
+    assert found.model.batch_pixels == 1
+    for loader in (found.val_dataloader, found.test_dataloader):
+        keys = loader.dataset.pipeline[-1].meta_keys
+        assert {'text', 'custom_entities'} < set(keys)
+        assert 'scale_factor' not in keys
+
+
+def test_texts_about_one_image_are_refused():
+    cfg = Config.fromfile(
+        STOCK / 'mm_grounding_dino/refcoco/grounding_dino_swin-t_finetune_8xb4_5e_refcoco.py'
+    )
+    cfg.pyramid, cfg.sniper = PYRAMID, dict()
+    with pytest.raises(ValueError, match='RandomSamplingNegPos.*return_classes=True'):
+        sniper_version(cfg)
 
 
 # Samples by area ---------------------------------------------------------------------------------

@@ -61,13 +61,15 @@ class EmbeddedWords(nn.Module):
         return Tokens(texts[0])
 
     def forward(self, texts):
-        ids = torch.cat([Tokens(text).input_ids for text in texts])
+        ids = [Tokens(text).input_ids[0] for text in texts]
+        known = nn.utils.rnn.pad_sequence([i > -1 for i in ids], batch_first=True)
+        ids = nn.utils.rnn.pad_sequence(ids, batch_first=True)
         number, length = ids.shape
         return dict(
             embedded=self.words(ids),
             masks=torch.eye(length, dtype=torch.bool).repeat(number, 1, 1),
             position_ids=torch.arange(length).repeat(number, 1),
-            text_token_mask=torch.ones(number, length, dtype=torch.bool),
+            text_token_mask=known,
         )
 
 

@@ -272,13 +272,6 @@ def _at_one_level(
     steps = list(_without_scale_transforms(deepcopy(pipeline), dropped))
     if resize in map(type_name, steps):  # it is spelled out, with the filter or without
         return steps
-    if 'RandomSamplingNegPos' in map(type_name, all_transforms(steps)):
-        raise ValueError(
-            'the training pipeline has a RandomSamplingNegPos, which writes a text for the objects '
-            'of an image or takes its caption: what it says goes with the image, not with chips of '
-            'it. A text of all class names is the same for both: take the transform out and write '
-            'return_classes=True for the data set (docs/detectors.md, Not supported)'
-        )
     loading = [i for i, step in enumerate(steps) if 'LoadAnnotations' in type_name(step)]
     if not loading:
         types = ', '.join(type_name(step) for step in steps)
@@ -303,6 +296,13 @@ def _converted(
             raise ValueError(
                 'the training data are a ChipDataset already: this config spells its chips out, '
                 'so take `sniper = dict(...)` and the fragment configs/_base_/sniper.py out of it'
+            )
+        if kind == 'ODVGDataset' and not part.get('label_map_file'):
+            raise ValueError(
+                f'the training data {part.get("ann_file")} are an ODVGDataset without a '
+                f'label_map_file: captions and what they name. A caption is about a whole image, '
+                f'not about chips of it; data with class names are fine (docs/detectors.md, Not '
+                f'supported)'
             )
         if kind == 'MultiImageMixDataset':
             dropped.append(kind)

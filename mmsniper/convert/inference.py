@@ -20,6 +20,8 @@ TESTED = ('PyramidDetector', 'AutoFocus')
 
 # Without a scale_factor the image is as it is, see PyramidDetector.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+# What else of a stock config's keys stays: texts, and what evaluators of phrases read.
+_OTHER_KEYS = (*TEXT_KEYS, 'phrase_ids', 'phrases')
 _FLIP_KEYS = ('flip', 'flip_direction')
 
 
@@ -148,8 +150,8 @@ def _one_view(pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, An
 def _packed_with(pipeline: list[ConfigDict], meta_keys: Sequence[str]) -> list[ConfigDict]:
     for step in pipeline:
         if type_name(step) in ('PackDetInputs', PACK_WINDOWS):
-            texts = (key for key in step.get('meta_keys') or () if key in TEXT_KEYS)
-            step.meta_keys = (*meta_keys, *texts)
+            others = (key for key in step.get('meta_keys') or () if key in _OTHER_KEYS)
+            step.meta_keys = (*meta_keys, *others)
     return pipeline
 
 

@@ -17,6 +17,7 @@ ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascad
 
 # Dense and set-prediction heads that have a version of their own.
 DENSE_HEADS = {
+    'CenterNetUpdateHead': 'SNIPERCenterNetUpdateHead',
     'ConditionalDETRHead': 'SNIPERConditionalDETRHead',
     'DABDETRHead': 'SNIPERDABDETRHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
@@ -24,6 +25,7 @@ DENSE_HEADS = {
     'DINOHead': 'SNIPERDINOHead',
     'FCOSHead': 'SNIPERFCOSHead',
     'FoveaHead': 'SNIPERFoveaHead',
+    'FreeAnchorRetinaHead': 'SNIPERFreeAnchorRetinaHead',
     'GroundingDINOHead': 'SNIPERGroundingDINOHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',
@@ -34,9 +36,10 @@ DENSE_HEADS = {
 # Detectors that have a version of their own, for their heads.
 DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 
-# Dense heads of ours that ask their assigner, if they have one, twice: it stays as it is.
-_ASKING_TWICE = frozenset(
-    {'SNIPERFCOSHead', 'SNIPERFoveaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
+# Dense heads of ours that find what is ignored themselves: an assigner, if they have one, stays.
+_WITHOUT_ASSIGNER = frozenset(
+    {'SNIPERCenterNetUpdateHead', 'SNIPERFCOSHead', 'SNIPERFoveaHead'}
+    | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -213,7 +216,7 @@ def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> l
     if type_name(head) not in IGNORING_HEADS:
         head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
         exchanged.append(head.type)
-    if type_name(head) not in _ASKING_TWICE:
+    if type_name(head) not in _WITHOUT_ASSIGNER:
         exchanged += _exchange_assigners(train_cfg)
     return exchanged
 

@@ -9,8 +9,10 @@ from mmsniper.models.assigners import (
 from mmsniper.models.autofocus import AutoFocus
 from mmsniper.models.data_preprocessor import BandDataPreprocessor
 from mmsniper.models.dense_heads import (
+    SNIPERCenterNetUpdateHead,
     SNIPERFCOSHead,
     SNIPERFoveaHead,
+    SNIPERFreeAnchorRetinaHead,
     SNIPERNASFCOSHead,
     SNIPERPAAHead,
     SNIPERPointsMixin,
@@ -44,6 +46,7 @@ __all__ = [
     'PyramidDetector',
     'PyramidFocusHead',
     'SNIPERCascadeRoIHead',
+    'SNIPERCenterNetUpdateHead',
     'SNIPERConditionalDETRHead',
     'SNIPERDABDETRHead',
     'SNIPERDETRHead',
@@ -51,6 +54,7 @@ __all__ = [
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
     'SNIPERFoveaHead',
+    'SNIPERFreeAnchorRetinaHead',
     'SNIPERGroundingDINO',
     'SNIPERGroundingDINOHead',
     'SNIPERNASFCOSHead',

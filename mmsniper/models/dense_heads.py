@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import (
     AnchorFreeHead,
+    CenterNetUpdateHead,
     FCOSHead,
     FoveaHead,
+    FreeAnchorRetinaHead,
     NASFCOSHead,
     PAAHead,
     RPNHead,
@@ -20,7 +22,7 @@ from mmdet.models.dense_heads import (
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import get_box_tensor
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import InstanceList, OptInstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -350,3 +352,93 @@ class SNIPERPAAHead(PAAHead):
             ignored = (labels == self.num_classes) & (of_invalid != self.num_classes)
             weights = weights.masked_fill(ignored, 0)
         return labels, weights, *others
+
+
+@MODELS.register_module()
+class SNIPERFreeAnchorRetinaHead(FreeAnchorRetinaHead):
+    """``FreeAnchorRetinaHead`` that ignores the anchors of invalid objects.
+
+    An anchor is an object's if it is in the object's bag, or if the box that it predicts overlaps
+    the object by more than ``bbox_thr``. One that is an invalid object's and no valid object's has
+    no part in the negative bag loss.
+
+    Args:
+        *args, **kwargs: As for ``FreeAnchorRetinaHead``.
+    """
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the head; arguments as there. The samples are left as they are."""
+        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
+
+    def positive_loss_single(
+        self, cls_prob: Tensor, bbox_pred: Tensor, flat_anchors: Tensor, gt_instances: InstanceData
+    ) -> tuple[Tensor, Tensor, int]:
+        """Box probabilities (anchors, classes), losses and number of the valid objects.
+
+        The probability of what is ignored is 1, by which the negative loss is 0.
+        """
+        of_head, predicted = super().positive_loss_single, (cls_prob, bbox_pred, flat_anchors)
+        valid, invalid = split_appended(gt_instances)
+        probabilities, *others = of_head(*predicted, valid)
+        if invalid is not None and len(invalid):
+            with torch.no_grad():
+                of_invalid, *_ = of_head(*predicted, invalid)
+            ignored = (of_invalid > 0).any(dim=1) | self._in_bags(invalid, flat_anchors)
+            ignored &= ~((probabilities > 0).any(dim=1) | self._in_bags(valid, flat_anchors))
+            probabilities = probabilities.masked_fill(ignored[:, None], 1)
+        return probabilities, *others
+
+    def _in_bags(self, objects: InstanceData, anchors: Tensor) -> Tensor:
+        """Which anchors are in an object's bag."""
+        overlaps = bbox_overlaps(objects.bboxes, anchors)
+        in_bags = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        in_bags[overlaps.topk(self.pre_anchor_topk, dim=1).indices.flatten()] = True
+        return in_bags
+
+
+@MODELS.register_module()
+class SNIPERCenterNetUpdateHead(CenterNetUpdateHead):
+    """``CenterNetUpdateHead`` that ignores the points of invalid objects.
+
+    A point on the heat map of an invalid object, whatever its class, and on that of no valid one is
+    neither foreground nor background. All else is about valid objects. An input without any is
+    background; stock MMDetection multiplies its loss by the fourth power of the number of classes.
+
+    Args:
+        *args, **kwargs: As for ``CenterNetUpdateHead``.
+    """
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the head; arguments as there. The samples are left as they are."""
+        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
+
+    def _get_targets_single(
+        self, gt_instances: InstanceData, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Heat maps (points, classes) and boxes of one input.
+
+        The heat of what is ignored is 1, by which the loss of the background is 0.
+        """
+        valid, invalid = split_appended(gt_instances)
+        heat, boxes = super()._get_targets_single(valid, *args, **kwargs)
+        if not len(valid):
+            heat = boxes.new_zeros(heat.shape)
+        if invalid is not None and len(invalid):
+            of_invalid, _ = super()._get_targets_single(invalid, *args, **kwargs)
+            ignored = (of_invalid > 0).any(dim=1) & (heat == 0).all(dim=1)
+            heat = heat.masked_fill(ignored[:, None], 1)
+        return heat, boxes
+
+    def add_cls_pos_inds(
+        self,
+        flatten_points: Tensor,
+        flatten_bbox_preds: Tensor,
+        featmap_sizes: Tensor,
+        batch_gt_instances: InstanceList,
+    ) -> tuple[Tensor, Tensor]:
+        """Positive points of valid objects; arguments as for ``CenterNetUpdateHead``."""
+        valid = [split_appended(objects)[0] for objects in batch_gt_instances]
+        found = super().add_cls_pos_inds(flatten_points, flatten_bbox_preds, featmap_sizes, valid)
+        # Of None the loss takes a heat of 1 for positive.
+        none = torch.zeros(0, dtype=torch.long, device=flatten_points.device)
+        return (none, none) if found[0] is None else found

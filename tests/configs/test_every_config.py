@@ -32,6 +32,8 @@ PATHS = sorted(
 )
 # Detectors of MMDetection that have no config here, made SNIPER's by the fragment.
 STOCK = [
+    'free_anchor/freeanchor_r50_fpn_1x_coco.py',
+    'centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py',
     'nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py',
     'pisa/retinanet-r50_fpn_pisa_1x_coco.py',
     'detr/detr_r50_8xb2-150e_coco.py',

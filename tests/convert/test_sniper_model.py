@@ -283,13 +283,18 @@ def test_a_detector_by_text_has_its_words_in_every_test():
         assert 'scale_factor' not in keys
 
 
-def test_texts_about_one_image_are_refused():
-    cfg = Config.fromfile(
-        STOCK / 'mm_grounding_dino/refcoco/grounding_dino_swin-t_finetune_8xb4_5e_refcoco.py'
-    )
-    cfg.pyramid, cfg.sniper = PYRAMID, dict()
-    with pytest.raises(ValueError, match='RandomSamplingNegPos.*return_classes=True'):
-        sniper_version(cfg)
+def test_captions_are_refused_and_names_of_classes_are_not():
+    def version(name):
+        cfg = Config.fromfile(STOCK / f'mm_grounding_dino/{name}.py')
+        cfg.pyramid, cfg.sniper = PYRAMID, dict()
+        return sniper_version(cfg)
+
+    concat = version('grounding_dino_swin-t_pretrain_obj365').train_dataloader.dataset
+    steps = concat.datasets[0].pipeline
+    assert [step.type for step in steps[2:4]] == ['ChipSampler', 'ScaleRangeFilter']
+    assert 'RandomSamplingNegPos' in [step.type for step in steps]
+    with pytest.raises(ValueError, match='ODVGDataset without a label_map_file.*about a whole im'):
+        version('refcoco/grounding_dino_swin-t_finetune_8xb4_5e_refcoco')
 
 
 # Samples by area ---------------------------------------------------------------------------------

@@ -83,6 +83,16 @@ HEADS = {
     ),
     'vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', FPN, {**SMALL, 'type': 'SNIPERVFNetHead'}),
     'paa': ('paa/paa_r50_fpn_1x_coco.py', FPN, {**SMALL, 'type': 'SNIPERPAAHead'}),
+    'free anchor': (
+        'free_anchor/freeanchor_r50_fpn_1x_coco.py',
+        FPN,
+        {**SMALL, 'type': 'SNIPERFreeAnchorRetinaHead'},
+    ),
+    'centernet2': (
+        'centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py',
+        FPN,
+        {**SMALL, 'type': 'SNIPERCenterNetUpdateHead'},
+    ),
     'pisa': ('pisa/retinanet-r50_fpn_pisa_1x_coco.py', FPN, SMALL),
     'ld': ('ld/ld_r18-gflv1-r101_fpn_1x_coco.py', FPN, SMALL),
     'stock vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', FPN, SMALL),
@@ -129,7 +139,7 @@ def dense_head(name):
     """The head ``name``, small, with all its assigners wrapped, and features for it."""
     path, sizes, changes = HEADS[name]
     model = get_config(f'mmdet::{path}').model
-    train_cfg = model.get('train_cfg', ConfigDict())
+    train_cfg = model.get('train_cfg') or ConfigDict()
     wrap_assigners(train_cfg)
     head = model.bbox_head
     for key in [key for key, value in changes.items() if value is None]:
@@ -243,11 +253,13 @@ def test_all_else_is_learned_as_if_the_invalid_object_were_not_there(steps):
     others = ~of_invalid_only(steps)
     marked, dropped = steps['marked'], steps['dropped']
     same = (marked.gradient == dropped.gradient).all(dim=1)
-    if steps['name'] == 'fsaf':  # It gives an object to one level only, after the assignment.
+    # FSAF gives an object to one level only, after the assignment. At the rim of a heat map the
+    # background's loss is nearly that without an object.
+    if steps['name'] in ('fsaf', 'centernet2'):
         same |= (marked.gradient == 0).all(dim=1)
     assert same[others].all()
     changed = {key for key in marked.losses if marked.losses[key] != dropped.losses[key]}
-    assert changed <= {'loss_obj' if steps['name'].startswith('yolox') else 'loss_cls'}
+    assert changed <= {'loss_cls', 'loss_obj', 'negative_bag_loss'}
 
 
 def test_without_a_valid_object_losses_and_gradients_are_finite(steps):

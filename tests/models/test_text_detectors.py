@@ -1,9 +1,14 @@
 """Detectors that find what a text names: they ignore invalid objects, and every window has it."""
 
+import json
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from mmdet.datasets import ODVGDataset
+from mmdet.datasets.transforms import text_transformers
 from mmdet.models.dense_heads import ATSSVLFusionHead
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import MODELS
@@ -13,6 +18,8 @@ from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.datasets import ChipAwareSampler, ChipDataset
 from mmsniper.models import IgnoreInvalidAssigner
 
 NAMES = ('car', 'person', 'bicycle')
@@ -217,3 +224,49 @@ def test_glip_gives_no_weight_to_the_anchors_of_an_invalid_object():
     assert torch.equal(marked == 0, alone.any(dim=1) & ~positive)
     assert (marked == 0).any()
     assert (dropped == 1).all()
+
+
+def test_names_that_are_drawn_for_a_chip_have_those_of_its_invalid_objects(tmp_path, monkeypatch):
+    """``RandomSamplingNegPos`` numbers the classes anew."""
+    tokenizer = SimpleNamespace(tokenize=str.split)
+    monkeypatch.setattr(
+        text_transformers, 'AutoTokenizer', SimpleNamespace(from_pretrained=lambda _: tokenizer)
+    )
+    boxes = [([10, 10, 40, 40], 0), ([30, 30, 110, 110], 2)]
+    instances = [dict(bbox=box, label=label, category=NAMES[label]) for box, label in boxes]
+    image = dict(filename='a.png', height=128, width=128, detection=dict(instances=instances))
+    (tmp_path / 'odvg.jsonl').write_text(json.dumps(image))
+    (tmp_path / 'names.json').write_text(json.dumps(dict(enumerate(NAMES))))
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((128, 128, 3), np.uint8))
+    dataset = ODVGDataset(
+        data_root=str(tmp_path),
+        ann_file='odvg.jsonl',
+        label_map_file='names.json',
+        data_prefix=dict(img=''),
+        return_classes=True,
+        pipeline=[],
+    )
+    keys = ('img_shape', 'scale_factor', 'text', 'tokens_positive')
+    chips = ChipDataset(
+        dataset,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='ChipSampler', pyramid=PYRAMID),
+            dict(type='ScaleRangeFilter', pyramid=PYRAMID),
+            dict(type='RandomSamplingNegPos', tokenizer_name='', num_sample_negative=2),
+            dict(type='PackDetInputs', meta_keys=keys),
+        ],
+    )
+    samples = [
+        chips[index]['data_samples']
+        for index in ChipAwareSampler(chips, pyramid=ScalePyramid.from_config(PYRAMID), seed=0)
+    ]
+    [sample] = [sample for sample in samples if sample.metainfo['level'] == 0]
+
+    def named(instances):
+        spans = [sample.tokens_positive[label] for label in instances.labels.tolist()]
+        return [sample.text[start:end] for [[start, end]] in spans]
+
+    assert named(sample.gt_instances) == ['car']
+    assert named(sample.ignored_instances) == ['bicycle']

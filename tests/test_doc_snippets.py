@@ -20,7 +20,7 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'pip', 'gdal_translate')
+PROGRAMS = ('python', 'srun', 'make', 'pip', 'gdal_translate', 'curl')
 # Of which only the start of the words is looked at.
 PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs)'
 MINE = """

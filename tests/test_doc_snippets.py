@@ -176,6 +176,7 @@ def check_names(tree, known):
     }
     made |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    made |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler)}
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     assert used - made - set(known) - set(dir(builtins)) <= OPEN
     for node in nodes:

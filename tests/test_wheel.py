@@ -222,9 +222,7 @@ def test_mim_lists_and_searches(work, python, tmp_path):
     assert found['bccd/box_ap']['faster_rcnn_r18_sniper_bccd'] == 57.4
     [mim] = python.parents[1].glob('lib/python*/site-packages/mmsniper/.mim')
     configs = search('--field', 'config')['config']
-    assert {mim / path for path in configs.values()} == {
-        path for path in mim.glob('configs/[!_]*/*.py')
-    }
+    assert {mim / path for path in configs.values()} == set(mim.glob('configs/[!_]*/*.py'))
     assert 'tools/serve.py' in work('-m', 'mim', 'run', 'mmsniper', 'serve', '--', '--help')
 
 

@@ -2,15 +2,12 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scripts import load_script
 
 from harness.coco_like import coco_like_boxes
-
-SCRIPT = Path(__file__).resolve().parents[2] / 'benchmarks/gpu_training.py'
 
 
 @pytest.fixture(scope='module')

@@ -116,8 +116,9 @@ def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None
     """Give a chip its area's share of an image's samples and proposals, in training.
 
     Heads sample image by image. With an image's numbers for each chip, a batch of chips has several
-    times the samples of images with as many pixels, and takes longer. An RPN keeps its samples: they
-    cost no time, since all anchors are assigned, and with few it learns less (docs/benchmarks.md).
+    times the samples of images with as many pixels, and takes longer. An RPN keeps its samples,
+    which cost no time, since all anchors are assigned: with few it learns less
+    (docs/benchmarks.md).
 
     Args:
         detector (ConfigDict): The detector's config, with the numbers of an image; changed in

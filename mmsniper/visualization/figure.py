@@ -60,6 +60,13 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
         figure.savefig(temporary, format='png')
 
 
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as an RGB image (h, w, 3)."""
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
 def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
     """Boxes as (n, 4) float64; an empty list is no boxes. ValueError if they have another shape."""
     array = np.asarray(boxes, np.float64)

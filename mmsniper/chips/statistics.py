@@ -222,6 +222,14 @@ def finest_ratio(table: AnnotationTable, pyramid: ScalePyramid, chips: int) -> f
     return float(chips * pyramid.chip_size**2 / max(pixels, 1))
 
 
+def decoded_megapixels(table: AnnotationTable, plan: ChipPlan) -> float:
+    """Megapixels of a chip's image, mean over chips: what is decoded for each unless it is kept."""
+    if not len(plan):
+        return 0.0
+    pixels = np.multiply(table.width, table.height, dtype=np.float64)
+    return float(pixels[plan.image].mean() / 1e6)
+
+
 def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) -> dict[str, Any]:
     """All of the above about a plan, as the tools tell it.
 
@@ -232,8 +240,8 @@ def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) 
 
     Returns:
         dict: ``images``, ``chips``, ``chips_per_image``, ``chips_per_level``,
-        ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``coverage``, ``orphans``, ``boxes`` and
-        ``shown_area``.
+        ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``decoded_megapixels`` (of the image, mean
+        over chips), ``coverage``, ``orphans``, ``boxes`` and ``shown_area``.
     """
     found = plan_statistics(table, pyramid, plan)
     return dict(
@@ -243,6 +251,7 @@ def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) 
         chips_per_level=found.chips_per_level,
         pixel_ratio_800x1333=pixel_ratio(table, pyramid, len(plan)),
         pixel_ratio_finest=finest_ratio(table, pyramid, len(plan)),
+        decoded_megapixels=decoded_megapixels(table, plan),
         coverage=found.coverage,
         orphans=found.orphans,
         boxes=found.boxes,
@@ -271,3 +280,19 @@ def what_to_expect(ratio: float) -> str:
             'whole images at one scale.'
         )
     return f'{ratio:.3f} of the pixels of whole images at the finest level: {what}'
+
+
+MUCH_TO_DECODE = 4.0
+"""Megapixels from which on decoding a JPEG takes several times the rest of a chip's pipeline."""
+
+
+def how_to_decode(megapixels: float, chips_per_image: float) -> str | None:
+    """What to do about :func:`decoded_megapixels`, None if it is little or comes only once."""
+    if megapixels < MUCH_TO_DECODE or chips_per_image < 1.5:
+        return None
+    return (
+        f'an image of {megapixels:.3g} megapixels is decoded for each of its chips, of which it '
+        f'has {chips_per_image:.2g}: if the loader is what limits, keep it between them by '
+        f'sniper = dict(cache_mb=...), {3 * megapixels:.2g} MB for each chip of a batch '
+        f'(docs/large_images.md)'
+    )

@@ -11,7 +11,9 @@ from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
     ScalePyramid,
+    decoded_megapixels,
     finest_ratio,
+    how_to_decode,
     learned_levels,
     pixel_ratio,
     plan_numbers,
@@ -244,11 +246,25 @@ def test_the_numbers_of_a_plan_are_those_of_the_single_functions():
         chips_per_level=[1, 1],
         pixel_ratio_800x1333=pixel_ratio(TABLE, PYRAMID, 2),
         pixel_ratio_finest=finest_ratio(TABLE, PYRAMID, 2),
+        decoded_megapixels=decoded_megapixels(TABLE, plan),
         coverage=found.coverage,
         orphans=2,
         boxes=6,
         shown_area=shown_area(TABLE, plan, 2),
     )
+
+
+def test_each_chip_has_its_image_decoded():
+    table = AnnotationTable.from_images([(4000, 3000, [], None), (1000, 1000, [], None)])
+    box = [0, 0, 32, 32]
+    assert decoded_megapixels(table, chips((0, 0, box), (0, 1, box), (1, 0, box))) == 25 / 3
+    assert decoded_megapixels(table, ChipPlan.of_kind(0, [], [], [])) == 0
+
+
+def test_only_many_pixels_decoded_many_times_are_worth_keeping():
+    assert '36 MB for each chip of a batch' in how_to_decode(12.0, 81.3)
+    assert how_to_decode(12.0, 1.0) is None
+    assert how_to_decode(0.3, 5.0) is None
 
 
 def test_what_each_level_learns_and_leaves_to_others_by_hand():

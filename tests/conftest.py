@@ -30,6 +30,7 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     def load(name: str) -> ModuleType:
         monkeypatch.syspath_prepend(str(ROOT / 'tools'))
         path = ROOT / 'tools' / f'{name}.py'
+        monkeypatch.syspath_prepend(str(path.parent))  # as Python does for a script
         spec = importlib.util.spec_from_file_location(f'mmsniper_tool_{path.stem}', path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, spec.name, module)

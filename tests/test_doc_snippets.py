@@ -20,9 +20,9 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'pip', 'gdal_translate')
+PROGRAMS = ('python', 'srun', 'make', 'pip', 'mim', 'docker', 'gdal_translate')
 # Of which only the start of the words is looked at.
-PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs)'
+PIP_INSTALLS = r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs)'
 MINE = """
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -105,8 +105,12 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
             targets = re.search(r'^\.PHONY: (.*)', (ROOT / 'Makefile').read_text(), re.M)[1].split()
             assert [w for w in words if '=' not in w and w not in targets] == [], said
         elif program == 'pip':
-            assert words[0] == 'install', said
+            assert words[0] in ('install', 'wheel'), said
             assert [word for word in words[1:] if not re.match(PIP_INSTALLS, word)] == [], said
+        elif program == 'mim':
+            check_mim(*words)
+        elif program == 'docker':
+            check_docker(words)
         elif words[:1] == ['-c']:
             compile(words[1], name, 'exec')
         elif program in ('python', 'srun'):
@@ -125,6 +129,24 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
             if config is None or config.isupper():  # CONFIG
                 continue
             load_config(config, getattr(args, 'cfg_options', None))
+
+
+def check_mim(verb, package, name, *rest):
+    """The tool or config that mim is asked for is one of ours."""
+    assert package == 'mmsniper'
+    folder, name = ('tools', f'{name}.py') if verb == 'run' else ('configs', name)
+    assert len(list((ROOT / folder).rglob(name))) == 1, name
+
+
+def check_docker(words):
+    """The file is there, and folders of the image are those of the file."""
+    file = ROOT / 'docker' / 'Dockerfile'
+    text = file.read_text()
+    if words[0] == 'build':
+        assert ROOT / words[words.index('--file') + 1] == file
+    for word in words:
+        if ':/' in word:
+            assert re.search(rf'^WORKDIR {Path(word.partition(":")[2]).parent}$', text, re.M), word
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -152,6 +152,14 @@ def test_the_image_has_the_versions_of_a_stack(load_tool):
         assert (ROOT / name).is_file()
 
 
+def test_what_the_image_can_be_told_is_what_the_page_says():
+    page = (ROOT / 'docs' / 'howto' / 'installation.md').read_text()
+    said = re.findall(r'--build-arg (\w+)=', page)
+    arguments = re.findall(r'^ARG (\w+)', DOCKER.read_text(), re.M)
+    assert len(said) > 1
+    assert set(said) <= set(arguments)
+
+
 def test_no_host_of_packages_is_named():
     files = [*YAML, *PROSE, DOCKER, ROOT / 'Makefile', *ROOT.glob('requirements/*.txt')]
     hosts = r'pypi|pythonhosted|download\.pytorch|docker\.io|ghcr\.io|quay\.io|nvcr\.io|index-url'

@@ -147,6 +147,7 @@ def fresh(tool, tmp_path, monkeypatch, no_gpu):
     """An environment that has nothing yet, where pip finds no wheel, and nothing is kept."""
     monkeypatch.setattr(tool, 'CACHE', tmp_path / 'cache')
     monkeypatch.setattr(tool, 'pip_succeeds', lambda *command: False)
+    monkeypatch.setattr(tool, 'check_cpp', lambda venv: None)
     return tmp_path
 
 
@@ -156,17 +157,38 @@ def test_a_build_is_announced_before_torch_is_downloaded(tool, index, fresh, cap
     for part in (
         'no wheel of mmcv==2.1.0',
         'pip finds none; OpenMMLab has none for torch 2.13 and cpu',
-        f'about {tool.BUILD_CPU_MINUTES} CPU minutes',
+        f'about {tool.BUILD_CPU_MINUTES} CPU minutes, ',
         'make setup TORCH=prebuilt',
         'PIP_FIND_LINKS=FOLDER make setup',
     ):
         assert part in said
 
 
+@pytest.mark.parametrize(('jobs', 'minutes'), [('1', 1), ('2', 2), ('100', 4), (None, 4)])
+def test_the_time_that_a_build_takes_depends_on_cores_and_jobs(tool, monkeypatch, jobs, minutes):
+    monkeypatch.setattr(tool.os, 'sched_getaffinity', lambda pid: range(4))
+    monkeypatch.delenv('MAX_JOBS', raising=False)
+    if jobs:
+        monkeypatch.setenv('MAX_JOBS', jobs)
+    assert tool.build_time() == (int(jobs or 4), tool.BUILD_CPU_MINUTES * 60 / minutes)
+
+
+def test_a_missing_compiler_is_said_before_torch_is_downloaded(tool, index, fresh, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(tool, 'pip_has_wheel', lambda venv, stack: False)
+    monkeypatch.setattr(tool, 'openmmlab_page', lambda stack, torch, device: (None, ''))
+    monkeypatch.setattr(tool.shutil, 'which', lambda name: None)
+    with pytest.raises(tool.SetupError, match=r'g\+\+ is needed'):
+        tool.announce_build(fresh, tool.STACKS['official']._replace(torch='torch==2.99.0'))
+
+
 def test_it_says_that_the_index_did_not_answer(tool, index, fresh, capsys):
     index[None] = None
     assert tool.announce_build(fresh, tool.STACKS['official'])
-    assert 'pip finds none; PAGE cannot be read: no network' in capsys.readouterr().out
+    assert (
+        "pip finds none; OpenMMLab's index: PAGE cannot be read: no network"
+        in capsys.readouterr().out
+    )
 
 
 def test_no_build_is_announced_that_is_not_certain(tool, index, fresh, capsys, monkeypatch):

@@ -68,8 +68,8 @@ FAMILY = {
 }
 # What has to be there before mmcv is built, beside torch.
 BUILD_NEEDS = ('setuptools', 'wheel', 'ninja', 'numpy')
-# Measured on the CPU; the files for CUDA come on top, once for each kind of GPU.
-BUILD_CPU_MINUTES = 20
+# Measured (2.5) without CUDA, whose files come on top, once for each kind of GPU.
+BUILD_CPU_MINUTES = 3
 WAYS_AROUND = f"""To avoid it, stop here (Ctrl-C) and use one of
   make setup TORCH={PREBUILT}          the newest torch that OpenMMLab has a wheel of mmcv for
   PIP_FIND_LINKS=FOLDER make setup   a wheel of mmcv that you have, for this Python and torch"""
@@ -279,6 +279,7 @@ def announce_build(venv: Path, stack: Stack) -> bool:
     if any(page for page, _ in pages):
         return False
     say_why(requirement, pages[0][1])
+    check_cpp(venv)
     return True
 
 
@@ -297,7 +298,7 @@ def openmmlab_page(
     try:
         page = mmcv_index.page_with_wheel(pinned_mmcv(stack), torch, device)
     except mmcv_index.IndexUnreachableError as error:
-        return None, str(error)
+        return None, f"OpenMMLab's index: {error}"
     return page, f'OpenMMLab has none for torch {torch[0]}.{torch[1]} and {device}'
 
 
@@ -306,11 +307,20 @@ def say_why(requirement: str, reason: str) -> None:
     say(
         f'There is no wheel of {requirement} for Python {python_name()} and this torch ({reasons}).'
     )
+    jobs, expected = build_time()
     say(
-        f'Its operators have to be compiled, once: about {BUILD_CPU_MINUTES} CPU minutes'
-        + (', and longer for the GPU.' if gpu_visible() else '.')
+        f'Its operators have to be compiled, once: about {BUILD_CPU_MINUTES} CPU minutes, '
+        f'{minutes(expected)} with {jobs} jobs'
+        + (', longer for the GPU.' if gpu_visible() else '.')
     )
     say(WAYS_AROUND)
+
+
+def build_time() -> tuple[int, float]:
+    """How many files are compiled at a time, and about how many seconds all take."""
+    cores = len(os.sched_getaffinity(0))
+    jobs = int(os.environ.get('MAX_JOBS', cores))
+    return jobs, BUILD_CPU_MINUTES * 60 / max(1, min(jobs, cores))
 
 
 def install_stack(venv: Path, stack: Stack, announced: bool) -> None:
@@ -402,14 +412,10 @@ def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     The source is unpacked under `.cache/` and built in place: what is compiled stays compiled,
     and ninja goes on with the rest after an interruption.
     """
-    check_compilers(venv)
-    cores = len(os.sched_getaffinity(0))
-    jobs = int(os.environ.get('MAX_JOBS', cores))
-    expected = BUILD_CPU_MINUTES / min(jobs, cores)
-    say(
-        f'compiling {requirement}: about {max(1, round(expected))} minutes with {jobs} jobs '
-        f'(the wheel is kept in {kept.relative_to(ROOT)})'
-    )
+    check_cpp(venv)
+    check_cuda(venv)
+    jobs, expected = build_time()
+    say(f'compiling {requirement}; its wheel will be kept in {kept.relative_to(ROOT)}')
     source = unpack_source(venv, stack, requirement, CACHE / 'build' / kept.name)
     # torch looks for ninja on the PATH.
     path = f'{venv / "bin"}{os.pathsep}{os.environ["PATH"]}'
@@ -419,7 +425,7 @@ def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     options = ['-v', '--no-deps', '--no-build-isolation', '--no-cache-dir', '-w', fresh]
     command = pip_command(venv, stack, 'wheel', *options, source)
     try:
-        mmcv_build.build(command, source, env, expected * 60)
+        mmcv_build.build(command, source, env, expected)
     except mmcv_build.BuildError as error:
         raise SetupError(f'{requirement} does not compile: {error}') from None
     wheel = next(fresh.glob('*.whl'))
@@ -429,7 +435,7 @@ def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     return kept / wheel.name
 
 
-def check_compilers(venv: Path) -> None:
+def check_cpp(venv: Path) -> None:
     if not shutil.which(os.environ.get('CXX', 'g++')):
         raise SetupError('g++ is needed to compile mmcv. On Debian and Ubuntu: apt-get install g++')
     header = 'import os, sysconfig as s; print(os.path.join(s.get_paths()["include"], "Python.h"))'
@@ -438,6 +444,9 @@ def check_compilers(venv: Path) -> None:
             'the C headers of Python are needed to compile mmcv. On Debian and Ubuntu: '
             'apt-get install python3-dev'
         )
+
+
+def check_cuda(venv: Path) -> None:
     cuda = 'import torch; print(torch.cuda.is_available() and torch.version.cuda or "")'
     version = output(venv_python(venv), '-c', cuda)
     nvcc = os.path.join(os.environ.get('CUDA_HOME', '/usr/local/cuda'), 'bin', 'nvcc')

@@ -159,7 +159,7 @@ def test_a_build_is_announced_before_torch_is_downloaded(tool, index, fresh, cap
         'pip finds none; OpenMMLab has none for torch 2.13 and cpu',
         f'about {tool.BUILD_CPU_MINUTES} CPU minutes, ',
         'make setup TORCH=prebuilt',
-        'PIP_FIND_LINKS=FOLDER make setup',
+        'PIP_FIND_LINKS=FOLDER make',
     ):
         assert part in said
 
@@ -180,6 +180,14 @@ def test_a_missing_compiler_is_said_before_torch_is_downloaded(tool, index, fres
     monkeypatch.setattr(tool.shutil, 'which', lambda name: None)
     with pytest.raises(tool.SetupError, match=r'g\+\+ is needed'):
         tool.announce_build(fresh, tool.STACKS['official']._replace(torch='torch==2.99.0'))
+
+
+def test_only_openmmlabs_own_mmcv_is_prebuilt(tool, index, fresh, capsys):
+    assert tool.announce_build(fresh, tool.STACKS['onedl'])
+    said = capsys.readouterr().out
+    assert 'no wheel of onedl-mmcv==2.3.6' in said
+    assert 'PIP_FIND_LINKS' in said
+    assert 'prebuilt' not in said
 
 
 def test_it_says_that_the_index_did_not_answer(tool, index, fresh, capsys):

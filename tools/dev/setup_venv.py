@@ -70,9 +70,12 @@ FAMILY = {
 BUILD_NEEDS = ('setuptools', 'wheel', 'ninja', 'numpy')
 # Measured (2.5) without CUDA, whose files come on top, once for each kind of GPU.
 BUILD_CPU_MINUTES = 3
-WAYS_AROUND = f"""To avoid it, stop here (Ctrl-C) and use one of
-  make setup TORCH={PREBUILT}          the newest torch that OpenMMLab has a wheel of mmcv for
-  PIP_FIND_LINKS=FOLDER make setup   a wheel of mmcv that you have, for this Python and torch"""
+WITH_OWN_WHEEL = (
+    '  PIP_FIND_LINKS=FOLDER make ...   a wheel that you have, for this Python and torch'
+)
+WITH_PREBUILT = (
+    f'  make setup TORCH={PREBUILT}        the newest torch that OpenMMLab has a wheel for'
+)
 
 
 class SetupError(Exception):
@@ -278,7 +281,7 @@ def announce_build(venv: Path, stack: Stack) -> bool:
     pages = [openmmlab_page(stack, torch, name) for name in device]
     if any(page for page, _ in pages):
         return False
-    say_why(requirement, pages[0][1])
+    say_why(stack, pages[0][1])
     check_cpp(venv)
     return True
 
@@ -302,7 +305,8 @@ def openmmlab_page(
     return page, f'OpenMMLab has none for torch {torch[0]}.{torch[1]} and {device}'
 
 
-def say_why(requirement: str, reason: str) -> None:
+def say_why(stack: Stack, reason: str) -> None:
+    requirement = pinned_mmcv(stack)
     reasons = '; '.join(filter(None, ['pip finds none', reason]))
     say(
         f'There is no wheel of {requirement} for Python {python_name()} and this torch ({reasons}).'
@@ -310,10 +314,13 @@ def say_why(requirement: str, reason: str) -> None:
     jobs, expected = build_time()
     say(
         f'Its operators have to be compiled, once: about {BUILD_CPU_MINUTES} CPU minutes, '
-        f'{minutes(expected)} with {jobs} jobs'
+        f'{minutes(expected)} with MAX_JOBS={jobs}'
         + (', longer for the GPU.' if gpu_visible() else '.')
     )
-    say(WAYS_AROUND)
+    say('To avoid it, stop here (Ctrl-C) and use')
+    say(WITH_OWN_WHEEL)
+    if stack.family == 'official':
+        say(WITH_PREBUILT)
 
 
 def build_time() -> tuple[int, float]:
@@ -337,9 +344,7 @@ def install_stack(venv: Path, stack: Stack, announced: bool) -> None:
         page, reason = openmmlab_page(stack, *torch_and_device(venv))
         if not wheel_found(venv, stack, requirement, packages, page):
             if not announced:
-                say_why(
-                    requirement, reason if page is None else 'the one of OpenMMLab does not fit'
-                )
+                say_why(stack, 'the one of OpenMMLab does not fit' if page else reason)
             wheel = build_mmcv(venv, stack, requirement, kept)
     if wheel:
         pip(venv, stack, 'install', wheel, *packages)

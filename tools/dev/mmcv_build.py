@@ -2,8 +2,9 @@
 
 Most of the time goes into the headers of torch, which each of mmcv's C++ files reads, and into
 debugging symbols. So its small files are compiled in groups, a file that includes some of them, and
-without symbols: 2.5 CPU minutes in the place of about 20, and the same results to the last bit. mmcv's own setup.py takes whatever ``*.cpp`` it finds, and stays as it is. A group that
-does not compile is taken apart again.
+without symbols: 2.5 CPU minutes in the place of about 20, and the same results to the last bit.
+mmcv's own setup.py takes whatever ``*.cpp`` it finds, and stays as it is. A group that does not
+compile is taken apart again.
 
 mmcv cannot be compiled in part: its Python imports the names of all operators.
 Only the standard library is used, as in setup_venv.py.

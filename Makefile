@@ -28,7 +28,8 @@ help:
 	@echo
 	@echo 'STACK=NAME         official: OpenMMLab'"'"'s own packages; oldest: the oldest versions of them that'
 	@echo '                   are tested; onedl: the maintained fork [$(STACK)]'
-	@echo 'TORCH=REQUIREMENT  another torch than that of the stack, a GPU build for example'
+	@echo 'TORCH=REQUIREMENT  another torch than that of the stack; prebuilt: the newest that needs no'
+	@echo '                   compiling of mmcv. Asked for once, it is kept'
 	@echo 'PYTHON=PROGRAM     which Python makes the environment [$(PYTHON)]'
 	@echo 'WORKERS=N          processes of make test [$(WORKERS)]'
 	@echo 'DEMO_ARGS="..."    arguments of tools/demo.py'

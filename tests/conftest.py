@@ -28,6 +28,8 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
     def load(name: str) -> ModuleType:
         monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+        # As Python does for a script.
+        monkeypatch.syspath_prepend(str((ROOT / 'tools' / name).parent))
         return load_script(f'tools/{name}.py')
 
     return load

@@ -21,10 +21,10 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'mim', 'pip', 'gdal_translate', 'curl')
+PROGRAMS = ('python', 'srun', 'make', 'mim', 'pip', 'docker', 'gdal_translate', 'curl')
 SEARCHED = ('--config', '--dataset', '--model')
 # Of which only the start of the words is looked at.
-PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs)'
+PIP_INSTALLS = r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs)'
 MINE = """
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -120,6 +120,8 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
                 continue
             where = 'tools/**/{}.py' if command == 'run' else 'configs/**/{}'
             assert list(ROOT.glob(where.format(item))), said
+        elif program == 'docker':
+            check_docker(words)
         elif words[:1] == ['-c']:
             compile(words[1], name, 'exec')
         elif program in ('python', 'srun'):
@@ -138,6 +140,17 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
             if config is None or config.isupper():  # CONFIG
                 continue
             load_config(config, getattr(args, 'cfg_options', None))
+
+
+def check_docker(words):
+    """The file is there, and folders of the image are those of the file."""
+    file = ROOT / 'docker' / 'Dockerfile'
+    text = file.read_text()
+    if words[0] == 'build':
+        assert ROOT / words[words.index('--file') + 1] == file
+    for word in words:
+        if ':/' in word:
+            assert re.search(rf'^WORKDIR {Path(word.partition(":")[2]).parent}$', text, re.M), word
 
 
 @pytest.mark.parametrize('name', NAMES)

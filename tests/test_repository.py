@@ -154,6 +154,14 @@ def test_the_image_has_the_versions_of_a_stack(load_tool):
         assert (ROOT / name).is_file()
 
 
+def test_what_the_image_can_be_told_is_what_the_page_says():
+    page = (ROOT / 'docs' / 'howto' / 'installation.md').read_text()
+    said = re.findall(r'--build-arg (\w+)=', page)
+    arguments = re.findall(r'^ARG (\w+)', DOCKER.read_text(), re.M)
+    assert len(said) > 1
+    assert set(said) <= set(arguments)
+
+
 def test_the_version_is_the_same_everywhere():
     assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == __version__
     changelog = (ROOT / 'CHANGELOG.md').read_text()

@@ -20,9 +20,9 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'pip', 'gdal_translate')
+PROGRAMS = ('python', 'srun', 'make', 'pip', 'gdal_translate', 'jupyter')
 # Of which only the start of the words is looked at.
-PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs)'
+PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs|jupyterlab)'
 MINE = """
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -107,6 +107,8 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
         elif program == 'pip':
             assert words[0] == 'install', said
             assert [word for word in words[1:] if not re.match(PIP_INSTALLS, word)] == [], said
+        elif program == 'jupyter':
+            assert (ROOT / words[-1]).is_file(), said
         elif words[:1] == ['-c']:
             compile(words[1], name, 'exec')
         elif program in ('python', 'srun'):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[1]
 # What .gitignore names.
 NOT_COPIED = ('.git', '.venv*', '.*cache', '.hypothesis', '*.egg-info', 'build', 'dist', 'site')
-NOT_COPIED += ('data', 'work_dirs', '*.pth', '*.pkl', '.coverage*', '__pycache__')
+NOT_COPIED += ('data', 'work_dirs', 'epoch_*.pth', '*.pkl', '.coverage*', '__pycache__')
 TOY = 'faster_rcnn_r18_sniper_toy.py'
 # As small as it gets; by --cfg-options, so that mim must find the config by its name.
 SMALL = [

@@ -51,8 +51,9 @@ def available_cores() -> int:
 @exit_on_error(RunError, subprocess.CalledProcessError)
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # mmengine asks setuptools for something deprecated, again and again.
+    # mmengine asks setuptools for something deprecated, again and again, and mmdet torch.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+    warnings.filterwarnings('ignore', category=FutureWarning, module='mmdet')
     from rich.console import Console
 
     from harness.demo import Demo, run_demo

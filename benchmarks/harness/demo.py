@@ -12,6 +12,7 @@ from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
@@ -67,6 +68,7 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
         RunError: If a training or a test fails.
     """
     os.chdir(demo.root)  # the configs' paths start here
+    MMLogger.get_instance('demo', log_level='ERROR')  # the console says what is to be known
     show_real_images(demo.root, demo.out_dir / 'real', console)
     make_toy_data()
     comparison = Comparison(

@@ -34,10 +34,10 @@ def show_real_images(root: Path, out_dir: Path, console: Console) -> dict[str, A
         dict: Number of ``images`` and ``objects``, and COCO's ``AP`` and ``AP50`` on them.
     """
     sample = root / SAMPLE
-    detect = SNIPERInferencer(
-        sample / 'detector.py', sample / 'weights.pth', 'pyramid', show_progress=False
-    )
-    with redirect_stdout(io.StringIO()):  # pycocotools talks
+    with redirect_stdout(io.StringIO()):  # mmengine and pycocotools talk
+        detect = SNIPERInferencer(
+            sample / 'detector.py', sample / 'weights.pth', 'pyramid', show_progress=False
+        )
         dataset = DATASETS.build(detect.cfg.test_dataloader.dataset)
     images = [dataset.get_data_info(index) for index in range(len(dataset))]
     with console.status(f'detecting in {len(images)} real images'):

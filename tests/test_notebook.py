@@ -41,7 +41,7 @@ def ran(tmp_path_factory):
             cell.source = SHORT
     # Where Jupyter is set up for its user, that is not asked for.
     environment = {**os.environ, 'IPYTHONDIR': str(folder / 'ipython')}
-    client = nbclient.NotebookClient(content, timeout=None, kernel_name='python3')
+    client = nbclient.NotebookClient(content, timeout=1800, kernel_name='python3')
     client.execute(cwd=str(folder), env=environment)
     return content, folder
 

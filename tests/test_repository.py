@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmsniper.version import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 GITHUB = ROOT / '.github'
 YAML = sorted(GITHUB.rglob('*.yml'))
@@ -150,6 +152,13 @@ def test_the_image_has_the_versions_of_a_stack(load_tool):
     assert (constraints, f'torch=={pytorch}') in {(s.constraints, s.torch) for s in stacks}
     for name in re.findall(r'requirements/\S+\.txt', text):
         assert (ROOT / name).is_file()
+
+
+def test_the_version_is_the_same_everywhere():
+    assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == __version__
+    changelog = (ROOT / 'CHANGELOG.md').read_text()
+    heads = re.findall(r'^## \[(.+)\](?: - \d{4}-\d\d-\d\d)?$', changelog, re.M)
+    assert heads[:2] == ['Unreleased', __version__]
 
 
 def test_no_host_of_packages_is_named():

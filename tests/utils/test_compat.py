@@ -188,12 +188,12 @@ def test_what_the_set_up_installs_is_what_is_tested(load_tool, stack, end, famil
     assert {name: version for name, version in pins.items() if name in SUPPORTED} == expected
 
 
-def test_the_readme_says_what_works_and_what_is_tested():
-    readme = (ROOT / 'README.md').read_text()
+def test_the_documentation_says_what_works_and_what_is_tested():
+    page = (ROOT / 'docs' / 'get_started.md').read_text()
     for name, item in SUPPORTED.items():
         if item.family != 'onedl':
             works = item.min_version + (f', below {item.below}' if item.below else '')
-            assert f'| {name} | {works} | {item.oldest} | {item.newest} |' in readme
+            assert f'| {name} | {works} | {item.oldest} | {item.newest} |' in page
 
 
 def test_the_chips_need_neither_torch_nor_mmdetection():

@@ -21,10 +21,13 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'mim', 'pip', 'docker', 'gdal_translate', 'curl')
+PROGRAMS = (
+    *('python', 'srun', 'make', 'mim', 'pip', 'docker'),
+    *('gdal_translate', 'curl', 'jupyter'),
+)
 SEARCHED = ('--config', '--dataset', '--model')
 # Of which only the start of the words is looked at.
-PIP_INSTALLS = r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs)'
+PIP_INSTALLS = r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs|jupyterlab)'
 MINE = """
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -109,6 +112,8 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
         elif program == 'pip':
             assert words[0] in ('install', 'wheel'), said
             assert [word for word in words[1:] if not re.match(PIP_INSTALLS, word)] == [], said
+        elif program == 'jupyter':
+            assert (ROOT / words[-1]).is_file(), said
         elif program == 'mim':
             command, package, item = words[:3]
             assert package == 'mmsniper', said

@@ -16,6 +16,7 @@ from mmsniper.mining import NegativeChipMiner
 ROOT = Path(__file__).resolve().parents[1]
 METAFILES = sorted(ROOT.glob('configs/*/metafile.yml'))
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('configs/*/*.md')])
+PAGES += ROOT.glob('demo/**/*.md')
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))

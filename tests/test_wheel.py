@@ -19,7 +19,7 @@ pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).resolve().parents[1]
 # What .gitignore names.
 NOT_COPIED = ('.git', '.venv*', '.*cache', '.hypothesis', '*.egg-info', 'build', 'dist', 'site')
-NOT_COPIED += ('data', 'work_dirs', '*.pth', '*.pkl', '.coverage*', '__pycache__')
+NOT_COPIED += ('data', 'work_dirs', 'epoch_*.pth', '*.pkl', '.coverage*', '__pycache__')
 TOY = 'faster_rcnn_r18_sniper_toy.py'
 # As small as it gets; by --cfg-options, so that mim must find the config by its name.
 SMALL = [
@@ -177,6 +177,14 @@ def test_the_wheel_has_configs_tools_and_metadata(wheel):
     assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')} <= mim
     assert {'model-index.yml', 'tools/train.py', 'tools/_launch.py', 'tools/dist_train.sh'} <= mim
     assert 'mmsniper/visualization/report.html' in names
+    # The notebook needs no checkout.
+    notebook = (ROOT / 'demo' / 'images_to_detector.ipynb').read_text('utf-8')
+    bases = re.findall(r'\{BASES\}/([\w/]+\.py)', notebook)
+    tools = re.findall(r"run\('([\w/]+\.py)'", notebook)
+    assert bases
+    assert tools
+    assert {f'configs/_base_/{name}' for name in bases} <= mim
+    assert {f'tools/{name}' for name in tools} <= mim
     # They need the checkout.
     assert not [name for name in mim if name.startswith(('tools/demo', 'tools/dev/'))]
     assert not [name for name in names if name.startswith(('tests/', 'benchmarks/', 'tools/'))]

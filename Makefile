@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help setup demo test bench lint coverage format docs clean
 
 help:
-	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
+	@echo 'make demo    set up, detect in real images, make toy data, train SNIPER, evaluate, draw'
 	@echo 'make test    set up, lint, run the tests'
 	@echo 'make lint    check style and types'
 	@echo 'make coverage  run the tests, and fail if they run less than 95 % of the lines'

@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help setup demo test bench lint coverage format docs clean
 
 help:
-	@echo 'make demo    set up, make the toy data, train SNIPER, evaluate, draw, print a table'
+	@echo 'make demo    set up, detect in real images, make toy data, train SNIPER, evaluate, draw'
 	@echo 'make test    set up, lint, run the tests'
 	@echo 'make lint    check style and types'
 	@echo 'make coverage  run the tests, and fail if they run less than 95 % of the lines'
@@ -28,7 +28,8 @@ help:
 	@echo
 	@echo 'STACK=NAME         official: OpenMMLab'"'"'s own packages; oldest: the oldest versions of them that'
 	@echo '                   are tested; onedl: the maintained fork [$(STACK)]'
-	@echo 'TORCH=REQUIREMENT  another torch than that of the stack, a GPU build for example'
+	@echo 'TORCH=REQUIREMENT  another torch than that of the stack; prebuilt: the newest that needs no'
+	@echo '                   compiling of mmcv. Asked for once, it is kept'
 	@echo 'PYTHON=PROGRAM     which Python makes the environment [$(PYTHON)]'
 	@echo 'WORKERS=N          processes of make test [$(WORKERS)]'
 	@echo 'DEMO_ARGS="..."    arguments of tools/demo.py'

@@ -1,3 +1,3 @@
 """The version of mmsniper, read by setup.cfg without importing the package."""
 
-__version__ = '0.1.0'
+__version__ = '1.0.0rc1'

@@ -1,14 +1,13 @@
 """What every test runs under; read before any test imports torch."""
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
+from scripts import load_script
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -29,11 +28,8 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
     def load(name: str) -> ModuleType:
         monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-        path = ROOT / 'tools' / f'{name}.py'
-        spec = importlib.util.spec_from_file_location(f'mmsniper_tool_{path.stem}', path)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return module
+        # As Python does for a script.
+        monkeypatch.syspath_prepend(str((ROOT / 'tools' / name).parent))
+        return load_script(f'tools/{name}.py')
 
     return load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -93,9 +94,15 @@ def small_images(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def small_run(small_images, tmp_path) -> Path:
+@pytest.fixture(scope='session')
+def small_run_file(small_images, tmp_path_factory) -> Path:
     """A config file of a training with negative chips on the small images."""
-    path = tmp_path / 'small.py'
+    path = tmp_path_factory.mktemp('small_run') / 'small.py'
     path.write_text(CONFIG.replace('{root}', str(small_images)))
     return path
+
+
+@pytest.fixture
+def small_run(small_run_file, tmp_path) -> Path:
+    """The same, in a folder of the test's own."""
+    return Path(shutil.copy(small_run_file, tmp_path))

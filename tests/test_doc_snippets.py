@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
@@ -20,9 +21,13 @@ from mmsniper.convert import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
 NAMES = [str(page.relative_to(ROOT / 'docs')) for page in PAGES]
-PROGRAMS = ('python', 'srun', 'make', 'mim', 'pip', 'gdal_translate')
+PROGRAMS = (
+    *('python', 'srun', 'make', 'mim', 'pip', 'docker'),
+    *('gdal_translate', 'curl', 'jupyter'),
+)
+SEARCHED = ('--config', '--dataset', '--model')
 # Of which only the start of the words is looked at.
-PIP_INSTALLS = r'(-e|--no-deps|\.|rasterio|zarr|tifffile|imagecodecs)'
+PIP_INSTALLS = r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs|jupyterlab)'
 MINE = """
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -107,11 +112,21 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
         elif program == 'pip':
             assert words[0] in ('install', 'wheel'), said
             assert [word for word in words[1:] if not re.match(PIP_INSTALLS, word)] == [], said
+        elif program == 'jupyter':
+            assert (ROOT / words[-1]).is_file(), said
         elif program == 'mim':
             command, package, item = words[:3]
             assert package == 'mmsniper', said
+            if command == 'search':
+                pairs = zip(words[2:], words[3:])
+                asked = {value for key, value in pairs if key in SEARCHED}
+                assert asked, said
+                assert asked <= searched_names(), said
+                continue
             where = 'tools/**/{}.py' if command == 'run' else 'configs/**/{}'
             assert list(ROOT.glob(where.format(item))), said
+        elif program == 'docker':
+            check_docker(words)
         elif words[:1] == ['-c']:
             compile(words[1], name, 'exec')
         elif program in ('python', 'srun'):
@@ -130,6 +145,17 @@ def test_the_commands_of_a_page_have_the_options_that_they_are_given(
             if config is None or config.isupper():  # CONFIG
                 continue
             load_config(config, getattr(args, 'cfg_options', None))
+
+
+def check_docker(words):
+    """The file is there, and folders of the image are those of the file."""
+    file = ROOT / 'docker' / 'Dockerfile'
+    text = file.read_text()
+    if words[0] == 'build':
+        assert ROOT / words[words.index('--file') + 1] == file
+    for word in words:
+        if ':/' in word:
+            assert re.search(rf'^WORKDIR {Path(word.partition(":")[2]).parent}$', text, re.M), word
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -167,6 +193,17 @@ def test_the_programs_of_a_page_use_names_that_exist(name):
         check_names(tree, known)
 
 
+def searched_names():
+    """What `mim search` knows, in lower case as it is there."""
+    models = [
+        model
+        for file in ROOT.glob('configs/*/metafile.yml')
+        for model in yaml.safe_load(file.read_text())['Models']
+    ]
+    names = [name for m in models for name in (m['Name'], m['In Collection'])]
+    return {name.lower() for name in names + [m['Metadata']['Training Data'] for m in models]}
+
+
 def chips_names():
     import mmsniper.chips
 
@@ -181,6 +218,7 @@ def check_names(tree, known):
     }
     made |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    made |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler)}
     used = {node.id for node in nodes if isinstance(node, ast.Name)}
     assert used - made - set(known) - set(dir(builtins)) <= OPEN
     for node in nodes:

@@ -14,7 +14,9 @@ from mmsniper.engine import NegativeChipHook
 from mmsniper.mining import NegativeChipMiner
 
 ROOT = Path(__file__).resolve().parents[1]
+METAFILES = sorted(ROOT.glob('configs/*/metafile.yml'))
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('configs/*/*.md')])
+PAGES += ROOT.glob('demo/**/*.md')
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -46,7 +48,7 @@ def test_commands_name_tools_that_exist():
     assert [tool for tool in sorted(tools) if not (ROOT / tool).exists()] == []
 
 
-@pytest.mark.parametrize('method', ['ablations', 'autofocus', 'sniper', 'snip'])
+@pytest.mark.parametrize('method', ['ablations', 'autofocus', 'baselines', 'sniper', 'snip'])
 def test_every_config_of_a_method_is_listed_in_its_readme_and_metafile(method):
     folder = ROOT / 'configs' / method
     names = {path.stem for path in folder.glob('*.py')}
@@ -57,9 +59,46 @@ def test_every_config_of_a_method_is_listed_in_its_readme_and_metafile(method):
     assert [name for name in sorted(names) if f']({name}.py)' not in readme] == []
 
 
-def test_the_epochs_of_the_metafile_are_those_of_the_config():
-    for metafile in sorted(ROOT.glob('configs/*/metafile.yml')):
-        for model in yaml.safe_load(metafile.read_text())['Models']:
-            if 'Epochs' in model['Metadata']:
-                cfg = load_config(ROOT / model['Config'])
-                assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs, model['Name']
+def models_of_the_metafiles():
+    """The models that model-index.yml leads to."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    assert index == sorted(path.relative_to(ROOT).as_posix() for path in METAFILES)
+    for file in METAFILES:
+        yield from yaml.safe_load(file.read_text())['Models']
+
+
+def test_the_epochs_of_the_metafile_are_those_of_the_config_or_of_what_was_measured():
+    for model in models_of_the_metafiles():
+        if 'Epochs' in model['Metadata'] and 'Results' not in model:
+            cfg = load_config(ROOT / model['Config'])
+            assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs, model['Name']
+
+
+def test_the_results_of_the_metafiles_are_those_that_were_measured(load_tool):
+    tool = load_tool('dev/metafile_results')
+    for file in METAFILES:
+        text = file.read_text()
+        assert tool.updated(text) == text, 'run tools/dev/metafile_results.py'
+    models = {model['Name']: model for model in models_of_the_metafiles()}
+    assert {name for name, model in models.items() if 'Results' in model} == set(tool.MEASURED)
+    for name, measured in tool.MEASURED.items():
+        assert measured.configs == {models[name]['Config']}
+    # As in docs/benchmarks.md.
+    sniper = models['faster_rcnn_r18_sniper_bccd']
+    assert sniper['Results'][0]['Metrics'] == {'box AP': 57.4}
+    assert sniper['Metadata'] == {
+        'Training Data': 'BCCD',
+        'Epochs': 8,
+        'Training Megapixels': 294,
+        'Seeds': 3,
+    }
+    autofocus = models['faster_rcnn_r18_autofocus_toy']
+    assert autofocus['Results'][0]['Metrics'] == {'box AP': 86.5}  # of 0.8733 and 0.8576
+
+
+def test_what_was_not_measured_has_no_results(load_tool):
+    tool = load_tool('dev/metafile_results')
+    results = [dict(Task='Object Detection', Dataset='COCO', Metrics={'box AP': 99.0})]
+    model = dict(Name='x', Metadata={'Epochs': 12, 'Training Data': 'COCO'})
+    claimed = dict(model, Metadata={**model['Metadata'], 'Seeds': 3}, Results=results)
+    assert tool.with_results(claimed) == model

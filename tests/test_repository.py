@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmsniper.version import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 GITHUB = ROOT / '.github'
 YAML = sorted(GITHUB.rglob('*.yml'))
@@ -150,6 +152,21 @@ def test_the_image_has_the_versions_of_a_stack(load_tool):
     assert (constraints, f'torch=={pytorch}') in {(s.constraints, s.torch) for s in stacks}
     for name in re.findall(r'requirements/\S+\.txt', text):
         assert (ROOT / name).is_file()
+
+
+def test_what_the_image_can_be_told_is_what_the_page_says():
+    page = (ROOT / 'docs' / 'howto' / 'installation.md').read_text()
+    said = re.findall(r'--build-arg (\w+)=', page)
+    arguments = re.findall(r'^ARG (\w+)', DOCKER.read_text(), re.M)
+    assert len(said) > 1
+    assert set(said) <= set(arguments)
+
+
+def test_the_version_is_the_same_everywhere():
+    assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == __version__
+    changelog = (ROOT / 'CHANGELOG.md').read_text()
+    heads = re.findall(r'^## \[(.+)\](?: - \d{4}-\d\d-\d\d)?$', changelog, re.M)
+    assert heads[:2] == ['Unreleased', __version__]
 
 
 def test_no_host_of_packages_is_named():

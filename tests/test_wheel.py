@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from mmsniper.version import __version__
+
 pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 # What .gitignore names.
 NOT_COPIED = ('.git', '.venv*', '.*cache', '.hypothesis', '*.egg-info', 'build', 'dist', 'site')
-NOT_COPIED += ('data', 'work_dirs', '*.pth', '*.pkl', '.coverage*', '__pycache__')
+NOT_COPIED += ('data', 'work_dirs', 'epoch_*.pth', '*.pkl', '.coverage*', '__pycache__')
 TOY = 'faster_rcnn_r18_sniper_toy.py'
 # As small as it gets; by --cfg-options, so that mim must find the config by its name.
 SMALL = [
@@ -75,11 +77,12 @@ with open('seen.json', 'w') as file:
 
 
 def run(*command, **options):
-    """Run a command; a failure shows what it said."""
+    """What a command says; a failure shows it."""
     command = [str(part) for part in command]
     options = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) | options
     done = subprocess.run(command, **options)
     assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -148,7 +151,7 @@ def work(python, tmp_path, monkeypatch):
     run(python, tools / 'dataset_tools/make_toy_dataset.py', *make, '--processes', 1, cwd=tmp_path)
 
     def work(*command):
-        run(python, *command, cwd=tmp_path)
+        return run(python, *command, cwd=tmp_path)
 
     return work
 
@@ -174,6 +177,14 @@ def test_the_wheel_has_configs_tools_and_metadata(wheel):
     assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/**/*.py')} <= mim
     assert {'model-index.yml', 'tools/train.py', 'tools/_launch.py', 'tools/dist_train.sh'} <= mim
     assert 'mmsniper/visualization/report.html' in names
+    # The notebook needs no checkout.
+    notebook = (ROOT / 'demo' / 'images_to_detector.ipynb').read_text('utf-8')
+    bases = re.findall(r'\{BASES\}/([\w/]+\.py)', notebook)
+    tools = re.findall(r"run\('([\w/]+\.py)'", notebook)
+    assert bases
+    assert tools
+    assert {f'configs/_base_/{name}' for name in bases} <= mim
+    assert {f'tools/{name}' for name in tools} <= mim
     # They need the checkout.
     assert not [name for name in mim if name.startswith(('tools/demo', 'tools/dev/'))]
     assert not [name for name in names if name.startswith(('tests/', 'benchmarks/', 'tools/'))]
@@ -202,6 +213,25 @@ def test_by_mim(work, tmp_path):
     annotations = f'{data}/annotations/train.json'
     work(*mim_run, 'suggest_pyramid', '--ann-file', annotations, '--out', 'pyramid.py')
     assert 'chip_size' in (tmp_path / 'pyramid.py').read_text()
+
+
+def test_mim_lists_and_searches(work, python, tmp_path):
+    pytest.importorskip('mim', reason='openmim is not installed')
+    listed = work('-m', 'mim', 'list')
+    assert re.search(rf'^mmsniper +{re.escape(__version__)} ', listed, re.M)
+
+    def search(*options):
+        work('-m', 'mim', 'search', 'mmsniper', *options, '--json', 'found.json')
+        return json.loads((tmp_path / 'found.json').read_text())
+
+    found = search('--model', 'sniper', '--dataset', 'bccd')
+    assert set(found['model'].values()) == {'sniper'}
+    assert set(found['training_data'].values()) == {'bccd'}
+    assert found['bccd/box_ap']['faster_rcnn_r18_sniper_bccd'] == 57.4
+    [mim] = python.parents[1].glob('lib/python*/site-packages/mmsniper/.mim')
+    configs = search('--field', 'config')['config']
+    assert {mim / path for path in configs.values()} == set(mim.glob('configs/[!_]*/*.py'))
+    assert 'tools/serve.py' in work('-m', 'mim', 'run', 'mmsniper', 'serve', '--', '--help')
 
 
 def test_from_python(work, python, tmp_path):

@@ -1,8 +1,8 @@
-"""SNIPER in a few minutes: toy data, training, a test, pictures and a table.
+"""SNIPER in a few minutes: real images, toy data, training, a test, pictures and a table.
 
-Makes the toy data set; trains SNIPER and the same detector on whole images at a single scale, with
-the same number of training pixels; tests both; draws chips and detections. Interrupted, it goes on
-where it was when it is started again.
+Detects in real images, with weights that are there. Makes the toy data set; trains SNIPER and the
+same detector on whole images at a single scale, with the same number of training pixels; tests
+both; draws chips and detections. Interrupted, it goes on where it was when it is started again.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def available_cores() -> int:
 @exit_on_error(RunError, subprocess.CalledProcessError)
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # mmengine asks setuptools for something deprecated, again and again.
+    # mmengine asks setuptools for something deprecated, again and again, and mmdet torch.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+    warnings.filterwarnings('ignore', category=FutureWarning, module='mmdet')
     from rich.console import Console
 
     from harness.demo import Demo, run_demo
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit('interrupted; start it again to go on')
     shown = out_dir.relative_to(ROOT) if out_dir.is_relative_to(ROOT) else out_dir
     console.print(
-        f'Chips of training images: {shown}/chips\nDetections: {shown}/detections\n'
+        f'Chips of toy scenes: {shown}/chips\nDetections in them: {shown}/detections\n'
         f'All numbers: {shown}/summary.json\n'
         f'The demo took {(time.perf_counter() - start) / 60:.1f} minutes.'
     )

@@ -12,8 +12,9 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
 from mmsniper.checks.run import TESTING, refuse_wrong
+from mmsniper.convert.config import draw_any_image
 from mmsniper.convert.inference import wrap_in_tta
-from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.datasets.wrappers import read_datasets
 from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 from mmsniper.utils.files import check_folder
 
@@ -60,13 +61,6 @@ def main() -> None:
         if args.out:
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         runner.test()
-
-
-def draw_any_image(cfg: Config) -> None:
-    """Draw on images of any bands and depth, where MMDetection's hook would draw 8-bit colour."""
-    hook = cfg.default_hooks.visualization
-    if type_name(hook) == 'DetVisualizationHook':
-        hook.type = 'PictureHook'
 
 
 def use_tta(cfg: Config) -> None:

@@ -87,5 +87,6 @@ def noted_command(script: str, argv: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False)
     for name in ('--jobs', '--work-dir', '--out-dir'):
         parser.add_argument(name)
+    parser.add_argument('--report-only', action='store_true')
     _, kept = parser.parse_known_args(argv)
     return shlex.join(['python', script, *kept])

@@ -1,32 +1,31 @@
-"""The demo: SNIPER against a single scale on the toy scenes, with pictures and a table."""
+"""The demo: real images, then SNIPER against a single scale on toy scenes, with a table."""
 
 from __future__ import annotations
 
 import io
 import os
 import pickle
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mmcv
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
 
 from harness.comparison import Comparison, execute_all, plan_runs, summarise
 from harness.comparison_tables import COLUMNS, table_rows
+from harness.demo_pictures import draw_chips, draw_found
+from harness.real_images import show_real_images
 from harness.training_run import TrainingRun
 from mmsniper.convert import load_config
 from mmsniper.testing import make_toy_dataset
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import write_json
-from mmsniper.visualization import draw_detections, save_figure
 
 SNIPER = 'configs/sniper/faster_rcnn_r18_sniper_toy.py'
 SINGLE_SCALE = 'configs/baselines/faster_rcnn_r18_single_scale_toy.py'
@@ -54,7 +53,9 @@ class Demo:
 
 
 def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
-    """Make the data, train, test, draw and tell; what an earlier call has done is not done again.
+    """Show real images; make toy data, train, test, draw and tell.
+
+    What an earlier call has done is not done again, but for the real images, which take seconds.
 
     Args:
         demo (Demo): What to do.
@@ -67,6 +68,8 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
         RunError: If a training or a test fails.
     """
     os.chdir(demo.root)  # the configs' paths start here
+    MMLogger.get_instance('demo', log_level='ERROR')  # the console says what is to be known
+    show_real_images(demo.root, demo.out_dir / 'real', console)
     make_toy_data()
     comparison = Comparison(
         {'SNIPER': SNIPER, 'single-scale': SINGLE_SCALE}, demo.pixels, seeds=(demo.seed,)
@@ -74,7 +77,7 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
     with console.status('counting the pixels of an epoch'):
         contestants = plan_runs(comparison, demo.root, demo.out_dir / 'runs')
     execute_all(contestants, demo.jobs, console)
-    draw_chips(demo.root, demo.out_dir / 'chips')
+    draw_chips(demo.root, SNIPER, demo.out_dir / 'chips', PICTURES)
     draw_predictions(contestants[0].runs[0], demo.out_dir / 'detections')
     summary = summarise(comparison, contestants, 'Toy scenes, one seed.')
     write_json(demo.out_dir / 'summary.json', summary)
@@ -90,27 +93,6 @@ def make_toy_data() -> None:
     )
 
 
-def draw_chips(root: Path, out_dir: Path) -> None:
-    """Draw training images with their chips, by the tool that does so for any config."""
-    tool = root / 'tools' / 'analysis_tools' / 'browse_chips.py'
-    subprocess.run(
-        [
-            sys.executable,
-            '-W',
-            'ignore:pkg_resources is deprecated',
-            str(tool),
-            SNIPER,
-            '--out-dir',
-            str(out_dir),
-            '--num',
-            str(PICTURES),
-        ],
-        cwd=root,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-
-
 def draw_predictions(run: TrainingRun, out_dir: Path) -> None:
     """Draw what the last test of a run found on the test images with the most objects."""
     with open(run.predictions(run.stages[-1]), 'rb') as file:
@@ -121,19 +103,8 @@ def draw_predictions(run: TrainingRun, out_dir: Path) -> None:
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     for index in progress(busiest(dataset, PICTURES), 'pictures of detections'):
         info = dataset.get_data_info(index)
-        found, objects = by_id[info['img_id']], info['instances']
-        path = Path(info['img_path'])
-        figure = draw_detections(
-            mmcv.imread(str(path)),
-            [item['bbox'] for item in objects],
-            [item['bbox_label'] for item in objects],
-            found['bboxes'].numpy(),
-            found['labels'].numpy(),
-            found['scores'].numpy(),
-            dataset.metainfo['classes'],
-            title=f'SNIPER on {path.name}',
-        )
-        save_figure(figure, out_dir / f'{path.stem}.png')
+        found = {name: values.numpy() for name, values in by_id[info['img_id']].items()}
+        draw_found(info, found, dataset.metainfo['classes'], out_dir)
 
 
 def busiest(dataset: Any, count: int) -> list[int]:

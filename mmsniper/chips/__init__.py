@@ -27,7 +27,9 @@ from mmsniper.chips.pyramid_text import describe_rule, pyramid_config
 from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, scale_disagreement
 from mmsniper.chips.statistics import (
     PlanStatistics,
+    decoded_megapixels,
     finest_ratio,
+    how_to_decode,
     learned_levels,
     pixel_ratio,
     plan_numbers,
@@ -69,6 +71,7 @@ __all__ = [
     'ScaleDisagreement',
     'ScalePyramid',
     'Suggestion',
+    'decoded_megapixels',
     'describe_rule',
     'draw_negative_chips',
     'finest_ratio',
@@ -77,6 +80,7 @@ __all__ = [
     'focus_sizes',
     'good_size_fraction',
     'grid_cover',
+    'how_to_decode',
     'learned_levels',
     'merge_rectangles',
     'minimum_cover',

@@ -26,6 +26,7 @@ from mmsniper.utils.files import replacing
 FORMAT = 2  # a file of another one is refused
 # Images whose uncovered proposals are kept, for pictures; of all of COCO they would be gigabytes.
 _SHOWN = 1000
+_SLIP = 0.01  # px, by which float32 may move boxes and windows of large images
 # Types and shapes in a file; names stand for any number. ``held`` are the proposals per chip.
 _ARRAYS: dict[str, tuple[type, tuple[str | int, ...]]] = {
     'format': (np.int64, ()),
@@ -173,6 +174,23 @@ class NegativeChipPool:
         }
         with replacing(path) as temporary, open(temporary, 'wb') as file:
             np.savez_compressed(file, **arrays)
+
+    def uncovered_in(self, img_path: str, level: int, box: ArrayLike) -> NDArray[np.float32]:
+        """Uncovered proposals in a chip, as far as the pool has kept them.
+
+        Args:
+            img_path (str): File of the image, as it was when the pool was mined.
+            level (int): Level of the chip.
+            box (ArrayLike): Window of the chip (4,), xyxy, original pixels.
+
+        Returns:
+            NDArray[np.float32]: Boxes (n, 4), xyxy, original pixels, that lie whole in the chip.
+        """
+        here = np.isin(self.uncovered_image, np.flatnonzero(self.img_path == img_path))
+        boxes = self.uncovered_box[here & (self.uncovered_level == level)]
+        x1, y1, x2, y2 = np.asarray(box, np.float64)
+        low, high = (x1 - _SLIP, y1 - _SLIP), (x2 + _SLIP, y2 + _SLIP)
+        return boxes[((boxes[:, :2] >= low) & (boxes[:, 2:] <= high)).all(axis=1)]
 
     def check_pyramid(self, pyramid: ScalePyramid, name: str = 'the pool') -> None:
         """Check that the chips belong to a pyramid; what is for test time only may differ.
@@ -333,8 +351,7 @@ def _check_boxes(
         if len(wrong):
             raise ValueError(f'it has a {what} of {name} {wrong[0]}, of {count} {name}s')
     wh = np.stack([pool.width, pool.height], axis=1)[image]
-    # A hundredth of a pixel more: float32 rounds windows of large images.
-    inside = (box[:, :2] >= 0) & (box[:, :2] < box[:, 2:]) & (box[:, 2:] <= wh + 0.01)
+    inside = (box[:, :2] >= 0) & (box[:, :2] < box[:, 2:]) & (box[:, 2:] <= wh + _SLIP)
     wrong = np.flatnonzero(~inside.all(axis=1))  # NaN is not inside either
     if len(wrong):
         i = wrong[0]

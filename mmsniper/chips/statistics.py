@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.plan import ChipPlan
-from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.pyramid import ScalePyramid, box_sizes
 from mmsniper.chips.rectangles import run_starts
 from mmsniper.chips.targets import ChipLookup, iter_targets
 
@@ -27,6 +28,9 @@ class PlanStatistics:
         pairs: Pairs (box, level) that are valid and fit.
         covered: Pairs that a chip of the level encloses.
         orphans: Boxes that fit into a chip at no level where they are valid.
+        covered_per_level: ``covered`` of each level, fine to coarse: the objects that it learns.
+        too_small: Boxes that are invalid at each level, since they are below its valid range.
+        too_large: Those that are above it.
     """
 
     images: int
@@ -36,6 +40,9 @@ class PlanStatistics:
     pairs: int
     covered: int
     orphans: int
+    covered_per_level: list[int]
+    too_small: list[int]
+    too_large: list[int]
 
     @property
     def chips_per_image(self) -> float:
@@ -58,21 +65,62 @@ def plan_statistics(
         pyramid (ScalePyramid): The scale pyramid.
         plan (ChipPlan): Chips of the table's images.
     """
-    chips = ChipLookup.from_plan(plan, pyramid.num_levels)
-    boxes, pairs, covered, reached = int((~table.ignore).sum()), 0, 0, 0
+    levels = pyramid.num_levels
+    chips = ChipLookup.from_plan(plan, levels)
+    sizes = box_sizes(table.boxes[~table.ignore].astype(np.float64))
+    (low, high), boxes = pyramid.ranges().T, len(sizes)
+    too_small = np.array([(sizes < lo).sum() for lo in low])
+    too_large = np.array([(sizes >= hi).sum() for hi in high])
+    pairs, covered, reached = 0, np.zeros(levels, np.int64), 0
     for _, part in iter_targets(table, pyramid):
         pairs += len(part.image)
-        covered += int(chips.enclose(part).sum())
+        covered += np.bincount(part.level[chips.enclose(part)], minlength=levels)
         reached += len(np.unique(part.index))
+        if pyramid.adopt_orphans:  # valid though out of range
+            sizes = box_sizes(part.box)
+            too_small -= np.bincount(part.level[sizes < low[part.level]], minlength=levels)
+            too_large -= np.bincount(part.level[sizes >= high[part.level]], minlength=levels)
     return PlanStatistics(
         images=len(table),
         boxes=boxes,
         chips=len(plan),
-        chips_per_level=plan.count_per_level(pyramid.num_levels).tolist(),
+        chips_per_level=plan.count_per_level(levels).tolist(),
         pairs=pairs,
-        covered=covered,
+        covered=int(covered.sum()),
         orphans=boxes - reached,
+        covered_per_level=covered.tolist(),
+        too_small=too_small.tolist(),
+        too_large=too_large.tolist(),
     )
+
+
+def what_levels_learn(
+    found: PlanStatistics, table: AnnotationTable, pyramid: ScalePyramid
+) -> list[str]:
+    """What a plan has each level learn, a sentence for each level, fine to coarse.
+
+    Args:
+        found (PlanStatistics): Of the plan.
+        table (AnnotationTable): Image sizes.
+        pyramid (ScalePyramid): The scale pyramid.
+
+    Returns:
+        list[str]: Such as 'level 0 (scale 3, objects of 0 to 80 px): 120 objects in 70 chips, 35%
+        of the pixels of an epoch; too small here and ignored: 0 boxes, too large: 40'. The scale
+        is the median of the images.
+    """
+    scales = np.median(pyramid.scales(table.width, table.height), axis=0)
+    lines = []
+    for level, (low, high) in enumerate(pyramid.ranges().tolist()):
+        sizes = f'{low:g} to {high:g} px' if math.isfinite(high) else f'{low:g} px and more'
+        chips = found.chips_per_level[level]
+        lines.append(
+            f'level {level} (scale {scales[level]:.3g}, objects of {sizes}): '
+            f'{found.covered_per_level[level]} objects in {chips} chips, '
+            f'{chips / max(found.chips, 1):.0%} of the pixels of an epoch; too small here and '
+            f'ignored: {found.too_small[level]} boxes, too large: {found.too_large[level]}'
+        )
+    return lines
 
 
 def learned_levels(table: AnnotationTable, pyramid: ScalePyramid) -> NDArray[np.bool_]:
@@ -174,6 +222,14 @@ def finest_ratio(table: AnnotationTable, pyramid: ScalePyramid, chips: int) -> f
     return float(chips * pyramid.chip_size**2 / max(pixels, 1))
 
 
+def decoded_megapixels(table: AnnotationTable, plan: ChipPlan) -> float:
+    """Megapixels of a chip's image, mean over chips: what is decoded for each unless it is kept."""
+    if not len(plan):
+        return 0.0
+    pixels = np.multiply(table.width, table.height, dtype=np.float64)
+    return float(pixels[plan.image].mean() / 1e6)
+
+
 def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) -> dict[str, Any]:
     """All of the above about a plan, as the tools tell it.
 
@@ -184,8 +240,8 @@ def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) 
 
     Returns:
         dict: ``images``, ``chips``, ``chips_per_image``, ``chips_per_level``,
-        ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``coverage``, ``orphans``, ``boxes`` and
-        ``shown_area``.
+        ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``decoded_megapixels`` (of the image, mean
+        over chips), ``coverage``, ``orphans``, ``boxes`` and ``shown_area``.
     """
     found = plan_statistics(table, pyramid, plan)
     return dict(
@@ -195,6 +251,7 @@ def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) 
         chips_per_level=found.chips_per_level,
         pixel_ratio_800x1333=pixel_ratio(table, pyramid, len(plan)),
         pixel_ratio_finest=finest_ratio(table, pyramid, len(plan)),
+        decoded_megapixels=decoded_megapixels(table, plan),
         coverage=found.coverage,
         orphans=found.orphans,
         boxes=found.boxes,
@@ -223,3 +280,19 @@ def what_to_expect(ratio: float) -> str:
             'whole images at one scale.'
         )
     return f'{ratio:.3f} of the pixels of whole images at the finest level: {what}'
+
+
+MUCH_TO_DECODE = 4.0
+"""Megapixels from which on decoding a JPEG takes several times the rest of a chip's pipeline."""
+
+
+def how_to_decode(megapixels: float, chips_per_image: float) -> str | None:
+    """What to do about :func:`decoded_megapixels`, None if it is little or comes only once."""
+    if megapixels < MUCH_TO_DECODE or chips_per_image < 1.5:
+        return None
+    return (
+        f'an image of {megapixels:.3g} megapixels is decoded for each of its chips, of which it '
+        f'has {chips_per_image:.2g}: if the loader is what limits, keep it between them by '
+        f'sniper = dict(cache_mb=...), {3 * megapixels:.2g} MB for each chip of a batch '
+        f'(docs/large_images.md)'
+    )

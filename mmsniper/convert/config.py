@@ -215,8 +215,16 @@ def sniper_version(cfg: Config) -> Config:
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
     bind_pyramid(cfg)
     _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
+    draw_any_image(cfg)
     check_hooks(cfg)
     return cfg
+
+
+def draw_any_image(cfg: Config) -> None:
+    """Draw by ``PictureHook`` where the config has MMDetection's hook; changed in place."""
+    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    if hook and type_name(hook) == 'DetVisualizationHook':
+        hook.type = 'PictureHook'
 
 
 def _convert(cfg: Config, options: SNIPEROptions) -> None:

@@ -137,12 +137,13 @@ def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None
     """Give a chip its area's share of an image's samples and proposals, in training.
 
     Heads sample image by image. With an image's numbers for each chip, a batch of chips has several
-    times the samples of images with as many pixels, and takes longer.
+    times the samples of images with as many pixels, and takes longer. An RPN keeps its samples,
+    which cost no time, since all anchors are assigned: with few it learns less
+    (docs/benchmarks.md).
 
     Args:
         detector (ConfigDict): The detector's config, with the numbers of an image; changed in
-            place. Those of the RPN's and the RoI head's samplers are lowered to 32 at least,
-            proposals to 50.
+            place. Samples of the RoI head are lowered to 32 at least, proposals to 50.
         share (float): Area of a chip, as part of an image's.
         notes (list[str]): Gets a sentence with all numbers.
     """
@@ -152,7 +153,6 @@ def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None
     proposals = train.get('rpn_proposal')
     changed = []
     for name, part, key, least in (
-        ('RPN samples', (train.get('rpn') or {}).get('sampler'), 'num', _LEAST_SAMPLES),
         ('proposals before NMS', proposals, 'nms_pre', _LEAST_PROPOSALS),
         ('proposals', proposals, 'max_per_img', _LEAST_PROPOSALS),
         *(('RoI samples', stage.get('sampler'), 'num', _LEAST_SAMPLES) for stage in stages),
@@ -167,9 +167,7 @@ def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None
             f'{", ".join(dict.fromkeys(changed))} (sniper.samples_by_area)'
         )
     else:
-        notes.append(
-            f'no samples by area: {type_name(detector)} samples neither anchors nor proposals'
-        )
+        notes.append(f'no samples by area: {type_name(detector)} samples no proposals')
 
 
 def check_kind(detector: Mapping[str, Any]) -> None:

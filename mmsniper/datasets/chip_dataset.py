@@ -99,8 +99,8 @@ class ChipIndexTable(list):
         return idx.of(image) if isinstance(idx, ChipIndex) else image
 
 
-# What the model has to know of a chip.
-_PACKED = ('level', 'homography_matrix', 'uncut_objects')
+# What the model, and who draws it, has to know of a chip.
+_PACKED = ('chip', 'level', 'homography_matrix', 'uncut_objects')
 
 
 @DATASETS.register_module()
@@ -110,8 +110,8 @@ class ChipDataset:
     The wrapped data set finds the image and its annotations (any MMDetection data set, or
     ``ConcatDataset``, ``RepeatDataset`` and ``ClassBalancedDataset`` of them). This wrapper
     attaches the chip, if the index has one, and runs ``pipeline``, in which :class:`ChipSampler`
-    cuts it out. Samples have their ``level``, ``homography_matrix`` and ``uncut_objects`` in the
-    metainfo, whether ``PackDetInputs`` packs them or not, and invalid objects before ignore
+    cuts it out. Samples have their ``chip``, ``level``, ``homography_matrix`` and ``uncut_objects``
+    in the metainfo, whether ``PackDetInputs`` packs them or not, and invalid objects before ignore
     regions in their ``ignored_instances``.
 
     An input must be a chip, whatever a sampler, a pipeline or a hook that exchanges the pipeline

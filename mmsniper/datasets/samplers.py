@@ -30,6 +30,7 @@ from mmsniper.chips import (
 )
 from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.chips.positive import FoundChips
+from mmsniper.chips.statistics import what_levels_learn
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
 from mmsniper.datasets.scale_transforms import rescaling
@@ -297,12 +298,13 @@ class ChipAwareSampler(Sampler):
         if differing:
             print_log(differing, logger='current', level=logging.WARNING)
         stats = plan_statistics(table, self.pyramid, self.positives())
-        print_log(
+        all_levels = (
             f'{stats.chips} chips for {stats.images} images, fine to coarse '
             f'{stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
-            f'{stats.orphans} boxes fit into a chip at no level where they are valid',
-            logger='current',
+            f'{stats.orphans} boxes fit into a chip at no level where they are valid'
         )
+        lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
+        print_log('\n  '.join(lines), logger='current')
 
     def _warn_of_nan(self, table: AnnotationTable) -> None:
         nan = np.flatnonzero(np.isnan(table.boxes).any(axis=1))

@@ -16,8 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from mmsniper.chips import NEGATIVE, POSITIVE, ScalePyramid
 from mmsniper.visualization.figure import (
     BAD,
+    DPI,
     GOOD,
     IGNORED,
+    MISSED,
     as_boxes,
     as_mask,
     check_levels,
@@ -34,17 +36,21 @@ from mmsniper.visualization.figure import (
 )
 from mmsniper.visualization.picture import check_image, picture_limits
 
-VALID, INVALID, CROWD = 0, 1, 2
-"""What a box is to a chip: learned, invalid at its level, or a region to leave alone."""
+VALID, INVALID, CROWD, PROPOSAL = 0, 1, 2, 3
+"""What a box is to a chip: learned, invalid at its level, or a region to leave alone; and what the
+RPN proposed there."""
 
+# Drawn in this order: colour, dashes, line width in points, name.
 _STATES = (
-    (VALID, GOOD, False, 'valid'),
-    (INVALID, BAD, True, 'invalid'),
-    (CROWD, IGNORED, True, 'ignored'),
+    (PROPOSAL, MISSED, False, 0.8, 'proposed'),
+    (VALID, GOOD, False, 1.5, 'valid'),
+    (INVALID, BAD, True, 1.5, 'invalid'),
+    (CROWD, IGNORED, True, 1.5, 'ignored'),
 )
 _ROWS = 3
 _CELL = 2.4  # inches, of one chip
 _EPS = 1e-3  # original px; chips are planned in float32
+_SMALL, _LARGE = 200, 1024  # figure px: smaller chips are enlarged, larger inputs are shrunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,7 @@ class ChipView:
         image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`, at most chip_size a
             side.
         boxes (np.ndarray): (n, 4) xyxy in chip pixels.
-        states (np.ndarray): (n,) ``VALID``, ``INVALID`` or ``CROWD`` of each box.
+        states (np.ndarray): (n,) ``VALID``, ``INVALID``, ``CROWD`` or ``PROPOSAL`` of each box.
         level (int): Pyramid level, 0 is the finest.
         scale (float): Chip pixels per original pixel.
         names (Sequence[str]): Class name of each box. Defaults to none.
@@ -190,6 +196,51 @@ def draw_chips(
     return figure
 
 
+def draw_chip_views(views: Sequence[ChipView]) -> Figure:
+    """Draw chips side by side, pixel by pixel as the network sees them.
+
+    A pixel of a chip is one of the figure, or several where chips are small. Boxes are green if
+    they are valid, dashed red if not, grey if they are to be ignored; proposals are thin and
+    yellow.
+
+    Args:
+        views (Sequence[ChipView]): At least one chip.
+
+    Returns:
+        Figure: For :func:`save_figure` or :func:`figure_pixels`.
+
+    Raises:
+        ValueError: If there is no chip, or an array has another shape than it should.
+    """
+    if not views:
+        raise ValueError('there is no chip to draw')
+    for view in views:
+        check_image(view.image)
+    side = max(max(view.image.shape[:2]) for view in views)
+    # Whole pixels, so that none is resampled.
+    cell = min(side * math.ceil(_SMALL / side), _LARGE)
+    columns = math.ceil(math.sqrt(len(views)))
+    rows = math.ceil(len(views) / columns)
+    margin, gap, legend = (round(DPI * inches) for inches in (_MARGIN / 2, 0.2, 0.3))
+    wide, tall = columns * (cell + margin) + margin, rows * (cell + gap) + legend
+    # A little more: what matplotlib makes of it is cut to whole pixels.
+    figure = new_figure((wide + 0.01) / DPI, (tall + 0.01) / DPI)
+    for i, view in enumerate(views):
+        row, column = divmod(i, columns)
+        left, bottom = margin + column * (cell + margin), legend + (rows - 1 - row) * (cell + gap)
+        axes = place_axes(figure, left / DPI, bottom / DPI, cell / DPI, cell / DPI)
+        _draw_view(axes, view, side, picture_limits(view.image))
+    found = set(np.concatenate([np.asarray(view.states, int) for view in views]).tolist())
+    entries = [
+        legend_entry(colour, label, dashed)
+        for state, colour, dashed, _, label in _STATES
+        if state in found
+    ]
+    if entries:
+        draw_legend(figure, entries, width=0.8)
+    return figure
+
+
 def _check_levels(
     levels: ArrayLike, count: int, pyramid: ScalePyramid, what: str
 ) -> NDArray[np.int64]:
@@ -298,13 +349,14 @@ def _draw_view(axes: Axes, view: ChipView, chip_size: int, limits: tuple[float, 
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.5, linestyle='--' if negative else '-')
     counts = []
-    for state, colour, dashed, label in _STATES:
+    for state, colour, dashed, line, label in _STATES:
         chosen = np.flatnonzero(states == state)
         # The names of invalid boxes, often tiny and many, would hide the picture.
         named = state == VALID and len(view.names) > 0
         names = [view.names[i] for i in chosen.tolist()] if named else []
-        draw_boxes(axes, boxes[chosen], colour, dashed=dashed, names=names)
+        draw_boxes(axes, boxes[chosen], colour, dashed=dashed, width=line, names=names)
         counts += [f'{len(chosen)} {label}'] if len(chosen) else []
     title = f'level {view.level}, ×{view.scale:.2g}: {", ".join(counts) or "no boxes"}'
     title = f'negative, {title}' if negative else title
-    axes.set_title(title, fontsize=min(7.5, 335 / len(title)), pad=3)  # not wider than its cell
+    cell = axes.bbox.width * 72 / axes.figure.dpi  # points, than which it is not wider
+    axes.set_title(title, fontsize=min(7.5, 2.215 * cell / len(title)), pad=3)

@@ -32,6 +32,7 @@ IGNORED = '#b4b4b4'
 LEVEL_COLOURS = ('#ff9f1c', '#19a7ff', '#ff4fa3', '#9b6bff', '#00c2a8', '#c0d72f')
 """Of the levels of a pyramid, fine to coarse; they repeat."""
 
+_PLATE = 8  # points, the height of a line of text beside a box
 _RIM = 0.4  # points, around dots
 _COVERED = 0.1  # of the picture, by dots
 
@@ -58,6 +59,13 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """Save a figure as PNG. The file appears when it is whole; folders are made as needed."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format='png')
+
+
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as an RGB image (h, w, 3)."""
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
@@ -131,7 +139,8 @@ def draw_boxes(
         colour (str): Colour of lines and names.
         dashed (bool): Dashed lines. Defaults to False.
         width (float): Line width, points. Defaults to 1.5.
-        names (Sequence[str] | NDArray): Text above each box. Defaults to (), no text.
+        names (Sequence[str] | NDArray): Text above each box, in it at the top of the image.
+            Defaults to (), no text.
         fill (float): Opacity of the box's inside. Defaults to 0.
     """
     # Its types ask for a sequence, and an array is drawn faster.
@@ -151,7 +160,9 @@ def draw_boxes(
         )
     )
     for name, (x, y) in zip(names, boxes[:, :2], strict=len(names) > 0):
-        _write_on_plate(axes, name, (x, y), (0, 2), colour, pad=0.6, clip_on=True)
+        room = _points(axes, axes.bbox.y1 - axes.transData.transform((x, y))[1])
+        shift = (0, 2) if room > _PLATE else (1, -_PLATE)
+        _write_on_plate(axes, name, (x, y), shift, colour, pad=0.6, clip_on=True)
 
 
 def _write_on_plate(

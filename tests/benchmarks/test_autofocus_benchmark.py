@@ -1,8 +1,6 @@
 """The benchmark of AutoFocus counts what enters the network and compares like with like."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
+from scripts import load_script
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,12 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def benchmark():
-    path = ROOT / 'benchmarks' / 'autofocus.py'
-    spec = importlib.util.spec_from_file_location('autofocus_benchmark', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script('benchmarks/autofocus.py')
 
 
 @pytest.fixture

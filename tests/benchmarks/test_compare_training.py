@@ -1,11 +1,10 @@
 """The command line of the comparison: presets, and comparisons of one's own."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from harness import comparison as module
 from mmsniper.convert import load_config
@@ -15,13 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def script():
-    path = ROOT / 'benchmarks' / 'compare_training.py'
-    spec = importlib.util.spec_from_file_location('compare_training', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script('benchmarks/compare_training.py')
 
 
 def test_every_preset_names_configs_that_exist(script):

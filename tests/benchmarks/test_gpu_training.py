@@ -1,24 +1,18 @@
 """The GPU benchmark runs; what it measures here, on a CPU, means nothing."""
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from harness.coco_like import coco_like_boxes
-
-SCRIPT = Path(__file__).resolve().parents[2] / 'benchmarks/gpu_training.py'
 
 
 @pytest.fixture(scope='module')
 def benchmark():
-    spec = importlib.util.spec_from_file_location('gpu_training', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script('benchmarks/gpu_training.py')
 
 
 def test_it_measures_both_trainings(benchmark, tmp_path, capsys):

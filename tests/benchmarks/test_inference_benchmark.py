@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from pycocotools.coco import COCO
+from scripts import load_script
 
 from harness import large_toy_scenes
 from harness.costs import cost_of
@@ -26,12 +27,7 @@ BLOCK = 200
 
 @pytest.fixture(scope='module')
 def benchmark():
-    path = ROOT / 'benchmarks' / 'inference.py'
-    spec = importlib.util.spec_from_file_location('inference_benchmark', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script('benchmarks/inference.py')
 
 
 @pytest.fixture(autouse=True)

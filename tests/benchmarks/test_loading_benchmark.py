@@ -1,26 +1,17 @@
 """The benchmark of loading sends the same chips in all ways and finds the images kept."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import load_script
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    path = ROOT / 'benchmarks' / 'loading.py'
-    spec = importlib.util.spec_from_file_location('loading_benchmark', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    module = load_script('benchmarks/loading.py')
     monkeypatch.setattr(module, 'PHOTO', (600, 500))
     monkeypatch.setattr(module, 'OBJECTS', ((12, 20),))
-    yield module
-    del sys.modules[spec.name]
+    return module
 
 
 def test_json_and_page_are_written(benchmark, tmp_path, capsys):

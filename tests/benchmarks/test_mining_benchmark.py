@@ -1,6 +1,5 @@
 """The benchmark of mining compares what it says it does; how fast that is, is its own business."""
 
-import importlib.util
 import json
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from scripts import load_script
 
 from mmsniper.convert import load_config
 from mmsniper.mining import NegativeChipMiner
@@ -21,12 +21,7 @@ OPTIONS = dict(num_proposals=50, window_size=700, batch_pixels=1)
 
 @pytest.fixture(scope='module')
 def benchmark():
-    spec = importlib.util.spec_from_file_location(
-        'mining_benchmark', ROOT / 'benchmarks' / 'mining.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script('benchmarks/mining.py')
 
 
 @pytest.fixture(scope='module')

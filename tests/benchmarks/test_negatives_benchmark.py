@@ -1,10 +1,8 @@
 """What negative chips give: both sides train for equally long, and the measures are theirs."""
 
 import copy
-import importlib.util
 import json
 import pickle
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from negative_pools import pool_of
+from scripts import load_script
 
 from harness import comparison
 from harness.training_run import COSTS, METRICS, TRAIN, train_result
@@ -25,13 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def script():
-    path = ROOT / 'benchmarks' / 'negatives.py'
-    spec = importlib.util.spec_from_file_location('negatives', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script('benchmarks/negatives.py')
 
 
 # ----------------------------------------------------------------------------------- configurations

@@ -1,9 +1,9 @@
 """The control changes how detections are merged, and nothing else of a test."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from mmsniper.convert import load_config
 
@@ -16,11 +16,7 @@ CONFIGS = {
 
 
 def controls():
-    spec = importlib.util.spec_from_file_location(
-        'nms_control', ROOT / 'benchmarks' / 'nms_control.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script('benchmarks/nms_control.py')
     return module.CONTROLS
 
 

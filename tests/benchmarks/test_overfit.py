@@ -1,8 +1,6 @@
 """Overfitting every family: which images, what stays of a config, and what counts as passed."""
 
-import importlib.util
 import json
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
+from scripts import load_script
 
 from harness import comparison
 from harness.reduced import reduced
@@ -26,13 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def script():
-    path = ROOT / 'benchmarks' / 'overfit.py'
-    spec = importlib.util.spec_from_file_location('overfit', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script('benchmarks/overfit.py')
 
 
 @pytest.fixture

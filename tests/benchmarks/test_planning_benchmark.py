@@ -1,21 +1,17 @@
 """The benchmark of planning runs and says what it should; how fast it is, is its own business."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def planning(monkeypatch):
-    spec = importlib.util.spec_from_file_location(
-        'planning_benchmark', ROOT / 'benchmarks' / 'planning.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script('benchmarks/planning.py')
     # Not the data at hand: what is tested is the same everywhere.
     monkeypatch.setattr(module, 'COCO_TINY', [])
     return module

@@ -208,6 +208,24 @@ def refused(path, message):
     return pytest.raises(ValueError, match=f'{re.escape(str(path))}.*(?s:{message})')
 
 
+@pytest.mark.parametrize(
+    ('path', 'level', 'chip', 'proposals'),
+    [
+        ('data/b.jpg', 0, (1, 2, 30, 40), 1),
+        ('data/b.jpg', 0, (1.005, 2, 29.995, 40), 1),  # rounded
+        ('data/b.jpg', 0, (2, 2, 30, 40), 0),
+        ('data/b.jpg', 0, (1, 2, 30, 39), 0),
+        ('data/b.jpg', 1, (0, 0, 90, 70), 0),
+        ('data/a.jpg', 0, (0, 0, 90, 70), 0),
+        ('elsewhere/b.jpg', 0, (0, 0, 90, 70), 0),
+    ],
+)
+def test_uncovered_proposals_of_a_chip_are_those_of_its_image_and_level_that_it_shows_whole(
+    path, level, chip, proposals
+):
+    assert by_hand().uncovered_in(path, level, chip).tolist() == [[1, 2, 30, 40]] * proposals
+
+
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp('whole') / 'pool.npz'

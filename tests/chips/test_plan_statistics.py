@@ -11,7 +11,9 @@ from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
     ScalePyramid,
+    decoded_megapixels,
     finest_ratio,
+    how_to_decode,
     learned_levels,
     pixel_ratio,
     plan_numbers,
@@ -20,6 +22,7 @@ from mmsniper.chips import (
     shown_area,
     what_to_expect,
 )
+from mmsniper.chips.statistics import what_levels_learn
 
 PYRAMID = ScalePyramid.from_config(
     dict(
@@ -243,8 +246,56 @@ def test_the_numbers_of_a_plan_are_those_of_the_single_functions():
         chips_per_level=[1, 1],
         pixel_ratio_800x1333=pixel_ratio(TABLE, PYRAMID, 2),
         pixel_ratio_finest=finest_ratio(TABLE, PYRAMID, 2),
+        decoded_megapixels=decoded_megapixels(TABLE, plan),
         coverage=found.coverage,
         orphans=2,
         boxes=6,
         shown_area=shown_area(TABLE, plan, 2),
     )
+
+
+def test_each_chip_has_its_image_decoded():
+    table = AnnotationTable.from_images([(4000, 3000, [], None), (1000, 1000, [], None)])
+    box = [0, 0, 32, 32]
+    assert decoded_megapixels(table, chips((0, 0, box), (0, 1, box), (1, 0, box))) == 25 / 3
+    assert decoded_megapixels(table, ChipPlan.of_kind(0, [], [], [])) == 0
+
+
+def test_only_many_pixels_decoded_many_times_are_worth_keeping():
+    assert '36 MB for each chip of a batch' in how_to_decode(12.0, 81.3)
+    assert how_to_decode(12.0, 1.0) is None
+    assert how_to_decode(0.3, 5.0) is None
+
+
+def test_what_each_level_learns_and_leaves_to_others_by_hand():
+    # 15 and 5 at the first level; 15, 40 and 15.5 at the second.
+    plan = chips((0, 0, [0, 0, 32, 32]), (0, 1, [0, 0, 64, 64]), (0, 1, [50, 36, 114, 100]))
+    found = plan_statistics(TABLE, PYRAMID, plan)
+    assert found.covered_per_level == [2, 3]
+    assert found.too_small == [0, 1]  # 5
+    assert found.too_large == [2, 1]  # 40 and 80; 80
+    assert what_levels_learn(found, TABLE, PYRAMID) == [
+        'level 0 (scale 2, objects of 0 to 20 px): 2 objects in 1 chips, 33% of the pixels of an '
+        'epoch; too small here and ignored: 0 boxes, too large: 2',
+        'level 1 (scale 1, objects of 10 to 50 px): 3 objects in 2 chips, 67% of the pixels of an '
+        'epoch; too small here and ignored: 1 boxes, too large: 1',
+    ]
+
+
+def test_an_adopted_object_is_neither_too_small_nor_too_large():
+    levels = [
+        dict(resize=dict(factor=1.0), valid_range=(20, 40)),
+        dict(resize=dict(factor=0.5), valid_range=(30, None)),
+    ]
+    boxes = [
+        [0, 0, 100, 4],  # of size 20, too long for the first level
+        [0, 0, 10, 10],  # learned nowhere, but it fits: adopted by the first
+        [0, 0, 25, 25],
+    ]
+    table = AnnotationTable.from_images([(200, 200, boxes, None)])
+    for adopt, too_small in ((False, [1, 3]), (True, [0, 2])):
+        pyramid = ScalePyramid.from_config(dict(chip_size=64, levels=levels, adopt_orphans=adopt))
+        found = plan_statistics(table, pyramid, ChipPlan.empty())
+        assert found.too_small == too_small
+        assert found.too_large == [0, 0]
+        assert 'objects of 30 px and more' in what_levels_learn(found, table, pyramid)[1]

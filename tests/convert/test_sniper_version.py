@@ -617,6 +617,15 @@ def test_a_hook_that_ends_the_mixing_is_no_default_hook_either():
     assert set(cfg.default_hooks) == {'checkpoint', 'logger'}
 
 
+def test_pictures_are_drawn_by_the_hook_that_knows_of_chips_unless_the_config_has_its_own():
+    for name, drawn in (('DetVisualizationHook', 'PictureHook'), ('OwnHook', 'OwnHook')):
+        hook = dict(type=name, draw=True)
+        cfg = sniper_version(stock_config(default_hooks=dict(visualization=hook)))
+        assert cfg.default_hooks.visualization == dict(type=drawn, draw=True)
+    for hooks in (dict(), dict(visualization=None)):
+        assert sniper_version(stock_config(default_hooks=hooks)).default_hooks == hooks
+
+
 def test_a_hook_of_the_config_that_mines_takes_the_place_of_the_fragments(monkeypatch):
     said = []
     monkeypatch.setattr(

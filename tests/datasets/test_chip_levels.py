@@ -88,9 +88,9 @@ def by_hand(pyramid, *transforms):
         [dict(type='RandomAffine', scaling_ratio_range=(1, 1))],
     ],
 )
-def test_stock_packing_keeps_the_level_of_a_chip(chip_dataset, pyramid, chip, transforms):
+def test_stock_packing_keeps_a_chip_and_its_level(chip_dataset, pyramid, chip, transforms):
     sample = chip_dataset(*transforms)[ChipIndex(3, chip)]['data_samples']
-    assert sample.level == chip.level
+    assert (sample.level, sample.chip) == (chip.level, chip)
     levels, scale = levels_of_input(sample.metainfo, ScalePyramid.from_config(pyramid))
     assert (levels, scale) == ((chip.level,), pytest.approx((2.0, 1.0, 0.5)[chip.level]))
 

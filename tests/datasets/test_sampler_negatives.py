@@ -136,7 +136,10 @@ def test_what_is_planned_is_logged(make_sampler, dataset, monkeypatch):
     lines = []
     monkeypatch.setattr(samplers, 'print_log', lambda text, **more: lines.append((text, more)))
     make_sampler(dataset)
-    assert 'chips for 5 images' in lines[-1][0]
+    told = lines[-1][0].split('\n  ')
+    assert 'chips for 5 images' in told[0]
+    assert [line[:7] for line in told[1:]] == [f'level {i}' for i in range(len(told) - 1)]
+    assert len(told) == 1 + make_sampler(dataset).pyramid.num_levels
     assert logging.WARNING not in [more.get('level') for _, more in lines]
 
 

@@ -1,6 +1,5 @@
 """browse_chips.py draws the chips that training would have."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from negative_pools import pool_of
+from scripts import load_script
 
 from mmsniper.chips import (
     NEGATIVE,
@@ -24,7 +24,6 @@ from mmsniper.datasets import Chip
 from mmsniper.testing import CLASSES, ToyDatasetSpec, make_toy_dataset
 from mmsniper.visualization import INVALID, VALID
 
-ROOT = Path(__file__).resolve().parents[2]
 PYRAMID = {
     'chip_size': 128,
     'levels': [
@@ -44,11 +43,7 @@ PIPELINE = [
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools' / 'analysis_tools' / 'browse_chips.py'
-    spec = importlib.util.spec_from_file_location('browse_chips', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script('tools/analysis_tools/browse_chips.py')
 
 
 @pytest.fixture(scope='module')

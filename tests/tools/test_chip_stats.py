@@ -18,6 +18,7 @@ KEYS = [
     'chips_per_level',
     'pixel_ratio_800x1333',
     'pixel_ratio_finest',
+    'decoded_megapixels',
     'coverage',
     'orphans',
     'boxes',

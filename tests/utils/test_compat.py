@@ -189,7 +189,7 @@ def test_what_the_set_up_installs_is_what_is_tested(load_tool, stack, end, famil
 
 
 def test_the_documentation_says_what_works_and_what_is_tested():
-    page = (ROOT / 'docs' / 'get_started.md').read_text()
+    page = (ROOT / 'docs' / 'howto' / 'installation.md').read_text()
     for name, item in SUPPORTED.items():
         if item.family != 'onedl':
             works = item.min_version + (f', below {item.below}' if item.below else '')

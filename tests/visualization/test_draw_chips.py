@@ -15,7 +15,8 @@ from mmsniper.visualization import (
     draw_chips,
     save_figure,
 )
-from mmsniper.visualization.figure import BAD, GOOD, IGNORED, level_colour
+from mmsniper.visualization.chips import PROPOSAL, draw_chip_views
+from mmsniper.visualization.figure import BAD, GOOD, IGNORED, MISSED, figure_pixels, level_colour
 
 PYRAMID = ScalePyramid.from_config(
     {
@@ -407,3 +408,74 @@ def test_wrong_arrays_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         draw_chips(**{**arguments, **change})
+
+
+def noise(height, width, bands=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, bands), np.uint8)
+
+
+def view_of(image, boxes=(), states=(), **more):
+    return ChipView(image, np.reshape(boxes, (-1, 4)), np.array(states, int), 0, 1.5, **more)
+
+
+def inside(figure, axes):
+    """The pixels within the frame of axes, as they are in the figure, RGB."""
+    pixels = figure_pixels(figure)
+    x1, y1, x2, y2 = np.round(axes.bbox.extents).astype(int)
+    return pixels[len(pixels) - y2 : len(pixels) - y1, x1:x2]
+
+
+@pytest.mark.parametrize('chips', [1, 2, 4])
+def test_each_pixel_of_a_chip_is_one_of_the_picture(chips):
+    images = [noise(256, 256, seed=i) for i in range(chips)]
+    figure = draw_chip_views([view_of(image) for image in images])
+    assert len(figure.axes) == chips
+    for axes, image in zip(figure.axes, images):
+        drawn = inside(figure, axes)
+        assert drawn.shape == image.shape
+        # Its frame lies over the outermost.
+        np.testing.assert_array_equal(drawn[4:-4, 4:-4], image[4:-4, 4:-4, ::-1])
+
+
+def test_pixels_of_small_chips_are_enlarged_as_they_are():
+    image = noise(64, 48)
+    figure = draw_chip_views([view_of(image)])
+    drawn = inside(figure, figure.axes[0])
+    assert drawn.shape == (256, 256, 3)
+    enlarged = image.repeat(4, axis=0).repeat(4, axis=1)[..., ::-1]
+    np.testing.assert_array_equal(drawn[4:-4, 4:188], enlarged[4:-4, 4:188])
+    assert (drawn[4:-4, 194:-4] == 0x40).all()  # where there is no chip
+
+
+def test_whole_images_are_shrunk():
+    figure = draw_chip_views([view_of(noise(500, 2000))] * 2)
+    assert inside(figure, figure.axes[1]).shape == (1024, 1024, 3)
+
+
+def test_boxes_of_a_chip_have_the_colours_of_their_states():
+    boxes = [[20, 20, 80, 80], [120, 20, 180, 80], [20, 120, 80, 180], [120, 120, 180, 180]]
+    states = [VALID, INVALID, CROWD, PROPOSAL]
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    figure = draw_chip_views([view_of(grey, boxes, states, kind=NEGATIVE)])
+    axes = figure.axes[0]
+    for (x1, y1, x2, _), colour in zip(boxes, (GOOD, BAD, IGNORED, MISSED)):
+        assert any(are_drawn(figure, axes, [(x, y1) for x in range(x1, x2)], colour))
+    assert axes.get_title() == 'negative, level 0, ×1.5: 1 proposed, 1 valid, 1 invalid, 1 ignored'
+    assert legend_of(figure) == ['proposed', 'valid', 'invalid', 'ignored']
+
+
+def test_a_picture_of_no_chip_is_refused():
+    with pytest.raises(ValueError, match='no chip'):
+        draw_chip_views([])
+
+
+def test_names_stand_above_their_boxes_and_in_them_at_the_top_of_the_picture():
+    boxes = [[20, 100, 80, 160], [120, 2, 180, 80]]
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    figure = draw_chip_views([view_of(grey, boxes, [VALID] * 2, names=['car', 'cyclist'])])
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    above, below = (text.get_window_extent() for text in axes.texts)
+    (_, top), (_, second) = (axes.transData.transform(box[:2]) for box in boxes)
+    assert above.y0 > top
+    assert below.y1 < second

@@ -23,6 +23,7 @@ from mmsniper.chips import (
     CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
+    how_to_decode,
     plan_numbers,
     scale_disagreement,
     what_to_expect,
@@ -131,7 +132,12 @@ def plan_chips(
             plan = planner.plan(args.epoch)
             seconds.append(time.perf_counter() - start)
     numbers = plan_numbers(table, pyramid, plan)
-    for name in ('chips_per_image', 'pixel_ratio_800x1333', 'pixel_ratio_finest'):
+    for name in (
+        'chips_per_image',
+        'decoded_megapixels',
+        'pixel_ratio_800x1333',
+        'pixel_ratio_finest',
+    ):
         numbers[name] = round(numbers[name], 4)
     return dict(
         numbers,
@@ -166,6 +172,8 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     table.add_row('planning', f'{numbers["ms_per_image"]:.3f} ms per image')
     console.print(table)
     console.print(what_to_expect(finest), highlight=False)
+    if advice := how_to_decode(numbers['decoded_megapixels'], numbers['chips_per_image']):
+        console.print(advice, highlight=False)
 
 
 @exit_on_error()

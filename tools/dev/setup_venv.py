@@ -6,11 +6,12 @@ is skipped if its result is there, so an interrupted set-up goes on where it sto
 
 1. the environment itself; one that cannot run pip is made anew;
 2. torch;
-3. mmcv with its compiled operators: from a wheel where pip finds one that fits, else built from
-   source, object file by object file under `.cache/`, where the finished wheel is kept too;
+3. mmcv with its compiled operators: from a wheel where pip or OpenMMLab's index has one that fits,
+   else built from source (mmcv_build.py) under `.cache/`, where the finished wheel is kept too;
 4. everything else, and mmsniper itself (editable).
 
-What was installed is written to `.mmsniper-setup` in the environment, and compared next time.
+What was installed is written to `.mmsniper-setup` in the environment, and compared next time. The
+torch that was asked for is read from there, so that it is asked for once.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import mmcv_build
+import mmcv_index
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / 'requirements'
@@ -37,6 +42,8 @@ OURS = 'core.txt', 'dev.txt', 'geo.txt'
 CACHE = ROOT / '.cache'
 STAMP = '.mmsniper-setup'
 MMCV_STAMP = '.mmcv-fits'
+# As TORCH: the newest one that OpenMMLab has a wheel of mmcv for.
+PREBUILT = 'prebuilt'
 
 
 class Stack(NamedTuple):
@@ -61,7 +68,14 @@ FAMILY = {
 }
 # What has to be there before mmcv is built, beside torch.
 BUILD_NEEDS = ('setuptools', 'wheel', 'ninja', 'numpy')
-BUILD_CPU_MINUTES = 20
+# Measured (2.5) without CUDA, whose files come on top, once for each kind of GPU.
+BUILD_CPU_MINUTES = 3
+WITH_OWN_WHEEL = (
+    '  PIP_FIND_LINKS=FOLDER make ...   a wheel that you have, for this Python and torch'
+)
+WITH_PREBUILT = (
+    f'  make setup TORCH={PREBUILT}        the newest torch that OpenMMLab has a wheel for'
+)
 
 
 class SetupError(Exception):
@@ -73,7 +87,7 @@ def main() -> int:
     try:
         check_python(STACKS[args.stack])
         with locked(args.venv):
-            setup(args.venv, args.stack, args.torch or STACKS[args.stack].torch)
+            setup(args.venv, args.stack, args.torch)
     except SetupError as error:
         say(f'set-up failed: {error}')
         return 1
@@ -91,29 +105,40 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--venv', type=Path, default=ROOT / '.venv')
     parser.add_argument('--stack', choices=sorted(STACKS), default='official')
-    parser.add_argument('--torch', help='requirement of torch; the default is that of the stack')
+    parser.add_argument(
+        '--torch',
+        default='',
+        help=f'requirement of torch, or {PREBUILT}: the newest that OpenMMLab has a wheel of mmcv '
+        'for. The default is the one of the last time, and at first that of the stack',
+    )
     args = parser.parse_args()
     args.venv = args.venv.absolute()
     return args
 
 
-def setup(venv: Path, name: str, torch: str) -> None:
-    stack = STACKS[name]
+def setup(venv: Path, name: str, asked: str) -> None:
     stamp = venv / STAMP
-    key = setup_key(name, torch)
+    asked = asked or asked_before(stamp, name)
+    key = setup_key(name, asked)
     if stamp.is_file() and stamp.read_text('utf-8') == key and runs(venv, 'import mmsniper'):
         return
     start = time.monotonic()
-    say(f'setting up {venv.name}: {name} stack, {torch}')
+    stack = STACKS[name]
+    if asked == PREBUILT:
+        stack = prebuilt_stack(stack)
+    elif asked:
+        stack = stack._replace(torch=asked)
+    say(f'setting up {venv.name}: {name} stack, {stack.torch}')
     make_venv(venv)
     stamp.unlink(missing_ok=True)
     forget_half_installed(venv)
     remove_other_family(venv, stack)
+    announced = announce_build(venv, stack)
     say('step 1 of 3: torch (up to a few GB where it comes with CUDA)')
     had_torch = installed_version(venv, 'torch')
-    pip(venv, stack, 'install', *shlex.split(torch), *BUILD_NEEDS, quiet=had_torch)
+    pip(venv, stack, 'install', *shlex.split(stack.torch), *BUILD_NEEDS, quiet=had_torch)
     say(f'step 2 of 3: {MMCV[stack.family]} with its compiled operators, and MMDetection')
-    install_stack(venv, stack)
+    install_stack(venv, stack, announced)
     say('step 3 of 3: mmsniper and what its tests need')
     needed = [part for name in OURS for part in ('-r', REQUIREMENTS / name)]
     pip(venv, stack, 'install', *needed)
@@ -123,13 +148,58 @@ def setup(venv: Path, name: str, torch: str) -> None:
     say(f'{venv.name} is ready ({minutes(time.monotonic() - start)})')
 
 
-def setup_key(name: str, torch: str) -> str:
+def setup_key(name: str, asked: str) -> str:
     """What a finished set-up depends on; the same key means that nothing is to be done."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(STACKS[name].torch.encode())
     for file in [*sorted(REQUIREMENTS.glob('*.txt')), ROOT / 'setup.cfg']:
         digest.update(file.read_bytes())
-    parts = [name, torch, platform.python_version(), str(ROOT), f'gpu={gpu_visible()}']
+    parts = [name, asked, platform.python_version(), str(ROOT), f'gpu={gpu_visible()}']
     return '\n'.join([*parts, digest.hexdigest()]) + '\n'
+
+
+def asked_before(stamp: Path, name: str) -> str:
+    """The torch that this stack was set up with on request, or nothing."""
+    lines = stamp.read_text('utf-8').splitlines() if stamp.is_file() else []
+    return lines[1] if lines[:1] == [name] else ''
+
+
+def prebuilt_stack(stack: Stack) -> Stack:
+    """The newest torch that OpenMMLab has a wheel of mmcv for, and packages that go with it."""
+    if stack.family != 'official':
+        raise SetupError(f"TORCH={PREBUILT} is for OpenMMLab's own mmcv; leave STACK out")
+    requirement = pinned_mmcv(stack)
+    here = f'Python {python_name()} on {platform.machine()}'
+    otherwise = f'Without TORCH={PREBUILT} mmcv is compiled where pip finds no wheel'
+    try:
+        pair = mmcv_index.newest_pair(requirement, gpu_visible())
+    except mmcv_index.IndexUnreachableError as error:
+        raise SetupError(f"OpenMMLab's index: {error}. {otherwise}.") from None
+    if pair is None:
+        raise SetupError(
+            f"OpenMMLab's index has no wheel of {requirement} for {here}. "
+            f'Another Python may have one: make setup PYTHON=python3.11 .... {otherwise}.'
+        )
+    tested = [s for s in STACKS.values() if s.family == stack.family]
+    older = [s for s in tested if minor_version(s.torch) <= pair.torch]
+    by_torch = sorted(older or tested, key=lambda s: minor_version(s.torch))
+    chosen = by_torch[-1 if older else 0]
+    if minor_version(chosen.torch) != pair.torch:
+        chosen = chosen._replace(torch=f'torch=={pair.torch[0]}.{pair.torch[1]}.*')
+    say(
+        f'{chosen.torch} is the newest that OpenMMLab has a wheel of {requirement} for ({here}, '
+        f'{pair.device}); the versions of other packages are those of {chosen.constraints}'
+    )
+    return chosen
+
+
+def minor_version(torch: str) -> tuple[int, int] | None:
+    """Major and minor version of a requirement like ``torch==2.13.0``; None if it names none."""
+    found = re.match(r'(?:torch==)?(\d+)\.(\d+)', torch)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def python_name() -> str:
+    return f'{sys.version_info[0]}.{sys.version_info[1]}'
 
 
 def check_python(stack: Stack) -> None:
@@ -198,7 +268,69 @@ def remove_other_family(venv: Path, stack: Stack) -> None:
         pip(venv, stack, 'uninstall', '--yes', *others, *FAMILY[stack.family])
 
 
-def install_stack(venv: Path, stack: Stack) -> None:
+def announce_build(venv: Path, stack: Stack) -> bool:
+    """Say before gigabytes are downloaded that mmcv will be compiled, if that is known by now."""
+    torch = minor_version(stack.torch)
+    if torch is None or (venv / MMCV_STAMP).is_file() or pip_has_wheel(venv, stack):
+        return False
+    requirement = pinned_mmcv(stack)
+    kept = CACHE.glob(f'wheels/python{python_name()}-torch{torch[0]}.{torch[1]}.*/*.whl')
+    if any(wheel_of(file.parent, requirement) for file in kept):
+        return False
+    device = mmcv_index.CUDA if gpu_visible() else ('cpu',)
+    pages = [openmmlab_page(stack, torch, name) for name in device]
+    if any(page for page, _ in pages):
+        return False
+    say_why(stack, pages[0][1])
+    check_cpp(venv)
+    return True
+
+
+def pip_has_wheel(venv: Path, stack: Stack) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        options = ['--no-deps', '--only-binary', MMCV[stack.family], '-d', folder]
+        return pip_succeeds(venv, stack, 'download', *options, pinned_mmcv(stack))
+
+
+def openmmlab_page(
+    stack: Stack, torch: tuple[int, int] | None, device: str
+) -> tuple[str | None, str]:
+    """OpenMMLab's page with a wheel of mmcv for this torch, or None and why there is none."""
+    if stack.family != 'official' or torch is None:
+        return None, ''
+    try:
+        page = mmcv_index.page_with_wheel(pinned_mmcv(stack), torch, device)
+    except mmcv_index.IndexUnreachableError as error:
+        return None, f"OpenMMLab's index: {error}"
+    return page, f'OpenMMLab has none for torch {torch[0]}.{torch[1]} and {device}'
+
+
+def say_why(stack: Stack, reason: str) -> None:
+    requirement = pinned_mmcv(stack)
+    reasons = '; '.join(filter(None, ['pip finds none', reason]))
+    say(
+        f'There is no wheel of {requirement} for Python {python_name()} and this torch ({reasons}).'
+    )
+    jobs, expected = build_time()
+    say(
+        f'Its operators have to be compiled, once: about {BUILD_CPU_MINUTES} CPU minutes, '
+        f'{minutes(expected)} with MAX_JOBS={jobs}'
+        + (', longer for the GPU.' if gpu_visible() else '.')
+    )
+    say('To avoid it, stop here (Ctrl-C) and use')
+    say(WITH_OWN_WHEEL)
+    if stack.family == 'official':
+        say(WITH_PREBUILT)
+
+
+def build_time() -> tuple[int, float]:
+    """How many files are compiled at a time, and about how many seconds all take."""
+    cores = len(os.sched_getaffinity(0))
+    jobs = int(os.environ.get('MAX_JOBS', cores))
+    return jobs, BUILD_CPU_MINUTES * 60 / max(1, min(jobs, cores))
+
+
+def install_stack(venv: Path, stack: Stack, announced: bool) -> None:
     """Install MMDetection and what it stands on; mmcv from a wheel that fits, or built here."""
     packages = ['-r', REQUIREMENTS / f'{stack.family}.txt']
     requirement = pinned_mmcv(stack)
@@ -207,9 +339,13 @@ def install_stack(venv: Path, stack: Stack) -> None:
     if fits_for.is_file() and fits_for.read_text('utf-8') != variant:
         pip(venv, stack, 'uninstall', '--yes', MMCV[stack.family])
     kept = CACHE / 'wheels' / variant
-    wheel = next(kept.glob(f'{requirement.replace("-", "_").replace("==", "-")}-*.whl'), None)
-    if wheel is None and not wheel_found(venv, stack, requirement, packages):
-        wheel = build_mmcv(venv, stack, requirement, kept)
+    wheel = wheel_of(kept, requirement)
+    if wheel is None:
+        page, reason = openmmlab_page(stack, *torch_and_device(venv))
+        if not wheel_found(venv, stack, requirement, packages, page):
+            if not announced:
+                say_why(stack, 'the one of OpenMMLab does not fit' if page else reason)
+            wheel = build_mmcv(venv, stack, requirement, kept)
     if wheel:
         pip(venv, stack, 'install', wheel, *packages)
         if not mmcv_fits(venv, verbose=True):
@@ -218,9 +354,17 @@ def install_stack(venv: Path, stack: Stack) -> None:
     write_whole(fits_for, variant)
 
 
-def wheel_found(venv: Path, stack: Stack, requirement: str, packages: list[object]) -> bool:
+def wheel_of(folder: Path, requirement: str) -> Path | None:
+    return next(folder.glob(f'{requirement.replace("-", "_").replace("==", "-")}-*.whl'), None)
+
+
+def wheel_found(
+    venv: Path, stack: Stack, requirement: str, packages: list[object], page: str | None
+) -> bool:
     """Install the stack with a wheel of mmcv that somebody else built, if one fits."""
-    if not pip_succeeds(venv, stack, 'install', '--only-binary', MMCV[stack.family], *packages):
+    links = ['--find-links', page] if page else []
+    only_wheels = ['--only-binary', MMCV[stack.family]]
+    if not pip_succeeds(venv, stack, 'install', *links, *only_wheels, *packages):
         return False
     if mmcv_fits(venv):
         return True
@@ -256,20 +400,27 @@ def mmcv_variant(venv: Path) -> str:
     return output(venv_python(venv), '-c', code)
 
 
+def torch_and_device(venv: Path) -> tuple[tuple[int, int] | None, str]:
+    """The torch that is installed, and CUDA's version if it sees a GPU, as OpenMMLab names them."""
+    code = (
+        'import torch\n'
+        'cuda = torch.version.cuda if torch.cuda.is_available() else None\n'
+        'print(torch.__version__, "cu" + cuda.replace(".", "") if cuda else "cpu")'
+    )
+    version, device = output(venv_python(venv), '-c', code).split()
+    return minor_version(version), device
+
+
 def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     """Build mmcv's wheel from source and keep it.
 
     The source is unpacked under `.cache/` and built in place: what is compiled stays compiled,
     and ninja goes on with the rest after an interruption.
     """
-    check_compilers(venv)
-    cores = len(os.sched_getaffinity(0))
-    jobs = int(os.environ.get('MAX_JOBS', cores))
-    say(
-        f'no wheel of {requirement} fits: compiling its operators, about {BUILD_CPU_MINUTES} CPU '
-        f'minutes, so about {max(1, round(BUILD_CPU_MINUTES / min(jobs, cores)))} minutes with '
-        f'{jobs} jobs (once; the wheel is kept in {kept.relative_to(ROOT)})'
-    )
+    check_cpp(venv)
+    check_cuda(venv)
+    jobs, expected = build_time()
+    say(f'compiling {requirement}; its wheel will be kept in {kept.relative_to(ROOT)}')
     source = unpack_source(venv, stack, requirement, CACHE / 'build' / kept.name)
     # torch looks for ninja on the PATH.
     path = f'{venv / "bin"}{os.pathsep}{os.environ["PATH"]}'
@@ -277,7 +428,11 @@ def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     fresh = source / 'wheel'
     shutil.rmtree(fresh, ignore_errors=True)
     options = ['-v', '--no-deps', '--no-build-isolation', '--no-cache-dir', '-w', fresh]
-    follow_build(pip_command(venv, stack, 'wheel', *options, source), env, source / 'build.log')
+    command = pip_command(venv, stack, 'wheel', *options, source)
+    try:
+        mmcv_build.build(command, source, env, expected)
+    except mmcv_build.BuildError as error:
+        raise SetupError(f'{requirement} does not compile: {error}') from None
     wheel = next(fresh.glob('*.whl'))
     kept.mkdir(parents=True, exist_ok=True)
     wheel.replace(kept / wheel.name)
@@ -285,7 +440,7 @@ def build_mmcv(venv: Path, stack: Stack, requirement: str, kept: Path) -> Path:
     return kept / wheel.name
 
 
-def check_compilers(venv: Path) -> None:
+def check_cpp(venv: Path) -> None:
     if not shutil.which(os.environ.get('CXX', 'g++')):
         raise SetupError('g++ is needed to compile mmcv. On Debian and Ubuntu: apt-get install g++')
     header = 'import os, sysconfig as s; print(os.path.join(s.get_paths()["include"], "Python.h"))'
@@ -294,6 +449,9 @@ def check_compilers(venv: Path) -> None:
             'the C headers of Python are needed to compile mmcv. On Debian and Ubuntu: '
             'apt-get install python3-dev'
         )
+
+
+def check_cuda(venv: Path) -> None:
     cuda = 'import torch; print(torch.cuda.is_available() and torch.version.cuda or "")'
     version = output(venv_python(venv), '-c', cuda)
     nvcc = os.path.join(os.environ.get('CUDA_HOME', '/usr/local/cuda'), 'bin', 'nvcc')
@@ -317,34 +475,11 @@ def unpack_source(venv: Path, stack: Stack, requirement: str, folder: Path) -> P
     options = ['--no-deps', '--no-build-isolation', '--no-binary', MMCV[stack.family]]
     pip(venv, stack, 'download', *options, '-d', temporary, requirement)
     shutil.unpack_archive(next(temporary.glob('*.tar.gz')), temporary)
-    next(path for path in temporary.iterdir() if path.is_dir()).rename(source)
+    unpacked = next(path for path in temporary.iterdir() if path.is_dir())
+    mmcv_build.group_sources(unpacked)
+    unpacked.rename(source)
     shutil.rmtree(temporary)
     return source
-
-
-def follow_build(command: list[str], env: dict[str, str], log: Path) -> None:
-    """Run a build, show ninja's `[12/118]` as progress, and keep the whole output in `log`."""
-    start, shown = time.monotonic(), -1
-    with open(log, 'w', encoding='utf-8') as file:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors='replace',
-        )
-        for line in process.stdout:
-            file.write(line)
-            match = re.match(r'\s*\[(\d+)/(\d+)\]', line)
-            if match:
-                done, total = map(int, match.groups())
-                if done * 20 // total > shown:
-                    shown = done * 20 // total
-                    say(f'  compiled {done} of {total} ({minutes(time.monotonic() - start)})')
-    if process.wait():
-        say(''.join(log.read_text('utf-8').splitlines(keepends=True)[-40:]))
-        raise SetupError(f'compiling mmcv failed; its last lines are above, all of them in {log}')
 
 
 def check_imports(venv: Path) -> None:

@@ -26,8 +26,6 @@ DENSE_HEADS = {
     'FCOSHead': 'SNIPERFCOSHead',
     'FoveaHead': 'SNIPERFoveaHead',
     'FreeAnchorRetinaHead': 'SNIPERFreeAnchorRetinaHead',
-    'GARPNHead': 'SNIPERGARPNHead',
-    'GARetinaHead': 'SNIPERGARetinaHead',
     'GroundingDINOHead': 'SNIPERGroundingDINOHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',

@@ -22,11 +22,6 @@ from mmsniper.models.dense_heads import (
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
 from mmsniper.models.grounding_dino import SNIPERGroundingDINO, SNIPERGroundingDINOHead
-from mmsniper.models.guided_anchors import (
-    SNIPERGARetinaHead,
-    SNIPERGARPNHead,
-    SNIPERGuidedAnchorMixin,
-)
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
@@ -60,11 +55,8 @@ __all__ = [
     'SNIPERFCOSHead',
     'SNIPERFoveaHead',
     'SNIPERFreeAnchorRetinaHead',
-    'SNIPERGARPNHead',
-    'SNIPERGARetinaHead',
     'SNIPERGroundingDINO',
     'SNIPERGroundingDINOHead',
-    'SNIPERGuidedAnchorMixin',
     'SNIPERNASFCOSHead',
     'SNIPERPAAHead',
     'SNIPERPointsMixin',

@@ -32,8 +32,6 @@ PATHS = sorted(
 )
 # Detectors of MMDetection that have no config here, made SNIPER's by the fragment.
 STOCK = [
-    'guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py',
-    'guided_anchoring/ga-faster-rcnn_r50-caffe_fpn_1x_coco.py',
     'free_anchor/freeanchor_r50_fpn_1x_coco.py',
     'centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py',
     'nas_fcos/nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco.py',

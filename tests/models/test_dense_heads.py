@@ -93,16 +93,6 @@ HEADS = {
         FPN,
         {**SMALL, 'type': 'SNIPERCenterNetUpdateHead'},
     ),
-    'guided anchors': (
-        'guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py',
-        FPN,
-        {**SMALL, 'type': 'SNIPERGARetinaHead'},
-    ),
-    'guided anchors, locations': (
-        'guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py',
-        FPN,
-        {**SMALL, 'type': 'SNIPERGARetinaHead'},
-    ),
     'pisa': ('pisa/retinanet-r50_fpn_pisa_1x_coco.py', FPN, SMALL),
     'ld': ('ld/ld_r18-gflv1-r101_fpn_1x_coco.py', FPN, SMALL),
     'stock vfnet': ('vfnet/vfnet_r50_fpn_1x_coco.py', FPN, SMALL),
@@ -166,12 +156,10 @@ def dense_head(name):
     return head, tuple(torch.randn(1, 8, size, size) for size in sizes)
 
 
-def foreground_scores(head, name):
+def foreground_scores(head):
     """Which of a head's outputs says that there is an object, and its channels."""
     if hasattr(head, 'loss_obj'):
         return 2, 1
-    if name == 'guided anchors, locations':
-        return 3, 1
     return 0, getattr(head, 'cls_out_channels', NUM_CLASSES)
 
 
@@ -199,12 +187,12 @@ def total(loss):
 class Step:
     """Losses of a head, and their gradient at each prior's (P) scores (C), shape (P, C).
 
-    C are the classes, or of a head with objectness or locations that alone.
+    C are the classes, or of a head with objectness (YOLOX) that alone.
     """
 
-    def __init__(self, head, features, valid, ignored, name=''):
+    def __init__(self, head, features, valid, ignored):
         scores = []
-        index, channels = foreground_scores(head, name)
+        index, channels = foreground_scores(head)
 
         def keep(_, __, outputs):
             scores.extend(outputs[index])
@@ -244,7 +232,7 @@ def make_steps(name):
         only_invalid=([], [REGION, INVALID]),
         nothing=([], [REGION]),
     )
-    return {'name': name, **{key: Step(head, features, *given, name) for key, given in of.items()}}
+    return {'name': name, **{key: Step(head, features, *given) for key, given in of.items()}}
 
 
 def of_invalid_only(steps):
@@ -258,10 +246,7 @@ def test_an_invalid_object_is_not_background(steps):
     assert ignored.sum() > 0
     assert (steps['marked'].gradient[ignored] == 0).all()
     # The same priors do learn the background where the object is dropped.
-    learned = steps['dropped'].gradient[ignored, :NUM_CLASSES]
-    if steps['name'] == 'guided anchors, locations':
-        learned = -learned  # MMDetection 3.3 calls FocalLoss's class 0 the background there
-    assert (learned > 0).all()
+    assert (steps['dropped'].gradient[ignored, :NUM_CLASSES] > 0).all()
 
 
 def test_all_else_is_learned_as_if_the_invalid_object_were_not_there(steps):
@@ -274,7 +259,7 @@ def test_all_else_is_learned_as_if_the_invalid_object_were_not_there(steps):
         same |= (marked.gradient == 0).all(dim=1)
     assert same[others].all()
     changed = {key for key in marked.losses if marked.losses[key] != dropped.losses[key]}
-    assert changed <= {'loss_cls', 'loss_obj', 'loss_loc', 'negative_bag_loss'}
+    assert changed <= {'loss_cls', 'loss_obj', 'negative_bag_loss'}
 
 
 def test_without_a_valid_object_losses_and_gradients_are_finite(steps):

@@ -19,7 +19,7 @@ from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_target
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
-from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
+from mmsniper.models.roi_heads import SNIPERRoIHead, SNIPERRoIMixin, SNIPERSparseRoIHead
 from mmsniper.models.tta import SNIPERTTAModel
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     'LevelRange',
     'PyramidDetector',
     'PyramidFocusHead',
-    'SNIPERCascadeRoIHead',
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
@@ -39,6 +38,7 @@ __all__ = [
     'SNIPERRoIHead',
     'SNIPERRoIMixin',
     'SNIPERSetPredictionMixin',
+    'SNIPERSparseRoIHead',
     'SNIPERTTAModel',
     'ValidRangeAssigner',
     'focus_targets',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -225,12 +225,30 @@ class SNIPERRoIMixin(BaseRoIHead):
             losses[name] = losses.get(name, 0) + _no_loss(self)
         return losses
 
+    def bbox_loss(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As the head's. Where there are no proposals, only the stages of a cascade are asked."""
+        loss = super().bbox_loss
+        if hasattr(self, 'num_stages') or any(map(_count, _sampled(loss, args, kwargs))):
+            return loss(*args, **kwargs)
+        return dict(loss_bbox={}, bbox_feats=None)
+
     def mask_loss(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the head's; without positive proposals 0, which not every head can make of none."""
-        given = inspect.signature(super().mask_loss).bind(*args, **kwargs).arguments
-        if any(len(of_input.pos_inds) for of_input in given['sampling_results']):
-            return super().mask_loss(*args, **kwargs)
+        loss = super().mask_loss
+        if any(len(of_input.pos_inds) for of_input in _sampled(loss, args, kwargs)):
+            return loss(*args, **kwargs)
         return dict(loss_mask=dict(loss_mask=_no_loss(self)))
+
+
+def _sampled(
+    loss: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Sequence[SamplingResult]:
+    """What was sampled of each input, among the arguments of a head's loss."""
+    return inspect.signature(loss).bind(*args, **kwargs).arguments['sampling_results']
+
+
+def _count(sampled: SamplingResult) -> int:
+    return len(sampled.pos_inds) + len(sampled.neg_inds)
 
 
 def _as_list(parts: Any) -> Sequence[Any]:

@@ -19,7 +19,7 @@ from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.models.necks import FPN, ChannelMapper, CSPNeXtPAFPN
-from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, DIIHead
 from mmdet.models.roi_heads.mask_heads import (
     CoarseMaskHead,
@@ -313,7 +313,7 @@ def _set_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     part.embed_dims = size.channels
 
 
-@_rule(StandardRoIHead, CascadeRoIHead)
+@_rule(BaseRoIHead)
 def _roi_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     _check_parts(part, _ROI_PARTS)
     if 'proposal_feature_channel' in part:

@@ -1,0 +1,103 @@
+"""Stock configs with other RoI heads than Faster R-CNN's train on chips and are tested."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.registry import MODELS
+
+from harness.reduced import reduced
+from mmsniper.convert import load_config
+from mmsniper.engine import SNIPERRunner
+from mmsniper.models import SNIPERRoIMixin, SNIPERSparseRoIHead
+
+WIDTH, HEIGHT = 160, 120
+CONFIGS = {
+    'double': 'double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
+    'dynamic': 'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
+    'grid': 'grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
+    'HTC': 'htc/htc_r50_fpn_1x_coco.py',
+    'mask scoring': 'ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',
+    'PISA': 'pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
+    'PointRend': 'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
+    'SCNet': 'scnet/scnet_r50_fpn_1x_coco.py',
+    'sparse': 'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+}
+PYRAMID = """pyramid = dict(chip_size=96, levels=[
+    dict(resize=dict(factor=1.5), valid_range=(0, 40)),
+    dict(resize=dict(factor=0.5), valid_range=(30, None))])
+"""
+MINE = """
+_base_ = ['mmdet::{stock}', '{fragment}', '{pyramid}']
+sniper = dict(batch_size=2, negative_chips=None)
+here = dict(num_workers=0, persistent_workers=False, dataset=dict(
+    data_root='{root}/', ann_file='ann.json', data_prefix=dict(img='images/', seg='seg/')))
+train_dataloader = val_dataloader = test_dataloader = here
+val_evaluator = test_evaluator = dict(ann_file='{root}/ann.json')
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2, val_interval=10)
+param_scheduler = []
+default_hooks = dict(checkpoint=dict(by_epoch=False))
+work_dir = '{root}/work'
+"""
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """Three images of squares, large and small, with masks and a semantic map."""
+    folder = tmp_path_factory.mktemp('squares')
+    for name in ('images', 'seg'):
+        (folder / name).mkdir()
+    classes = CocoDataset.METAINFO['classes']
+    coco = dict(images=[], annotations=[])
+    coco['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(classes)]
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        kinds = np.zeros((HEIGHT, WIDTH), np.uint8)
+        for k, side in enumerate((12, 24, 70)):
+            x, y = (20 * k + 10 * i, 8 * k)
+            image[y : y + side, x : x + side] = 80 * k
+            kinds[y : y + side, x : x + side] = k + 1
+            corners = [x, y, x + side, y, x + side, y + side, x, y + side]
+            coco['annotations'].append(
+                dict(id=3 * i + k + 1, image_id=i, category_id=k + 1, iscrowd=0)
+                | dict(bbox=[x, y, side, side], area=side**2, segmentation=[corners])
+            )
+        coco['images'].append(dict(id=i, file_name=f'{i}.jpg', width=WIDTH, height=HEIGHT))
+        cv2.imwrite(str(folder / 'images' / f'{i}.jpg'), image)
+        cv2.imwrite(str(folder / 'seg' / f'{i}.png'), kinds)
+    (folder / 'ann.json').write_text(json.dumps(coco))
+    (folder / 'pyramid.py').write_text(PYRAMID)
+    return folder
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_two_steps_and_a_test(images, tmp_path, pytestconfig, name):
+    file = tmp_path / 'mine.py'
+    file.write_text(
+        MINE.format(
+            stock=CONFIGS[name],
+            fragment=pytestconfig.rootpath / 'configs' / '_base_' / 'sniper.py',
+            pyramid=images / 'pyramid.py',
+            root=images,
+        )
+    )
+    cfg = reduced(load_config(file))
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.experiment_name = tmp_path.name
+    runner = SNIPERRunner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    assert isinstance(runner.model.roi_head, SNIPERRoIMixin | SNIPERSparseRoIHead)
+    log = runner.message_hub.log_scalars
+    assert all(np.isfinite(value.data[0]).all() for key, value in log.items() if 'loss' in key)
+    if name in ('HTC', 'SCNet'):
+        assert log['train/loss_semantic_seg'].data[0][-1] > 0
+    metrics = runner.test()
+    kinds = ['bbox'] + ['segm'] * runner.model.roi_head.with_mask
+    assert {f'coco/{kind}_mAP' for kind in kinds} <= set(metrics)
+    # What is written is what a later process builds.
+    dumped = load_config(tmp_path / 'work' / 'mine.py').model
+    assert type(MODELS.build(dumped).roi_head) is type(runner.model.roi_head)

@@ -123,7 +123,11 @@ def at_levels(family_config, build) -> Callable[..., torch.nn.Module]:
     """
 
     def make(
-        family: str, pyramid: dict, type: str = 'PyramidDetector', noise: bool = True, **settings: Any
+        family: str,
+        pyramid: dict,
+        type: str = 'PyramidDetector',
+        noise: bool = True,
+        **settings: Any,
     ) -> Any:
         cfg = family_config(family)
         cfg.update(settings, type=type, detector=cfg.type, pyramid=pyramid)

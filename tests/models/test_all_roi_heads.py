@@ -84,7 +84,9 @@ def step(head, boxes, data):
     torch.manual_seed(1)
     channels = 1024 if 'shared_head' in dict(head.named_children()) else 32
     strides = [16] if channels == 1024 else [4, 8, 16, 32, 64]
-    feats = tuple(torch.rand(1, channels, SIZE // s, SIZE // s, requires_grad=True) for s in strides)
+    feats = tuple(
+        torch.rand(1, channels, SIZE // s, SIZE // s, requires_grad=True) for s in strides
+    )
     torch.manual_seed(2)
     losses = {k: v for k, v in head.loss(feats, [proposals(boxes)], [data]).items() if 'loss' in k}
     sum(v.sum() for v in losses.values()).backward()

@@ -109,7 +109,10 @@ def page(reasons: Mapping[str, str]) -> str:
         '',
         '| configs | of them convert |',
         '|---|---|',
-        *(f'| {folder} ({count}) | {_share(kept[folder], count)} |' for folder, count in sorted(folders.items())),
+        *(
+            f'| {folder} ({count}) | {_share(kept[folder], count)} |'
+            for folder, count in sorted(folders.items())
+        ),
         '',
         '## Refused',
         '',

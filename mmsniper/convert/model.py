@@ -22,6 +22,8 @@ DENSE_HEADS = {
     'FCOSHead': 'SNIPERFCOSHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
     'DINOHead': 'SNIPERDINOHead',
+    'GARPNHead': 'SNIPERGARPNHead',
+    'GARetinaHead': 'SNIPERGARetinaHead',
 }
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -93,6 +95,8 @@ def sniper_model(
         exchanged = []  # queries instead of an RPN
     else:
         exchanged = _exchange_dense(detector, 'bbox_head', train)
+    if {'SNIPERGARPNHead', 'SNIPERGARetinaHead'} & set(exchanged):  # they test one input at a time
+        detector.setdefault('batch_pixels', 1)
     if head := detector.get('roi_head'):
         exchanged.append(_exchange_roi_head(head, pyramid))
     if range_first:

@@ -16,6 +16,11 @@ from mmsniper.models.dense_heads import (
     SNIPERSetPredictionMixin,
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
+from mmsniper.models.guided_anchoring import (
+    SNIPERGARetinaHead,
+    SNIPERGARPNHead,
+    SNIPERGuidedAnchorMixin,
+)
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
@@ -34,6 +39,9 @@ __all__ = [
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',
     'SNIPERFCOSHead',
+    'SNIPERGARPNHead',
+    'SNIPERGARetinaHead',
+    'SNIPERGuidedAnchorMixin',
     'SNIPERRPNHead',
     'SNIPERRoIHead',
     'SNIPERRoIMixin',

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmdet.models.roi_heads import BaseRoIHead, MultiInstanceRoIHead, SparseRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import BaseRoIHead, MultiInstanceRoIHead, SparseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.assigners import AssignResult, BboxOverlaps2D
 from mmdet.models.task_modules.samplers import PseudoSampler, SamplingResult

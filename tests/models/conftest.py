@@ -37,6 +37,8 @@ FAMILIES = {
     'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
     'Double-Head R-CNN': 'mmdet::double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
     'Dynamic R-CNN': 'mmdet::dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
+    'GA-Faster R-CNN': 'mmdet::guided_anchoring/ga-faster-rcnn_r50-caffe_fpn_1x_coco.py',
+    'GA-RetinaNet': 'mmdet::guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py',
     'Grid R-CNN': 'mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
     'HTC': 'mmdet::htc/htc_r50_fpn_1x_coco.py',
     'Mask Scoring R-CNN': 'mmdet::ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',

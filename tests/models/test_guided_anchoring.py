@@ -116,3 +116,18 @@ def test_without_valid_objects_losses_are_finite(name):
     losses, *gradients = step(name, [], [INVALID])
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize('family', ['GA-Faster R-CNN', 'GA-RetinaNet'])
+def test_it_finds_objects_at_each_level_one_window_at_a_time(at_levels, picture, unresized, family):
+    levels = [
+        dict(resize=dict(factor=1.5), valid_range=(0, 50)),
+        dict(resize=dict(factor=0.7), valid_range=(30, None)),
+    ]
+    model = at_levels(family, dict(chip_size=64, levels=levels), batch_pixels=1)
+    images = picture(160, 120), picture(160, 120, 1)
+    together = [result.pred_instances for result in model.test_step(unresized(*images))]
+    for image, got in zip(images, together):
+        assert set(got.levels.tolist()) == {0, 1}
+        (alone,) = model.test_step(unresized(image))
+        assert torch.equal(got.bboxes, alone.pred_instances.bboxes)

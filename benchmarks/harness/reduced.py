@@ -13,16 +13,26 @@ from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from mmdet.models.backbones import CSPDarknet, CSPNeXt, MobileNetV2, ResNet
-from mmdet.models.dense_heads import DETRHead, YOLOXHead
+from mmdet.models.backbones import CSPDarknet, CSPNeXt, MobileNetV2, ResNet, TridentResNet
+from mmdet.models.dense_heads import DETRHead, EmbeddingRPNHead, YOLOXHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import DABDETR, DINO, ConditionalDETR, DeformableDETR
 from mmdet.models.necks import FPN, NASFCOS_FPN, YOLOXPAFPN, ChannelMapper, CSPNeXtPAFPN
-from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
-from mmdet.models.roi_heads.bbox_heads import BBoxHead
-from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads import BaseRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, DIIHead
+from mmdet.models.roi_heads.mask_heads import (
+    CoarseMaskHead,
+    FCNMaskHead,
+    FeatureRelayHead,
+    FusedSemanticHead,
+    GlobalContextHead,
+    GridHead,
+    MaskIoUHead,
+    MaskPointHead,
+)
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from mmdet.models.roi_heads.shared_heads import ResLayer
 from mmdet.models.utils import make_divisible
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
@@ -50,7 +60,21 @@ _PARTS = (
     'focus_head',
     'level_rpn',
 )
-_ROI_PARTS = ('bbox_roi_extractor', 'mask_roi_extractor', 'bbox_head', 'mask_head')
+_ROI_PARTS = (
+    'bbox_roi_extractor',
+    'mask_roi_extractor',
+    'grid_roi_extractor',
+    'semantic_roi_extractor',
+    'shared_head',
+    'bbox_head',
+    'mask_head',
+    'mask_iou_head',
+    'point_head',
+    'grid_head',
+    'semantic_head',
+    'glbctx_head',
+    'feat_relay_head',
+)
 _OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid', 'merge_cfg')
 
 
@@ -230,6 +254,12 @@ def _resnet(part: ConfigDict, size: ReducedSize) -> list[int]:
     return [widths[i] for i in part.get('out_indices', (0, 1, 2, 3))]
 
 
+@_rule(TridentResNet)
+def _trident_resnet(part: ConfigDict, size: ReducedSize) -> list[int]:
+    part.depth = 50  # its widths are those that the shared head of the RoIs wants
+    return [1024]
+
+
 @_rule(MobileNetV2)
 def _mobilenet_v2(part: ConfigDict, size: ReducedSize) -> list[int]:
     part.widen_factor = size.base_channels / 64
@@ -286,9 +316,11 @@ def _set_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     part.embed_dims = size.channels
 
 
-@_rule(StandardRoIHead, CascadeRoIHead)
+@_rule(BaseRoIHead)
 def _roi_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     _check_parts(part, _ROI_PARTS)
+    if 'proposal_feature_channel' in part:
+        part.proposal_feature_channel = features[-1]
     for key in _ROI_PARTS:
         if part.get(key):
             _apply(part, key, size, features)
@@ -301,6 +333,25 @@ def _roi_extractor(part: ConfigDict, size: ReducedSize, features: list[int]) -> 
         part.roi_layer.output_channels = features[-1]
     if part.roi_layer.get('sampling_ratio') == 0:
         part.roi_layer.sampling_ratio = 2  # RoIAlign is what takes the time on a CPU
+
+
+@_rule(ResLayer)
+def _shared_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    part.depth = 50
+    features[:] = [2048]  # for the heads behind it
+
+
+@_rule(EmbeddingRPNHead)
+def _embedding_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    part.num_proposals = min(part.num_proposals, size.queries)
+    part.proposal_feature_channel = features[-1]
+
+
+@_rule(DIIHead)
+def _dynamic_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    part.update(in_channels=features[-1], feedforward_channels=size.fc_channels)
+    part.dynamic_conv_cfg.update(in_channels=features[-1], out_channels=features[-1])
+    part.dynamic_conv_cfg.feat_channels = size.channels // 4
 
 
 @_rule(BBoxHead)
@@ -317,6 +368,31 @@ def _mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None
         conv_out_channels=size.channels,
         num_convs=min(part.get('num_convs', 4), size.convs),
     )
+
+
+@_rule(CoarseMaskHead, MaskIoUHead, MaskPointHead)
+def _second_mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    hidden = dict(fc_out_channels=size.fc_channels, fc_channels=size.fc_channels)
+    hidden |= dict(conv_out_channels=size.channels, num_convs=size.convs)
+    part.in_channels = features[-1]
+    part.update({key: value for key, value in hidden.items() if key in part})
+
+
+@_rule(GridHead)
+def _grid_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    part.update(in_channels=features[-1], num_convs=size.convs)
+    part.point_feat_channels = size.channels // _CHANNELS_OF_A_GROUP  # of each point
+
+
+@_rule(FusedSemanticHead, GlobalContextHead)
+def _head_of_the_image(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    # What it gives is added to the features.
+    part.update(in_channels=features[-1], conv_out_channels=features[-1], num_convs=size.convs)
+
+
+@_rule(FeatureRelayHead)
+def _feature_relay_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    part.update(in_channels=size.fc_channels, out_conv_channels=features[-1])
 
 
 def _reduce_transformer(model: ConfigDict, size: ReducedSize) -> None:

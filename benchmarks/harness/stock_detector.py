@@ -20,7 +20,7 @@ _OURS = {
 }
 _STOCK_TYPES = {ours: stock for stock, ours in {**ROI_HEADS, **DENSE_HEADS}.items()}
 _STOCK_TYPES |= {'ValidRangeAssigner': 'MaxIoUAssigner', 'SNIPERRPNHead': 'RPNHead'}
-_OF_OUR_PARTS = ('pyramid', 'ignore_iou_thr')
+_OF_OUR_PARTS = ('pyramid', 'ignore_iou_thr', 'head')
 
 
 def stock_detector(model: ConfigDict) -> ConfigDict:
@@ -55,6 +55,8 @@ def _without_ours(part: Any) -> Any:
     if part.get('type') == 'IgnoreInvalidAssigner':
         return _without_ours(part['assigner'])
     stock = _STOCK_TYPES.get(part.get('type'))
+    if part.get('type') == 'SNIPERRoIHead':
+        stock = part.get('head', 'StandardRoIHead')
     return ConfigDict(
         {
             key: _without_ours(value)

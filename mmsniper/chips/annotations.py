@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips.coco_file import CocoFile, CocoUse
+from mmsniper.utils.checks import check_box_shape
 
 MIN_SIDE = 1.0
 """Boxes with a shorter side (original px, after clipping) are not objects: most are mistakes, and
@@ -184,9 +185,10 @@ def _as_boxes(boxes: ArrayLike, what: str) -> NDArray[np.float32]:
             array = np.asarray(boxes, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f'{what}: boxes must be numbers of shape (n, 4): {error}') from None
-    if array.size and (array.ndim != 2 or array.shape[1] != 4):
-        raise ValueError(f'{what}: boxes must have shape (n, 4), got {array.shape}')
-    return array.reshape(-1, 4)
+    if not array.size:
+        return array.reshape(0, 4)
+    check_box_shape(array.shape, f'{what}: boxes')
+    return array
 
 
 def _check_arrays(

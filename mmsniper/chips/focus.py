@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.pyramid import ScalePyramid, as_boxes
 from mmsniper.chips.rectangles import Floats, common, neighbours
 
 
@@ -107,7 +107,7 @@ def merge_rectangles(rectangles: ArrayLike, min_side: float, width: float, heigh
     Returns:
         Floats: Rectangles, shape (m, 4), sorted by their corners. Some may touch, none overlap.
     """
-    boxes: Floats = np.asarray(rectangles, np.float64).reshape(-1, 4)
+    boxes = as_boxes(rectangles)
     while len(boxes):
         grown = _grown(boxes, min_side, width, height)
         low, high = grown[:, :2], grown[:, 2:]

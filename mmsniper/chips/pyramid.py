@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmsniper.utils.checks import check_box_shape
+
 TOLERANCE = 1e-9
 """A box may exceed a chip by this, relatively: without it the rounding of chip_size / width * width
 would keep some boxes as wide as their image from fitting at a level made to hold the image."""
@@ -272,8 +274,11 @@ class ScalePyramid:
         Returns:
             tuple[NDArray[np.bool_], NDArray[np.bool_]]: Masks, shape (n, num_levels). A box is
             valid where its size is in range, or where ``adopt_orphans`` makes it.
+
+        Raises:
+            ValueError: If boxes have another shape, such as that of rotated boxes.
         """
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        boxes = as_boxes(boxes)
         wh = boxes[:, 2:] - boxes[:, :2]
         scales = self.scales(*(np.broadcast_to(side, len(boxes)) for side in (width, height)))
         size = box_sizes(boxes)[:, None]
@@ -286,8 +291,22 @@ class ScalePyramid:
         return valid, fits
 
 
+def as_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Boxes (n, 4), xyxy, as an array; of none, the shape does not matter.
+
+    Raises:
+        ValueError: If they have another shape, such as that of rotated boxes.
+    """
+    array: NDArray[np.float64] = np.asarray(boxes, np.float64)
+    if array.shape == (0,):  # an empty list
+        array = array.reshape(0, 4)
+    check_box_shape(array.shape)
+    return array
+
+
 def box_sizes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sizes, sqrt of width times height, of boxes (n, 4), xyxy; 0 of what is no box."""
+    boxes = as_boxes(boxes)
     return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
 
 

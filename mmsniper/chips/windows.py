@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips.pyramid import TOLERANCE, ScalePyramid
 from mmsniper.chips.rectangles import Floats, Ints
+from mmsniper.utils.checks import check_box_shape
 
 Box = tuple[float, float, float, float]
 
@@ -59,7 +60,11 @@ class Window:
 
         Returns:
             NDArray | Tensor: Booleans, shape (n,).
+
+        Raises:
+            ValueError: If boxes have another shape, such as that of rotated boxes.
         """
+        check_box_shape(boxes.shape)
         x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
         x1, y1, x2, y2 = self.core
         x2, y2 = (x2 if x2 < width else math.inf), (y2 if y2 < height else math.inf)

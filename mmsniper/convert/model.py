@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.models.roi_heads import SNIPERRoIMixin, roi_head_fault
 
-# Heads of two-stage detectors, and what takes their place.
-ROI_HEADS = {'StandardRoIHead': 'SNIPERRoIHead', 'CascadeRoIHead': 'SNIPERCascadeRoIHead'}
+# RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
+ROI_HEADS = {'SparseRoIHead': 'SNIPERSparseRoIHead'}
 
 # Dense and set-prediction heads that have a version of their own.
 DENSE_HEADS = {
@@ -26,6 +28,8 @@ DENSE_HEADS = {
     'FCOSHead': 'SNIPERFCOSHead',
     'FoveaHead': 'SNIPERFoveaHead',
     'FreeAnchorRetinaHead': 'SNIPERFreeAnchorRetinaHead',
+    'GARPNHead': 'SNIPERGARPNHead',
+    'GARetinaHead': 'SNIPERGARetinaHead',
     'GroundingDINOHead': 'SNIPERGroundingDINOHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',
@@ -106,12 +110,14 @@ def sniper_model(
     detector.type = DETECTORS.get(type_name(detector), detector.type)
     if has_rpn(detector):
         exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {})
+    elif detector.get('roi_head') is not None:
+        exchanged = []  # queries instead of an RPN
     else:
         exchanged = _exchange_dense(detector, 'bbox_head', train)
+    if {'SNIPERGARPNHead', 'SNIPERGARetinaHead'} & set(exchanged):  # they test one input at a time
+        detector.setdefault('batch_pixels', 1)
     if head := detector.get('roi_head'):
-        head.type = _exchanged(head, ROI_HEADS, 'SNIPERRoIMixin')
-        head.pyramid = pyramid
-        exchanged.append(head.type)
+        exchanged.append(_exchange_roi_head(head, pyramid))
     if range_first:
         _propose_in_range(detector, pyramid)
         exchanged.append('SNIPERRPNHead')
@@ -199,8 +205,40 @@ def check_kind(detector: Mapping[str, Any]) -> None:
 
 
 def has_rpn(detector: Mapping[str, Any]) -> bool:
-    """Whether a detector's config is that of an RPN, alone or with a RoI head."""
-    return detector.get('roi_head') is not None or type_name(detector) == 'RPN'
+    """Whether a detector's config is that of an RPN, alone or with a RoI head.
+
+    Sparse R-CNN's ``EmbeddingRPNHead`` is none: it has queries, which are the same for each image.
+    """
+    if detector.get('roi_head') is not None:
+        return type_name(detector.get('rpn_head')) != 'EmbeddingRPNHead'
+    return type_name(detector) == 'RPN'
+
+
+def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
+    """Exchange a RoI head; the type that took its place, with the head that it is."""
+    name = type_name(head)
+    kind = head.type if isinstance(head.type, type) else MODELS.get(name)
+    if name in ROI_HEADS or name in ROI_HEADS.values():
+        if head.get('mask_head') is not None:
+            raise ValueError(
+                f'there is no SNIPER version of {name} with a mask_head: its masks are predicted '
+                f'from queries, of which nothing is left when the boxes of all levels are merged '
+                f'({_DOCS_ON_KINDS})'
+            )
+        head.type = ROI_HEADS.get(name, head.type)
+        return name
+    if kind is None or not issubclass(kind, SNIPERRoIMixin):
+        if fault := roi_head_fault(kind):
+            raise ValueError(
+                f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). '
+                f'SNIPERRoIMixin makes one'
+            )
+        if name != 'StandardRoIHead':
+            head.head = head.type
+        head.type = 'SNIPERRoIHead'
+    head.setdefault('pyramid', pyramid)
+    kind = head.get('head')
+    return f'{type_name(head)} ({type_name(kind)})' if kind else type_name(head)
 
 
 def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> list[str]:
@@ -269,6 +307,8 @@ def _shape_batches(detector: ConfigDict, chip_size: int, notes: list[str]) -> No
     pad = ConfigDict(type='BatchFixedSizePad', size=(chip_size, chip_size))
     if preprocessor.get('pad_mask'):
         pad.pad_mask = True
+    if preprocessor.get('pad_seg'):
+        pad.update(pad_seg=True, seg_pad_value=preprocessor.get('seg_pad_value', 255))
     if dropped := [type_name(step) for step in preprocessor.get('batch_augments') or ()]:
         notes.append(f'batches without {", ".join(dropped)}: they have the shape of a chip')
     preprocessor.batch_augments = [pad]

@@ -10,7 +10,7 @@ from mmsniper.datasets.wrappers import all_configs, type_name
 # What takes the config's pyramid. (A class of one's own is to be given it: pyramid=pyramid.)
 PIECES = frozenset(
     {'ChipAwareSampler', 'ChipSampler', 'LevelResize', 'ScaleRangeFilter', 'SNIPERRPNHead'}
-    | {'SNIPERRoIHead', 'SNIPERCascadeRoIHead', 'PyramidDetector', 'AutoFocus', 'PyramidFocusHead'}
+    | {'SNIPERRoIHead', 'PyramidDetector', 'AutoFocus', 'PyramidFocusHead'}
 )
 
 # What a run builds. The file's own variables, such as train_pipeline, stay in a config beside it.

@@ -22,10 +22,15 @@ from mmsniper.models.dense_heads import (
 )
 from mmsniper.models.focus_head import FocusHead, PyramidFocusHead, focus_targets
 from mmsniper.models.grounding_dino import SNIPERGroundingDINO, SNIPERGroundingDINOHead
+from mmsniper.models.guided_anchoring import (
+    SNIPERGARetinaHead,
+    SNIPERGARPNHead,
+    SNIPERGuidedAnchorMixin,
+)
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.necks import ConcatNeck
 from mmsniper.models.pyramid_detector import PyramidDetector
-from mmsniper.models.roi_heads import SNIPERCascadeRoIHead, SNIPERRoIHead, SNIPERRoIMixin
+from mmsniper.models.roi_heads import SNIPERRoIHead, SNIPERRoIMixin, SNIPERSparseRoIHead
 from mmsniper.models.set_prediction_heads import (
     SNIPERConditionalDETRHead,
     SNIPERDABDETRHead,
@@ -45,7 +50,6 @@ __all__ = [
     'LevelRange',
     'PyramidDetector',
     'PyramidFocusHead',
-    'SNIPERCascadeRoIHead',
     'SNIPERCenterNetUpdateHead',
     'SNIPERConditionalDETRHead',
     'SNIPERDABDETRHead',
@@ -55,8 +59,11 @@ __all__ = [
     'SNIPERFCOSHead',
     'SNIPERFoveaHead',
     'SNIPERFreeAnchorRetinaHead',
+    'SNIPERGARPNHead',
+    'SNIPERGARetinaHead',
     'SNIPERGroundingDINO',
     'SNIPERGroundingDINOHead',
+    'SNIPERGuidedAnchorMixin',
     'SNIPERNASFCOSHead',
     'SNIPERPAAHead',
     'SNIPERPointsMixin',
@@ -64,6 +71,7 @@ __all__ = [
     'SNIPERRoIHead',
     'SNIPERRoIMixin',
     'SNIPERSetPredictionMixin',
+    'SNIPERSparseRoIHead',
     'SNIPERTTAModel',
     'SNIPERVFNetHead',
     'SNIPERYOLOXHead',

@@ -20,6 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsniper.datasets.ignored_order import INVALID_FIRST
+from mmsniper.utils.checks import check_box_shape
 
 # (boxes (m, 4), priors (n, 4)) -> IoU (m, n)
 IoUCalculator = Callable[[Tensor, Tensor], Tensor]
@@ -149,8 +150,14 @@ def ignore_near_invalid(
 
     Returns:
         AssignResult: ``assign_result``, with ``gt_inds`` and ``labels`` of -1 for those priors.
+
+    Raises:
+        ValueError: If boxes have another shape, such as that of rotated boxes.
     """
     priors, boxes = get_box_tensor(priors), get_box_tensor(invalid_boxes)
+    # MMDetection's calculator takes a fifth number for a score.
+    check_box_shape(priors.shape, 'priors')
+    check_box_shape(boxes.shape, 'invalid_boxes')
     if len(priors) and len(boxes):
         for chunk in boxes.split(max(1, max_pairs // len(priors))):
             _ignore_near(assign_result, iou_calculator(chunk, priors), ignore_iou_thr)

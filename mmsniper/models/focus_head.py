@@ -19,6 +19,7 @@ from mmsniper.chips.focus import focus_sizes
 from mmsniper.chips.input_level import levels_of_input
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import split_ignored
+from mmsniper.utils.checks import check_box_shape
 
 # Sizes of the paper, for its pyramid: positive, and from there to this don't-care.
 PAPER_SMALL, PAPER_IGNORED = (5.0, 64.0), 90.0
@@ -63,7 +64,12 @@ def focus_targets(
 
     Returns:
         Tensor: 1 (positive), 0 or -1 (don't-care), int64, shape (rows, columns).
+
+    Raises:
+        ValueError: If boxes have another shape, such as that of rotated boxes.
     """
+    check_box_shape(objects.shape, 'objects')
+    check_box_shape(regions.shape, 'regions')
     size = (objects[:, 2:] - objects[:, :2]).clamp(min=0).prod(dim=1).sqrt()
     positive = (size > small[0]) & (size < small[1])
     dont_care = ~positive & (size < ignored)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmsniper.chips.input_level import levels_of_input
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.utils.checks import check_box_shape
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,11 @@ def in_limits(boxes: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
 
     Returns:
         Tensor: Bool tensor of shape (...). False for boxes that are turned inside out or NaN.
+
+    Raises:
+        ValueError: If boxes have another shape, such as that of rotated boxes.
     """
+    check_box_shape(boxes.shape[-2:])
     area_scale, *ends = limits
     boxes = boxes.detach()
     # Areas of half precision boxes would overflow.
@@ -133,9 +138,5 @@ def in_limits(boxes: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
 
 def _corners(boxes: Tensor | BaseBoxes) -> Tensor:
     boxes = get_box_tensor(boxes)
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(
-            f'boxes must have the shape (n, 4), xyxy, got {tuple(boxes.shape)}; other boxes, '
-            f'such as rotated ones, are not supported'
-        )
+    check_box_shape(boxes.shape)
     return boxes

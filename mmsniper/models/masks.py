@@ -144,24 +144,43 @@ def predict_masks(
         feats (Sequence[Tensor]): Feature maps of the n windows, each (n, C, H, W).
         samples (SampleList): The windows.
         instances (Sequence[InstanceData]): Objects of each window; ``bboxes`` in the image's
-            pixels.
+            pixels. Their ``scores`` become those that the head gives them with their masks (Mask
+            Scoring R-CNN), with most heads the same.
         corners (Sequence[tuple[int, int]]): Upper left corner of each window, the image's pixels.
 
     Returns:
         list[list[PlacedMask]]: The masks of each window's objects, placed in the image.
     """
+    masks: list[list[PlacedMask]] = [[] for _ in instances]
+    chosen = [i for i, found in enumerate(instances) if len(found)]  # PointRend wants no others
+    if not chosen:
+        return masks
     objects = []
-    for sample, found, corner in zip(samples, instances, corners):
-        scale = found.bboxes.new_tensor(sample.metainfo['scale_factor']).repeat(2)
-        boxes = (found.bboxes - found.bboxes.new_tensor(corner).repeat(2)) * scale
+    for i in chosen:
+        found = instances[i]
+        scale = found.bboxes.new_tensor(samples[i].metainfo['scale_factor']).repeat(2)
+        boxes = (found.bboxes - found.bboxes.new_tensor(corners[i]).repeat(2)) * scale
         objects.append(InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores))
-    infos = [sample.metainfo for sample in samples]
-    with _pasted_one_by_one(roi_head) as pasted:
-        roi_head.predict_mask(feats, infos, objects, rescale=True)
-    return [
-        [PlacedMask(p.mask, (p.corner[0] + x, p.corner[1] + y)) for p in of_window]
-        for of_window, (x, y) in zip(pasted, corners)
-    ]
+    if len(chosen) < len(instances):
+        feats = [of_windows[chosen] for of_windows in feats]
+    with _found(roi_head, objects), _pasted_one_by_one(roi_head) as pasted:
+        # Some heads have more to compute for masks than boxes and features.
+        roi_head.predict(feats, None, [samples[i] for i in chosen], rescale=True)
+    for i, of_window, scored in zip(chosen, pasted, objects):
+        x, y = corners[i]
+        masks[i] = [PlacedMask(p.mask, (p.corner[0] + x, p.corner[1] + y)) for p in of_window]
+        instances[i].scores = scored.scores
+    return masks
+
+
+@contextmanager
+def _found(roi_head: BaseRoIHead, objects: Sequence[InstanceData]) -> Iterator[None]:
+    """Let a RoI head find these objects, whatever its input."""
+    roi_head.predict_bbox = lambda *args, **kwargs: objects
+    try:
+        yield
+    finally:
+        del roi_head.predict_bbox
 
 
 @contextmanager

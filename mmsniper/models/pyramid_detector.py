@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from mmsniper.chips.windows import (
     window_batches,
 )
 from mmsniper.datasets.image_windows import ImageWindows
+from mmsniper.models.joined_classes import empty, joined
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.masks import ImageMasks, predict_masks
 from mmsniper.models.runtime import Runtime
@@ -124,7 +124,7 @@ class PyramidDetector(BaseDetector):
             if kind is None:
                 raise ValueError(f'there is no detector {detector!r} among the MODELS')
             tested: type = cls
-            cls = _joined(tested, kind)
+            cls = joined(tested, kind)
         elif not hasattr(cls, '_joined_from'):
             raise ValueError(
                 f"{cls.__name__} needs the type of its detector, such as detector='FasterRCNN', "
@@ -174,7 +174,7 @@ class PyramidDetector(BaseDetector):
         self._scales_are_compared = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _empty, self._joined_from, self.__dict__
+        return empty, self._joined_from, self.__dict__
 
     def _complete(self, given: Mapping[str, Any]) -> ConfigDict:
         """How to merge: what is given, and defaults. Without a limit is None, below 0 elsewhere."""
@@ -449,8 +449,11 @@ class PyramidDetector(BaseDetector):
                 for window, chosen in zip(batch.windows, members)
             ]
             predicted = predict_masks(self.roi_head, feats, batch.samples, instances, corners)
-            for window, chosen, of_window in zip(batch.windows, members, predicted):
+            for window, chosen, of_window, found in zip(
+                batch.windows, members, predicted, instances
+            ):
                 masks[window.image].add(chosen.tolist(), of_window)
+                results[window.image].pred_instances.scores[chosen] = found.scores
         for result, of_image in zip(results, masks):
             result.pred_instances.masks = of_image.finished(result.pred_instances.bboxes.device)
 
@@ -492,16 +495,3 @@ def _with(
     result.pred_instances = instances
     result.set_metainfo(dict(metainfo or {}))
     return result
-
-
-@functools.cache
-def _joined(tested: type, detector: type) -> type:
-    """The class of a detector that is tested in another way."""
-    name = f'{tested.__name__}{detector.__name__}'
-    members = dict(_joined_from=(tested, detector), __module__=tested.__module__)
-    return type(tested)(name, (tested, detector), members)
-
-
-def _empty(tested: type, detector: type) -> Any:
-    joined: Any = _joined(tested, detector)
-    return joined.__new__(joined)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from mmdet.models.roi_heads import BaseRoIHead, CascadeRoIHead, StandardRoIHead
+import torch
+from mmdet.models.roi_heads import BaseRoIHead, MultiInstanceRoIHead, SparseRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.assigners import AssignResult, BboxOverlaps2D
-from mmdet.models.task_modules.samplers import SamplingResult
+from mmdet.models.task_modules.samplers import PseudoSampler, SamplingResult
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmdet.utils import InstanceList
+from mmdet.utils import InstanceList, reduce_mean
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.models.assigners import with_appended_invalid
+from mmsniper.models.assigners import IgnoreInvalidAssigner, with_appended_invalid
+from mmsniper.models.joined_classes import empty, joined
 from mmsniper.models.level_range import LevelRange, out_of_range
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
@@ -41,15 +47,25 @@ def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetD
 
 
 class _InRangeAssignResult(AssignResult):
-    """An assignment to which only those ground truth boxes are added that are in range."""
+    """An assignment to which only those ground truth boxes are added that are in range.
+
+    It has its fields in common with the one that it is made of, so that a head that looks at that
+    afterwards (Dynamic R-CNN) sees what a sampler has added.
+    """
 
     def __init__(self, of: AssignResult, gt_outside: Tensor) -> None:
-        super().__init__(of.num_gts, of.gt_inds, of.max_overlaps, of.labels)
+        self.__dict__ = of.__dict__
         self._gt_outside = gt_outside
 
     def add_gt_(self, gt_labels: Tensor) -> None:
         super().add_gt_(gt_labels)
-        self.gt_inds[: len(gt_labels)].masked_fill_(self._gt_outside, -1)
+        _ignore(self, self._gt_outside)
+
+
+def _ignore(assigned: AssignResult, outside: Tensor) -> None:
+    """Ignore those of the first n boxes that are out of range, shape (n,)."""
+    assigned.gt_inds[: len(outside)].masked_fill_(outside, -1)
+    assigned.max_overlaps[: len(outside)].masked_fill_(outside, 0)
 
 
 class InRangeSampler:
@@ -69,6 +85,7 @@ class InRangeSampler:
     def __init__(self, sampler: Any, adopt_orphans: bool = False) -> None:
         self.sampler = sampler
         self.adopt_orphans = adopt_orphans
+        self.num_positives = 0  # of all samples since someone has set it to 0
 
     def sample(
         self,
@@ -88,7 +105,8 @@ class InRangeSampler:
                 where it is known.
 
         Returns:
-            SamplingResult: What the wrapped sampler returns.
+            SamplingResult: What the wrapped sampler returns; for a ``ScoreHLRSampler``, with the
+            weights of the negative ones.
         """
         level_range, num_valid = gt_instances.level_range, gt_instances.num_valid
         gt_outside, outside = gt_instances.get('outside'), pred_instances.get('outside')
@@ -102,9 +120,14 @@ class InRangeSampler:
             iou = BboxOverlaps2D()(gt_instances.bboxes[adopted], pred_instances.priors)
             outside = outside & ~(iou >= _FOREGROUND_IOU).any(dim=0)
             gt_outside = gt_outside & ~adopted
-        assign_result.gt_inds.masked_fill_(outside, -1)
+        _ignore(assign_result, outside)
         in_range = _InRangeAssignResult(assign_result, gt_outside)
-        return self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)
+        sampled = self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)
+        found, *weights = sampled if isinstance(sampled, tuple) else (sampled,)
+        self.num_positives += len(found.pos_inds)
+        if weights and weights[0] is None:  # without negatives, which stock images always have
+            return found, found.priors.new_ones(len(found.neg_inds))
+        return sampled
 
 
 class SNIPERRoIMixin(BaseRoIHead):
@@ -134,7 +157,7 @@ class SNIPERRoIMixin(BaseRoIHead):
 
     Example:
         >>> @MODELS.register_module()
-        ... class SNIPERHTCRoIHead(SNIPERRoIMixin, HybridTaskCascadeRoIHead):
+        ... class MySNIPERRoIHead(SNIPERRoIMixin, MyRoIHead):
         ...     pass
     """
 
@@ -184,28 +207,208 @@ class SNIPERRoIMixin(BaseRoIHead):
         outside = out_of_range(level_ranges * 2, [boxes.bboxes for boxes in known])
         for boxes, of_boxes in zip(known, outside):
             boxes.outside = of_boxes
-        losses = super().loss(x, rpn_results_list, samples)
-        # A head without a single sampled proposal has no classification loss, and a cascade then
-        # skips its later stages. Distributed training needs a gradient for every parameter.
-        last_stage = f's{self.num_stages - 1}.' if hasattr(self, 'num_stages') else ''
-        if not any(name.startswith(f'{last_stage}loss_cls') for name in losses):
-            losses[f'{last_stage}loss_cls'] = sum(p.sum() * 0 for p in self.parameters())
+        samplers = _as_list(self.bbox_sampler)
+        for sampler in samplers:
+            sampler.num_positives = 0
+        with _refined_boxes(_as_list(self.bbox_head)):
+            losses = super().loss(x, rpn_results_list, samples)
+        # Without positive proposals a head leaves out parts of its losses, and without any of them
+        # all. Distributed training needs a gradient for every parameter.
+        if not all(sampler.num_positives for sampler in samplers):
+            last_stage = f's{self.num_stages - 1}.' if hasattr(self, 'num_stages') else ''
+            name = f'{last_stage}loss_cls'
+            losses[name] = losses.get(name, 0) + _no_loss(self)
         return losses
 
+    def bbox_loss(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As the head's. Where there are no proposals, only the stages of a cascade are asked."""
+        loss = super().bbox_loss
+        if hasattr(self, 'num_stages') or any(map(_count, _sampled(loss, args, kwargs))):
+            return loss(*args, **kwargs)
+        return dict(loss_bbox={}, bbox_feats=None)
+
+    def mask_loss(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As the head's; without positive proposals 0, which not every head can make of none."""
+        loss = super().mask_loss
+        if any(len(of_input.pos_inds) for of_input in _sampled(loss, args, kwargs)):
+            return loss(*args, **kwargs)
+        return dict(loss_mask=dict(loss_mask=_no_loss(self)))
+
+
+def _sampled(
+    loss: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Sequence[SamplingResult]:
+    """What was sampled of each input, among the arguments of a head's loss."""
+    return inspect.signature(loss).bind(*args, **kwargs).arguments['sampling_results']
+
+
+def _count(sampled: SamplingResult) -> int:
+    return len(sampled.pos_inds) + len(sampled.neg_inds)
+
+
+def _as_list(parts: Any) -> Sequence[Any]:
+    """The parts of each stage, or the one part of a head without stages."""
+    return parts if isinstance(parts, list | nn.ModuleList) else [parts]
+
+
+def _no_loss(head: nn.Module) -> Tensor:
+    """A loss of 0 with a gradient of 0 for every parameter."""
+    return sum(p.sum() * 0 for p in head.parameters())
+
+
+@contextmanager
+def _refined_boxes(heads: Iterable[BBoxHead]) -> Iterator[None]:
+    """Let bbox heads make no boxes of no boxes. They would give None, which not all stages know."""
+
+    def refine(
+        stock: Any,
+        sampling_results: Sequence[SamplingResult],
+        bbox_results: Mapping[str, Any],
+        batch_img_metas: Sequence[Mapping[str, Any]],
+    ) -> InstanceList:
+        refined = stock(sampling_results, bbox_results, batch_img_metas)
+        if refined is None:
+            return [InstanceData(bboxes=of_input.priors) for of_input in sampling_results]
+        return refined
+
+    heads = [head for head in heads if hasattr(head, 'refine_bboxes')]
+    for head in heads:
+        head.refine_bboxes = partial(refine, head.refine_bboxes)
+    try:
+        yield
+    finally:
+        for head in heads:
+            del head.refine_bboxes
+
 
 @MODELS.register_module()
-class SNIPERRoIHead(SNIPERRoIMixin, StandardRoIHead):
-    """``StandardRoIHead`` (Faster and Mask R-CNN) with SNIPER's rules, see the mixin.
+class SNIPERRoIHead(SNIPERRoIMixin):
+    """Any RoI head that samples proposals, with SNIPER's rules, see :class:`SNIPERRoIMixin`.
+
+    It *is* the head that ``head`` names: an instance of its class, with its parts and the keys of
+    its weights.
 
     Args:
-        pyramid: The config's pyramid. The other arguments are those of ``StandardRoIHead``.
+        head (str | type): Type of the head. Defaults to 'StandardRoIHead' (Faster and Mask R-CNN);
+            others are 'CascadeRoIHead', 'HybridTaskCascadeRoIHead' or one of your own.
+        pyramid (ScalePyramid | dict): The config's pyramid.
+        **kwargs: As for the head.
+
+    Raises:
+        ValueError: If :func:`roi_head_fault` finds one.
+
+    Example:
+        >>> roi_head = dict(type='SNIPERRoIHead', head='CascadeRoIHead', pyramid=pyramid)
     """
+
+    def __new__(
+        cls, *args: Any, head: str | type[BaseRoIHead] = 'StandardRoIHead', **kwargs: Any
+    ) -> Any:
+        """An instance of a class that is both this one and the head's."""
+        if not hasattr(cls, '_joined_from'):
+            kind = MODELS.get(head) if isinstance(head, str) else head
+            if fault := roi_head_fault(kind):
+                raise ValueError(f'there is no SNIPER version of {head}: {fault}')
+            cls = joined(cls, kind)
+        return super().__new__(cls)
+
+    def __init__(
+        self, *args: Any, head: str | type[BaseRoIHead] = 'StandardRoIHead', **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return empty, self._joined_from, self.__dict__
+
+
+def roi_head_fault(kind: type | None) -> str:
+    """Why :class:`SNIPERRoIHead` cannot be made of a class; '' if it can.
+
+    Args:
+        kind (type | None): The class of a RoI head, None if it is not known.
+    """
+    if kind is None:
+        return 'it is not registered; custom_imports names the module that has it'
+    if not issubclass(kind, BaseRoIHead):
+        return 'it is no RoI head'
+    if issubclass(kind, MultiInstanceRoIHead):
+        return 'it gives two objects to a proposal, of which one may be valid and the other not'
+    if issubclass(kind, SparseRoIHead):
+        return 'it has queries instead of proposals; SNIPERSparseRoIHead is its version'
+    return ''
+
+
+class _QuerySampler(PseudoSampler):
+    """A ``PseudoSampler`` for queries of which some are ignored: neither positive nor negative."""
+
+    def sample(
+        self,
+        assign_result: AssignResult,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        **kwargs: Any,
+    ) -> SamplingResult:
+        """All queries; the ignored ones are among ``neg_priors``, but not in ``neg_inds``.
+
+        By the former ``DIIHead`` counts its queries, to the latter it gives a weight.
+        """
+        found = super().sample(assign_result, pred_instances, gt_instances, **kwargs)
+        found.neg_priors = pred_instances.priors[assign_result.gt_inds <= 0]
+        return found
 
 
 @MODELS.register_module()
-class SNIPERCascadeRoIHead(SNIPERRoIMixin, CascadeRoIHead):
-    """``CascadeRoIHead`` (Cascade R-CNN, with masks too) with SNIPER's rules, see the mixin.
+class SNIPERSparseRoIHead(SparseRoIHead):
+    """``SparseRoIHead`` (Sparse R-CNN) that ignores queries on invalid objects, in training.
+
+    At each stage queries are matched with the valid objects as if these were alone. Those that are
+    then matched with the invalid objects, among the queries left over, are neither positive nor
+    background (:class:`~mmsniper.models.assigners.IgnoreInvalidAssigner`).
+
+    Where no input of a batch has a valid object, the classification loss is a sum. Stock divides
+    it by the number of objects, which is then 0; it never sees such images.
 
     Args:
-        pyramid: The config's pyramid. The other arguments are those of ``CascadeRoIHead``.
+        *args, **kwargs: As for ``SparseRoIHead``, without a mask head.
+
+    Raises:
+        ValueError: If there is a mask head (QueryInst).
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get('mask_head') is not None:
+            raise ValueError(
+                'SNIPERSparseRoIHead has no masks: they are predicted from queries (QueryInst), of '
+                'which nothing is left when the boxes of all levels are merged'
+            )
+        super().__init__(*args, **kwargs)
+
+    def init_assigner_sampler(self) -> None:
+        """Initialize assigners and samplers that know what is ignored."""
+        super().init_assigner_sampler()
+        self.bbox_assigner = [
+            one if isinstance(one, IgnoreInvalidAssigner) else IgnoreInvalidAssigner(one)
+            for one in self.bbox_assigner
+        ]
+        self.bbox_sampler = [
+            _QuerySampler() if isinstance(one, PseudoSampler) else one for one in self.bbox_sampler
+        ]
+
+    def loss(
+        self, x: tuple[Tensor, ...], rpn_results_list: InstanceList, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """As ``SparseRoIHead``; the samples are left as they are."""
+        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
+        return super().loss(x, rpn_results_list, samples)
+
+    def bbox_loss(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As ``SparseRoIHead``, with a finite loss where no object is valid."""
+        results = super().bbox_loss(*args, **kwargs)
+        losses = results['loss_bbox']
+        count = sum(len(of_input.pos_inds) for of_input in results['sampling_results'])
+        none = reduce_mean(losses['loss_cls'].new_tensor(float(count))) == 0
+        # The losses divide by the number of objects, plus this.
+        losses['loss_cls'] = losses['loss_cls'] * torch.where(
+            none, torch.finfo(torch.float32).eps, 1.0
+        )
+        return results

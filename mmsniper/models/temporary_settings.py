@@ -9,6 +9,7 @@ from typing import Any
 
 from mmdet.models.dense_heads import DETRHead, GroundingDINOHead
 from mmdet.models.detectors import BaseDetector
+from mmdet.models.roi_heads import GridRoIHead, SparseRoIHead
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 
@@ -25,7 +26,8 @@ def everything_found(
 
     Args:
         detector (BaseDetector): A one-stage, two-stage or set-prediction detector.
-        score_thr (float): Least score, where the detector has a threshold that is not less.
+        score_thr (float): Least score, where the detector has a threshold that is not less. Grid
+            R-CNN keeps its own.
         rpn (dict | None): Settings for its RPN. Defaults to None, its own.
 
     Returns:
@@ -37,7 +39,8 @@ def everything_found(
     head = detector.bbox_head if roi_head is None else roi_head
     own = head.test_cfg or {}
     changes: dict[str, Any] = dict(max_per_img=_ALL)
-    if 'score_thr' in own:
+    # What Grid R-CNN finds it then refines, box by box, which takes as long as masks.
+    if 'score_thr' in own and not isinstance(head, GridRoIHead):
         changes['score_thr'] = min(own['score_thr'], score_thr)
     if 'nms' in own:
         changes['nms'] = None
@@ -45,6 +48,8 @@ def everything_found(
         by_class = head.loss_cls.use_sigmoid and not isinstance(head, GroundingDINOHead)
         classes = head.num_classes if by_class else 1  # of a text there may be fewer
         changes['max_per_img'] = detector.num_queries * classes
+    elif isinstance(head, SparseRoIHead):
+        changes['max_per_img'] = detector.rpn_head.num_proposals * head.bbox_head[-1].num_classes
     with ExitStack() as stack:
         stack.enter_context(_test_cfg(head, changes))
         if rpn:

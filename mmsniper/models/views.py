@@ -17,6 +17,7 @@ from torch import Tensor
 from mmsniper.chips.focus import FocusMap
 from mmsniper.chips.windows import Box, Window, pixel_window
 from mmsniper.datasets.image_windows import ImageWindows
+from mmsniper.utils.checks import check_box_shape
 
 TEXT_KEYS = ('text', 'custom_entities', 'caption_prompt', 'tokens_positive')
 """Metainfo of an image by which a detector that takes texts is told what to find."""
@@ -116,7 +117,11 @@ def uncut(boxes: Tensor, window: Box, size: tuple[int, int], edge: float) -> Ten
 
     Returns:
         Tensor: Bool tensor of shape (n,).
+
+    Raises:
+        ValueError: If boxes have another shape, such as that of rotated boxes.
     """
+    check_box_shape(boxes.shape)
     (x1, y1, x2, y2), (width, height) = window, size
     inner = torch.tensor([x1 > 0, y1 > 0, x2 < width, y2 < height], device=boxes.device)
     distance = (boxes - boxes.new_tensor(window)) * boxes.new_tensor([1, 1, -1, -1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 
 
@@ -24,3 +25,23 @@ def check_whole_number(name: str, value: object, minimum: int, optional: bool = 
         return
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f'{name} must be a whole number of at least {minimum}, got {value!r}')
+
+
+def check_box_shape(shape: Sequence[int], name: str = 'boxes') -> None:
+    """Check that an array or a tensor is one of boxes with corners.
+
+    Args:
+        shape (Sequence[int]): Its shape.
+        name (str): The argument's name, for the message. Defaults to 'boxes'.
+
+    Raises:
+        ValueError: If it is not (n, 4). Rotated boxes have five numbers.
+
+    Example:
+        >>> check_box_shape(np.zeros((7, 4)).shape)
+    """
+    if len(shape) != 2 or shape[1] != 4:
+        raise ValueError(
+            f'{name} must have the shape (n, 4), xyxy, got {tuple(shape)}; other boxes, such as '
+            f'rotated ones, are not supported'
+        )

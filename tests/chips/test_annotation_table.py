@@ -76,10 +76,10 @@ class TestFromImages:
             ((2**40, 50, [], None), 'image 1'),
             (
                 (100, 50, [[1, 2, 3]], None),
-                r'image 1: boxes must have shape \(n, 4\), got \(1, 3\)',
+                r'image 1: boxes must have the shape \(n, 4\), xyxy, got \(1, 3\)',
             ),
             ((100, 50, [[1, 2, 3, 4], [5, 6]], None), 'image 1: boxes must be numbers'),
-            ((100, 50, [1, 2, 3, 4], None), 'image 1: boxes must have shape'),
+            ((100, 50, [1, 2, 3, 4], None), 'image 1: boxes must have the shape'),
             (
                 (100, 50, [[1, 2, 3, 4]], [True, False]),
                 'image 1: 1 boxes need as many ignore flags',

@@ -1,13 +1,14 @@
 """Heads and assigners of a stock detector are exchanged for those that know valid ranges."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import mmdet
 import pytest
+from mmdet.models.roi_heads import SCNetRoIHead, StandardRoIHead
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config, ConfigDict
 
-import mmsniper.models  # noqa: F401
 from mmsniper.convert import sniper_version
 from mmsniper.convert.model import (
     ASSIGNERS,
@@ -15,10 +16,12 @@ from mmsniper.convert.model import (
     IGNORING_HEADS,
     ROI_HEADS,
     check_kind,
+    has_rpn,
     range_aware,
     sample_by_area,
     sniper_model,
 )
+from mmsniper.models import SNIPERRoIMixin
 
 PYRAMID = dict(chip_size=256, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
 STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -46,15 +49,71 @@ def two_stage(rpn='RPNHead', roi='StandardRoIHead', **preprocessor):
     )
 
 
-@pytest.mark.parametrize(('stock', 'ours'), ROI_HEADS.items())
+@pytest.mark.parametrize(
+    ('stock', 'ours'),
+    [
+        ('StandardRoIHead', dict(type='SNIPERRoIHead')),
+        ('mmdet.CascadeRoIHead', dict(type='SNIPERRoIHead', head='mmdet.CascadeRoIHead')),
+        (SCNetRoIHead, dict(type='SNIPERRoIHead', head=SCNetRoIHead)),
+        ('SNIPERRoIHead', dict(type='SNIPERRoIHead')),
+    ],
+)
 def test_two_stage_detectors_get_the_rpn_rule_and_the_rcnn_rule(stock, ours):
     detector = two_stage(roi=stock)
     sniper_model(detector, PYRAMID)
-    assert detector.roi_head == dict(type=ours, pyramid=PYRAMID)
+    assert detector.roi_head == dict(ours, pyramid=PYRAMID)
     assert detector.rpn_head == dict(type='RPNHead')
     assert detector.train_cfg.rpn.assigner == dict(type='ValidRangeAssigner', pos_iou_thr=0.7)
     # The RoI head judges proposals by their size, whatever assigns them.
     assert detector.train_cfg.rcnn.assigner.type == 'MaxIoUAssigner'
+
+
+@MODELS.register_module()
+class MyRoIHead(StandardRoIHead):
+    pass
+
+
+@MODELS.register_module()
+class MySNIPERRoIHead(SNIPERRoIMixin, StandardRoIHead):
+    pass
+
+
+def test_roi_heads_of_ones_own_are_taken_by_their_names():
+    notes, detector = [], two_stage(roi='MyRoIHead')
+    sniper_model(detector, PYRAMID, notes=notes)
+    assert detector.roi_head == dict(type='SNIPERRoIHead', head='MyRoIHead', pyramid=PYRAMID)
+    assert 'SNIPERRoIHead (MyRoIHead)' in notes[0]
+    detector = two_stage(roi='MySNIPERRoIHead')
+    sniper_model(detector, PYRAMID)
+    assert detector.roi_head == dict(type='MySNIPERRoIHead', pyramid=PYRAMID)
+
+
+def test_a_head_converted_twice_is_the_head_converted_once():
+    detector = two_stage(roi='HybridTaskCascadeRoIHead')
+    sniper_model(detector, PYRAMID)
+    once = deepcopy(detector.roi_head)
+    sniper_model(detector, PYRAMID)
+    assert detector.roi_head == once
+
+
+def test_queries_are_neither_mined_with_nor_proposals():
+    detector = two_stage(rpn='EmbeddingRPNHead', roi='SparseRoIHead')
+    assert not has_rpn(detector)
+    sniper_model(detector, PYRAMID)
+    assert detector.roi_head == dict(type='SNIPERSparseRoIHead')
+    assert detector.rpn_head == dict(type='EmbeddingRPNHead')
+    detector.roi_head.mask_head = [dict()]
+    with pytest.raises(ValueError, match='SNIPERSparseRoIHead with a mask_head: its masks are pre'):
+        sniper_model(detector, PYRAMID)
+
+
+def test_semantic_maps_get_the_shape_of_a_chip():
+    detector = two_stage(pad_mask=True, pad_seg=True, seg_pad_value=9)
+    sniper_model(detector, PYRAMID)
+    (pad,) = detector.data_preprocessor.batch_augments
+    assert pad == dict(
+        type='BatchFixedSizePad', size=(256, 256), pad_mask=True, pad_seg=True, seg_pad_value=9
+    )
 
 
 @pytest.mark.parametrize('assigner', sorted(ASSIGNERS))
@@ -158,8 +217,8 @@ def test_a_larger_divisor_stays():
     ('detector', 'message'),
     [
         (one_stage('YOLOV3Head'), 'no SNIPER version of YOLOV3Head.*RetinaHead'),
-        (two_stage(roi='PointRendRoIHead'), 'of PointRendRoIHead.*SNIPERRoIMixin'),
-        (two_stage(rpn='EmbeddingRPNHead'), 'no SNIPER version of EmbeddingRPNHead'),
+        (two_stage(roi='MultiInstanceRoIHead'), 'of MultiInstanceRoIHead: it gives two .*Mixin'),
+        (two_stage(roi='NoSuchHead'), 'of NoSuchHead: it is not registered; custom_imports'),
         (
             one_stage('RetinaHead', assigner=dict(type='Mine')),
             "of Mine; .*dict.type='IgnoreInvalid",
@@ -238,7 +297,12 @@ def test_stock_configs_of_other_kinds_are_refused_for_what_they_are(config, mess
         'fcos',
         'atss',
         'deformable_detr',
+        'detectors',
         'dino',
+        'htc',
+        'ms_rcnn',
+        'scnet',
+        'sparse_rcnn',
         'rtmdet',
         'dcn',
         'reppoints',

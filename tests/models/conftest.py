@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.models.backbones.trident_resnet import TridentConv
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
@@ -34,6 +35,18 @@ FAMILIES = {
     'RTMDet': 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
     'DeformableDETR': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
     'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'Double-Head R-CNN': 'mmdet::double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
+    'Dynamic R-CNN': 'mmdet::dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
+    'GA-Faster R-CNN': 'mmdet::guided_anchoring/ga-faster-rcnn_r50-caffe_fpn_1x_coco.py',
+    'GA-RetinaNet': 'mmdet::guided_anchoring/ga-retinanet_r50-caffe_fpn_1x_coco.py',
+    'Grid R-CNN': 'mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
+    'HTC': 'mmdet::htc/htc_r50_fpn_1x_coco.py',
+    'Mask Scoring R-CNN': 'mmdet::ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',
+    'PISA': 'mmdet::pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
+    'PointRend': 'mmdet::point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
+    'SCNet': 'mmdet::scnet/scnet_r50_fpn_1x_coco.py',
+    'Sparse R-CNN': 'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+    'TridentNet': 'mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py',
 }
 NUM_CLASSES = 3
 
@@ -76,6 +89,9 @@ def build():
         torch.manual_seed(0)
         model = MODELS.build(cfg)
         model.init_weights()
+        for part in model.modules():
+            if isinstance(part, TridentConv):  # of which MMDetection leaves what memory holds
+                torch.nn.init.kaiming_normal_(part.weight)
         return model
 
     return build_
@@ -86,7 +102,8 @@ def _reduced_family(family: str) -> ConfigDict:
     cfg = reduced(get_config(FAMILIES[family])).model
     cfg.data_preprocessor.pad_size_divisor = 32  # as our configs have it
     roi_head = cfg.get('roi_head') or ConfigDict()
-    parts = (roi_head.get('bbox_head', cfg.get('bbox_head')), roi_head.get('mask_head'))
+    names = ('mask_head', 'mask_iou_head', 'point_head', 'glbctx_head')
+    parts = [roi_head.get('bbox_head', cfg.get('bbox_head')), *map(roi_head.get, names)]
     for part in parts:
         for head in part if isinstance(part, list) else [part]:
             if head is not None:
@@ -102,13 +119,22 @@ def family_config() -> Callable[[str], ConfigDict]:
 
 @pytest.fixture
 def at_levels(family_config, build) -> Callable[..., torch.nn.Module]:
-    """(key of FAMILIES, pyramid) -> a PyramidDetector whose random weights find boxes of sizes."""
+    """(key of FAMILIES, pyramid) -> a PyramidDetector whose random weights find boxes of sizes.
 
-    def make(family: str, pyramid: dict, type: str = 'PyramidDetector', **settings: Any) -> Any:
+    With ``noise=False`` they are those that MMDetection starts with.
+    """
+
+    def make(
+        family: str,
+        pyramid: dict,
+        type: str = 'PyramidDetector',
+        noise: bool = True,
+        **settings: Any,
+    ) -> Any:
         cfg = family_config(family)
-        cfg.update(settings, type=type, detector=family, pyramid=pyramid)
+        cfg.update(settings, type=type, detector=cfg.type, pyramid=pyramid)
         model = build(cfg).eval()
-        for name, value in model.named_parameters():
+        for name, value in model.named_parameters() if noise else ():
             value.data += 0.02 * torch.randn_like(value)
             # Distances from a point to the sides of its box, which are tiny at first.
             if name.endswith('conv_reg.bias') or ('rtm_reg' in name and name.endswith('bias')):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mmsniper.chips import ScalePyramid
 from mmsniper.chips.input_level import levels_of_input
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
+from mmsniper.utils.checks import check_box_shape
 
 # Label of an ignored box that is no object to learn at another scale but a region to leave alone.
 IGNORE_REGION = -1
@@ -69,7 +70,7 @@ class ScaleRangeFilter(BaseTransform):
         Raises:
             KeyError: If boxes, labels or ignore flags have not been loaded.
             ValueError: If a chip was planned but not cut out, boxes were added or dropped since,
-                or the input's scale was changed since.
+                the input's scale was changed since, or boxes are rotated.
         """
         for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
             if key not in results:
@@ -78,7 +79,9 @@ class ScaleRangeFilter(BaseTransform):
                 )
         height, width = results['ori_shape']
         scale = np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
-        seen = results['gt_bboxes'].tensor.numpy() / np.tile(scale, 2)
+        boxes = results['gt_bboxes'].tensor.numpy()
+        check_box_shape(boxes.shape, 'gt_bboxes')
+        seen = boxes / np.tile(scale, 2)
         if results.get('chip') is None:
             seen = clip_to_image(seen, (height, width))
             objects = is_object(seen)

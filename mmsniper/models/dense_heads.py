@@ -339,8 +339,8 @@ class SNIPERPAAHead(PAAHead):
             with torch.no_grad():
                 of_head(*outputs, objects, batch_img_metas)
             self._of_invalid = iter(self._labels)
-        regions = regions if any(r is not None for r in regions) else None
-        return of_head(*outputs, batch_gt_instances, batch_img_metas, regions)
+        known = regions if any(r is not None for r in regions) else None
+        return of_head(*outputs, batch_gt_instances, batch_img_metas, known)
 
     def paa_reassign(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Labels and weights of one input, as ``PAAHead`` chooses, without those of the ignored."""

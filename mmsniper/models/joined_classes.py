@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 
-@functools.cache
 def joined(ours: type, theirs: type) -> type:
     """The class that has ``ours`` in front of ``theirs``; of the same two it is the same.
 
@@ -21,6 +20,11 @@ def joined(ours: type, theirs: type) -> type:
     Returns:
         type: The class, with both in ``_joined_from``.
     """
+    return _joined(ours, theirs)
+
+
+@functools.cache
+def _joined(ours: type, theirs: type) -> type:
     name = f'{ours.__name__}{theirs.__name__}'
     members = dict(_joined_from=(ours, theirs), __module__=ours.__module__)
     return type(ours)(name, (ours, theirs), members)

@@ -248,12 +248,12 @@ def _count(sampled: SamplingResult) -> int:
 
 def _as_list(parts: Any) -> Sequence[Any]:
     """The parts of each stage, or the one part of a head without stages."""
-    return parts if isinstance(parts, list | nn.ModuleList) else [parts]
+    return list(parts) if isinstance(parts, list | nn.ModuleList) else [parts]
 
 
 def _no_loss(head: nn.Module) -> Tensor:
     """A loss of 0 with a gradient of 0 for every parameter."""
-    return sum(p.sum() * 0 for p in head.parameters())
+    return sum((p.sum() * 0 for p in head.parameters()), torch.zeros(()))
 
 
 @contextmanager
@@ -374,6 +374,9 @@ class SNIPERSparseRoIHead(SparseRoIHead):
     Raises:
         ValueError: If there is a mask head (QueryInst).
     """
+
+    bbox_assigner: Any  # one of each stage
+    bbox_sampler: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get('mask_head') is not None:

@@ -193,7 +193,9 @@ def test_the_wheel_has_configs_tools_and_metadata(wheel):
         assert link in metadata
     targets = re.findall(r'\]\(([^)]+)\)', metadata)
     assert [target for target in targets if not target.startswith(('https://', '#'))] == []
-    assert [target for target in targets if target.endswith('/raw/main/docs/images/chips.jpg')]
+    assert [
+        target for target in targets if target.endswith('/raw/main/docs/images/concepts_chips.jpg')
+    ]
 
 
 def test_by_mim(work, tmp_path):

@@ -259,9 +259,7 @@ def test_a_residual_block_starts_at_zero_unless_frozen_it_would_stay_there(name,
     ('name', 'message'),
     [
         ('libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco', 'BFP, the neck'),
-        ('faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco', 'shared_head'),
-        ('htc/htc_r50_fpn_1x_coco', 'semantic_head'),
-        ('yolox/yolox_s_8xb8-300e_coco', 'YOLOXPAFPN, the neck'),
+        ('yolof/yolof_r50-c5_8xb8-1x_coco', 'DilatedEncoder, the neck'),
         ('solov2/solov2_r50_fpn_1x_coco', 'mask_head'),
     ],
 )

@@ -67,9 +67,10 @@ def test_the_page_works_when_it_is_typed_in(folder):
     )
     (folder / 'my_config.py').write_text(config + shorter)
     commands = [line for block in blocks('bash') for line in block.splitlines() if line]
-    assert len(commands) == 9
+    assert len(commands) == 10
     outputs = [run(folder, command.replace('epoch_10', 'epoch_3')) for command in commands]
-    assert 'bbox_mAP' in outputs[-2]
+    assert 'bbox_mAP' in outputs[-3]
+    assert (folder / 'work_dirs/my_detections/detections.json').exists()
     assert 'most wrong of' in outputs[-1]
     assert (folder / 'work_dirs/my_worst/worst_1.png').exists()
     assert list(folder.glob('work_dirs/my_config/*/pictures/*'))

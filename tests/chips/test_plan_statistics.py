@@ -20,6 +20,7 @@ from mmsniper.chips import (
     plan_statistics,
     rectangles,
     shown_area,
+    statistics,
     what_to_expect,
 )
 from mmsniper.chips.statistics import what_levels_learn
@@ -252,6 +253,14 @@ def test_the_numbers_of_a_plan_are_those_of_the_single_functions():
         boxes=6,
         shown_area=shown_area(TABLE, plan, 2),
     )
+
+
+def test_boxes_are_counted_in_parts(monkeypatch):
+    plan = chips((0, 0, [0, 0, 32, 32]), (0, 1, [0, 0, 64, 64]), (0, 1, [50, 36, 114, 100]))
+    whole = plan_statistics(TABLE, PYRAMID, plan)
+    monkeypatch.setattr(statistics, '_BOXES_AT_A_TIME', 2)
+    assert plan_statistics(TABLE, PYRAMID, plan) == whole
+    assert sum(whole.too_large) > 0
 
 
 def test_each_chip_has_its_image_decoded():

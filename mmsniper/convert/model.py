@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
 from mmsniper.datasets.wrappers import type_name
-from mmsniper.models.roi_heads import SNIPERRoIMixin, roi_head_fault
+from mmsniper.models.roi_heads import QUERY_MASKS, SNIPERRoIMixin, roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
 ROI_HEADS = {'SparseRoIHead': 'SNIPERSparseRoIHead'}
@@ -221,8 +221,7 @@ def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
     if name in ROI_HEADS or name in ROI_HEADS.values():
         if head.get('mask_head') is not None:
             raise ValueError(
-                f'there is no SNIPER version of {name} with a mask_head: its masks are predicted '
-                f'from queries, of which nothing is left when the boxes of all levels are merged '
+                f'there is no SNIPER version of {name} with a mask_head: {QUERY_MASKS} '
                 f'({_DOCS_ON_KINDS})'
             )
         head.type = ROI_HEADS.get(name, head.type)

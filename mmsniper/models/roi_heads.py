@@ -27,6 +27,12 @@ from mmsniper.models.level_range import LevelRange, out_of_range
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
 _FOREGROUND_IOU = 0.5
 
+QUERY_MASKS = (
+    'its masks are predicted from queries, of which nothing is left when the boxes of all levels '
+    'are merged'
+)
+"""Why a head of queries has no SNIPER version with masks."""
+
 
 def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetDataSample:
     """The sample as R-CNN sees it: invalid objects take part in assignment (SNIPER section 3).
@@ -380,10 +386,7 @@ class SNIPERSparseRoIHead(SparseRoIHead):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get('mask_head') is not None:
-            raise ValueError(
-                'SNIPERSparseRoIHead has no masks: they are predicted from queries (QueryInst), of '
-                'which nothing is left when the boxes of all levels are merged'
-            )
+            raise ValueError(f'SNIPERSparseRoIHead has no masks, as of a QueryInst: {QUERY_MASKS}')
         super().__init__(*args, **kwargs)
 
     def init_assigner_sampler(self) -> None:

@@ -52,11 +52,10 @@ def training_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('resume'):
-        prepare_resume(cfg)
+    if args.resume and args.resume != 'auto':
+        cfg.load_from = args.resume
+    if args.resume or cfg.get('resume'):
+        prepare_resume(cfg, find=args.resume == 'auto')
     return cfg
 
 
@@ -74,7 +73,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def prepare_resume(cfg: Config) -> None:
+def prepare_resume(cfg: Config, find: bool = False) -> None:
     """Find the checkpoint to continue from and take over its random seed.
 
     mmengine restores the seed after it has built the data loader, whose sampler would by then
@@ -82,13 +81,18 @@ def prepare_resume(cfg: Config) -> None:
 
     Args:
         cfg (Config): The config; ``resume``, ``load_from`` and ``randomness`` are changed in place.
+        find (bool): Whether it is the last one in the work folder, and ``load_from`` holds the
+            weights to begin with where that has none. Defaults to False: it is ``load_from``, if
+            there is one.
     """
-    checkpoint = cfg.get('load_from') or last_checkpoint(Path(cfg.work_dir))
+    begin = cfg.get('load_from')
+    checkpoint = (None if find else begin) or last_checkpoint(Path(cfg.work_dir))
     if checkpoint is None:
-        print(f'No checkpoint in {cfg.work_dir}: training starts from scratch.')
+        start = f'with the weights of {begin}' if begin else 'from scratch'
+        print(f'No checkpoint in {cfg.work_dir}: training starts {start}.')
         cfg.resume = False
         return
-    cfg.load_from = checkpoint
+    cfg.resume, cfg.load_from = True, checkpoint
     seed = checkpoint_seed(checkpoint)
     if seed is not None:
         cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}

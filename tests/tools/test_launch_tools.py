@@ -234,6 +234,30 @@ def test_resume_without_a_checkpoint_starts_from_scratch(load_tool, tmp_path, ca
     assert 'training starts from scratch' in capsys.readouterr().out
 
 
+def test_resume_without_a_checkpoint_keeps_the_weights_that_the_config_starts_from(
+    load_tool, tmp_path, capsys
+):
+    train = load_tool('train')
+    coco = str(tmp_path / 'coco.pth')
+    cfg = Config(dict(work_dir=str(tmp_path), load_from=coco))
+    train.prepare_resume(cfg, find=True)
+    assert (cfg.resume, cfg.load_from) == (False, coco)
+    assert f'starts with the weights of {coco}' in capsys.readouterr().out
+
+    torch.save(dict(meta=dict(seed=11), message_hub={}), tmp_path / 'epoch_1.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    train.prepare_resume(cfg, find=True)
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'epoch_1.pth'))
+
+
+def test_the_resume_argument_keeps_the_weights_of_the_config(load_tool, tiny, monkeypatch):
+    train = load_tool('train')
+    monkeypatch.syspath_prepend(str(tiny))
+    given = [str(tiny / 'tiny.py'), '--resume', '--cfg-options', 'load_from=coco.pth']
+    cfg = train.training_config(train.parse_args(given))
+    assert (cfg.resume, cfg.load_from) == (False, 'coco.pth')
+
+
 def test_resume_takes_over_the_seed_of_the_checkpoint(load_tool, tmp_path):
     train = load_tool('train')
     torch.save(dict(meta=dict(seed=11), message_hub={}), tmp_path / 'epoch_1.pth')

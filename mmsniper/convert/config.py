@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -36,6 +38,9 @@ from mmsniper.convert.refusals import (
     ends_mixing,
 )
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.utils.missing_files import missing_file
+
+_OUR_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,13 @@ def read_config(
         cfg_options (dict | None): Settings that override those of the file. Defaults to None.
 
     Raises:
+        FileNotFoundError: If there is no such file, or not one of its bases.
         ValueError: If the file, or one of its bases, is not Python, or two bases set the same.
     """
     try:
         cfg = Config.fromfile(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(_missing_config(os.fspath(file), error)) from None
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
     except TypeError as error:
@@ -174,6 +182,22 @@ def read_config(
     if 'sniper' in cfg and cfg.get('train_dataloader'):
         cfg.train_dataloader.dataset = with_inner_settings(cfg.train_dataloader.dataset)
     return cfg
+
+
+def _missing_config(file: str, error: FileNotFoundError) -> str:
+    """What to say where a config, or a file of its ``_base_``, does not exist."""
+    named = re.search(r'(["\'])(.+)\1', str(error))
+    if not named:
+        return str(error)
+    missing = os.path.abspath(named[2])
+    if missing == os.path.abspath(file):
+        return f'there is no config {file}. {missing_file(file, "the command")}'
+    _, _, name = Path(missing).as_posix().rpartition('/configs/')
+    if (_OUR_CONFIGS / name).is_file():
+        fix = f"Write 'mmsniper::{name}', which is found from any folder"
+    else:
+        fix = missing_file(missing, '_base_')
+    return f'{file}: its _base_, or that of a base, names {missing}, which does not exist. {fix}'
 
 
 def sniper_version(cfg: Config) -> Config:

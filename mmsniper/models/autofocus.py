@@ -121,8 +121,11 @@ class AutoFocus(PyramidDetector):
         return super().detect(*args, **kwargs)
 
     def _described(self, levels: Sequence[int]) -> str:
-        steps = ', '.join(f'{t:g}' for t in self.thresholds)
-        return f'coarse to fine, FocusPixels from {steps} on; {super()._described(levels)}'
+        seen = super()._described(levels)
+        steps = ', '.join(f'{t:g}' for t in self.thresholds[: len(levels) - 1])
+        if not steps:
+            return f'{seen}. AutoFocus changes nothing: one level is seen, and that whole'
+        return f'coarse to fine, FocusPixels from {steps} on; {seen}'
 
     def _about(self, scene: Scene) -> dict[str, Any]:
         about = dict(focus_chips=scene.chips[::-1], focus_pixels=scene.pixels)

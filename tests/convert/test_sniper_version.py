@@ -567,6 +567,30 @@ def test_wrong_options_are_refused(options, message):
         sniper_version(stock_config(sniper=options))
 
 
+@pytest.mark.parametrize(
+    ('base', 'said'),
+    [
+        ('configs/_base_/sniper.py', "Write 'mmsniper::_base_/sniper.py', which is found from any"),
+        ('configs/_base_/snipper.py', 'there is no configs in it'),
+        ('MINE.py', 'mine.py: upper and lower case differ. Correct it in _base_'),
+        ('mmdet::no/such.py', 'there is no no in it'),
+    ],
+)
+def test_of_a_base_that_does_not_exist_it_is_said_what_to_write(tmp_path, base, said):
+    (tmp_path / 'mine.py').write_text('')
+    (tmp_path / 'child.py').write_text(f'_base_ = {base!r}')
+    with pytest.raises(FileNotFoundError) as error:
+        load_config(tmp_path / 'child.py')
+    assert str(error.value).startswith(f'{tmp_path}/child.py: its _base_, or that of a base, names')
+    assert said in str(error.value)
+
+
+def test_a_config_that_does_not_exist_is_looked_for(tmp_path):
+    (tmp_path / 'mine.py').write_text('')
+    with pytest.raises(FileNotFoundError, match=r'there is no config .*/my\.py\. The folder .* there'):
+        load_config(tmp_path / 'my.py')
+
+
 def test_a_config_needs_a_pyramid_and_a_model():
     cfg = stock_config()
     cfg.pop('pyramid')

@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 
-from mmsniper.models import AutoFocus, PyramidDetector, autofocus
+from mmsniper.models import AutoFocus, PyramidDetector, autofocus, pyramid_detector
 from mmsniper.models.temporary_settings import fewer_proposals
 from mmsniper.models.views import uncut
 
@@ -161,6 +161,30 @@ def test_the_maps_are_kept_for_pictures(make, picture, unresized):
     assert [len(maps) for maps in result.focus_maps] == [0, 1, 1]
     (coarsest,) = result.focus_maps[2]
     assert np.argwhere(coarsest.probability).tolist() == [[3, 3]]
+
+
+ONE_LEVEL = dict(chip_size=64, levels=PYRAMID['levels'][:1])
+
+
+@pytest.mark.parametrize(
+    ('pyramid', 'said'),
+    [(PYRAMID, 'FocusPixels from 0.3, 0.5 on'), (ONE_LEVEL, 'AutoFocus changes nothing')],
+    ids=['levels', 'one_level'],
+)
+def test_the_log_says_from_which_probability_on_it_looks_again_if_it_does(
+    make, picture, unresized, monkeypatch, pyramid, said
+):
+    lines = []
+    monkeypatch.setattr(pyramid_detector, 'print_log', lambda text, **_: lines.append(text))
+    steps = (0.3, 0.5)[: len(pyramid['levels']) - 1]
+    model = make(False, pyramid, thresholds=steps, val_levels=[len(steps)])
+    (result,) = model.test_step(unresized(picture()))
+    model.val_step(unresized(picture()))
+    assert [len(chips) for chips in result.focus_chips][-1] == 1
+    tested, validated = lines
+    assert said in tested
+    # Validation sees the coarsest level only: there is no step.
+    assert validated.endswith('AutoFocus changes nothing: one level is seen, and that whole')
 
 
 # Images, batches, windows ------------------------------------------------------------------------

@@ -20,12 +20,13 @@ from mmsniper.apis.report_data import ReportData, class_rows, config_rows, numbe
 from mmsniper.apis.report_pictures import examples, negative_chips, wrong_detections
 from mmsniper.apis.training_log import Curve, TrainingLog, read_training_log
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding
-from mmsniper.checks.everything import check_everything
+from mmsniper.checks.everything import check_loaded, refused
 from mmsniper.chips import NegativeChipPool, ScalePyramid
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.engine.negative_chip_hook import POOL_FILE
 from mmsniper.utils.files import utf8_name
+from mmsniper.utils.words import numbered
 from mmsniper.visualization.charts import LineChart, line_chart
 from mmsniper.visualization.figure import LEVEL_COLOURS
 from mmsniper.visualization.page import render
@@ -87,7 +88,13 @@ def make_report(
     log = read_training_log(work_dir) if work_dir else None
     pool = work_dir / POOL_FILE if work_dir and (work_dir / POOL_FILE).is_file() else None
     tell('checking config and data')
-    findings = check_everything(config, cfg_options, images=images)
+    cfg, findings, missing = None, [], ''
+    try:
+        cfg = load_config(config, cfg_options)
+    except Exception as error:  # of whatever kind: the page tells of it
+        findings, missing = [refused(config, error)], _said(error)
+    else:
+        findings = check_loaded(cfg, images=images)
     content: dict[str, Any] = dict(
         title=utf8_name(Path(config).name),
         config=utf8_name(config),
@@ -95,7 +102,7 @@ def make_report(
         findings=findings,
         severities=dict(Counter(finding.severity for finding in findings)),
         kinds=dict(error=ERROR, warning=WARNING, note=NOTE),
-        opened=images,
+        opened=images and cfg is not None,
         rows=[],
         pyramid=[],
         numbers=None,
@@ -104,19 +111,20 @@ def make_report(
         training=None,
         wrong=None,
     )
-    try:
-        cfg = load_config(config, cfg_options)
-        pyramid = ScalePyramid.from_config(config_pyramid(cfg))
-        content.update(rows=config_rows(cfg), pyramid=pyramid_rows(pyramid))
-        tell('reading the training data and planning their chips')
-        data, missing = ReportData.from_config(cfg, pool), ''
-    except Exception as error:  # of whatever kind, if the check has told of it
-        if not any(finding.severity == ERROR for finding in findings):
-            raise
-        data, missing = None, str(error) or type(error).__name__
-    if data is not None:
+    data = None
+    if cfg is not None:
+        try:
+            pyramid = ScalePyramid.from_config(config_pyramid(cfg))
+            content.update(rows=config_rows(cfg), pyramid=pyramid_rows(pyramid))
+            tell('reading the training data and planning their chips')
+            data = ReportData.from_config(cfg, pool)
+        except Exception as error:  # of whatever kind, if the check has told of it
+            if not any(finding.severity == ERROR for finding in findings):
+                raise
+            missing = _said(error)
+    if cfg is not None and data is not None:
         content.update(numbers=numbers_of(data), classes=class_rows(data))
-        tell(f'drawing up to {num_examples} examples')
+        tell(f'drawing up to {numbered(num_examples, "example")}')
         content.update(examples=list(examples(data, num_examples)))
         if predictions is not None:
             tell('matching the predictions to the objects')
@@ -124,6 +132,10 @@ def make_report(
     if log is not None and work_dir is not None:
         content.update(training=_training(log, work_dir, pool, data))
     return Report(render(dict(content, missing=missing)), findings, missing)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _training(

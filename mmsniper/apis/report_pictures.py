@@ -21,6 +21,7 @@ from mmsniper.datasets.decoding import load_or_raise, run_checked
 from mmsniper.utils.coco_matching import Matching, explain
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import utf8_name
+from mmsniper.utils.words import numbered
 from mmsniper.visualization.chips import boxes_in_chips
 from mmsniper.visualization.false_positives import KIND_COLOURS
 from mmsniper.visualization.figure import BAD, GOOD, IGNORED, level_colour
@@ -129,16 +130,12 @@ def _facts(data: ReportData, image: int, plan: ChipPlan) -> str:
     per_level = '/'.join(map(str, positive.count_per_level(data.pyramid.num_levels).tolist()))
     facts = [
         f'{table.width[image]}×{table.height[image]} px',
-        _counted(objects, 'object'),
-        f'{_counted(len(positive), "chip")}, fine to coarse {per_level}',
+        numbered(objects, 'object'),
+        f'{numbered(len(positive), "chip")}, fine to coarse {per_level}',
     ]
     for number, what in ((len(plan) - len(positive), 'negative chip'), (orphans, 'orphan')):
-        facts += [_counted(number, what)] if number else []
+        facts += [numbered(number, what)] if number else []
     return ', '.join(facts)
-
-
-def _counted(number: int, what: str) -> str:
-    return f'{number} {what}' if number == 1 else f'{number} {what}s'
 
 
 def _example(
@@ -218,7 +215,7 @@ def negative_chips(data: ReportData, number: int) -> Iterator[Scene]:
                 scene.window,
                 [*scene.layers, Layer('proposals', level_colour(level), shown.tolist(), dots=True)],
                 scene.title,
-                [_counted(len(shown), 'proposal'), name],
+                [numbered(len(shown), 'proposal'), name],
             )
 
 

@@ -518,8 +518,9 @@ def check_objects(dataset: Any, where: str) -> Iterator[Finding]:
         yield Finding(ERROR, where, what, 'Correct metainfo, or how the data set numbers labels')
     without = [name for label, name in enumerate(classes) if not count[label]]
     if without and count:
-        what = f'has no object of {listed(without)}'
-        yield Finding(WARNING, where, what, 'Is that meant? It can neither be learned nor measured')
+        of = 'learned' if where.startswith('train_dataloader') else 'measured'
+        fix = f'Is that meant? {"They" if len(without) > 1 else "It"} cannot be {of}'
+        yield Finding(WARNING, where, f'has no object of {listed(without)}', fix)
 
 
 def check_use(dataset: Any, where: str) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -56,14 +57,29 @@ def check_everything(
     try:
         cfg = load_config(config, cfg_options)
     except Exception as error:  # of whatever kind: it is what training would end in
-        return [_failed(config, 'is refused', error)]
+        return [refused(config, error)]
+    return check_loaded(cfg, images=images, workers=workers, checkpoint=checkpoint)
+
+
+def refused(config: str, error: Exception) -> Finding:
+    """That a config file cannot be loaded, and why."""
+    return _failed(config, 'is refused', error)
+
+
+def check_loaded(
+    cfg: Config, *, images: bool = False, workers: int | None = None, checkpoint: str | None = None
+) -> list[Finding]:
+    """As :func:`check_everything`, of a config that has been loaded. Left as it is."""
+    cfg = deepcopy(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     failed: list[Finding] = []
     loaders = tuple(key for key in LOADERS if cfg.get(key))
-    datasets = {}
+    datasets: dict[str, Any] = {}
     for key in loaders:
+        # Validation and test are often of one data set, which is read and told of once.
+        same = next((other for other in datasets if cfg[other].dataset == cfg[key].dataset), None)
         try:
-            datasets[key] = build_checked(cfg[key].dataset)
+            datasets[key] = datasets[same] if same else build_checked(cfg[key].dataset)
         except Exception as error:
             failed.append(_failed(f'{key}.dataset', 'cannot be built', error))
     model = _model(cfg, failed)
@@ -79,7 +95,7 @@ def check_everything(
         if images and (loading := config_loading(cfg, key)):
             new = [e for e in image_entries(dataset) if (str(loading), e) not in opened]
             opened |= {(str(loading), entry) for entry in new}
-            findings += check_images(new, loading, key, workers)
+            findings += check_images(new, loading, key, workers) if new else []
     if 'train_dataloader' in datasets:
         findings += _check_chips(cfg, datasets['train_dataloader'])
     for file, testing in ((checkpoint, True), (cfg.get('load_from'), False)):

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from mmengine.logging import MMLogger, print_log
 
+from mmsniper.utils.words import numbered
+
 ERROR, WARNING, NOTE = SEVERITIES = ('error', 'warning', 'note')
 
 
@@ -49,7 +51,7 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
 def counted(findings: Iterable[Finding]) -> str:
     """How many errors, warnings and notes there are, in words."""
     count = Counter(finding.severity for finding in findings)
-    return ', '.join(f'{count[kind]} {kind}s' for kind in SEVERITIES)
+    return ', '.join(numbered(count[kind], kind) for kind in SEVERITIES)
 
 
 # Of this process: what was said before the data were built is not said again after it.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmsniper.utils.garbage import no_garbage_collection
 from mmsniper.utils.missing_files import GIT_LFS
+from mmsniper.utils.words import numbered
 
 _LARGEST = 2**31 - 1  # of sizes and coordinates, px
 _FAR = 0.1  # a box leaves its image by far if it does so by this part of the image's side
@@ -258,8 +259,8 @@ class CocoUse:
         parts += [f'{len(found):,} {reason}' for reason, found in self.left_out.items()]
         images = [f'{count:,} left out, {why}' for why, count in self.images_left_out.items()]
         return (
-            f'{len(self.annotations):,} annotations: {", ".join(parts)}; '
-            f'{len(self.images):,} images: {", ".join(images) or "all used"}'
+            f'{numbered(len(self.annotations), "annotation")}: {", ".join(parts)}; '
+            f'{numbered(len(self.images), "image")}: {", ".join(images) or "all used"}'
         )
 
     @property

@@ -14,6 +14,7 @@ from mmsniper.chips.plan import ChipPlan
 from mmsniper.chips.pyramid import ScalePyramid, box_sizes
 from mmsniper.chips.rectangles import run_starts
 from mmsniper.chips.targets import ChipLookup, iter_targets
+from mmsniper.utils.words import numbered
 
 # In float64 all boxes of Objects365 would be 0.8 GB.
 _BOXES_AT_A_TIME = 2**18
@@ -123,7 +124,7 @@ def what_levels_learn(
         chips = found.chips_per_level[level]
         lines.append(
             f'level {level} (scale {scales[level]:.3g}, objects of {sizes}): '
-            f'{found.covered_per_level[level]} objects in {chips} chips, '
+            f'{numbered(found.covered_per_level[level], "object")} in {numbered(chips, "chip")}, '
             f'{chips / max(found.chips, 1):.0%} of the pixels of an epoch; too small here and '
             f'ignored: {found.too_small[level]} boxes, too large: {found.too_large[level]}'
         )

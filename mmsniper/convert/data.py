@@ -23,6 +23,7 @@ from mmsniper.datasets.wrappers import (
     replace_datasets,
     type_name,
 )
+from mmsniper.utils.words import numbered
 
 # Those that only crop or pad, or drop the boxes that are small at one scale, go as well: a chip has
 # its size already, and its boxes are judged by ScaleRangeFilter.
@@ -349,14 +350,14 @@ def _same_pixels(loader: ConfigDict, chip_size: int, notes: list[str]) -> int:
     images, pixels = loader.get('batch_size', 1), image_pixels(loader)
     if pixels is None:
         notes.append(
-            f'batches of {images} chips; the pipeline does not tell how many pixels '
-            f'{images} images had (choose with sniper.batch_size)'
+            f'batches of {numbered(images, "chip")}; the pipeline does not tell how many pixels '
+            f'{numbered(images, "image")} had (choose with sniper.batch_size)'
         )
         return images
     chips = max(round(images * pixels / chip_size**2), 1)
     notes.append(
-        f'batches of {chips} chips of {chip_size}x{chip_size} px: the pixels of {images} '
-        f'images (choose with sniper.batch_size)'
+        f'batches of {numbered(chips, "chip")} of {chip_size}x{chip_size} px: the pixels of '
+        f'{numbered(images, "image")} (choose with sniper.batch_size)'
     )
     return chips
 

@@ -38,6 +38,7 @@ from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datas
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.made_once import made_once
+from mmsniper.utils.words import numbered
 
 _BLOCK = 1 << 12  # chips that are looked at together, in 1 MB as Python objects
 
@@ -299,9 +300,9 @@ class ChipAwareSampler(Sampler):
             print_log(differing, logger='current', level=logging.WARNING)
         stats = plan_statistics(table, self.pyramid, self.positives())
         all_levels = (
-            f'{stats.chips} chips for {stats.images} images, fine to coarse '
-            f'{stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
-            f'{stats.orphans} boxes fit into a chip at no level where they are valid'
+            f'{numbered(stats.chips, "chip")} for {numbered(stats.images, "image")}, fine to '
+            f'coarse {stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
+            f'{numbered(stats.orphans, "orphan")} (fits into a chip at no level where it is valid)'
         )
         lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
         print_log('\n  '.join(lines), logger='current')

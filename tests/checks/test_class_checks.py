@@ -318,6 +318,9 @@ def test_labels_out_of_range_and_classes_without_objects(tmp_path):
     assert 'label 3, and 3 classes' in error.what
     assert 'which are 0 to 2' in error.what
     assert "no object of 'square'" in warning.what
+    assert warning.fix == 'Is that meant? It cannot be measured'
+    [warning] = check_objects(Data([0]), 'train_dataloader.dataset.dataset')
+    assert warning.fix == 'Is that meant? They cannot be learned'
     [error] = check_objects(Data([0, 1, 2, -1]), 'd')
     assert 'has objects of label -1' in error.what
 

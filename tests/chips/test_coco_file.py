@@ -180,7 +180,7 @@ class TestRead:
         content = coco()
         del content['annotations']
         file = CocoFile.read(content, test=True)
-        assert str(file.use()) == '0 annotations: 0 used; 1 images: all used'
+        assert str(file.use()) == '0 annotations: 0 used; 1 image: all used'
         with pytest.raises(ValueError, match="no list 'categories'"):
             CocoFile.read(dict(images=content['images']), test=True)
 
@@ -411,7 +411,7 @@ class TestUse:
         x, y, w, h = box
         beside = [x - (x < 0) + (x > 300), y - (y < 0) + (y > 200), w, h]
         use = CocoFile.read(coco([beside])).use()
-        assert str(use).startswith('1 annotations: 0 used, 1 outside of their image')
+        assert str(use).startswith('1 annotation: 0 used, 1 outside of their image')
 
     @pytest.mark.parametrize('size', [(32, 99), (99, 32)])
     def test_an_image_of_the_least_size_is_kept(self, size):
@@ -424,7 +424,7 @@ class TestUse:
 
     def test_the_line_of_a_good_file_is_no_warning(self):
         use = CocoFile.read(coco(), name='f').use(('disc', 'ring'))
-        assert list(use.messages()) == [(False, 'f: 3 annotations: 3 used; 1 images: all used')]
+        assert list(use.messages()) == [(False, 'f: 3 annotations: 3 used; 1 image: all used')]
 
     def test_classes_that_are_not_trained_are_no_mistake(self):
         use = CocoFile.read(coco()).use(('disc',))

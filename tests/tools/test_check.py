@@ -1,13 +1,19 @@
-"""check.py tells all that is wrong in one table, goes on after an error, and ends in status 1."""
+"""check.py tells all that is wrong, goes on after an error, and ends in status 1."""
 
 import json
+from io import StringIO
+from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from rich.console import Console
 
-from mmsniper.checks import ERROR, NOTE
+from mmsniper.checks import ERROR, NOTE, WARNING, Finding
 from mmsniper.checks.everything import check_everything
+from mmsniper.datasets import coco_reader
+
+SAMPLE = Path(__file__).resolve().parents[2] / 'demo' / 'hituav_sample' / 'detector.py'
 
 
 @pytest.fixture
@@ -26,14 +32,40 @@ def errors(found):
 def test_what_is_right_is_counted_and_ends_well(tool, small_run, capsys):
     found = tool.main([str(small_run), '--images'])
     assert errors(found) == []
-    assert any(f.severity == NOTE and '12 annotations: 12 used' in f.what for f in found)
-    assert '0 errors' in capsys.readouterr().out
+    [used] = [f for f in found if '12 annotations: 12 used' in f.what]
+    assert used.severity == NOTE
+    assert '0 errors, 0 warnings, ' in capsys.readouterr().out
 
 
-def test_all_errors_are_told_and_the_status_is_1(
-    tool, small_run, small_images, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setenv('COLUMNS', '400')
+def test_one_data_set_of_validation_and_test_is_read_and_opened_once(monkeypatch, capsys):
+    read = []
+    monkeypatch.setattr(coco_reader, 'print_log', lambda line, **_: read.append(line))
+    found = check(SAMPLE, images=True)
+    assert [Path(line.partition(':')[0]).name for line in read] == ['train.json', 'val.json']
+    [used] = [f for f in found if '152 annotations: 152 used' in f.what]
+    assert used.where == 'val_dataloader.dataset, test_dataloader.dataset'
+    counted = capsys.readouterr().err
+    assert 'val_dataloader: images: 100%' in counted
+    assert 'test_dataloader: images' not in counted
+
+
+def test_no_path_is_broken_in_a_narrow_terminal(tool):
+    path, out = '/data/mine/a_very_long_name-of-an-image.png', StringIO()
+    findings = [Finding(WARNING, path, f'1 of 2 images [b] are small: {path}; and so on', 'Look')]
+    tool.show(findings, Console(width=30, file=out))
+    assert out.getvalue().splitlines() == [
+        f'warning in {path}',
+        '    1 of 2 images [b] are',
+        '    small:',
+        f'    {path};',
+        '    and so on',
+        '    To do: Look',
+        '',
+        '0 errors, 1 warning, 0 notes',
+    ]
+
+
+def test_all_errors_are_told_and_the_status_is_1(tool, small_run, small_images, tmp_path, capsys):
     content = json.loads((small_images / 'ann.json').read_text())
     content['categories'].reverse()
     content['images'][0]['file_name'] = 'gone.png'
@@ -44,7 +76,7 @@ def test_all_errors_are_told_and_the_status_is_1(
     with pytest.raises(SystemExit) as ended:
         tool.main([str(small_run), '--images'])
     assert ended.value.code == 1
-    words = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+    words = ' '.join(capsys.readouterr().out.split())
     assert '4 errors' in words
     for said in ('is 5', "classes=('b', 'a')", 'gone.png', 'another size'):
         assert said in words

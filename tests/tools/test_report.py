@@ -146,7 +146,7 @@ def test_the_page_before_training_has_all_of_the_config_and_its_data(make, small
     # The check's findings.
     assert '0 errors' in words
     assert '12 annotations: 12 used' in words
-    assert 'Image files were not opened' in words
+    assert 'Only the image files that this page shows were opened' in words
     # The examples: a picture, and chips of those that have some.
     assert page.count('article') == 5
     assert page.count('option') == 5
@@ -156,6 +156,17 @@ def test_the_page_before_training_has_all_of_the_config_and_its_data(make, small
     assert [
         name for name in ('training', 'wrong', 'missing') if page.count('section', id=name)
     ] == []
+
+
+def test_the_config_is_converted_once_and_what_was_opened_is_told(make, small_run, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmsniper.convert.config.print_log', lambda text, **_: said.append(text))
+    page, _ = make(small_run, '--images', '--examples', '0')
+    assert [text.partition(':')[0] for text in said] == ['SNIPER version of FasterRCNN']
+    assert 'The check opened every image file' in page.text
+    page, _ = make(small_run, '--images', '--cfg-options', 'pyramid.chip_size=no')
+    assert page.count('section', id='missing') == 1
+    assert 'The check opened' not in page.text
 
 
 def test_it_loads_nothing_and_is_small(make, scenes, tmp_path):

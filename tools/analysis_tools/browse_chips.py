@@ -33,6 +33,7 @@ from mmsniper.utils.command_line import (
     exit_on_error,
     progress,
 )
+from mmsniper.utils.words import numbered
 from mmsniper.visualization import draw_chips, save_figure
 
 
@@ -169,7 +170,7 @@ def browse(cfg: Config, args: argparse.Namespace) -> list[Path]:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     paths = browse(load_config(args.config, args.cfg_options), args)
-    print(f'{len(paths)} pictures in {args.out_dir}')
+    print(f'{numbered(len(paths), "picture")} in {args.out_dir}')
 
 
 if __name__ == '__main__':

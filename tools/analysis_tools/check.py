@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, counted
 from mmsniper.checks.everything import check_everything
 from mmsniper.utils.command_line import add_config_arguments, at_least, command_parser
 
 COLOURS = {ERROR: 'red', WARNING: 'yellow', NOTE: 'blue'}
+INDENT = '    '
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,15 +38,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """Print the findings as a table, and how many there are."""
-    if findings:
-        table = Table('', 'where', 'what', 'what to do', show_lines=True)
-        for column in table.columns[1:]:
-            column.overflow = 'fold'
-        for f in findings:
-            kind = f'[{COLOURS[f.severity]}]{f.severity}[/]'
-            table.add_row(kind, *(text.replace('[', r'\[') for text in (f.where, f.what, f.fix)))
-        console.print(table)
+    """Print the findings, each with its place and what to do, and how many there are."""
+    for f in findings:
+        heading = Text.assemble((f.severity, COLOURS[f.severity]), f' in {f.where}')
+        # A path is never broken, so that it can be copied.
+        console.print(heading, soft_wrap=True)
+        for text in (f.what, f.fix and f'To do: {f.fix}'):
+            for line in text.splitlines():
+                wrapped = textwrap.wrap(
+                    line,
+                    console.width,
+                    initial_indent=INDENT,
+                    subsequent_indent=INDENT,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                console.print('\n'.join(wrapped), soft_wrap=True, markup=False, highlight=False)
+        console.print()
     console.print(counted(findings))
 
 

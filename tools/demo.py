@@ -51,8 +51,7 @@ def available_cores() -> int:
 @exit_on_error(RunError, subprocess.CalledProcessError)
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # mmengine asks setuptools for something deprecated, again and again, and mmdet torch.
-    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+    # mmdet asks torch for something deprecated, again and again.
     warnings.filterwarnings('ignore', category=FutureWarning, module='mmdet')
     from rich.console import Console
 

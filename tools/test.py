@@ -11,7 +11,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
-from mmsniper.checks.run import TESTING, refuse_wrong
+from mmsniper.checks.run import TESTING, refuse_weights, refuse_wrong
 from mmsniper.convert.config import draw_any_image
 from mmsniper.convert.inference import wrap_in_tta
 from mmsniper.datasets.wrappers import read_datasets
@@ -56,6 +56,7 @@ def main() -> None:
         # Of the processes that torchrun starts on a machine, one reads the annotation files.
         if os.environ.get('LOCAL_RANK', '0') == '0':
             refuse_wrong(cfg, TESTING)
+            refuse_weights(cfg)
     with exit_on_unregistered():
         runner = build_runner(cfg)
         if args.out:

@@ -120,7 +120,7 @@ class SNIPERInferencer(DetInferencer):
         if getattr(model, 'focus_head', None) is None:  # a detector of an AutoFocus's weights
             state = {key: w for key, w in state.items() if not key.startswith('focus_head.')}
         meta = dict(dataset_meta=dict(classes=list(self.classes.names) or None))
-        refuse_errors(check_weights(model, state, self.weights))
+        refuse_errors(check_weights(model, dict(checkpoint, state_dict=state), self.weights))
         super()._load_weights_to_model(model, dict(state_dict=state, meta=meta), cfg)
 
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:

@@ -11,12 +11,13 @@ from unicodedata import normalize
 
 from mmdet.datasets import CocoDataset, Objects365V1Dataset, XMLDataset
 from mmdet.evaluation import CocoMetric
+from mmdet.models import RPN
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
-from mmsniper.checks.config import as_tuple, leaf_configs, metainfo_fault
+from mmsniper.checks.config import OTHER_CLASSES, Head, as_tuple, leaf_configs, metainfo_fault
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.checks.voc_files import voc_use
 from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
@@ -457,9 +458,10 @@ def check_weights(model: nn.Module, state: Any, file: str) -> Iterator[Finding]:
 
     Args:
         model (nn.Module): The model, without wrappers.
-        state (dict[str, Tensor]): The checkpoint's weights.
+        state (dict): What is in the checkpoint, or its weights alone.
         file (str): The checkpoint.
     """
+    names = saved_classes(state) if isinstance(state, Mapping) else None
     state = saved_weights(state)
     wrong = list(check_numbers(model, state, file))
     yield from wrong
@@ -475,12 +477,20 @@ def check_weights(model: nn.Module, state: Any, file: str) -> Iterator[Finding]:
     missing = [key for key in wanted if key not in state]
     if other:
         key = other[0]
+        of, fix = 'another model', 'Take the config that it was trained with'
+        if counts := _class_counts(model, {k: (wanted[k], state[k]) for k in other}):
+            count, expected = counts
+            of = f'{count} classes'
+            of += f' ({listed(names)})' if names and len(names) == count else ''
+            of += f", the config's model of {expected}"
+            fix += f', or set num_classes to {count} in every head and name these classes in '
+            fix += 'metainfo=dict(classes=...) of every data set'
         yield Finding(
             ERROR,
             file,
-            f'it is of another model: {key} has the shape {tuple(state[key].shape)}, and '
+            f'it is of {of}: {key} has the shape {tuple(state[key].shape)}, and '
             f"{tuple(wanted[key].shape)} in the config's" + _and_more(other, 'in another shape'),
-            'Take the config that it was trained with; is num_classes the same?',
+            fix,
         )
     if missing:
         without_head = all(key.startswith('focus_head.') for key in missing)
@@ -495,8 +505,45 @@ def check_weights(model: nn.Module, state: Any, file: str) -> Iterator[Finding]:
         )
 
 
+def _class_counts(
+    model: nn.Module, layers: Mapping[str, tuple[Tensor, Tensor]]
+) -> tuple[int, int] | None:
+    """Of how many classes weights are, and a model; None if they differ in more than that.
+
+    Args:
+        model (nn.Module): The model.
+        layers (dict[str, tuple[Tensor, Tensor]]): The model's and the other weights of each layer
+            in which their shapes differ.
+    """
+    heads = {head.where.removeprefix('model.'): head.num_classes for head in model_heads(model)}
+    possible: list[set[int]] = []
+    expected = 0
+    for key, (wanted, saved) in layers.items():
+        head = next((name for name in heads if key.startswith(f'{name}.')), None)
+        if head is None or wanted.shape[1:] != saved.shape[1:]:
+            return None
+        expected, counts = heads[head], set()
+        for background in (0, 1):  # a layer has so many outputs for each class, and for background
+            outputs, rest = divmod(len(wanted), expected + background)
+            if outputs and not rest and not len(saved) % outputs:
+                counts.add(len(saved) // outputs - background)
+        possible.append(counts)
+    found = set.intersection(*possible)
+    return (found.pop(), expected) if len(found) == 1 else None
+
+
 def _and_more(keys: Sequence[str], how: str) -> str:
     return f' ({len(keys)} weights are {how})' if len(keys) > 1 else ''
+
+
+def model_heads(model: nn.Module) -> Iterator[Head]:
+    """The parts of a model that say of how many classes they are, also by a default."""
+    if isinstance(model, RPN):  # its only head is of one class, and called bbox_head
+        return
+    for name, module in model.named_modules():
+        count = getattr(module, 'num_classes', None)
+        if isinstance(count, int) and not set(name.split('.')) & OTHER_CLASSES:
+            yield Head(f'model.{name}', type_name(module), count)
 
 
 def check_objects(dataset: Any, where: str) -> Iterator[Finding]:

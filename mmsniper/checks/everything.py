@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-from mmdet.registry import DATA_SAMPLERS, MODELS
+from mmdet.registry import DATA_SAMPLERS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 
-from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
-from mmsniper.checks.classes import (
-    check_checkpoint_classes,
-    check_objects,
-    check_use,
-    check_weights,
-)
-from mmsniper.checks.config import LOADERS, config_classes, leaves
+from mmsniper.checks.classes import check_objects, check_use
+from mmsniper.checks.config import LOADERS, leaves
 from mmsniper.checks.finding import ERROR, Finding, merged
 from mmsniper.checks.images import ImageEntry, check_images, config_loading, image_entries
-from mmsniper.checks.run import check_run
+from mmsniper.checks.run import built_model, check_checkpoint, check_run
 from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config
 from mmsniper.datasets.coco_reader import build_checked
@@ -100,7 +91,7 @@ def check_loaded(
         findings += _check_chips(cfg, datasets['train_dataloader'])
     for file, testing in ((checkpoint, True), (cfg.get('load_from'), False)):
         if file:
-            findings += _check_checkpoint(cfg, file, model if testing else None)
+            findings += check_checkpoint(cfg, file, model if testing else None)
     return merged(findings)
 
 
@@ -112,11 +103,8 @@ def _failed(where: str, how: str, error: Exception) -> Finding:
 
 
 def _model(cfg: Config, failed: list[Finding]) -> Any:
-    config = dict(cfg.model)
-    if cfg.get('data_preprocessor'):
-        config.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
-        return MODELS.build(config)
+        return built_model(cfg)
     except Exception as error:
         failed.append(_failed('model', 'cannot be built', error))
         return None
@@ -131,30 +119,3 @@ def _check_chips(cfg: Config, dataset: Any) -> Iterator[Finding]:
             DATA_SAMPLERS.build(dict(sampler, dataset=dataset, seed=0))
         except Exception as error:
             yield _failed('train_dataloader.sampler', 'cannot plan chips', error)
-
-
-def _check_checkpoint(cfg: Config, file: str, model: Any) -> Iterator[Finding]:
-    """Compare a checkpoint with the config and, if it is to be tested, with the model."""
-    if '://' in file:
-        return
-    if not Path(file).is_file():
-        yield Finding(ERROR, file, 'there is no such checkpoint', 'Name one that exists')
-        return
-    findings = list(check_checkpoint_file(file))
-    if findings:
-        yield from findings
-        return
-    try:
-        content = CheckpointLoader.load_checkpoint(file, 'cpu')
-    except UnpicklingError as error:
-        yield Finding(ERROR, file, unpickling_fault(error))
-        return
-    except Exception as error:
-        yield _failed(file, 'cannot be read', error)
-        return
-    classes = next((c for key in LOADERS for c in config_classes(cfg, key, [])), None)
-    if classes is not None:
-        training = model is None
-        yield from check_checkpoint_classes(content, file, classes.names, classes.where, training)
-    if model is not None:
-        yield from check_weights(model, content, file)

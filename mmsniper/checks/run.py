@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from mmdet.models import RPN
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmsniper.checks.checkpoint_file import check_checkpoint_file
+from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
 from mmsniper.checks.classes import (
     LabelledData,
+    check_checkpoint_classes,
     check_data,
     check_metrics,
     check_plain,
+    check_weights,
     config_data,
     labelled_data,
+    model_heads,
 )
-from mmsniper.checks.config import (
-    OTHER_CLASSES,
-    Head,
-    check_config,
-    check_heads,
-    config_classes,
-    leaves,
-)
+from mmsniper.checks.config import LOADERS, check_config, check_heads, config_classes, leaves
 from mmsniper.checks.finding import ERROR, WARNING, Finding, refuse_errors
 from mmsniper.checks.scales import check_scales
 from mmsniper.checks.voc_files import check_voc_data
@@ -56,6 +57,66 @@ def refuse_wrong(cfg: Config, loaders: tuple[str, ...]) -> None:
         return findings
 
     refuse_errors(made_once(found))
+
+
+def refuse_weights(cfg: Config) -> None:
+    """Check the checkpoint of a test, ``load_from``, before anything is built.
+
+    A model that cannot be built has no weights to compare: the Runner tells why.
+
+    Args:
+        cfg (Config): The config, converted, with ``--tta`` or without. Left as it is.
+
+    Raises:
+        ValueError: If the weights are not those of the model, or of other classes.
+    """
+    try:
+        model = built_model(cfg)
+    except Exception:
+        return
+    refuse_errors(check_checkpoint(cfg, str(cfg.load_from), model))
+
+
+def built_model(cfg: Config) -> nn.Module:
+    """Build a config's detector, on the CPU, without what ``--tta`` puts around it."""
+    config = dict(deepcopy(cfg.model.get('module') or cfg.model))
+    if cfg.get('data_preprocessor'):
+        config.setdefault('data_preprocessor', deepcopy(cfg.data_preprocessor))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmdet'):
+        return MODELS.build(config)
+
+
+def check_checkpoint(cfg: Config, file: str, model: nn.Module | None) -> Iterator[Finding]:
+    """Compare a checkpoint with the config and, if it is to be tested, with the model.
+
+    Args:
+        cfg (Config): The config.
+        file (str): The checkpoint; an address is not looked at.
+        model (nn.Module | None): The model; None for weights that a training starts from.
+    """
+    if '://' in file:
+        return
+    if not Path(file).is_file():
+        yield Finding(ERROR, file, 'there is no such checkpoint', 'Name one that exists')
+        return
+    findings = list(check_checkpoint_file(file))
+    if findings:
+        yield from findings
+        return
+    try:
+        content = CheckpointLoader.load_checkpoint(file, 'cpu')
+    except UnpicklingError as error:
+        yield Finding(ERROR, file, unpickling_fault(error))
+        return
+    except Exception as error:
+        yield Finding(ERROR, file, f'cannot be read: {type(error).__name__}: {error}')
+        return
+    classes = next((c for key in LOADERS for c in config_classes(cfg, key, [])), None)
+    if classes is not None:
+        training = model is None
+        yield from check_checkpoint_classes(content, file, classes.names, classes.where, training)
+    if model is not None:
+        yield from check_weights(model, content, file)
 
 
 def check_run(
@@ -113,13 +174,3 @@ def _data(cfg: Config, key: str, dataset: Any, findings: list[Finding]) -> list[
         if f'{where}.metainfo' not in wrong
         for part in labelled_data(leaf, where, findings)
     ]
-
-
-def model_heads(model: nn.Module) -> Iterator[Head]:
-    """The parts of a model that say of how many classes they are, also by a default."""
-    if isinstance(model, RPN):  # its only head is of one class, and called bbox_head
-        return
-    for name, module in model.named_modules():
-        count = getattr(module, 'num_classes', None)
-        if isinstance(count, int) and not set(name.split('.')) & OTHER_CLASSES:
-            yield Head(f'model.{name}', type_name(module), count)

@@ -73,8 +73,11 @@ class ConsistencyHook(Hook):
             findings += check_checkpoint_classes(
                 checkpoint, file, classes.names, classes.where, training=not testing
             )
-        check = check_weights if testing or runner._resume else check_numbers
-        findings += check(_unwrapped(runner.model), saved_weights(checkpoint), file)
+        model = _unwrapped(runner.model)
+        if testing or runner._resume:
+            findings += check_weights(model, checkpoint, file)
+        else:
+            findings += check_numbers(model, saved_weights(checkpoint), file)
         _refuse(findings)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -38,8 +39,11 @@ def _as_typed(default: Any) -> str:
 def command_parser(description: str) -> argparse.ArgumentParser:
     """A parser whose help shows ``[default]`` behind each argument, as it would be typed.
 
-    From then on, what a locale has no letters for is printed as ``\\xfc`` instead of an error.
+    From then on, what a locale has no letters for is printed as ``\\xfc`` instead of an error, and
+    mmengine, which imports ``pkg_resources`` for each ``mmdet::`` in a config, is not warned of it.
     """
+    # Behind all other filters: whoever asks for it (python -W) still gets it.
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API', append=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')

@@ -362,6 +362,42 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
     assert '(2 weights are missing)' in str(missing)
 
 
+class Head(nn.Module):
+    """A head with a layer for classes (and background), and one for their boxes."""
+
+    def __init__(self, num_classes, outputs, background=0):
+        super().__init__()
+        self.num_classes = num_classes
+        self.cls = nn.Linear(2, outputs * (num_classes + background))
+        self.reg = nn.Linear(2, 4 * num_classes)
+
+
+@pytest.mark.parametrize(('outputs', 'background'), [(1, 1), (1, 0), (9, 0)])
+@pytest.mark.parametrize(('saved', 'expected'), [(3, 2), (3, 1), (1, 80), (20, 80)])
+def test_weights_of_another_number_of_classes_are_told_by_their_shapes(
+    outputs, background, saved, expected
+):
+    model, other = (
+        nn.ModuleDict(dict(bbox_head=Head(count, outputs, background)))
+        for count in (expected, saved)
+    )
+    [finding] = check_weights(model, other.state_dict(), 'c.pth')
+    assert finding.what.startswith(f"it is of {saved} classes, the config's model of {expected}: ")
+    assert f'set num_classes to {saved} in every head' in finding.fix
+    names = tuple(f'name{i}' for i in range(saved))
+    content = dict(state_dict=other.state_dict(), meta=dict(dataset_meta=dict(classes=names)))
+    [finding] = check_weights(model, content, 'c.pth')
+    assert f"{saved} classes ('name0'" in finding.what
+
+
+def test_weights_that_differ_in_more_than_classes_are_of_another_model():
+    model, other = (
+        nn.ModuleDict(dict(bbox_head=Head(count, 1), neck=nn.Linear(count, 1))) for count in (2, 3)
+    )
+    [finding] = check_weights(model, other.state_dict(), 'c.pth')
+    assert 'it is of another model: ' in finding.what
+
+
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
 def test_files_that_pycocotools_cannot_read_are_told_before_the_first_validation(
     tmp_path, encoding

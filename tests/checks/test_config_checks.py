@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding, merged, refuse_errors
+from mmsniper.checks.classes import model_heads
 from mmsniper.checks.config import (
     as_tuple,
     check_channels,
@@ -20,7 +21,7 @@ from mmsniper.checks.config import (
     leaves,
     model_channels,
 )
-from mmsniper.checks.run import TRAINING, check_run, model_heads, refuse_wrong
+from mmsniper.checks.run import TRAINING, check_run, refuse_wrong
 from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config, sniper_version
 

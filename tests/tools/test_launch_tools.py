@@ -149,6 +149,33 @@ def test_mixed_precision_without_a_gpu_is_refused_with_the_way_out(load_tool):
         load_tool('_launch').build_runner(cfg)
 
 
+# Checkpoints of a test ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('options', [(), ('--tta',)])
+def test_weights_of_another_number_of_classes_are_refused_before_anything_is_built(
+    load_tool, monkeypatch, tmp_path, options
+):
+    """Also of a checkpoint that says nothing of its classes."""
+    test, sample = load_tool('test'), TOOLS.parent / 'demo' / 'hituav_sample'
+    weights = tmp_path / 'weights.pth'
+    torch.save(torch.load(sample / 'weights.pth')['state_dict'], weights)
+    (tmp_path / 'two.py').write_text(
+        f"""
+_base_ = '{sample}/detector.py'
+model = dict(roi_head=dict(bbox_head=dict(num_classes=2)))
+test_dataloader = dict(dataset=dict(
+    data_root='{sample}/', metainfo=dict(classes=('person', 'vehicle'))))
+test_evaluator = dict(ann_file='{sample}/val.json')
+"""
+    )
+    command = ['test.py', tmp_path / 'two.py', weights, '--work-dir', tmp_path / 'run', *options]
+    monkeypatch.setattr('sys.argv', [str(part) for part in command])
+    monkeypatch.setattr(test, 'build_runner', lambda cfg: pytest.fail('a Runner is built'))
+    with pytest.raises(SystemExit, match="it is of 3 classes, the config's model of 2: roi_head"):
+        test.main()
+
+
 # Test-time augmentation --------------------------------------------------------------------------
 
 

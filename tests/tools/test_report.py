@@ -161,7 +161,7 @@ def test_the_page_before_training_has_all_of_the_config_and_its_data(make, small
 def test_the_config_is_converted_once_and_what_was_opened_is_told(make, small_run, monkeypatch):
     said = []
     monkeypatch.setattr('mmsniper.convert.config.print_log', lambda text, **_: said.append(text))
-    page, _ = make(small_run, '--images', '--examples', '0')
+    page, _ = make(ROOT / 'demo' / 'hituav_sample' / 'detector.py', '--images', '--examples', '0')
     assert [text.partition(':')[0] for text in said] == ['SNIPER version of FasterRCNN']
     assert 'The check opened every image file' in page.text
     page, _ = make(small_run, '--images', '--cfg-options', 'pyramid.chip_size=no')

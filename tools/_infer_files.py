@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from mmsniper.apis import SNIPERInferencer, find_images
 from mmsniper.apis.geojson import GeoReference, check_crs, feature_collection
-from mmsniper.apis.images import are_large
+from mmsniper.apis.images import VIS, are_large
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
@@ -26,6 +27,7 @@ from mmsniper.models import AutoFocus
 from mmsniper.utils.command_line import progress as progress_bar
 from mmsniper.utils.files import check_folder, replacing, utf8_name, write_text
 from mmsniper.utils.read_ahead import read_ahead
+from mmsniper.utils.words import numbered
 
 DETECTIONS, IMAGES, PROGRESS = 'detections.json', 'images.json', 'progress.jsonl'
 GEOJSON = 'geojson'
@@ -52,9 +54,14 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
         precision=args.precision,
         compiled=args.compile,
     )
+    if args.texts:
+        inferencer.look_for(args.texts, args.custom_entities)
     classes, model = inferencer.classes, inferencer.model
     numbers = ImageIds.of(cfg, images)
-    print(f'{len(images)} images; image ids: {numbers.source}; category ids: {classes.source}')
+    print(
+        f'{numbered(len(images), "image")}; image ids: {numbers.source}; '
+        f'category ids: {classes.source}'
+    )
     for doubt in filter(None, (classes.doubt, numbers.doubt)):
         print(f'warning: {doubt}', file=sys.stderr)
     pictures = None
@@ -68,12 +75,33 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
     )
     count = write_results(out_dir, images, progress, classes, numbers)
     scenes = write_geojson(out_dir, images, progress, classes, args.geojson_crs)
+    drawn = progress.lines(name for name in images if name not in undrawn)
+    about_pictures = '' if args.no_pictures else _about_pictures(drawn, out_dir, args.score_thr)
     if not failed and not undrawn:
         progress.path.unlink()
-    print(f'detections of {count} images in {out_dir / DETECTIONS}')
+    print(f'detections of {numbered(count, "image")} in {out_dir / DETECTIONS}')
     if scenes:
-        print(f'of {scenes} scenes also in {out_dir / GEOJSON}')
+        print(f'of {numbered(scenes, "scene")} also in {out_dir / GEOJSON}')
+    if about_pictures:
+        print(about_pictures)
     return failed, undrawn
+
+
+def _about_pictures(done: Iterable[Mapping[str, Any]], out_dir: Path, score_thr: float) -> str:
+    """What the pictures show, and on how many there is nothing to see; '' if there are none."""
+    best = [max((d['score'] for d in line['detections']), default=0.0) for line in done]
+    if not best:
+        return ''
+    said = f'{numbered(len(best), "picture")} in {out_dir / VIS}, with boxes of scores above '
+    said += f'{score_thr:g} (--score-thr)'
+    empty = [score for score in best if score <= score_thr]
+    if not empty:
+        return said
+    said += f'; {len(empty)} of them {"has" if len(empty) == 1 else "have"} no box'
+    if not max(empty):
+        return f'{said}, as nothing is detected there'
+    lower = (math.ceil(round(max(empty) * 100, 6)) - 1) / 100  # below the score, not equal
+    return f'{said}, the best score there is {max(empty):.3g}: try --score-thr {lower:g}'
 
 
 def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, Any]:
@@ -87,6 +115,7 @@ def _run(cfg: Config, args: argparse.Namespace, classes: Classes) -> dict[str, A
         checkpoint=str(args.checkpoint),
         weights=weights,
         categories=list(classes.ids),
+        texts=[args.texts, args.custom_entities],
         pictures=[args.no_pictures, args.score_thr, args.picture_side, args.palette],
         runtime=[args.precision, args.compile, args.batch_size],
     )

@@ -13,10 +13,11 @@ OUT_DIR gets
 - vis/: a picture of each image with its detections;
 - focus/: of AutoFocus, a figure of what each level has seen and found.
 
-Images and categories have the ids of the annotation file of the config's test data, so that
-loadRes works with that file, too. Where it is not there, or none of the images is in it, images are
-numbered from 1, in the order of their names, and a category's number is its label + 1. The first
-line that is printed says which; images.json has it in "info".
+category_id is the id in the annotation file of the config's test data, by the name of the class.
+Where that file is not there, or lacks a class, it is MMDetection's label + 1. image_id is the id in
+the same file, by the name of the image; where none of the images is in it, they are numbered from
+1, in the order of their names. So loadRes works with that file, too, if both are its own. The first
+line that is printed says which they are; images.json has it in "info".
 
 What has been detected is kept in OUT_DIR/progress.jsonl until all images are done: the same command
 goes on where it was interrupted, one with other settings begins anew. An image that cannot be read
@@ -46,6 +47,7 @@ from mmsniper.utils.command_line import (
     command_parser,
     exit_on_error,
 )
+from mmsniper.utils.words import numbered
 from mmsniper.visualization.figure import MAX_SIDE
 
 PALETTES = ('none', 'coco', 'voc', 'citys', 'random')
@@ -76,6 +78,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of AutoFocus: least probability of a FocusPixel for each step, coarse to fine, '
         "or one for all; higher is faster [the config's]",
     )
+    parser.add_argument(
+        '--texts',
+        metavar='TEXT',
+        help="what Grounding DINO or GLIP is to find, such as 'person . car' [the classes of the "
+        'config or checkpoint]',
+    )
+    parser.add_argument(
+        '--custom-entities',
+        action='store_true',
+        help='--texts are names with full stops between them, not sentences, whose noun phrases '
+        'nltk finds',
+    )
     parser.add_argument('--out-dir', required=True, help='folder of the results')
     parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
     parser.add_argument(
@@ -84,7 +98,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=1,
         metavar='N',
         help='images whose windows are seen together, where a GPU has room for more than those of '
-        'one [1]',
+        'one',
     )
     parser.add_argument(
         '--read-ahead',
@@ -92,7 +106,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=1,
         metavar='N',
         help='batches of images that are loaded while one is detected; none while that has more '
-        'than 268 MB [1]',
+        'than 268 MB',
     )
     parser.add_argument(
         '--precision',
@@ -106,7 +120,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='torch.compile the network; takes a minute for each new size of windows',
     )
     parser.add_argument(
-        '--score-thr', type=float, default=0.3, metavar='S', help='least score of what is drawn'
+        '--score-thr',
+        '--pred-score-thr',
+        type=float,
+        default=0.3,
+        metavar='S',
+        help='what is drawn has a score above this; the JSON files have all detections',
     )
     parser.add_argument(
         '--picture-side',
@@ -126,23 +145,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "scene's own, named in a member crs as GDAL and QGIS read it]",
     )
     add_config_arguments(parser, None)
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    if args.custom_entities and not args.texts:
+        parser.error('--custom-entities says what --texts are: add --texts, or leave it out')
+    return args
 
 
 @exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     failed, undrawn = infer(load_config(args.config, args.cfg_options), args)
-    reports = _listed(failed, 'images could not be done') + _listed(
-        undrawn, 'pictures could not be drawn, but what was detected is in detections.json'
+    reports = _listed(failed, 'image', 'could not be done') + _listed(
+        undrawn, 'picture', 'could not be drawn, but what was detected is in detections.json'
     )
     if reports:
         sys.exit('\n'.join(reports))
 
 
-def _listed(errors: Mapping[str, str], what: str) -> list[str]:
+def _listed(errors: Mapping[str, str], noun: str, what: str) -> list[str]:
     lines = [f'  {name}: {error}' for name, error in errors.items()]
-    return [f'{len(lines)} {what}; the same command tries them again:', *lines] if lines else []
+    if not lines:
+        return []
+    return [f'{numbered(len(lines), noun)} {what}; the same command tries again:', *lines]
 
 
 if __name__ == '__main__':

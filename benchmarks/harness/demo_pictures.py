@@ -25,7 +25,7 @@ def draw_chips(root: Path, config: str, out_dir: Path, count: int) -> None:
     tool = root / 'tools' / 'analysis_tools' / 'browse_chips.py'
     options = ['--out-dir', str(out_dir), '--num', str(count), '--negatives', 'none']
     subprocess.run(
-        [sys.executable, '-W', 'ignore:pkg_resources is deprecated', str(tool), config, *options],
+        [sys.executable, str(tool), config, *options],
         cwd=root,
         check=True,
         stdout=subprocess.DEVNULL,

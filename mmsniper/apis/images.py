@@ -23,6 +23,7 @@ from mmsniper.datasets.decoding import load_checked, load_or_raise
 from mmsniper.datasets.image_faults import APPLE_DOUBLE, image_fault
 from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.datasets.windowed_files import is_zarr
+from mmsniper.models.views import TEXT_KEYS
 from mmsniper.utils.missing_files import IMAGE_SUFFIXES
 
 VIS, FOCUS = 'vis', 'focus'
@@ -30,6 +31,9 @@ VIS, FOCUS = 'vis', 'focus'
 
 LARGE_BYTES = 2**28
 """Decoded images of more bytes are not loaded ahead of others, nor put into batches."""
+
+ImageOrTold = str | os.PathLike[str] | np.ndarray | Mapping[str, Any]
+"""A file, an array, or what ``DetInferencer`` makes of one and a text: a dict of both."""
 
 # Folders with copies of images, which Jupyter, macOS and Synology make.
 _COPIES = ('.ipynb_checkpoints', '__MACOSX', '@eaDir')
@@ -141,31 +145,61 @@ def _some(names: Sequence[str]) -> str:
 
 
 class ImagePipeline:
-    """A test pipeline for image files and arrays, from the configs of its transforms."""
+    """A test pipeline for image files and arrays.
+
+    Args:
+        transforms (Sequence[dict]): Configs of the transforms, of which the first loads the image.
+
+    Attributes:
+        texts (dict): Which of :data:`~mmsniper.models.views.TEXT_KEYS` images have that come
+            without; empty for a detector that takes no texts.
+    """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
+        self.texts: dict[str, Any] = {}
         loading, *others = transforms
         self._from_file = TRANSFORMS.build(loading)
         known = signature(LoadImageFromFile.__init__).parameters  # an array has its own bands
         settings = {key: value for key, value in loading.items() if key in known}
         self._from_array = TRANSFORMS.build(dict(settings, type='mmdet.LoadImageFromNDArray'))
-        self.prepare = Compose(others) if others else pack_as_it_is
+        self._pack = Compose(others) if others else pack_as_it_is
 
-    def load(self, image: str | os.PathLike[str] | np.ndarray) -> dict[str, Any]:
+    def load(self, image: ImageOrTold) -> dict[str, Any]:
         """Load an image file, or take an array (h, w) or (h, w, bands) as it is: BGR, if of three.
+
+        Args:
+            image (str | os.PathLike | np.ndarray | dict): The image; in a dict ``img_path`` or
+                ``img``, and its texts.
 
         Raises:
             ImageDecodingError: If the file has what the pipeline's loader cannot decode, or the
                 array is no image.
         """
+        texts = self.texts
+        if isinstance(image, Mapping):
+            texts = _texts_of(image)
+            image = image['img'] if 'img' in image else image['img_path']
         if isinstance(image, np.ndarray):
             load = partial(load_checked, self._from_array, self._from_array)
-            return load_or_raise(load, dict(img=image, img_id=0))
-        return load_or_raise(self._from_file, dict(img_path=os.fspath(image), img_id=0))
+            results = load_or_raise(load, dict(img=image, img_id=0))
+        else:
+            results = load_or_raise(self._from_file, dict(img_path=os.fspath(image), img_id=0))
+        return {**results, **texts}
 
-    def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> dict[str, Any]:
+    def prepare(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Prepare an image that is loaded for the model, with its texts."""
+        texts = _texts_of(results)
+        packed = self._pack(results)
+        packed['data_samples'].set_metainfo(texts)
+        return packed
+
+    def __call__(self, image: ImageOrTold) -> dict[str, Any]:
         """Load an image and prepare it for the model."""
         return self.prepare(self.load(image))
+
+
+def _texts_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: results[key] for key in TEXT_KEYS if key in results}
 
 
 def pack_as_it_is(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,12 +16,15 @@ import numpy as np
 from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
+from mmengine.registry import FUNCTIONS
 from torch import nn
 
 from mmsniper.apis.images import VIS, ImagePipeline, are_large, find_images
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
+from mmsniper.apis.texts import takes_texts, text_classes, text_names
 from mmsniper.checks import refuse_errors
 from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
 from mmsniper.checks.classes import check_numbers, check_weights, saved_weights
@@ -84,6 +89,7 @@ class SNIPERInferencer(DetInferencer):
         compiled: bool | Mapping[str, Any] = False,
     ) -> None:
         self.weights = os.fspath(weights)
+        self._named: dict[Any, Classes] = {}  # what labels mean for a text
         self.read_ahead, self.runtime = read_ahead, Runtime(precision, compiled)
         cfg = sniper_version(model) if isinstance(model, Config) else load_config(model)
         config, self._transforms = mode_config(cfg, mode)
@@ -124,7 +130,15 @@ class SNIPERInferencer(DetInferencer):
         super()._load_weights_to_model(model, dict(state_dict=state, meta=meta), cfg)
 
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:
-        return ImagePipeline(self._transforms)
+        pipeline = ImagePipeline(self._transforms)
+        if takes_texts(self.model) and self.classes.names:  # as data sets tell it
+            pipeline.texts = dict(text=tuple(self.classes.names), custom_entities=True)
+        return pipeline
+
+    def _init_collate(self, cfg: Config) -> Callable[..., Any]:
+        """As ``DetInferencer``, which looks in MMDetection's registry of functions: it has none."""
+        name = (cfg.get('test_dataloader') or {}).get('collate_fn')
+        return FUNCTIONS.get(name) if name else pseudo_collate
 
     def _inputs_to_list(self, inputs: Image | Sequence[Image]) -> list[str | np.ndarray]:
         """Files and arrays, and of folders all images in and below them."""
@@ -145,14 +159,58 @@ class SNIPERInferencer(DetInferencer):
         batches = super().preprocess(inputs, batch_size, **kwargs)
         return made_ahead(batches, self.read_ahead, lambda batch: are_large(batch[1]['inputs']))
 
+    def look_for(self, text: str, custom_entities: bool = False) -> None:
+        """Have a detector that takes texts find what a text names, from now on.
+
+        Without it, and without ``texts`` in a call, such a detector finds the classes of the
+        config or checkpoint.
+
+        Args:
+            text (str): What to find.
+            custom_entities (bool): The text is names with full stops between them, such as
+                ``'person . car'``. Defaults to False: its noun phrases are found, by nltk.
+
+        Raises:
+            ValueError: If the detector takes no texts.
+        """
+        [told] = self._told([text], custom_entities)
+        self.pipeline.texts = dict(text=told, custom_entities=custom_entities)
+
+    def _told(
+        self, texts: Sequence[str], custom_entities: bool, tokens_positive: Any = None
+    ) -> list[Any]:
+        """The texts as the model gets them; what its labels mean for each, and all, is noted."""
+        told = [text_names(text) if custom_entities else text for text in texts]
+        names = {
+            text: text_classes(self.model, text, custom_entities, tokens_positive)
+            for text in dict.fromkeys(told)
+        }
+        # A name that several texts have is one category.
+        every = dict.fromkeys(chain.from_iterable(names.values()))
+        self.classes = Classes.named(self.cfg, list(every))
+        ids = dict(zip(self.classes.names, self.classes.ids))
+        self._named = {
+            text: replace(self.classes, names=of_text, ids=[ids[name] for name in of_text])
+            for text, of_text in names.items()
+        }
+        return told
+
     def forward(self, inputs: Mapping[str, Any], **kwargs: Any) -> SampleList:
         """Detect in a batch of images."""
         with self.runtime.of(self.model):
-            return super().forward(inputs, **kwargs)
+            results = super().forward(inputs, **kwargs)
+        for result in results:
+            found, text = result.pred_instances, result.metainfo.get('text')
+            if text in self._named:  # as MMDetection's detectors do, for pictures
+                classes = self._named[text]
+                found.label_names = [classes.name(label) for label in found.labels.tolist()]
+        return results
 
     def postprocess(self, preds: SampleList, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Note the results for COCO as well."""
-        self._contents += [content_of(sample, self.classes) for sample in preds]
+        for sample in preds:
+            classes = self._named.get(sample.metainfo.get('text'), self.classes)
+            self._contents.append(content_of(sample, classes))
         return super().postprocess(preds, *args, **kwargs)
 
     def visualize(
@@ -222,13 +280,23 @@ class SNIPERInferencer(DetInferencer):
                 )
         return drawn
 
-    def __call__(self, inputs: Image | Sequence[Image], *args: Any, **kwargs: Any) -> dict:
+    def __call__(
+        self,
+        inputs: Image | Sequence[Image],
+        *args: Any,
+        texts: str | Sequence[str] | None = None,
+        custom_entities: bool = False,
+        **kwargs: Any,
+    ) -> dict:
         """Detect in images.
 
         Args:
             inputs (str | os.PathLike | np.ndarray | Sequence): Image files, folders, and arrays
                 (h, w) or (h, w, bands), BGR if of three.
             *args: As for ``DetInferencer``.
+            texts (str | Sequence[str] | None): What a detector that takes texts is to find, in all
+                images or in each. Defaults to None, what :meth:`look_for` has told last.
+            custom_entities (bool): As for :meth:`look_for`. Defaults to False.
             **kwargs: As for ``DetInferencer``.
 
         Returns:
@@ -237,13 +305,25 @@ class SNIPERInferencer(DetInferencer):
             annotation format and, of AutoFocus, the chips of each level. Images have the ids of the
             annotation file of the config's test data, if they are in it; else they are numbered
             from 1. An array's name is its place.
+
+        Raises:
+            ValueError: If there are texts, but not as many as images, or the detector takes none.
         """
-        images = self._inputs_to_list(inputs)
-        self._contents: list[dict[str, Any]] = []
-        results = super().__call__(images, *args, **kwargs)
-        names = [im if isinstance(im, str) else str(k) for k, im in enumerate(images, 1)]
-        numbers = ImageIds.of(self.cfg, {name: Path(name) for name in names})
-        results.update(detections=[], images=self.classes.coco(numbers))
+        images, before = self._inputs_to_list(inputs), (self.classes, self._named)
+        try:
+            if texts is not None:
+                texts = [texts] * len(images) if isinstance(texts, str) else texts
+                if len(texts) != len(images):
+                    raise ValueError(f'{len(images)} images need as many texts, got {len(texts)}')
+                told = self._told(texts, custom_entities, kwargs.get('tokens_positive'))
+                kwargs.update(texts=told, custom_entities=custom_entities)
+            self._contents: list[dict[str, Any]] = []
+            results = super().__call__(images, *args, **kwargs)
+            names = [im if isinstance(im, str) else str(k) for k, im in enumerate(images, 1)]
+            numbers = ImageIds.of(self.cfg, {name: Path(name) for name in names})
+            results.update(detections=[], images=self.classes.coco(numbers))
+        finally:
+            self.classes, self._named = before
         for name, content in zip(names, self._contents):
             about, detections = coco_results(numbers.ids[name], name, content)
             results['images']['images'].append(about)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,17 +53,25 @@ class Classes:
             palette = metainfo.get('palette') or 'random'
         names = metainfo.get('classes') or ()
         names = [names] if isinstance(names, str) else list(names)
-        doubt, labels = '', range(1, len(names) + 1)
-        tested = _annotation_file(cfg)
-        if tested is None:
-            return cls(names, labels, palette, 'label + 1', doubt)
-        order = [name for _, name in tested.categories if name in names]
-        if names and sorted(order) == sorted(names) and order != names:
+        doubt, tested = '', _annotation_file(cfg)
+        order = [name for _, name in tested.categories if name in names] if tested else []
+        if tested and names and sorted(order) == sorted(names) and order != names:
             names, doubt = _in_the_order_of_training(cfg, names, order, bool(saved), tested.path)
-        ids = {name: key for key, name in tested.categories}
-        if names and set(names) <= set(ids):
-            return cls(names, [ids[n] for n in names], palette, f'those of {tested.path}', doubt)
-        return cls(names, labels, palette, 'label + 1', doubt)
+        return replace(cls.named(cfg, names), palette=palette, doubt=doubt)
+
+    @classmethod
+    def named(cls, cfg: Config, names: Sequence[str]) -> Classes:
+        """Classes by their names alone, with the ids of the test's annotation file if it has all.
+
+        Args:
+            cfg (Config): The config.
+            names (Sequence[str]): The name of each label.
+        """
+        tested = _annotation_file(cfg)
+        ids = {name: key for key, name in tested.categories} if tested else {}
+        if tested and names and set(names) <= set(ids):
+            return cls(names, [ids[n] for n in names], 'random', f'those of {tested.path}')
+        return cls(names, range(1, len(names) + 1), 'random', 'label + 1')
 
     def name(self, label: int) -> str:
         return self.names[label] if label < len(self.names) else f'class {label}'

@@ -1,14 +1,17 @@
 """SNIPERInferencer: files, folders and arrays in; COCO results and MMDetection's own out."""
 
 import threading
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from embedded_words import GROUNDING_DINO, make_small
 from mmdet.apis import DetInferencer
 from mmdet.evaluation import DumpDetResults
+from mmdet.models.detectors import grounding_dino
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -18,6 +21,7 @@ from random_weights import AUTOFOCUS, autofocus_checkpoint
 from harness.reduced import reduced
 from mmsniper.apis import MODES, SNIPERInferencer
 from mmsniper.apis.pictures import Pictures
+from mmsniper.apis.texts import text_names
 from mmsniper.convert import load_config
 from mmsniper.models.masks import EncodedMasks
 
@@ -25,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 SNIPER = CONFIGS / 'sniper' / 'faster_rcnn_r18_sniper_toy.py'
 STOCK = CONFIGS / 'baselines' / 'faster_rcnn_r18_single_scale_toy.py'
+FRAGMENT = ('sniper', 'pyramids/toy')
 SIZES = {'a.jpg': (250, 170), 'below/b.png': (150, 100)}  # width, height
 
 
@@ -218,6 +223,89 @@ def test_a_config_with_a_fragment_of_ours_that_was_only_read_is_converted(checkp
         )
 
 
+# Texts -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def texts(tmp_path_factory):
+    """A small Grounding DINO that sees all levels, with random weights, for two classes."""
+    folder = tmp_path_factory.mktemp('texts')
+    bases = [GROUNDING_DINO, *(f'{CONFIGS}/_base_/{name}.py' for name in FRAGMENT)]
+    (folder / 'texts.py').write_text(f'_base_ = {bases}')
+    cfg = load_config(folder / 'texts.py')
+    make_small(cfg.model, 2)
+    cfg.test_dataloader.dataset.metainfo = dict(classes=('disc', 'ring'))
+    torch.manual_seed(0)
+    model = MODELS.build(deepcopy(cfg.model))  # DINO writes into its config
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), folder / 'texts.pth')
+    return inferencer(cfg, folder / 'texts.pth')
+
+
+def named(results, image=1):
+    """Names of what was found in an image."""
+    names = {item['id']: item['name'] for item in results['images']['categories']}
+    return {names[d['category_id']] for d in results['detections'] if d['image_id'] == image}
+
+
+def test_a_detector_that_takes_texts_finds_the_classes_or_what_a_text_names(texts, images):
+    path = images / 'a.jpg'
+    assert named(texts(path)) == {'disc', 'ring'}
+    told = texts(path, texts='traffic light . car .', custom_entities=True, out_dir='')
+    assert named(told) == {'traffic light', 'car'}
+    [sample] = texts(path, texts='a . b . c', custom_entities=True, return_datasamples=True)[
+        'predictions'
+    ]
+    assert sample.text == ('a', 'b', 'c')
+    found = sample.pred_instances
+    assert found.label_names == ['abc'[label] for label in found.labels.tolist()]
+    assert named(texts(path)) == {'disc', 'ring'}  # the text was of that call only
+
+
+def test_images_may_have_texts_of_their_own_and_a_name_is_one_category(texts, images):
+    paths = [images / name for name in SIZES]
+    results = texts(paths, texts=['a . b', 'b . c'], custom_entities=True)
+    assert [item['name'] for item in results['images']['categories']] == ['a', 'b', 'c']
+    assert (named(results, 1), named(results, 2)) == ({'a', 'b'}, {'b', 'c'})
+    with pytest.raises(ValueError, match='2 images need as many texts, got 1'):
+        texts(paths, texts=['a'])
+
+
+def test_the_noun_phrases_of_a_sentence_are_the_classes(texts, images, monkeypatch, tmp_path):
+    """nltk finds them; where they are is not asked here."""
+    monkeypatch.setattr(grounding_dino, 'run_ner', lambda text: ([[[0, 5]], [[6, 9]]], ['x', 'y']))
+    classes, told = texts.classes, texts.pipeline.texts
+    texts.look_for('a car beside a disc')
+    try:
+        assert list(texts.classes.names) == ['x', 'y']
+        assert named(texts(images / 'a.jpg', out_dir=str(tmp_path))) == {'x', 'y'}
+        data, _ = texts.load(images / 'a.jpg', picture_side=100)
+        assert data['data_samples'].text == 'a car beside a disc'
+    finally:
+        texts.classes, texts.pipeline.texts = classes, told
+    assert (tmp_path / 'vis' / 'a.jpg').is_file()
+
+
+def test_a_detector_without_texts_refuses_them(everywhere, images):
+    with pytest.raises(ValueError, match='takes no texts, it finds the classes'):
+        everywhere(images / 'a.jpg', texts='a . b', custom_entities=True)
+    with pytest.raises(ValueError, match='takes no texts'):
+        everywhere.look_for('a', custom_entities=True)
+
+
+@pytest.mark.parametrize(
+    ('text', 'names'),
+    [
+        ('person . car', ('person', 'car')),
+        (' traffic light. car. ', ('traffic light', 'car')),
+        ('U.S. plane .', ('U.S', 'plane')),
+        ('car', ('car',)),
+    ],
+)
+def test_names_in_a_text_have_full_stops_between_them(text, names):
+    assert text_names(text) == names
+
+
 # Masks -------------------------------------------------------------------------------------------
 
 
@@ -226,7 +314,7 @@ def masks(tmp_path_factory):
     """Config and checkpoint of a Mask R-CNN, with weights at random."""
     folder = tmp_path_factory.mktemp('masks')
     bases = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']
-    bases += [f'{CONFIGS}/_base_/{name}.py' for name in ('sniper', 'pyramids/toy')]
+    bases += [f'{CONFIGS}/_base_/{name}.py' for name in FRAGMENT]
     (folder / 'fragment.py').write_text(f'_base_ = {bases}')
     cfg = reduced(load_config(folder / 'fragment.py', {'model.merge_cfg.max_per_img': 12}))
     torch.manual_seed(0)

@@ -29,6 +29,7 @@ from mmsniper.apis.modes import mode_config
 from mmsniper.apis.pictures import Pictures
 from mmsniper.apis.results import Classes, ImageIds
 from mmsniper.convert import load_config
+from mmsniper.models import PyramidDetector
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
@@ -498,6 +499,84 @@ def test_masks_are_written_and_drawn_and_a_run_goes_on_with_them(
     assert (tmp_path / 'out' / 'vis' / 'a.jpg').is_file()
 
 
+@pytest.mark.parametrize(
+    ('scores', 'said'),
+    [
+        (
+            [[0.9, 0.1], [0.4]],
+            '2 pictures in out/vis, with boxes of scores above 0.3 (--score-thr)',
+        ),
+        (
+            [[0.9], [0.2999, 0.1], [0.05]],
+            '2 of them have no box, the best score there is 0.3: try --score-thr 0.29',
+        ),
+        ([[0.3]], '1 of them has no box, the best score there is 0.3: try --score-thr 0.29'),
+        ([[0.004]], '1 of them has no box, the best score there is 0.004: try --score-thr 0'),
+        ([[]], '1 picture in out/vis, with boxes of scores above 0.3 (--score-thr); 1 of them has'),
+        ([[], []], '2 of them have no box, as nothing is detected there'),
+        ([], ''),
+    ],
+)
+def test_pictures_without_a_box_are_counted_with_a_threshold_that_shows_one(
+    load_tool, scores, said
+):
+    done = [dict(detections=[dict(score=score) for score in image]) for image in scores]
+    line = load_tool('_infer_files')._about_pictures(done, Path('out'), 0.3)
+    assert said in line
+    assert ('of them' in line) == ('of them' in said)
+
+
+def test_the_threshold_of_the_pictures_is_said_unless_there_are_none(infer, capsys):
+    infer('pyramid', '--pred-score-thr', '0.999', pictures=True)
+    assert '3 pictures in ' in (said := capsys.readouterr().out)
+    assert 'with boxes of scores above 0.999 (--score-thr); 3 of them have no box' in said
+    infer('pyramid')
+    assert 'pictures in ' not in capsys.readouterr().out
+
+
+def test_texts_are_for_detectors_that_take_them(infer, capsys):
+    assert 'takes no texts' in error_of(infer, 'pyramid', '--texts', 'disc . ring')
+    error_of(infer, 'pyramid', '--custom-entities')
+    assert '--custom-entities says what --texts are' in capsys.readouterr().err
+
+
+def test_texts_are_told_to_the_detector_and_name_the_categories(infer, monkeypatch):
+    """With a stub of one: a text needs transformers."""
+    told = []
+
+    def named(self, text, custom_entities, *_):
+        return None, None, None, list(text)
+
+    def noted(self, loaded):
+        told.extend(one['data_samples'].text for one in loaded)
+        return detect(self, loaded)
+
+    detect = SNIPERInferencer.detect
+    monkeypatch.setattr(PyramidDetector, 'get_tokens_positive_and_prompts', named, raising=False)
+    monkeypatch.setattr(SNIPERInferencer, 'detect', noted)
+    _, known = infer('pyramid', '--texts', 'ring . disc . dog . cat', '--custom-entities')
+    assert told == [('ring', 'disc', 'dog', 'cat')] * 3
+    assert [item['name'] for item in known['categories']] == ['ring', 'disc', 'dog', 'cat']
+    told.clear()
+    infer('pyramid')  # the classes of the config, other results than those above
+    assert told == [('disc', 'ring', 'square', 'cross')] * 3
+
+
+def test_nothing_is_said_that_no_user_can_do_anything_about(images, checkpoint, tmp_path):
+    tool = [sys.executable, ROOT / 'tools' / 'infer.py', images / 'below', AUTOFOCUS, checkpoint]
+    options = ['--out-dir', tmp_path / 'out', '--no-pictures', '--mode', 'single']
+    done = subprocess.run(
+        [str(part) for part in (*tool, *options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert 'detections of 1 image in' in done.stdout
+    assert 'pkg_resources' not in done.stdout
+    assert 'Failed to search registry' not in done.stdout
+
+
 # Nothing is lost ----------------------------------------------------------------------------------
 
 
@@ -544,7 +623,7 @@ def test_a_picture_that_fails_is_named_and_its_detections_are_kept(
     with monkeypatch.context() as patch:
         patch.setattr(Pictures, 'draw', failing)
         message = error_of(infer, 'pyramid', pictures=True)
-    assert message.startswith('1 pictures could not be drawn, but what was detected is in det')
+    assert message.startswith('1 picture could not be drawn, but what was detected is in det')
     assert message.endswith('  b.png: RuntimeError: no room for it')
     assert 'b.png: no picture: RuntimeError: no room for it' in capsys.readouterr().err
     assert read(tmp_path / 'out') == [whole, listed]
@@ -567,7 +646,7 @@ def test_odd_images_are_detected_and_a_video_is_told(infer, images, tmp_path):
     video.write(noise)
     video.release()
     message = error_of(infer, inputs=[images, clip], pictures=True)
-    assert message.startswith('1 images could not be done')
+    assert message.startswith('1 image could not be done')
     assert '  clip.avi: It is a video (AVI), not an image: cut it into images first' in message
     _, listed = read(tmp_path / 'out')
     assert [image['file_name'] for image in listed['images']] == [
@@ -683,7 +762,7 @@ def test_images_in_batches_and_ahead_give_the_same(infer, images, tmp_path, monk
     monkeypatch.setattr(SNIPERInferencer, 'detect', counted)
     (images / 'a0.jpg').write_text('no image')
     options = ['--batch-size', '2', '--read-ahead', '0']
-    assert error_of(infer, 'pyramid', *options).startswith('1 images could not be done')
+    assert error_of(infer, 'pyramid', *options).startswith('1 image could not be done')
     assert sizes == [2, 1]
     found, listed = read(tmp_path / 'out')
     assert [image['file_name'] for image in listed['images']] == ['a.jpg', 'b.png', 'below/c.png']

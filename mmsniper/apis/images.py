@@ -175,15 +175,15 @@ class ImagePipeline:
             ImageDecodingError: If the file has what the pipeline's loader cannot decode, or the
                 array is no image.
         """
+        source: Any = image
         texts = self.texts
         if isinstance(image, Mapping):
-            texts = _texts_of(image)
-            image = image['img'] if 'img' in image else image['img_path']
-        if isinstance(image, np.ndarray):
+            source, texts = image.get('img', image.get('img_path')), _texts_of(image)
+        if isinstance(source, np.ndarray):
             load = partial(load_checked, self._from_array, self._from_array)
-            results = load_or_raise(load, dict(img=image, img_id=0))
+            results = load_or_raise(load, dict(img=source, img_id=0))
         else:
-            results = load_or_raise(self._from_file, dict(img_path=os.fspath(image), img_id=0))
+            results = load_or_raise(self._from_file, dict(img_path=os.fspath(source), img_id=0))
         return {**results, **texts}
 
     def prepare(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def what_levels_learn(
 
     Returns:
         list[str]: Such as 'level 0 (scale 3, objects of 0 to 80 px): 120 objects in 70 chips, 35%
-        of the pixels of an epoch; too small here and ignored: 0 boxes, too large: 40'. The scale
+        of the pixels of an epoch; too small here and ignored: 0, too large: 40'. The scale
         is the median of the images.
     """
     scales = np.median(pyramid.scales(table.width, table.height), axis=0)
@@ -126,7 +126,7 @@ def what_levels_learn(
             f'level {level} (scale {scales[level]:.3g}, objects of {sizes}): '
             f'{numbered(found.covered_per_level[level], "object")} in {numbered(chips, "chip")}, '
             f'{chips / max(found.chips, 1):.0%} of the pixels of an epoch; too small here and '
-            f'ignored: {found.too_small[level]} boxes, too large: {found.too_large[level]}'
+            f'ignored: {found.too_small[level]}, too large: {found.too_large[level]}'
         )
     return lines
 

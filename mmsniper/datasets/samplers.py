@@ -302,7 +302,7 @@ class ChipAwareSampler(Sampler):
         all_levels = (
             f'{numbered(stats.chips, "chip")} for {numbered(stats.images, "image")}, fine to '
             f'coarse {stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
-            f'{numbered(stats.orphans, "orphan")} (fits into a chip at no level where it is valid)'
+            f'{numbered(stats.orphans, "orphan")} (learned at no level)'
         )
         lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
         print_log('\n  '.join(lines), logger='current')

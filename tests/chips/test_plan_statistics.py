@@ -284,10 +284,10 @@ def test_what_each_level_learns_and_leaves_to_others_by_hand():
     assert found.too_small == [0, 1]  # 5
     assert found.too_large == [2, 1]  # 40 and 80; 80
     assert what_levels_learn(found, TABLE, PYRAMID) == [
-        'level 0 (scale 2, objects of 0 to 20 px): 2 objects in 1 chips, 33% of the pixels of an '
-        'epoch; too small here and ignored: 0 boxes, too large: 2',
+        'level 0 (scale 2, objects of 0 to 20 px): 2 objects in 1 chip, 33% of the pixels of an '
+        'epoch; too small here and ignored: 0, too large: 2',
         'level 1 (scale 1, objects of 10 to 50 px): 3 objects in 2 chips, 67% of the pixels of an '
-        'epoch; too small here and ignored: 1 boxes, too large: 1',
+        'epoch; too small here and ignored: 1, too large: 1',
     ]
 
 

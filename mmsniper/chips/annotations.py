@@ -183,7 +183,9 @@ class AnnotationTable:
         """Boxes of one image, shape (n, 4)."""
         return self.boxes[self.offset[image] : self.offset[image + 1]]
 
-    def sizes_of(self, part: slice | NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    def sizes_of(
+        self, part: slice | NDArray[np.integer] | NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
         """Sizes of some boxes, sqrt(area) in original px, of rotated ones their own."""
         if self.sizes is None:
             return box_sizes(self.boxes[part].astype(np.float64))

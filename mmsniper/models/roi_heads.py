@@ -127,7 +127,9 @@ class InRangeSampler:
         boxes, priors = gt_instances.bboxes, pred_instances.priors
         larger_than_theirs = is_rotated(boxes) and not is_rotated(priors)
         if self.adopt_orphans or larger_than_theirs:
-            near = adopted = gt_outside & (torch.arange(len(boxes), device=boxes.device) < num_valid)
+            near = adopted = gt_outside & (
+                torch.arange(len(boxes), device=boxes.device) < num_valid
+            )
             if larger_than_theirs:
                 near = slice(num_valid)
             if self.adopt_orphans:

@@ -73,7 +73,9 @@ def take_boxes():
 
 @pytest.mark.parametrize('name', take_boxes())
 def test_rotated_boxes_are_refused(name):
-    with pytest.raises(ValueError, match=r'must have the shape \(n, 4\), xyxy, got \(.*5\); rotated boxes'):
+    with pytest.raises(
+        ValueError, match=r'must have the shape \(n, 4\), xyxy, got \(.*5\); rotated boxes'
+    ):
         take_boxes()[name]()
 
 

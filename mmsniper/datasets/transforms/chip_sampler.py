@@ -171,6 +171,7 @@ class ChipSampler(BaseTransform):
         if is_rotated(boxes):
             uncut = boxes.convert_to('qbox').numpy()
             results['gt_sizes'] = box_areas(boxes).sqrt().numpy()
+            boxes = results['gt_bboxes'] = boxes.clone()  # it would be moved in place
             boxes.translate_((-window[0], -window[1]))
             boxes.rescale_(results['scale_factor'])
             results['gt_visible'] = visible_shares(boxes, w, h).numpy()

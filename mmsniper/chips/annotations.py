@@ -29,8 +29,8 @@ class AnnotationTable:
     Boxes are clipped to their image. Those that are then shorter than one pixel on a side, or not
     finite, stay in the table, so that indices match the annotations, but are ignored.
 
-    Rotated boxes are there as the rectangles that enclose them, which is what a chip has to enclose,
-    with sizes of their own, by which levels are chosen.
+    Rotated boxes are there as the rectangles that enclose them, as which a chip has to enclose
+    them, with sizes of their own, by which levels are chosen.
 
     Attributes:
         width, height: Of the images, original px, int32, shape (num_images,).
@@ -183,9 +183,7 @@ class AnnotationTable:
         """Boxes of one image, shape (n, 4)."""
         return self.boxes[self.offset[image] : self.offset[image + 1]]
 
-    def sizes_of(
-        self, part: slice | NDArray[np.integer] | NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
+    def sizes_of(self, part: slice | NDArray[Any]) -> NDArray[np.float64]:
         """Sizes of some boxes, sqrt(area) in original px, of rotated ones their own."""
         if self.sizes is None:
             return box_sizes(self.boxes[part].astype(np.float64))

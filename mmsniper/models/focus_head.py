@@ -55,8 +55,8 @@ def focus_targets(
     ignore region; negative otherwise. A positive wins over a don't-care.
 
     Args:
-        objects (Tensor | BaseBoxes): Boxes of all objects, valid or not, shape (n, 4), xyxy in input
-            pixels, or n rotated ones, of which cells are those of what encloses them.
+        objects (Tensor | BaseBoxes): Boxes of all objects, valid or not, shape (n, 4), xyxy in
+            input pixels, or n rotated ones, whose cells are those of what encloses them.
         regions (Tensor | BaseBoxes): Boxes of ignore regions, shape (m, 4), or m rotated ones.
         shape (tuple[int, int]): Rows and columns of the map.
         stride (int): Side of a cell, input pixels. Defaults to 16.

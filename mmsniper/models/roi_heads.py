@@ -127,14 +127,12 @@ class InRangeSampler:
         boxes, priors = gt_instances.bboxes, pred_instances.priors
         larger_than_theirs = is_rotated(boxes) and not is_rotated(priors)
         if self.adopt_orphans or larger_than_theirs:
-            near = adopted = gt_outside & (
-                torch.arange(len(boxes), device=boxes.device) < num_valid
-            )
-            if larger_than_theirs:
-                near = slice(num_valid)
+            adopted = gt_outside.clone()
+            adopted[num_valid:] = False
             if self.adopt_orphans:
                 gt_outside = gt_outside & ~adopted
-            iou = BboxOverlaps2D()(enclosing(boxes[near]), enclosing(priors))
+            near = boxes[:num_valid] if larger_than_theirs else boxes[adopted]
+            iou = BboxOverlaps2D()(enclosing(near), enclosing(priors))
             outside = outside & ~(iou >= _FOREGROUND_IOU).any(dim=0)
         _ignore(assign_result, outside)
         in_range = _InRangeAssignResult(assign_result, gt_outside)

@@ -139,7 +139,8 @@ def test_a_box_of_which_too_little_is_seen_is_invalid_and_of_which_nothing_is_le
     assert found['gt_bboxes_labels'].tolist() == [0, 1]
     assert found['gt_visible'] == pytest.approx([0.6, 0.4], abs=1e-3)
     assert found['gt_ignore_flags'].tolist() == [False, True]
-    assert len(found['gt_bboxes']) == 2 and found['uncut_objects'].shape == (2, 8)
+    assert len(found['gt_bboxes']) == 2
+    assert found['uncut_objects'].shape == (2, 8)
 
 
 def test_the_size_that_counts_is_that_of_the_box_and_not_of_what_encloses_it():

@@ -164,7 +164,8 @@ def test_uncut_rotated_objects_are_where_the_chip_shows_them():
 FCOS = dict(
     type='mmrotate.RotatedFCOSHead', num_classes=3, in_channels=4, feat_channels=4, stacked_convs=1,
     strides=[8, 16], regress_ranges=((-1, 64), (64, 1e8)), center_sampling=True,
-    norm_cfg=None, loss_bbox=dict(type='mmrotate.GDLoss_v1', loss_type='kld', fun='log1p', tau=1), scale_angle=True,
+    loss_bbox=dict(type='mmrotate.GDLoss_v1', loss_type='kld', fun='log1p', tau=1),
+    norm_cfg=None, scale_angle=True,
     bbox_coder=dict(type='mmrotate.DistanceAnglePointCoder', angle_version='le90'),
 )  # fmt: skip
 

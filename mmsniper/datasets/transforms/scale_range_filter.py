@@ -25,10 +25,10 @@ class ScaleRangeFilter(BaseTransform):
     """Mark the boxes that are not valid at the input's level as ignored (SNIP section 5).
 
     A box is valid if its full size, sqrt(area) in original pixels, is in the level's valid range
-    and at least ``min_visible`` of its area is visible; of a rotated box its own area. The others, the *invalid* ones, are kept
-    as ignored instances with their labels, because they take part in label assignment
-    (``ValidRangeAssigner``, ``SNIPERRoIHead``). Boxes that were ignored before, crowd and
-    difficult ones, get the label -1, by which they are told from invalid ones.
+    and at least ``min_visible`` of its area is visible; of a rotated box its own area. The others,
+    the *invalid* ones, are kept as ignored instances with their labels, because they take part in
+    label assignment (``ValidRangeAssigner``, ``SNIPERRoIHead``). Boxes that were ignored before,
+    crowd and difficult ones, get the label -1, by which they are told from invalid ones.
 
     The level is that of ``ChipSampler`` or, on whole images, ``LevelResize`` (SNIP). Without either
     it is the level nearest to the image's scale factor: plain multi-scale training with ranges. Of

@@ -12,6 +12,7 @@ from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.convert.config import load_config, read_config, sniper_version
 from mmsniper.convert.scopes import other_scopes, spell_out
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.testing.toy_dataset import ToyDatasetSpec, make_toy_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,12 +28,18 @@ FAMILIES = {
     'Rotated RTMDet': 'rotated_rtmdet/rotated_rtmdet_tiny-3x-dota.py',
     'Rotated ATSS': 'rotated_atss/rotated-atss-le90_r50_fpn_1x_dota.py',
 }
-# mmcv has the rotated IoU loss of two of them for GPUs only. These heads can learn angles by another.
-ON_A_CPU = dict(
+# mmcv has the rotated IoU loss of three of them for GPUs only.
+_UPRIGHT_LOSS = dict(
     use_hbbox_loss=True,
     loss_bbox=dict(type='mmdet.GIoULoss'),
     loss_angle=dict(type='mmdet.L1Loss', loss_weight=0.2),
 )
+_GAUSSIAN_LOSS = dict(type='mmrotate.GDLoss_v1', loss_type='kld', fun='log1p', tau=1)
+ON_A_CPU = {
+    'RotatedFCOSHead': _UPRIGHT_LOSS,
+    'RotatedRTMDetSepBNHead': _UPRIGHT_LOSS,
+    'RotatedATSSHead': dict(loss_bbox=_GAUSSIAN_LOSS),
+}
 
 CONFIG = """
 _base_ = ['mmrotate::{detector}', '{root}/configs/_base_/sniper.py']
@@ -76,9 +83,8 @@ def small(path, work_dir):
     spell_out(cfg, other_scopes(cfg))  # for which the rules of reduced() are looked up
     cfg = sniper_version(reduced(cfg))
     head = cfg.model.get('bbox_head', {})
-    if 'RotatedIoULoss' in head.get('loss_bbox', {}).get('type', ''):
-        for key, value in ON_A_CPU.items():
-            head[key] = value
+    for key, value in ON_A_CPU.get(type_name(head.get('head', head)), {}).items():
+        head[key] = value
     cfg.work_dir, cfg.log_level = str(work_dir), 'ERROR'
     cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
     cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-5))
@@ -90,17 +96,19 @@ def small(path, work_dir):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_every_family_learns_from_chips_and_is_tested_at_every_level(family, config_file, tmp_path):
     runner = Runner.from_cfg(small(config_file(family), tmp_path / 'run'))
+    image = next(iter(runner.build_dataloader(runner.cfg.val_dataloader)))
+    runner.model.eval()
+    found = runner.model.test_step(image)[0].pred_instances
+    assert isinstance(found.bboxes, RotatedBoxes)
+    assert len(found) > 0
+    assert set(found.levels.tolist()) <= {0, 1}
+
     runner.train()
     assert runner.iter >= 2
     losses = runner.message_hub.log_scalars
     values = {name: v.current() for name, v in losses.items() if 'loss' in name}
     assert {k: v for k, v in values.items() if not math.isfinite(v)} == {}
     assert 'val/dota/AP50' in losses
-    sample = runner.model.test_step(next(iter(runner.val_dataloader)))[0]
-    found = sample.pred_instances
-    assert isinstance(found.bboxes, RotatedBoxes)
-    assert len(found) > 0
-    assert set(found.levels.tolist()) <= {0, 1}
 
 
 def test_a_rotated_detector_can_be_copied_and_pickled(config_file, tmp_path):

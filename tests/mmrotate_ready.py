@@ -1,6 +1,7 @@
 """Whether there is an MMRotate, for the tests of rotated boxes, and the torchvision it imports."""
 
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,11 @@ def _why_not() -> str:
 
 NO_MMROTATE = _why_not()
 """Why there is none, or nothing."""
+
+
+def lacks_mmrotate(config: Path) -> bool:
+    """Whether a config, or one of its bases, is MMRotate's, and there is none."""
+    return bool(NO_MMROTATE) and bool(re.search('mmrotate|rotated', config.read_text()))
 
 
 def provide_torchvision() -> None:

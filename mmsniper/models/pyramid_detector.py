@@ -14,6 +14,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.models.utils.misc import samplelist_boxtype2tensor
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
@@ -198,8 +199,8 @@ class PyramidDetector(BaseDetector):
                 ``data_samples``.
 
         Returns:
-            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels
-            (``RotatedBoxes`` of a detector of rotated boxes),
+            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels, (n, 4), or
+            (n, 5) of a detector of rotated boxes,
             ``scores``, ``labels``, the ``levels`` that found them, and of a detector with a mask
             head ``masks``, bool (n, H, W), or COCO RLEs where that would be too large
             (:class:`~mmsniper.models.masks.ImageMasks`).
@@ -225,10 +226,9 @@ class PyramidDetector(BaseDetector):
         ]
 
     def _samples_of(self, data: Mapping[str, Any]) -> SampleList:
-        """The samples as the data preprocessor would give them."""
+        """The samples as a detector would give them."""
         samples = self.data_preprocessor.cast_data(data['data_samples'])
-        if getattr(self.data_preprocessor, 'boxtype2tensor', False):
-            samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
+        samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
         return samples
 
     @torch.no_grad()
@@ -483,6 +483,7 @@ def _with(
     sample: DetDataSample, instances: InstanceData, metainfo: Mapping[str, Any] | None = None
 ) -> DetDataSample:
     result = sample.new()
+    instances.bboxes = get_box_tensor(instances.bboxes)
     result.pred_instances = instances
     result.set_metainfo(dict(metainfo or {}))
     return result

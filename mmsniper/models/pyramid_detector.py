@@ -199,11 +199,10 @@ class PyramidDetector(BaseDetector):
                 ``data_samples``.
 
         Returns:
-            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels, (n, 4), or
-            (n, 5) of a detector of rotated boxes,
-            ``scores``, ``labels``, the ``levels`` that found them, and of a detector with a mask
-            head ``masks``, bool (n, H, W), or COCO RLEs where that would be too large
-            (:class:`~mmsniper.models.masks.ImageMasks`).
+            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels, (n, 4),
+            or (n, 5) of a detector of rotated boxes, ``scores``, ``labels``, the ``levels`` that
+            found them, and of a detector with a mask head ``masks``, bool (n, H, W), or COCO RLEs
+            where that would be too large (:class:`~mmsniper.models.masks.ImageMasks`).
         """
         return self._step(data, range(self.pyramid.num_levels), 'test')
 

@@ -32,6 +32,9 @@ SCALE_TRANSFORMS = RESCALING | {
     *('Expand', 'Pad', 'FilterAnnotations'),
 }
 
+# MMRotate's, after which boxes are rotated ones.
+_BOX_TYPES = ('ConvertBoxType', 'ConvertMask2BoxType')
+
 # What a ChipAwareSampler stands in for without a loss, and the arguments that it takes over.
 _SAMPLERS = ('', 'DefaultSampler', 'InfiniteSampler', 'ChipAwareSampler')
 _SAMPLER_ARGUMENTS = ('shuffle', 'seed', 'round_up')
@@ -273,7 +276,11 @@ def _at_one_level(
     steps = list(_without_scale_transforms(deepcopy(pipeline), dropped))
     if resize in map(type_name, steps):  # it is spelled out, with the filter or without
         return steps
-    loading = [i for i, step in enumerate(steps) if 'LoadAnnotations' in type_name(step)]
+    loading = [
+        i
+        for i, step in enumerate(steps)
+        if 'LoadAnnotations' in type_name(step) or type_name(step) in _BOX_TYPES
+    ]
     if not loading:
         types = ', '.join(type_name(step) for step in steps)
         raise ValueError(

@@ -37,6 +37,9 @@ DENSE_HEADS = {
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
 
+# Dense heads of other packages, of which SNIPERPointsHead(head=...) is the version.
+POINTS_HEADS = frozenset({'RotatedFCOSHead'})
+
 # Detectors that have a version of their own, for their heads.
 DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 
@@ -44,6 +47,7 @@ DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 _WITHOUT_ASSIGNER = frozenset(
     {'SNIPERCenterNetUpdateHead', 'SNIPERFCOSHead', 'SNIPERFoveaHead'}
     | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
+    | {'SNIPERPointsHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -51,12 +55,16 @@ IGNORING_HEADS = frozenset(
     {'ATSSHead', 'ATSSVLFusionHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'LDHead'}
     | {'PISARetinaHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RepPointsHead', 'RetinaHead'}
     | {'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
+    # MMRotate's
+    | {'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead', 'RotatedRTMDetHead'}
+    | {'RotatedRTMDetSepBNHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
 ASSIGNERS = frozenset(
     {'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner'}
     | {'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner'}
+    | {'RotatedATSSAssigner'}
 )
 
 _DOCS_ON_KINDS = 'docs/detectors.md, Not supported'
@@ -217,7 +225,7 @@ def has_rpn(detector: Mapping[str, Any]) -> bool:
 def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
     """Exchange a RoI head; the type that took its place, with the head that it is."""
     name = type_name(head)
-    kind = head.type if isinstance(head.type, type) else MODELS.get(name)
+    kind = head.type if isinstance(head.type, type) else MODELS.get(head.type)
     if name in ROI_HEADS or name in ROI_HEADS.values():
         if head.get('mask_head') is not None:
             raise ValueError(
@@ -248,7 +256,10 @@ def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> l
             f'RPN and a roi_head, and of those with a dense bbox_head'
         )
     head, exchanged = detector[name], []
-    if type_name(head) not in IGNORING_HEADS:
+    if type_name(head) in POINTS_HEADS:
+        head.type, head.head = 'SNIPERPointsHead', head.type
+        exchanged.append(f'{head.type} ({type_name(head.head)})')
+    elif type_name(head) not in IGNORING_HEADS:
         head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
         exchanged.append(head.type)
     if type_name(head) not in _WITHOUT_ASSIGNER:

@@ -37,6 +37,7 @@ from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
+from mmsniper.utils.image_header import image_size
 from mmsniper.utils.made_once import made_once
 from mmsniper.utils.words import numbered
 
@@ -322,6 +323,7 @@ class ChipAwareSampler(Sampler):
 def _facts(table: AnnotationTable, seed: int) -> dict[str, Any]:
     """What a plan depends on."""
     boxes = zlib.crc32(table.boxes.tobytes(), zlib.crc32(table.ignore.tobytes()))
+    boxes = zlib.crc32(b'' if table.sizes is None else table.sizes.tobytes(), boxes)
     return {
         'images': len(table),
         'boxes': len(table.boxes),
@@ -343,7 +345,7 @@ def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
         else:
             why = 'do the classes in metainfo have the names of those in the annotation file?'
         return f'none of the {len(table)} images has a box to learn from: {why}'
-    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    sizes = table.sizes_of(~table.ignore)
     ranges = ', '.join(f'[{lo:g}, {hi:g})' for lo, hi in pyramid.ranges())
     return (
         f'no box is valid at a level where it fits into a chip of {pyramid.chip_size} px, so there '
@@ -364,8 +366,8 @@ def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> Annotatio
         AnnotationTable: The annotations, in original pixels.
 
     Raises:
-        ValueError: If an image has no ``width`` and ``height``, or boxes that are not numbers; the
-            message names its file.
+        ValueError: If the size of an image is neither there nor in its file's header, or boxes are
+            not numbers; the message names its file.
     """
     info: Mapping[str, Any] = {}
 
@@ -384,15 +386,19 @@ def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> Annotatio
 
 
 def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:
-    if not (info.get('width') and info.get('height')):
-        raise ValueError(
-            'no width and height; chips are planned without opening the images, so add both to the '
-            'annotation file'
-        )
+    width, height = info.get('width'), info.get('height')
+    if not (width and height):  # DOTA's annotations have no sizes
+        try:
+            width, height = image_size(info['img_path'])
+        except OSError as error:
+            raise ValueError(
+                f'no width and height, and the header of the image does not tell them ({error}): '
+                f'add both to the annotation file'
+            ) from None
     instances = info.get('instances', [])
     return (
-        info['width'],
-        info['height'],
+        width,
+        height,
         [instance['bbox'] for instance in instances],
         [bool(instance.get('ignore_flag', 0)) for instance in instances],
     )

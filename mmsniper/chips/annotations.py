@@ -32,6 +32,7 @@ class AnnotationTable:
         offset: Boxes of image i are ``boxes[offset[i]:offset[i + 1]]``, int64, (num_images + 1,).
         boxes: float32, shape (num_boxes, 4), xyxy, original px.
         ignore: True for crowd, difficult and degenerate boxes, shape (num_boxes,).
+        label: Class of each box, int32, shape (num_boxes,). None where classes are not asked for.
     """
 
     width: NDArray[np.int32]
@@ -39,6 +40,7 @@ class AnnotationTable:
     offset: NDArray[np.int64]
     boxes: NDArray[np.float32]
     ignore: NDArray[np.bool_]
+    label: NDArray[np.int32] | None = None
 
     @classmethod
     def from_images(
@@ -116,7 +118,12 @@ class AnnotationTable:
             for name in ('width', 'height', 'boxes', 'ignore')
         }
         counts = np.concatenate([np.diff(table.offset) for table in tables])
-        return cls(**arrays, offset=np.append(0, np.cumsum(counts, dtype=np.int64)))
+        labels = [table.label for table in tables if table.label is not None]
+        return cls(
+            **arrays,
+            offset=np.append(0, np.cumsum(counts, dtype=np.int64)),
+            label=np.concatenate(labels) if len(labels) == len(tables) else None,
+        )
 
     @classmethod
     def from_coco(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,7 @@ from mmsniper.chips import (
     plan_statistics,
     scale_disagreement,
 )
+from mmsniper.chips.class_aware import ChipsOfClasses
 from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.chips.positive import FoundChips
 from mmsniper.chips.statistics import what_levels_learn
@@ -53,6 +56,10 @@ class ChipAwareSampler(Sampler):
     world_size-th chip of the same shuffled plan. Yields :class:`ChipIndex` values, for a data set
     that has a :class:`ChipDataset` in it.
 
+    With ``num_sample_class`` it is MMDetection's ``ClassAwareSampler``, of chips: as many positive
+    chips as else, but of every class equally many, those in which an object of it is whole and
+    valid. A chip that comes again is placed anew. Negative chips are those of any epoch.
+
     Args:
         dataset (Any): The data loader's data set.
         pyramid (ScalePyramid | dict): The scale pyramid, or its config.
@@ -76,6 +83,8 @@ class ChipAwareSampler(Sampler):
             of an image come soon after each other and to the same worker, which can keep the image
             (``ChipDataset(cache_mb=...)``). A batch is still of as many images as it has chips.
             Defaults to 0, chips in any order.
+        num_sample_class (int | None): Chips that each class has in its turn, for class-aware
+            epochs. Defaults to None, every positive chip comes once.
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
@@ -98,6 +107,7 @@ class ChipAwareSampler(Sampler):
         negatives_per_image: int = 2,
         background: float = 0.0,
         lanes: int = 0,
+        num_sample_class: int | None = None,
     ) -> None:
         self.rank, self.world_size = get_dist_info()
         if not round_up and self.world_size > 1:
@@ -115,17 +125,26 @@ class ChipAwareSampler(Sampler):
                 f'{background!r}'
             )
         check_whole_number('lanes', lanes, 0)
+        check_whole_number('num_sample_class', num_sample_class, 1, optional=True)
         self.shuffle = shuffle
         self.lanes = lanes
+        self.num_sample_class = num_sample_class
         self.background = background
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         _let_chips_through(dataset)
         _check_one_pyramid(dataset, self.pyramid)
-        table = made_once(AnnotationTable.joined, lambda *share: read_annotations(dataset, share))
+        labels = num_sample_class is not None
+        table = made_once(
+            AnnotationTable.joined, lambda *share: read_annotations(dataset, share, labels)
+        )
         self.planner = PositiveChipPlanner(table, self.pyramid, strategy, stride, self.seed)
         if strategy == 'minimum':
             self.planner.found = made_once(FoundChips.joined, self._find)
+        self._by_class: ChipsOfClasses | None = None
+        if labels and strategy == 'minimum':  # those of a grid are others in each epoch
+            self._by_class = made_once(lambda: self._chips_of_classes(self.planner.certain()))
+        self._drawn: NDArray[np.int32] | None = None
         self._plan: ChipPlan | None = None
         self._img_paths: list[str] | None = None
         self._negatives: NegativeChipPlanner | None = None
@@ -149,17 +168,41 @@ class ChipAwareSampler(Sampler):
         """The chips of the current epoch, of all ranks, in the order of the images."""
         if self._plan is None:
             chips = self.positives()
-            parts = [chips]
+            parts = [chips if self.num_sample_class is None else self._class_aware(chips)]
             if self.background:
                 parts.append(self._background(chips))
             if self._negatives is not None:
                 per_image, seed, epoch = self.negatives_per_image, self.seed, self.epoch
                 parts.append(self._negatives.plan(chips, per_image, seed, epoch))
+            plan = parts[0]
             if len(parts) > 1:
-                joined = ChipPlan.joined(parts)
-                chips = joined.take(np.argsort(joined.image, kind='stable'))
-            self._plan = chips
+                plan = ChipPlan.joined(parts)
+                plan = plan.take(np.argsort(plan.image, kind='stable'))
+            self._plan = plan
         return self._plan
+
+    def _class_aware(self, chips: ChipPlan) -> ChipPlan:
+        """The positive chips of a class-aware epoch, of all that there are."""
+        if self._by_class is not None:
+            drawn = self._drawn_chips(self._by_class)
+            return self._place_drawn(drawn, np.arange(len(drawn)))
+        return chips.take(self._drawn_chips(self._chips_of_classes(chips)))
+
+    def _chips_of_classes(self, chips: ChipPlan) -> ChipsOfClasses:
+        return ChipsOfClasses.find(self.planner.table, self.pyramid, chips)
+
+    def _place_drawn(self, drawn: NDArray[np.int32], at: NDArray[np.integer]) -> ChipPlan:
+        """The drawn chips at some positions; one that has been drawn before has a new place."""
+        again = at - np.searchsorted(drawn, drawn[at])
+        return self.planner.plan(self.epoch, drawn[at], again)
+
+    def _drawn_chips(self, by_class: ChipsOfClasses) -> NDArray[np.int32]:
+        """Index of each positive chip of a class-aware epoch, ascending, once for each time."""
+        if self._drawn is None:
+            total, each = by_class.num_chips, self.num_sample_class or 1
+            times = by_class.times(total, each, (self.seed, self.epoch))
+            self._drawn = np.repeat(np.arange(total, dtype=np.int32), times)
+        return self._drawn
 
     def _count(self) -> int:
         """Number of chips of the current epoch, of all ranks."""
@@ -167,9 +210,11 @@ class ChipAwareSampler(Sampler):
 
     def _chips(self, index: NDArray[np.integer]) -> ChipPlan:
         """Those of the current epoch's chips that are at some positions of the plan."""
-        if self._placed_late:
+        if not self._placed_late:
+            return self.plan.take(index)
+        if self._by_class is None:
             return self.planner.plan(self.epoch, index)
-        return self.plan.take(index)
+        return self._place_drawn(self._drawn_chips(self._by_class), index)
 
     @property
     def _placed_late(self) -> bool:
@@ -241,7 +286,7 @@ class ChipAwareSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is for."""
         if epoch != self.epoch:
-            self.epoch, self._plan = epoch, None
+            self.epoch, self._plan, self._drawn = epoch, None, None
 
     def __len__(self) -> int:
         """Number of chips of this rank in the current epoch."""
@@ -260,8 +305,10 @@ class ChipAwareSampler(Sampler):
         key = (self.seed, self.epoch) if self.shuffle else None
         ranks = self.rank, self.world_size
         if self.lanes:
-            chips = self.planner.chips if self._placed_late else self.plan
-            return image_by_image(chips.image, self.lanes, key, *ranks)
+            image = self.planner.chips.image if self._placed_late else self.plan.image
+            if self._placed_late and self._by_class is not None:
+                image = image[self._drawn_chips(self._by_class)]
+            return image_by_image(image, self.lanes, key, *ranks)
         return any_order(self._count(), key, *ranks)
 
     def _check_ranks_agree(self) -> None:
@@ -269,8 +316,8 @@ class ChipAwareSampler(Sampler):
         count, digest = self._count(), 0
         for first in range(0, count, _BLOCK):
             chips = self._chips(np.arange(first, min(first + _BLOCK, count)))
-            for array in (chips.image, chips.level, chips.box, chips.kind):
-                digest = zlib.crc32(array.tobytes(), digest)
+            for column in (chips.image, chips.level, chips.box, chips.kind):
+                digest = zlib.crc32(column.tobytes(), digest)
         all_ = all_gather_object((count, digest))
         if len(set(all_)) == 1:
             return
@@ -304,6 +351,10 @@ class ChipAwareSampler(Sampler):
             f'{stats.orphans} boxes fit into a chip at no level where they are valid'
         )
         lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
+        if self.num_sample_class is not None:
+            by_class = self._by_class or self._chips_of_classes(self.positives())
+            names = self.dataset.metainfo.get('classes') or ()
+            lines.append(f'class-aware: {by_class.told(table, names)}')
         print_log('\n  '.join(lines), logger='current')
 
     def _warn_of_nan(self, table: AnnotationTable) -> None:
@@ -352,12 +403,15 @@ def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
     )
 
 
-def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> AnnotationTable:
+def read_annotations(
+    dataset: Any, share: tuple[int, int] = (0, 1), labels: bool = False
+) -> AnnotationTable:
     """Image sizes and boxes of any MMDetection data set, in the order of its indices.
 
     Args:
         dataset (Any): Anything with ``get_data_info``, wrappers included.
         share (tuple[int, int]): k and n: the images of share k of n. Defaults to (0, 1), all.
+        labels (bool): Also keep the boxes' labels. Defaults to False.
 
     Returns:
         AnnotationTable: The annotations, in original pixels.
@@ -367,6 +421,7 @@ def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> Annotatio
             message names its file.
     """
     info: Mapping[str, Any] = {}
+    label = array('i')
 
     def annotations() -> Iterator[tuple[int, int, Sequence, list[bool]]]:
         nonlocal info
@@ -374,10 +429,13 @@ def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> Annotatio
         mine = range(k * images // n, (k + 1) * images // n)
         for i in progress(mine, 'reading annotations'):
             info = dataset.get_data_info(i)
+            if labels:
+                label.extend(instance['bbox_label'] for instance in info.get('instances', ()))
             yield _image_annotations(info)
 
     try:
-        return AnnotationTable.from_images(annotations())
+        table = AnnotationTable.from_images(annotations())
+        return replace(table, label=np.array(label, np.int32)) if labels else table
     except ValueError as error:
         raise ValueError(f'the annotations of {info.get("img_path")}: {error}') from None
 

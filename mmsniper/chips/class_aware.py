@@ -77,8 +77,9 @@ class ChipsOfClasses:
             f'an epoch has about {self.num_chips / len(chips):.4g} chips of each of {len(chips)} '
             f'classes, of which there are {chips.min()} to {chips.max()} different ones'
         )
-        labels = np.unique(table.label[~table.ignore]) if table.label is not None else []
-        without = [int(i) for i in np.setdiff1d(labels, self.label) if i >= 0]
+        assert table.label is not None
+        without = np.setdiff1d(table.label[~table.ignore], self.label)
+        without = without[without >= 0].tolist()
         if without:
             shown = [names[i] if i < len(names) else str(i) for i in without[:_SHOWN]]
             more = f' and {len(without) - _SHOWN} more' if len(without) > _SHOWN else ''

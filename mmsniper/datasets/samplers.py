@@ -33,6 +33,7 @@ from mmsniper.chips import (
 from mmsniper.chips.class_aware import ChipsOfClasses
 from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.chips.positive import FoundChips
+from mmsniper.chips.rectangles import ordinal
 from mmsniper.chips.statistics import what_levels_learn
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
@@ -143,8 +144,7 @@ class ChipAwareSampler(Sampler):
             self.planner.found = made_once(FoundChips.joined, self._find)
         self._by_class: ChipsOfClasses | None = None
         if labels and strategy == 'minimum':  # those of a grid are others in each epoch
-            self._by_class = made_once(lambda: self._chips_of_classes(self.planner.certain()))
-        self._drawn: NDArray[np.int32] | None = None
+            self._by_class = made_once(lambda: self._find_classes(self.planner.certain()))
         self._plan: ChipPlan | None = None
         self._img_paths: list[str] | None = None
         self._negatives: NegativeChipPlanner | None = None
@@ -183,26 +183,16 @@ class ChipAwareSampler(Sampler):
 
     def _class_aware(self, chips: ChipPlan) -> ChipPlan:
         """The positive chips of a class-aware epoch, of all that there are."""
-        if self._by_class is not None:
-            drawn = self._drawn_chips(self._by_class)
-            return self._place_drawn(drawn, np.arange(len(drawn)))
-        return chips.take(self._drawn_chips(self._chips_of_classes(chips)))
+        by_class = self._by_class or self._find_classes(chips)
+        key = self.seed, self.epoch
+        times = by_class.times(len(chips), self.num_sample_class or 1, key)
+        drawn = np.repeat(np.arange(len(chips), dtype=np.int32), times)
+        if self.planner.strategy == 'grid':  # where chips have one place
+            return chips.take(drawn)
+        return self.planner.plan(self.epoch, drawn, ordinal(drawn))
 
-    def _chips_of_classes(self, chips: ChipPlan) -> ChipsOfClasses:
+    def _find_classes(self, chips: ChipPlan) -> ChipsOfClasses:
         return ChipsOfClasses.find(self.planner.table, self.pyramid, chips)
-
-    def _place_drawn(self, drawn: NDArray[np.int32], at: NDArray[np.integer]) -> ChipPlan:
-        """The drawn chips at some positions; one that has been drawn before has a new place."""
-        again = at - np.searchsorted(drawn, drawn[at])
-        return self.planner.plan(self.epoch, drawn[at], again)
-
-    def _drawn_chips(self, by_class: ChipsOfClasses) -> NDArray[np.int32]:
-        """Index of each positive chip of a class-aware epoch, ascending, once for each time."""
-        if self._drawn is None:
-            total, each = by_class.num_chips, self.num_sample_class or 1
-            times = by_class.times(total, each, (self.seed, self.epoch))
-            self._drawn = np.repeat(np.arange(total, dtype=np.int32), times)
-        return self._drawn
 
     def _count(self) -> int:
         """Number of chips of the current epoch, of all ranks."""
@@ -210,17 +200,16 @@ class ChipAwareSampler(Sampler):
 
     def _chips(self, index: NDArray[np.integer]) -> ChipPlan:
         """Those of the current epoch's chips that are at some positions of the plan."""
-        if not self._placed_late:
-            return self.plan.take(index)
-        if self._by_class is None:
+        if self._placed_late:
             return self.planner.plan(self.epoch, index)
-        return self._place_drawn(self._drawn_chips(self._by_class), index)
+        return self.plan.take(index)
 
     @property
     def _placed_late(self) -> bool:
         """Whether chips get their places when they are wanted: a rank needs no others."""
         more = self._plan is not None or self.background or self._negatives is not None
-        return self.planner.strategy == 'minimum' and not more
+        drawn = self.num_sample_class is not None
+        return self.planner.strategy == 'minimum' and not (more or drawn)
 
     def positives(self) -> ChipPlan:
         """The positive chips of the current epoch, of all ranks, in the order of the images."""
@@ -286,7 +275,7 @@ class ChipAwareSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is for."""
         if epoch != self.epoch:
-            self.epoch, self._plan, self._drawn = epoch, None, None
+            self.epoch, self._plan = epoch, None
 
     def __len__(self) -> int:
         """Number of chips of this rank in the current epoch."""
@@ -305,10 +294,8 @@ class ChipAwareSampler(Sampler):
         key = (self.seed, self.epoch) if self.shuffle else None
         ranks = self.rank, self.world_size
         if self.lanes:
-            image = self.planner.chips.image if self._placed_late else self.plan.image
-            if self._placed_late and self._by_class is not None:
-                image = image[self._drawn_chips(self._by_class)]
-            return image_by_image(image, self.lanes, key, *ranks)
+            chips = self.planner.chips if self._placed_late else self.plan
+            return image_by_image(chips.image, self.lanes, key, *ranks)
         return any_order(self._count(), key, *ranks)
 
     def _check_ranks_agree(self) -> None:
@@ -352,7 +339,7 @@ class ChipAwareSampler(Sampler):
         )
         lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
         if self.num_sample_class is not None:
-            by_class = self._by_class or self._chips_of_classes(self.positives())
+            by_class = self._by_class or self._find_classes(self.positives())
             names = self.dataset.metainfo.get('classes') or ()
             lines.append(f'class-aware: {by_class.told(table, names)}')
         print_log('\n  '.join(lines), logger='current')

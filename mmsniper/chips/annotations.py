@@ -39,6 +39,7 @@ class AnnotationTable:
         ignore: True for crowd, difficult and degenerate boxes, shape (num_boxes,).
         sizes: Of rotated boxes, sqrt(width times height), original px, float32, shape (num_boxes,).
             None if there are none: the sizes are those of ``boxes``.
+        label: Class of each box, int32, shape (num_boxes,). None where classes are not asked for.
     """
 
     width: NDArray[np.int32]
@@ -47,6 +48,7 @@ class AnnotationTable:
     boxes: NDArray[np.float32]
     ignore: NDArray[np.bool_]
     sizes: NDArray[np.float32] | None = None
+    label: NDArray[np.int32] | None = None
 
     @classmethod
     def from_images(
@@ -133,7 +135,12 @@ class AnnotationTable:
         if any(table.sizes is not None for table in tables):
             sizes = [table.sizes_of(slice(None)) for table in tables]
             arrays['sizes'] = np.concatenate(sizes).astype(np.float32, copy=False)
-        return cls(**arrays, offset=np.append(0, np.cumsum(counts, dtype=np.int64)))
+        labels = [table.label for table in tables if table.label is not None]
+        return cls(
+            **arrays,
+            offset=np.append(0, np.cumsum(counts, dtype=np.int64)),
+            label=np.concatenate(labels) if len(labels) == len(tables) else None,
+        )
 
     @classmethod
     def from_coco(

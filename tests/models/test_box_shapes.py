@@ -13,8 +13,8 @@ from mmsniper.datasets import ChipSampler, ScaleRangeFilter
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.models import LevelRange, focus_targets, ignore_near_invalid
 from mmsniper.models.level_range import out_of_range
-from mmsniper.utils.box_types import box_areas
 from mmsniper.models.views import uncut
+from mmsniper.utils.box_types import box_areas
 
 PYRAMID = ScalePyramid.from_config(
     dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])

@@ -1,4 +1,4 @@
-"""A pipeline and a model that are put together by hand: what the fragment sees to is not forgotten."""
+"""What the fragment sees to is not forgotten in a pipeline and a model by hand."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -122,15 +122,15 @@ def test_without_the_filter_nothing_is_of_the_wrong_size():
 
 
 def test_a_stock_head_without_a_version_is_a_warning_that_says_why():
-    [(severity, where, what, fix)] = told(by_hand(one_stage('YOLOV3Head', 'IgnoreInvalidAssigner')))
-    assert (severity, where) == (NOTE, 'model.bbox_head')  # which the wrapped assigner may do
+    [note] = told(by_hand(one_stage('YOLOV3Head', 'IgnoreInvalidAssigner')))
+    assert note[:2] == (NOTE, 'model.bbox_head')  # for which a wrapped assigner may be enough
     warning, assigner = told(by_hand(one_stage('YOLOV3Head')))
     assert warning[:2] == (WARNING, 'model.bbox_head')
     assert warning[3].startswith('There is no SNIPER version of YOLOV3Head; there is one of')
     assert assigner[:2] == (WARNING, 'model.train_cfg.assigner')
-    [(severity, where, what, fix)] = told(by_hand(stock_model('solov2/solov2_r50_fpn_1x_coco')))
-    assert (severity, where) == (WARNING, 'model')
-    assert 'makes masks without a roi_head' in fix
+    [warning] = told(by_hand(stock_model('solov2/solov2_r50_fpn_1x_coco')))
+    assert warning[:2] == (WARNING, 'model')
+    assert 'makes masks without a roi_head' in warning[3]
 
 
 @MODELS.register_module()

@@ -724,8 +724,11 @@ def test_images_without_objects_are_kept_for_a_pool_that_is_given():
     assert found.filter_cfg == dict(filter_empty_gt=False, min_size=32)
 
 
-def test_what_a_setting_takes_away_is_said(monkeypatch):
-    def said(**changes):
+@pytest.fixture
+def said(monkeypatch):
+    """A function that converts the stock config with changes, and gives what the log says."""
+
+    def convert(**changes):
         notes = []
         monkeypatch.setattr(
             'mmsniper.convert.config.print_log', lambda text, **_: notes.append(text)
@@ -733,15 +736,43 @@ def test_what_a_setting_takes_away_is_said(monkeypatch):
         sniper_version(stock_config(**changes))
         return ''.join(notes)
 
+    return convert
+
+
+def test_what_a_setting_takes_away_is_said(said):
     sniper = dict(whole_images=True, negative_chips=dict())
     assert 'no negative chips: it is trained on whole images' in said(sniper=sniper)
-    scale = dict(enable=True, base_batch_size=16)
-    assert 'of 16 chips' in said(sniper=dict(batch_size=4), auto_scale_lr=scale)
-    assert 'the learning rate' not in said(auto_scale_lr=scale)
     model = stock_config().model
     model.data_preprocessor.batch_augments = [dict(type='mmdet.BatchSyncRandomResize')]
     assert 'batches without BatchSyncRandomResize' in said(model=model)
     assert 'batches without' not in said()
+
+
+def test_what_the_learning_rate_is_scaled_by_is_said_where_it_will_be_scaled(said):
+    """A batch is 2 images of 256 x 256 px, and a chip has 128 x 128."""
+    scale = dict(enable=True, base_batch_size=16)
+    text = said(auto_scale_lr=scale)
+    assert 'batches of 8 chips of 128x128 px: the pixels of 2 images (choose with sniper.b' in text
+    assert 'for batches of 64 chips over all GPUs (the pixels of 16 images)' in text
+    text = said(sniper=dict(batch_size=8), auto_scale_lr=scale)
+    assert 'for batches of 16 chips over all GPUs (auto_scale_lr.base_batch_size, which c' in text
+    assert 'for 16 images, set it to 64: their pixels' in text
+    assert 'the learning rate' not in said(sniper=dict(batch_size=8))
+
+
+def test_what_becomes_of_score_thr_is_said(said):
+    merging = 'tests merge all levels by score_thr=0.001, nms=soft_nms, max_per_img=100 (choose wit'
+    text = said()
+    assert merging in text
+    assert 'model.test_cfg.rcnn.score_thr=0.05 does not count' in text
+    model = dict(stock_config().model, merge_cfg=dict(score_thr=0.2, max_per_img=-1, nms=None))
+    text = said(model=model)
+    assert 'by score_thr=0.2, nms=None, max_per_img=None (' in text
+    model = dict(stock_config().model, test_cfg=dict(rcnn=dict(max_per_img=100)))
+    assert 'does not count' not in said(model=model)
+    model = stock_config().model
+    model.roi_head.type = 'GridRoIHead'
+    assert 'does not count' not in said(model=model)
 
 
 # With MMDetection's own tools --------------------------------------------------------------------
@@ -871,7 +902,8 @@ def infer(checkpoint, toy_config):
     def run_(config):
         said = run('-c', INFERENCE, config, checkpoint, image)
         assert not re.search('unexpected key|missing keys', said)
-        return json.loads(said.rpartition('found: ')[2].splitlines()[0])
+        found = json.loads(said.rpartition('found: ')[2].splitlines()[0])
+        return dict(found, warned='it builds the stock detector, which sees images at one' in said)
 
     run_.image = image
     return run_
@@ -885,6 +917,7 @@ def test_by_the_config_in_the_work_folder_mmdetections_inference_sees_all_levels
     [sample] = ours(infer.image, return_datasamples=True, no_save_vis=True)['predictions']
     assert len(sample.pred_instances.levels.unique()) > 1
     assert found['type'] == 'PyramidDetectorFasterRCNN'
+    assert not found['warned']
     boxes = sample.pred_instances.bboxes
     for theirs in (found['boxes'], found['others']):
         torch.testing.assert_close(torch.tensor(theirs), boxes, atol=1e-3, rtol=0)
@@ -894,5 +927,6 @@ def test_of_a_fragment_file_mmdetections_inference_makes_the_stock_detector(infe
     """One scale; it loads the whole checkpoint, which holds what torch 2.6 refuses by itself."""
     found = infer(toy_config)
     assert found['type'] == 'FasterRCNN'
+    assert found['warned']
     assert found['scale'] is not None
     torch.testing.assert_close(torch.tensor(found['boxes']), torch.tensor(found['others']))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from copy import deepcopy
+from fnmatch import fnmatch
 from pathlib import Path
 
 import mmdet
@@ -33,6 +34,7 @@ from mmsniper.testing.toy_dataset import ToyDatasetSpec
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 FRAGMENTS = [f'{CONFIGS}/_base_/{name}' for name in ('sniper.py', 'pyramids/coco_paper.py')]
+STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
 STOCK_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
 PYRAMID = dict(
     chip_size=128,
@@ -758,6 +760,43 @@ def test_what_the_learning_rate_is_scaled_by_is_said_where_it_will_be_scaled(sai
     assert 'for batches of 16 chips over all GPUs (auto_scale_lr.base_batch_size, which c' in text
     assert 'for 16 images, set it to 64: their pixels' in text
     assert 'the learning rate' not in said(sniper=dict(batch_size=8))
+
+
+def leaves_of(node, path=''):
+    """All values of a config by their dotted keys, of lists as a whole."""
+    if not isinstance(node, dict):
+        return {path: node}
+    inner = (leaves_of(v, f'{path}.{k}' if path else k) for k, v in node.items())
+    return {key: value for part in inner for key, value in part.items()}
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+        'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+        'atss/atss_r50_fpn_1x_coco.py',
+        'yolox/yolox_s_8xb8-300e_coco.py',
+        'dino/dino-4scale_r50_8xb2-12e_coco.py',
+    ],
+)
+def test_the_docs_name_each_key_of_a_stock_config_that_changes(base, tmp_path):
+    page = (ROOT / 'docs' / 'detectors.md').read_text()
+    table = re.search(r'^\| key \|.*?(?=\n\n)', page, re.M | re.S)[0]
+    rows = [line.split('|')[1] for line in table.splitlines()]
+    named = [key for row in rows for key in re.findall('`(.+?)`', row)]
+    stock = leaves_of(
+        without_scope(Config.fromfile(STOCK / base, import_custom_modules=False).to_dict())
+    )
+    made = leaves_of(without_scope(load_config(stock_file(tmp_path, base)).to_dict()))
+    new = set(
+        leaves_of(without_scope(Config.fromfile(stock_file(tmp_path, base)).to_dict()))
+    ) - set(stock)
+    changed = {key for key in {*stock, *made} - new if stock.get(key, ...) != made.get(key, ...)}
+    assert changed
+    untold = [key for key in changed if not any(fnmatch(f'{key}.', f'{n}.*') for n in named)]
+    assert untold == []
 
 
 def test_what_becomes_of_score_thr_is_said(said):

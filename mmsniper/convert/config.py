@@ -300,7 +300,7 @@ def _count_chips(
         options (SNIPEROptions): What the config says in ``sniper``.
         notes (list[str]): Gets a sentence where the learning rate will be scaled.
     """
-    scaling = cfg.get('auto_scale_lr') or {}
+    scaling = cfg.get('auto_scale_lr') or ConfigDict()
     base = scaling.get('base_batch_size')
     if not base:
         return

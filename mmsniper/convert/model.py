@@ -238,18 +238,18 @@ def unaware_pieces(detector: Mapping[str, Any]) -> Iterator[UnawarePiece]:
     Args:
         detector (dict): A detector's config, converted or by hand. Left as it is.
     """
-    detector = ConfigDict(deepcopy(dict(detector)))
-    wrapped = detector.get('detector')
+    made = ConfigDict(deepcopy(dict(detector)))
+    wrapped = made.get('detector')
     if wrapped is not None and not isinstance(wrapped, Mapping):  # of a PyramidDetector
-        detector.type = wrapped
+        made.type = wrapped
     try:
-        check_kind(detector)
-        pieces = list(_pieces(detector, {}))
+        check_kind(made)
+        pieces = list(_pieces(made, {}))
     except ValueError as error:
-        yield UnawarePiece('', detector, None, str(error), _is_stock(detector))
+        yield UnawarePiece('', made, None, str(error), _is_stock(made))
         return
-    if name := DETECTORS.get(type_name(detector)):
-        yield UnawarePiece('', detector, ConfigDict(detector, type=name), '', True)
+    if name := DETECTORS.get(type_name(made)):
+        yield UnawarePiece('', made, ConfigDict(made, type=name), '', True)
     configs = [piece.parent[piece.key] for piece in pieces]
     assigners = [c for c, piece in zip(configs, pieces) if piece.version is range_aware]
     by_hand = bool(assigners) and all(map(_has_our_rules, assigners))

@@ -13,6 +13,7 @@ from mmsniper.convert.data import SCALE_TRANSFORMS
 from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
+from mmsniper.models.pyramid_detector import complete_merge_cfg
 from mmsniper.models.views import TEXT_KEYS
 
 TESTED = ('PyramidDetector', 'AutoFocus')
@@ -44,7 +45,10 @@ def check_autofocus(options: Mapping[str, Any]) -> None:
 
 
 def see_all_levels(
-    model: ConfigDict, pyramid: Mapping[str, Any], autofocus: Mapping[str, Any] | None = None
+    model: ConfigDict,
+    pyramid: Mapping[str, Any],
+    autofocus: Mapping[str, Any] | None = None,
+    notes: list[str] | None = None,
 ) -> None:
     """Make a detector's config that of a ``PyramidDetector``, or of an ``AutoFocus``.
 
@@ -56,10 +60,13 @@ def see_all_levels(
         autofocus (dict | None): Arguments of ``AutoFocus``; those of ``focus_head`` are added to
             the branch's, and ``focus_head=None`` leaves it out. What the detector's config says
             goes before. Defaults to None, no AutoFocus.
+        notes (list[str] | None): Gets a sentence on how detections are merged. Defaults to None.
 
     Raises:
         ValueError: If the channels of the branch are unknown.
     """
+    if notes is not None:
+        notes.append(_merging(model))
     detector = model.detector if type_name(model) in TESTED else model.type
     model.update(type='PyramidDetector', detector=detector, pyramid=pyramid)
     if (model.get('test_cfg') or {}).get('chunked_size', -1) > 0:
@@ -77,6 +84,22 @@ def see_all_levels(
     for key, value in autofocus.items():
         if key != 'focus_head':
             model.setdefault(key, value)
+
+
+def _merging(model: Mapping[str, Any]) -> str:
+    """How the detections of all levels are merged, and what of ``test_cfg`` does not count then."""
+    test_cfg, head = model.get('test_cfg') or {}, model.get('roi_head') or {}
+    own, path = test_cfg, 'test_cfg'
+    if test_cfg.get('rcnn'):
+        own, path = test_cfg['rcnn'], 'test_cfg.rcnn'
+    merge = complete_merge_cfg(model.get('merge_cfg') or {}, test_cfg)
+    values = [f'score_thr={merge.score_thr}', f'nms={type_name(merge.nms) or None}']
+    values.append(f'max_per_img={merge.max_per_img}')
+    said = f'tests merge all levels by {", ".join(values)} (choose with model.merge_cfg)'
+    # Grid R-CNN keeps its own.
+    if 'score_thr' in own and type_name(head.get('head')) != 'GridRoIHead':
+        said += f'; model.{path}.score_thr={own["score_thr"]} does not count'
+    return said
 
 
 def see_images_as_they_are(cfg: Config) -> None:

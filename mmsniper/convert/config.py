@@ -42,6 +42,9 @@ from mmsniper.utils.missing_files import missing_file
 
 _OUR_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 
+EVERY_RUN = ('ConsistencyHook', 'ResumeHook')
+"""Hooks of all configs with a pyramid, also of those that are spelled out."""
+
 
 @dataclass(frozen=True)
 class SNIPEROptions:
@@ -238,7 +241,7 @@ def sniper_version(cfg: Config) -> Config:
         check_runner(cfg)
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
     bind_pyramid(cfg)
-    _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
+    _add_hooks(cfg, [dict(type=name) for name in EVERY_RUN])  # also where all is spelled out
     draw_any_image(cfg)
     check_hooks(cfg)
     return cfg
@@ -354,7 +357,7 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     for name, hook in list((cfg.get('default_hooks') or {}).items()):
         if ends_mixing(hook):
             del cfg.default_hooks[name]
-    names = ('PixelCounterHook', 'TrainingTimeHook', 'ConsistencyHook')
+    names = ('PixelCounterHook', 'TrainingTimeHook', *EVERY_RUN)
     wanted = [dict(type=name) for name in names]
     if negatives is not None:
         own = [hook for hook in all_hooks(cfg) if type_name(hook) == 'NegativeChipHook']

@@ -4,6 +4,7 @@ from mmsniper.engine.consistency_hook import ConsistencyHook
 from mmsniper.engine.negative_chip_hook import NegativeChipHook
 from mmsniper.engine.picture_hook import PictureHook
 from mmsniper.engine.pixel_counter_hook import PixelCounterHook
+from mmsniper.engine.resume_hook import ResumeHook
 from mmsniper.engine.runner import SNIPERRunner
 from mmsniper.engine.training_time_hook import TrainingTimeHook
 from mmsniper.utils.compat import allow_checkpoint_globals
@@ -16,6 +17,7 @@ __all__ = [
     'NegativeChipHook',
     'PictureHook',
     'PixelCounterHook',
+    'ResumeHook',
     'SNIPERRunner',
     'TrainingTimeHook',
 ]

@@ -218,6 +218,7 @@ def test_hooks_of_theirs_stay_but_those_that_end_the_mixing_of_images():
         'PixelCounterHook',
         'TrainingTimeHook',
         'ConsistencyHook',
+        'ResumeHook',
         'NegativeChipHook',
     ]
 

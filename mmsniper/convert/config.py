@@ -155,7 +155,8 @@ def read_config(
 
     Raises:
         FileNotFoundError: If there is no such file, or not one of its bases.
-        ValueError: If the file, or one of its bases, is not Python, or two bases set the same.
+        ValueError: If the file, or one of its bases, is not Python, two bases set the same, or the
+            settings say what is in a dict that the file does not have.
     """
     try:
         cfg = Config.fromfile(file)
@@ -164,6 +165,12 @@ def read_config(
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
     except TypeError as error:
+        if 'cannot inherit from base' in str(error):
+            key = str(error).partition('=')[0]
+            raise ValueError(
+                f'{file}: {key} is set to a dict, but a file of its _base_ has none there to put '
+                f'it into: replace it as a whole, {key}=dict(_delete_=True, ...)'
+            ) from None
         if 'cannot pickle' not in str(error):
             raise
         kind = str(error).removeprefix('cannot pickle ')
@@ -181,7 +188,7 @@ def read_config(
             f'pyramid instead: _base_ = [detector, sniper.py, my_pyramid.py]'
         ) from None
     if cfg_options:
-        cfg.merge_from_dict(dict(cfg_options))
+        _merge_options(cfg, cfg_options)
     if 'sniper' in cfg and cfg.get('train_dataloader'):
         cfg.train_dataloader.dataset = with_inner_settings(cfg.train_dataloader.dataset)
     return cfg
@@ -201,6 +208,22 @@ def _missing_config(file: str, error: FileNotFoundError) -> str:
     else:
         fix = missing_file(missing, '_base_')
     return f'{file}: its _base_, or that of a base, names {missing}, which does not exist. {fix}'
+
+
+def _merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    try:
+        cfg.merge_from_dict(dict(options))
+    except TypeError as error:
+        key = str(error).partition('=')[0]
+        below = next((name for name in options if key in name.split('.')[:-1]), None)
+        if 'cannot inherit from base' not in str(error) or below is None:
+            raise
+        names = below.split('.')
+        path = '.'.join(names[: names.index(key) + 1])
+        raise ValueError(
+            f'{below}: {path} is no dict in the config, so it has no settings to change. Replace '
+            f'it as a whole: --cfg-options {path}._delete_=True {below}={options[below]}'
+        ) from None
 
 
 def sniper_version(cfg: Config) -> Config:

@@ -1,7 +1,7 @@
 """Hooks: what happens around the training loop."""
 
 from mmsniper.engine.consistency_hook import ConsistencyHook
-from mmsniper.engine.negative_chip_hook import NegativeChipHook
+from mmsniper.engine.negative_chip_hook import NegativeChipHook, PoolError
 from mmsniper.engine.picture_hook import PictureHook
 from mmsniper.engine.pixel_counter_hook import PixelCounterHook
 from mmsniper.engine.resume_hook import ResumeHook
@@ -17,6 +17,7 @@ __all__ = [
     'NegativeChipHook',
     'PictureHook',
     'PixelCounterHook',
+    'PoolError',
     'ResumeHook',
     'SNIPERRunner',
     'TrainingTimeHook',

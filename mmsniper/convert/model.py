@@ -11,7 +11,7 @@ from typing import Any
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.datasets.wrappers import class_names, type_name
 from mmsniper.models.roi_heads import QUERY_MASKS, SNIPERRoIMixin, roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
@@ -37,13 +37,22 @@ DENSE_HEADS = {
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
 
+# Heads of ours, and what derives from them, know what is invalid.
+_OURS = frozenset(
+    {'SNIPERPointsMixin', 'SNIPERSetPredictionMixin', 'SNIPERGuidedAnchorMixin', 'SNIPERRPNHead'}
+    | {*DENSE_HEADS.values()}
+)
+
+# What makes a version of a head that derives from another one, as its first base class.
+_FIRST_BASES = {**DENSE_HEADS, 'AnchorFreeHead': 'SNIPERPointsMixin'}
+
 # Detectors that have a version of their own, for their heads.
 DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 
 # Dense heads of ours that find what is ignored themselves: an assigner, if they have one, stays.
 _WITHOUT_ASSIGNER = frozenset(
-    {'SNIPERCenterNetUpdateHead', 'SNIPERFCOSHead', 'SNIPERFoveaHead'}
-    | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
+    {'SNIPERCenterNetUpdateHead', 'SNIPERFreeAnchorRetinaHead', 'SNIPERPAAHead'}
+    | {'SNIPERPointsMixin', 'SNIPERYOLOXHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -106,25 +115,23 @@ def sniper_model(
     Raises:
         ValueError: If a head or an assigner has no SNIPER version; the message says what does.
     """
-    train = detector.get('train_cfg') or {}
-    detector.type = DETECTORS.get(type_name(detector), detector.type)
+    train, notes = detector.get('train_cfg') or {}, [] if notes is None else notes
+    key = 'detector' if detector.get('detector') else 'type'  # it may be tested at all levels
+    detector[key] = DETECTORS.get(type_name(detector[key]), detector[key])
     if has_rpn(detector):
-        exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {})
+        exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {}, notes)
     elif detector.get('roi_head') is not None:
         exchanged = []  # queries instead of an RPN
     else:
-        exchanged = _exchange_dense(detector, 'bbox_head', train)
-    if {'SNIPERGARPNHead', 'SNIPERGARetinaHead'} & set(exchanged):  # they test one input at a time
-        detector.setdefault('batch_pixels', 1)
+        exchanged = _exchange_dense(detector, 'bbox_head', train, notes)
     if head := detector.get('roi_head'):
         exchanged.append(_exchange_roi_head(head, pyramid))
     if range_first:
         _propose_in_range(detector, pyramid)
         exchanged.append('SNIPERRPNHead')
-    if notes is not None:
-        notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
+    notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
-        _shape_batches(detector, pyramid['chip_size'], [] if notes is None else notes)
+        _shape_batches(detector, pyramid['chip_size'], notes)
 
 
 def _propose_in_range(detector: ConfigDict, pyramid: Mapping[str, Any]) -> None:
@@ -240,20 +247,45 @@ def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
     return f'{type_name(head)} ({type_name(kind)})' if kind else type_name(head)
 
 
-def _exchange_dense(detector: ConfigDict, name: str, train_cfg: ConfigDict) -> list[str]:
+def _exchange_dense(
+    detector: ConfigDict, name: str, train_cfg: ConfigDict, notes: list[str]
+) -> list[str]:
     """Exchange a dense head and its assigners; the types that took their place."""
     if not detector.get(name):
         raise ValueError(
             f'{type_name(detector)} has no {name}: there are SNIPER versions of detectors with an '
             f'RPN and a roi_head, and of those with a dense bbox_head'
         )
-    head, exchanged = detector[name], []
-    if type_name(head) not in IGNORING_HEADS:
-        head.type = _exchanged(head, DENSE_HEADS, 'SNIPERSetPredictionMixin')
-        exchanged.append(head.type)
-    if type_name(head) not in _WITHOUT_ASSIGNER:
+    head, exchanged, base = detector[name], [], _known_base(detector[name])
+    if base not in IGNORING_HEADS:
+        head.type = _exchanged(head, base)
+        exchanged.append(type_name(head))
+    elif base != type_name(head):
+        notes.append(
+            f'{type_name(head)} is taken to ignore what its assigner ignores, as {base} does, from '
+            f"which it derives (docs/detectors.md, A head of one's own)"
+        )
+    names = class_names(head, MODELS)
+    if 'SNIPERGuidedAnchorMixin' in names:  # it tests one input at a time
+        detector.setdefault('batch_pixels', 1)
+    if not _WITHOUT_ASSIGNER.intersection(names):
         exchanged += _exchange_assigners(train_cfg)
     return exchanged
+
+
+def _known_base(head: Mapping[str, Any]) -> str:
+    """The nearest class of a head, itself or a base, of which it is known what it ignores.
+
+    '' if there is none, or another one of MMDetection's heads is nearer.
+    """
+    name, known = type_name(head), _OURS | IGNORING_HEADS | _FIRST_BASES.keys()
+    kind = head['type'] if isinstance(head['type'], type) else MODELS.get(head['type'])
+    for cls in getattr(kind, '__mro__', ()):
+        name = cls.__name__
+        stock = cls.__module__.startswith('mmdet.') and name.endswith('Head')
+        if stock or name in known:
+            break
+    return name if name in known else ''
 
 
 def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
@@ -283,17 +315,25 @@ def range_aware(assigner: ConfigDict) -> ConfigDict:
     )
 
 
-def _exchanged(head: ConfigDict, versions: Mapping[str, str], mixin: str) -> str:
+def _exchanged(head: Mapping[str, Any], base: str) -> str | type:
+    """The type of a head's SNIPER version, by its :func:`_known_base`."""
     name = type_name(head)
-    if name in versions.values():
-        return name
-    if name not in versions:
-        ready = sorted([*versions, *(IGNORING_HEADS if versions is DENSE_HEADS else ())])
+    if base in _OURS:
+        return head['type']
+    if base == name in DENSE_HEADS:
+        return DENSE_HEADS[name]
+    if base:
+        first = _FIRST_BASES[base]
         raise ValueError(
-            f'there is no SNIPER version of {name}; there is one of {", ".join(ready)}. '
-            f'docs/detectors.md tells what is not supported and why, and how to make one ({mixin})'
+            f'there is no SNIPER version of {name}, which derives from {base}. Make one, class '
+            f'SNIPER{name}({first}, {name}) with {first} of mmsniper.models, and name that '
+            f"(docs/detectors.md, A head of one's own)"
         )
-    return versions[name]
+    ready = ', '.join(sorted([*DENSE_HEADS, *IGNORING_HEADS]))
+    raise ValueError(
+        f'there is no SNIPER version of {name}; there is one of {ready}. docs/detectors.md tells '
+        f"what is not supported and why, and how to make one (A head of one's own)"
+    )
 
 
 def _shape_batches(detector: ConfigDict, chip_size: int, notes: list[str]) -> None:

@@ -99,7 +99,7 @@ class MyNegativeChips(NegativeChipHook):
 
 
 @MODELS.register_module()
-class MyRoIHead(SNIPERRoIMixin, StandardRoIHead):
+class OwnRoIHead(SNIPERRoIMixin, StandardRoIHead):
     def bbox_loss(self, *args, **kwargs):
         self.seen = True
         return super().bbox_loss(*args, **kwargs)
@@ -364,13 +364,13 @@ def test_the_heads_of_the_docs_are_taken(monkeypatch, pytestconfig):
 def test_a_roi_head_and_an_assigner_train(run):
     model = run(
         """
-model['roi_head']['type'] = 'MyRoIHead'
+model['roi_head']['type'] = 'OwnRoIHead'
 model['train_cfg']['rpn'] = dict(assigner=dict(
     type='IgnoreInvalidAssigner', _delete_=True, assigner=dict(
         type='MyAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3)))
 """
     ).model
-    assert isinstance(model.roi_head, MyRoIHead)
+    assert isinstance(model.roi_head, OwnRoIHead)
     assert model.roi_head.seen
     assert isinstance(model.rpn_head.assigner.assigner, MyAssigner)
 

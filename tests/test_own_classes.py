@@ -18,8 +18,10 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
+from harness.comparison import tests_of
 from mmsniper.apis.epoch_chips import plan_epoch, viewing_dataset
 from mmsniper.apis.modes import mode_config
+from mmsniper.apis.report_data import config_rows
 from mmsniper.checks.everything import check_everything
 from mmsniper.convert import load_config
 from mmsniper.convert.model import DENSE_HEADS, sniper_model
@@ -419,6 +421,16 @@ def test_modes_keep_the_class(write):
         assert mode_config(cfg, mode)[0].type == 'MyPyramid'
     with pytest.raises(ValueError, match='needs an AutoFocus, and MyPyramid is none'):
         mode_config(cfg, 'autofocus')
+
+
+def test_reports_say_how_a_class_tests(write):
+    for more, said, shown in (
+        (OWN_AUTOFOCUS, 'coarse to fine, finer', 'coarse to fine'),
+        (OWN_PYRAMID, 'at every level', 'all levels'),
+    ):
+        cfg = load_config(write(more))
+        assert dict(config_rows(cfg))['tested'].startswith(said)
+        assert tests_of(cfg) == dict(test=shown)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ def check_pretrained(cfg: Config) -> Iterator[Finding]:
                 f'there is no such file of weights, which {path} names',
                 f'Put it there, or set {path}=None to start without',
             )
+
+
 def refuse_weights(cfg: Config) -> None:
     """Check the checkpoint of a test, ``load_from``, before anything is built.
 

@@ -21,9 +21,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.comparison import Comparison, Contestant, execute_all, plan_runs, summarise
+from harness.comparison import (
+    Comparison,
+    Contestant,
+    execute_all,
+    plan_runs,
+    summarise,
+    unequal_pixels,
+)
 from harness.comparison_curves import draw_curves
-from harness.comparison_options import Preset, add_comparison_options, noted_command, with_options
+from harness.comparison_options import (
+    Preset,
+    add_comparison_options,
+    noted_command,
+    parsed_options,
+    with_options,
+)
 from harness.comparison_tables import full_table, markdown
 from harness.demo import make_toy_data
 from harness.hituav import (
@@ -181,6 +194,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--configs', nargs='+', metavar='NAME=CONFIG', help='what is compared, unless a preset'
     )
+    parser.add_argument(
+        '--variant',
+        nargs='+',
+        action='append',
+        default=[],
+        metavar=('NAME', 'KEY=VALUE'),
+        help='options of one of the --configs, as --cfg-options; may be given for each',
+    )
     parser.add_argument('--only', nargs='+', metavar='NAME', help='of the contestants [all]')
     parser.add_argument(
         '--report-only', action='store_true', help='train nothing, report what is finished'
@@ -194,6 +215,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         )
     if args.configs and (args.pixels is None or any('=' not in c for c in args.configs)):
         parser.error('--configs needs --pixels, and each config as NAME=CONFIG')
+    names = [item.split('=', 1)[0] for item in args.configs or ()]
+    if unknown := [name for name, *_ in args.variant if name not in names]:
+        parser.error(f'--variant {unknown[0]}: the names of --configs are {names}')
+    args.variant = {name: parsed_options(options) for name, *options in args.variant}
     return args
 
 
@@ -205,7 +230,7 @@ def preset_of(args: argparse.Namespace) -> Preset:
     """
     if args.configs:
         configs = dict(item.split('=', 1) for item in args.configs)
-        preset = Preset(args.name, '', Comparison(configs, args.pixels))
+        preset = Preset(args.name, '', Comparison(configs, args.pixels, own_options=args.variant))
     else:
         preset = PRESETS[args.name]
     parts = list(preset.parts)
@@ -245,6 +270,9 @@ def main(argv: list[str] | None = None) -> None:
             f'{item.name}: {item.runs[0].max_epochs} epochs of '
             f'{item.pixels_per_epoch / 1e6:.1f} Mpx'
         )
+    for part, contestants in zip(preset.parts, planned):
+        for warning in unequal_pixels(part, contestants):
+            console.print(f'warning: {warning}', style='yellow', highlight=False, soft_wrap=True)
     try:
         for contestants in [] if args.report_only else planned:
             execute_all(contestants, args.jobs, console)

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mmdet.registry import DATA_SAMPLERS
 
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
+from mmsniper.datasets.wrappers import class_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob('docs/**/*.md'))
@@ -64,6 +66,7 @@ def folder(tmp_path_factory):
     )
     (folder / 'my_config.py').write_text(MINE)
     (folder / 'my_sniper.py').write_text(MINE)
+    (folder / 'my_ideas.py').write_text(blocks(ROOT / 'docs/howto/own_ideas.md', 'python')[0])
     activate = folder / '.venv' / 'bin' / 'activate'
     activate.parent.mkdir(parents=True)
     activate.touch()
@@ -164,6 +167,7 @@ def check_docker(words):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_configs_of_a_page_load(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     for number, text in enumerate(blocks(ROOT / 'docs' / name, 'python')):
         tree = ast.parse(text)
         if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
@@ -177,7 +181,7 @@ def test_the_configs_of_a_page_load(name, folder, monkeypatch):
         path.write_text(text if is_whole else known + text)
         cfg = load_config(path)
         sampler = cfg.train_dataloader.sampler
-        assert sampler.type == 'ChipAwareSampler'
+        assert 'ChipAwareSampler' in class_names(sampler, DATA_SAMPLERS)
         assert ScalePyramid.from_config(sampler.pyramid)
 
 

@@ -7,6 +7,8 @@ import cv2
 import pytest
 import torch
 
+from mmsniper.convert import load_config
+
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / 'demo' / 'hituav_sample'
 SPLITS = ('train', 'val')
@@ -54,6 +56,20 @@ def test_its_weights_are_numbers_of_16_bits_and_name_the_classes():
     assert all(weight.isfinite().all() for weight in weights)
     names = [category['name'] for category in content(SAMPLE, 'val')['categories']]
     assert list(checkpoint['meta']['dataset_meta']['classes']) == names
+
+
+def test_a_training_goes_on_from_its_weights_and_leaves_the_folded_norms(monkeypatch, tmp_path):
+    """Whatever there is in data/weights: here nothing."""
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(SAMPLE / 'detector.py')
+    assert Path(cfg.load_from) == SAMPLE / 'weights.pth'
+    backbone = cfg.model.backbone
+    assert (backbone.norm_eval, backbone.norm_cfg.requires_grad) == (True, False)
+    assert backbone.init_cfg is None
+    weights = torch.load(SAMPLE / 'weights.pth', map_location='cpu', weights_only=True)
+    means = [w for k, w in weights['state_dict'].items() if k.endswith('running_mean')]
+    assert means
+    assert not any(mean.any() for mean in means)  # so those of the images would be new
 
 
 def test_it_is_credited():

@@ -8,7 +8,7 @@ import math
 import statistics
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -35,6 +35,8 @@ from harness.training_run import (
     execute,
 )
 from mmsniper.convert import load_config
+from mmsniper.convert.inference import sees_coarse_to_fine, sees_levels
+from mmsniper.convert.training_chips import negative_chip_hook
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.utils.compat import SUPPORTED
 from mmsniper.version import __version__
@@ -44,7 +46,6 @@ _TRAIN_WEIGHT = 0.8
 _TEST_WEIGHT = 0.1
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SEEN = {'PyramidDetector': 'all levels', 'AutoFocus': 'coarse to fine'}
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Contestant:
         runs (tuple[TrainingRun, ...]): One for each seed.
         tests (dict): What each stage that is a test shows the detector, in words. Defaults to
             none.
+        mines (bool): Whether it mines negative chips on its way. Defaults to False.
     """
 
     name: str
@@ -130,6 +132,29 @@ class Contestant:
     pixels_per_epoch: float
     runs: tuple[TrainingRun, ...]
     tests: Mapping[str, str] = field(default_factory=dict)
+    mines: bool = False
+
+
+def unequal_pixels(
+    comparison: Comparison, contestants: Iterable[Contestant], tolerance: float = 0.1
+) -> Iterator[str]:
+    """What to say of contestants whose whole epochs have other pixels than the comparison.
+
+    Args:
+        comparison (Comparison): What is compared.
+        contestants (Iterable[Contestant]): From :func:`plan_runs`. Of those that mine, epochs are
+            chosen with mining and growth in mind, and left out here.
+        tolerance (float): By how much they may differ, as a share. Defaults to 0.1.
+    """
+    for item in contestants:
+        per_epoch = min(item.pixels_per_epoch, comparison.pixels)  # the only one may be a part
+        off = item.runs[0].max_epochs * per_epoch / comparison.pixels - 1
+        if abs(off) > tolerance and not item.mines:
+            yield (
+                f'{item.name} is trained on {abs(off):.0%} {"more" if off > 0 else "fewer"} pixels '
+                f'than --pixels {comparison.pixels:g}, since epochs are whole: with '
+                f'--pixels {5 * item.pixels_per_epoch:.3g} or more it is 10 % at most'
+            )
 
 
 def plan_runs(comparison: Comparison, root: Path, work_dir: Path) -> list[Contestant]:
@@ -201,7 +226,8 @@ def plan_contestant(
         overridden = TrainingRun(work_dir=work_dir, **settings).all_options()
         folder = f'{name}_seed{seed}_{_digest(cfg, overridden, root)}'
         runs.append(TrainingRun(work_dir=work_dir / folder, **settings))
-    return Contestant(name, config, per_epoch, tuple(runs), tests)
+    mines = bool(negative_chip_hook(cfg))
+    return Contestant(name, config, per_epoch, tuple(runs), tests, mines)
 
 
 def tests_of(cfg: Config) -> dict[str, str]:
@@ -209,10 +235,11 @@ def tests_of(cfg: Config) -> dict[str, str]:
 
     ``--tta`` of a detector that sees all levels without it is no stage of its own.
     """
-    name = type_name(cfg.model)
-    if cfg.model.get('thresholds') == 0:  # an AutoFocus that looks everywhere
-        name = 'PyramidDetector'
-    tests = {TEST: _SEEN.get(name, 'one scale')}
+    shown = 'one scale'
+    if sees_levels(cfg.model):  # an AutoFocus with thresholds of 0 looks everywhere
+        focused = sees_coarse_to_fine(cfg.model) and cfg.model.get('thresholds') != 0
+        shown = 'coarse to fine' if focused else 'all levels'
+    tests = {TEST: shown}
     if type_name(cfg.get('tta_model') or {}) not in ('', 'SNIPERTTAModel'):
         tests[TTA] = 'multi-scale --tta'
     return tests

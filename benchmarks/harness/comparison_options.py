@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from harness.comparison import Comparison
 from mmsniper.utils.command_line import add_config_arguments, at_least
@@ -75,6 +76,13 @@ def with_options(comparison: Comparison, args: argparse.Namespace) -> Comparison
     }
     given = {key: value for key, value in changes.items() if value is not None}
     return replace(comparison, **given)
+
+
+def parsed_options(words: Sequence[str]) -> dict[str, Any]:
+    """Settings written KEY=VALUE, as ``--cfg-options`` takes them."""
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser, None)
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
 
 
 def noted_command(script: str, argv: Sequence[str]) -> str:

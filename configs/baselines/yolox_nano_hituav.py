@@ -7,10 +7,10 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 # MMDetection's YOLOX; of all weights only the layers of the classes are not taken. Without the file
-# it learns from scratch. (yolox_nano_coco.pth beside it has its norms folded into the convolutions,
-# and is right only where they stay frozen.)
+# no training starts, but from scratch with load_from = None. (yolox_nano_coco.pth beside it has its
+# norms folded into the convolutions, and is right only where they stay frozen.)
 weights = 'data/weights/yolox_nano_coco_calibrated.pth'
-load_from = weights if __import__('os').path.isfile(weights) else None
+load_from = weights
 
 nms = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
 model = dict(

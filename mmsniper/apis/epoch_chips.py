@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmdet.registry import DATA_SAMPLERS
+from mmdet.registry import DATA_SAMPLERS, TRANSFORMS
 from mmengine.config import Config
 from numpy.typing import NDArray
 
@@ -17,11 +17,11 @@ from mmsniper.chips import NEGATIVE, AnnotationTable, ChipPlan, NegativeChipPool
 from mmsniper.chips.negative_pool import shown_images
 from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
-from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
+from mmsniper.datasets.wrappers import class_names, inner_datasets, replace_datasets, type_name
 from mmsniper.utils.box_types import enclosing
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView
 
-_CUTTING = ('ChipSampler', 'ScaleRangeFilter')
+_CUTTING = frozenset({'ChipSampler', 'ScaleRangeFilter'})
 _PACKING = 'PackDetInputs'
 
 
@@ -32,12 +32,13 @@ def viewing_pipeline(pipeline: list[dict], augment: bool) -> list[dict]:
         pipeline (list[dict]): Training pipeline with a ``ChipSampler``.
         augment (bool): Keep all but the packing, instead of stopping when the chip is cut.
     """
-    types = [type_name(transform) for transform in pipeline]
-    if 'ChipSampler' not in types:
+    kinds = [class_names(transform, TRANSFORMS) for transform in pipeline]
+    if not any('ChipSampler' in names for names in kinds):
+        types = [type_name(transform) for transform in pipeline]
         raise ValueError(f'the pipeline of the ChipDataset has no ChipSampler; it has {types}')
     if augment:
         return [transform for transform in pipeline if type_name(transform) != _PACKING]
-    last = max(i for i, name in enumerate(types) if name in _CUTTING)
+    last = max(i for i, names in enumerate(kinds) if _CUTTING.intersection(names))
     return list(pipeline[: last + 1])
 
 
@@ -74,7 +75,7 @@ def viewing_dataset(config: Any, pyramid: dict, augment: bool) -> tuple[dict, di
 
 def _in_chip_dataset(config: dict, pyramid: dict) -> dict:
     pipeline = config.get('pipeline') or []
-    if 'ChipSampler' not in map(type_name, pipeline):
+    if not any('ChipSampler' in class_names(step, TRANSFORMS) for step in pipeline):
         pipeline = [
             {'type': 'LoadImageFromFile'},
             {'type': 'LoadAnnotations', 'with_bbox': True},

@@ -22,13 +22,14 @@ from mmengine.registry import FUNCTIONS
 from torch import nn
 
 from mmsniper.apis.images import VIS, ImagePipeline, are_large, find_images
-from mmsniper.apis.modes import mode_config
+from mmsniper.apis.modes import PYRAMID, SINGLE, mode_config
 from mmsniper.apis.results import Classes, ImageIds, coco_results, content_of
 from mmsniper.apis.texts import takes_texts, text_classes, text_names
 from mmsniper.checks import refuse_errors
 from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
 from mmsniper.checks.classes import check_numbers, check_weights, saved_weights
 from mmsniper.convert import load_config, sniper_version
+from mmsniper.convert.inference import sees_coarse_to_fine
 from mmsniper.datasets.windowed_files import is_zarr
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.models.runtime import Runtime
@@ -94,7 +95,7 @@ class SNIPERInferencer(DetInferencer):
         cfg = sniper_version(model) if isinstance(model, Config) else load_config(model)
         config, self._transforms = mode_config(cfg, mode)
         if thresholds is not None:
-            if type_name(config) != 'AutoFocus':
+            if mode in (SINGLE, PYRAMID) or not sees_coarse_to_fine(config):
                 raise ValueError(
                     f"thresholds are AutoFocus's, but the model is a {type_name(config)}: detect "
                     f"with mode='autofocus'"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from mmsniper.convert.inference import TESTED
+from mmsniper.convert.inference import is_own, sees_coarse_to_fine, sees_levels
 from mmsniper.datasets.transforms.load_image_windows import (
     PACK_WINDOWS,
     WINDOWS,
@@ -50,7 +50,7 @@ def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     loader = cfg.get('test_dataloader')
     pipeline = loader and next(read_datasets(loader.dataset)).get('pipeline')
-    if name in TESTED:
+    if sees_levels(model):
         loading, *others = pipeline or [ConfigDict(type='LoadImageFromFile')]
         changes = [step for step in others if type_name(step) not in _NO_CHANGES]
         if mode == SINGLE and not any('Resize' in type_name(step) for step in changes):
@@ -60,16 +60,11 @@ def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[
         # Without any the image need not be copied, which packing does.
         pipeline = [loading, *changes, others[-1]] if changes else [loading]
         model.pop('val_levels', None)  # AutoFocus takes not all of them
-        if mode == AUTOFOCUS:
-            model.type = 'AutoFocus'
-        elif mode in (SINGLE, PYRAMID):
-            model.type = 'PyramidDetector'
-            for key in _BRANCH & set(model):
-                del model[key]
+        _set_mode(model, mode)
     elif mode not in (None, SINGLE):
         raise ValueError(
-            f'--mode {mode} needs a model of type {" or ".join(TESTED)}, which SNIPER configs '
-            f'have; {cfg.filename} has a {name}: leave --mode out'
+            f'--mode {mode} needs a model of type PyramidDetector or AutoFocus, which SNIPER '
+            f'configs have; {cfg.filename} has a {name}: leave --mode out'
         )
     if not pipeline:
         raise ValueError(
@@ -80,6 +75,23 @@ def mode_config(cfg: Config, mode: str | None = None) -> tuple[ConfigDict, list[
     # What sees the image as it is takes windows of it.
     loading = in_whole_version(loading) if pipeline[1:] else in_window_version(loading)
     return model, [ConfigDict(loading), *pipeline[1:]]
+
+
+def _set_mode(model: ConfigDict, mode: str | None) -> None:
+    """Exchange the type of a model that sees levels; a class of the user's keeps its place."""
+    coarse_to_fine = sees_coarse_to_fine(model)
+    if mode == AUTOFOCUS and is_own(model) and not coarse_to_fine:
+        raise ValueError(
+            f'--mode {mode} needs an AutoFocus, and {type_name(model)} is none: derive it from '
+            f'mmsniper.models.AutoFocus, or leave --mode out'
+        )
+    if not is_own(model) and mode is not None:
+        model.type = 'AutoFocus' if mode == AUTOFOCUS else 'PyramidDetector'
+    if mode in (SINGLE, PYRAMID):
+        for key in _BRANCH & set(model):
+            del model[key]
+        if is_own(model) and coarse_to_fine:
+            model.thresholds = 0.0  # it looks everywhere: all levels
 
 
 def _loading(cfg: Config, transform: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from mmdet.registry import DATASETS, TRANSFORMS
+from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
@@ -31,15 +31,15 @@ from mmsniper.chips.statistics import FAR_AHEAD, LEVEL, MEASURED
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.convert.training_chips import negative_chip_hook
 from mmsniper.datasets.transforms.load_large_image import in_large_version
-from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.datasets.wrappers import class_names, read_datasets, type_name
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import utf8_name
 from mmsniper.visualization.charts import size_chart
 from mmsniper.visualization.figure import level_colour
 
-_TESTS = dict(
-    PyramidDetector='at every level of the pyramid',
+_TESTS = dict(  # the nearest class first
     AutoFocus='coarse to fine, finer levels only where it has to look again (AutoFocus)',
+    PyramidDetector='at every level of the pyramid',
 )
 
 
@@ -134,6 +134,7 @@ def config_rows(cfg: Config) -> list[tuple[str, str]]:
         negatives = f'mined after {epochs} epoch{"s" if epochs != 1 else ""} of training'
     else:
         negatives = utf8_name(str(sampler['negatives'])) if sampler.get('negatives') else 'none'
+    tests = (how for name, how in _TESTS.items() if name in class_names(model, MODELS))
     rows = [
         ('detector', model.get('detector') or type_name(model)),
         ('backbone', f'{type_name(backbone)}{depth}' if backbone else 'none'),
@@ -142,7 +143,7 @@ def config_rows(cfg: Config) -> list[tuple[str, str]]:
         ('batch', f'{loader.get("batch_size", "?")} chips of {cfg.pyramid.chip_size} px'),
         ('epochs', str((cfg.get('train_cfg') or {}).get('max_epochs', 'by iterations'))),
         ('negative chips', negatives),
-        ('tested', _TESTS.get(type_name(model), f'as {type_name(model)} does it')),
+        ('tested', next(tests, f'as {type_name(model)} does it')),
     ]
     return [(name, str(value)) for name, value in rows]
 

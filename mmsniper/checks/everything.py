@@ -14,11 +14,11 @@ from mmsniper.checks.classes import check_objects, check_use
 from mmsniper.checks.config import LOADERS, leaves
 from mmsniper.checks.finding import ERROR, Finding, merged
 from mmsniper.checks.images import ImageEntry, check_images, config_loading, image_entries
-from mmsniper.checks.run import built_model, check_checkpoint, check_run
+from mmsniper.checks.run import built_model, check_checkpoint, check_pretrained, check_run
 from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config
+from mmsniper.convert.training_chips import samples_chips
 from mmsniper.datasets.coco_reader import build_checked
-from mmsniper.datasets.wrappers import type_name
 
 
 def check_everything(
@@ -87,6 +87,8 @@ def check_loaded(
             new = [e for e in image_entries(dataset) if (str(loading), e) not in opened]
             opened |= {(str(loading), entry) for entry in new}
             findings += check_images(new, loading, key, workers) if new else []
+    if 'train_dataloader' in loaders:
+        findings += check_pretrained(cfg)
     if 'train_dataloader' in datasets:
         findings += _check_chips(cfg, datasets['train_dataloader'])
     for file, testing in ((checkpoint, True), (cfg.get('load_from'), False)):
@@ -113,7 +115,7 @@ def _model(cfg: Config, failed: list[Finding]) -> Any:
 def _check_chips(cfg: Config, dataset: Any) -> Iterator[Finding]:
     """Compare their scales, and plan them, as training does at its start."""
     sampler = cfg.train_dataloader.get('sampler')
-    if type_name(sampler) == 'ChipAwareSampler':
+    if samples_chips(sampler):
         yield from check_scales(cfg, dataset)
         try:
             DATA_SAMPLERS.build(dict(sampler, dataset=dataset, seed=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -31,7 +32,8 @@ from mmsniper.checks.config import LOADERS, check_config, check_heads, config_cl
 from mmsniper.checks.finding import ERROR, WARNING, Finding, refuse_errors
 from mmsniper.checks.scales import check_scales
 from mmsniper.checks.voc_files import check_voc_data
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.convert.training_chips import samples_chips
+from mmsniper.datasets.wrappers import all_configs, type_name
 from mmsniper.utils.made_once import made_once
 
 TRAINING, TESTING = ('train_dataloader', 'val_dataloader'), ('test_dataloader',)
@@ -53,11 +55,26 @@ def refuse_wrong(cfg: Config, loaders: tuple[str, ...]) -> None:
 
     def found() -> list[Finding]:
         findings = check_run(cfg, loaders)
+        if loaders == TRAINING:
+            findings += check_pretrained(cfg)
         if cfg.get('load_from'):
             findings += check_checkpoint_file(str(cfg.load_from))
         return findings
 
     refuse_errors(made_once(found))
+
+
+def check_pretrained(cfg: Config) -> Iterator[Finding]:
+    """Check that the files are there that parts of a model take their first weights from."""
+    for path, part in all_configs({'model': cfg.model}):
+        file = part.get('checkpoint') or ''
+        if type_name(part) == 'Pretrained' and '://' not in file and not os.path.isfile(file):
+            yield Finding(
+                ERROR,
+                file,
+                f'there is no such file of weights, which {path} names',
+                f'Put it there, or set {path}=None to start without',
+            )
 
 
 def refuse_weights(cfg: Config) -> None:
@@ -160,9 +177,9 @@ def check_run(
     classes = [c for key in loaders for c in config_classes(cfg, key, [])]
     if model is not None and classes and not any(f.severity == ERROR for f in findings):
         findings += check_heads(model_heads(model), classes[0])
-    sampler = type_name((cfg.get('train_dataloader') or {}).get('sampler'))
+    sampler = (cfg.get('train_dataloader') or {}).get('sampler')
     trained_on = (datasets or {}).get('train_dataloader')
-    if trained_on is not None and sampler != 'ChipAwareSampler':  # it tells itself
+    if trained_on is not None and not samples_chips(sampler):  # it tells itself
         findings += check_scales(cfg, trained_on)
     return findings
 

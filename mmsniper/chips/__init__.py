@@ -44,6 +44,7 @@ from mmsniper.chips.suggestion import (
     network_sizes,
     suggest_pyramid,
 )
+from mmsniper.chips.windows import chip_window
 
 __all__ = [
     'COVERED',
@@ -71,6 +72,7 @@ __all__ = [
     'ScaleDisagreement',
     'ScalePyramid',
     'Suggestion',
+    'chip_window',
     'decoded_megapixels',
     'describe_rule',
     'draw_negative_chips',

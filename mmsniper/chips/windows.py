@@ -24,6 +24,10 @@ WINDOW_SIZE = 2048
 overlap by a chip, the paper's of 512 px, a large scene costs (2048 / 1536)^2 = 1.8 times its
 pixels."""
 
+CHIP_SLACK = 2e-3
+"""A chip's edge this close to a pixel's edge (original px) lies on it: float32 coordinates of
+20,000 px scenes are exact to 0.001 px."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -257,6 +261,30 @@ def pixel_window(box: Box, width: int, height: int, slack: float) -> tuple[int, 
     x2 = max(min(math.ceil(box[2] - slack), width), x1 + 1)
     y2 = max(min(math.ceil(box[3] - slack), height), y1 + 1)
     return x1, y1, x2, y2
+
+
+def chip_window(
+    box: Box, level: int, pyramid: ScalePyramid, width: int, height: int
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """What is cut out of an image for a chip, and the size that it is resized to.
+
+    Args:
+        box (Box): What the chip shows, xyxy, original pixels.
+        level (int): Its level.
+        pyramid (ScalePyramid): The pyramid.
+        width, height (int): Image size.
+
+    Returns:
+        tuple[tuple[int, int, int, int], tuple[int, int]]: The window (x1, y1, x2, y2) in whole
+        original pixels, and the chip's width and height: the chip size, or less where the image
+        is smaller.
+    """
+    x1, y1, x2, y2 = window = pixel_window(box, width, height, CHIP_SLACK)
+    scale = pyramid.scales(width, height)[level]
+    # Rounding to whole pixels must not exceed the chip.
+    sides = np.clip(np.round(np.multiply((x2 - x1, y2 - y1), scale)), 1, pyramid.chip_size)
+    w, h = sides.astype(int).tolist()
+    return window, (w, h)
 
 
 def round_up(pixels: ArrayLike) -> Ints:

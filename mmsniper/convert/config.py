@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mmdet.registry import HOOKS
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
@@ -38,7 +39,7 @@ from mmsniper.convert.refusals import (
     ends_mixing,
 )
 from mmsniper.convert.scopes import other_scopes, spell_out, spell_out_ours
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.datasets.wrappers import class_names, type_name
 from mmsniper.utils.missing_files import missing_file
 
 _OUR_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
@@ -411,7 +412,7 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     names = ('PixelCounterHook', 'TrainingTimeHook', *EVERY_RUN)
     wanted = [dict(type=name) for name in names]
     if negatives is not None:
-        own = [hook for hook in all_hooks(cfg) if type_name(hook) == 'NegativeChipHook']
+        own = [h for h in all_hooks(cfg) if 'NegativeChipHook' in class_names(h, HOOKS)]
         if own:
             notes.append(
                 f'negative chips by the NegativeChipHook of the config: {dict(own[0])}, not by '
@@ -432,5 +433,5 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
 def _add_hooks(cfg: Config, wanted: list[dict[str, Any]]) -> None:
     """Add those hooks that the config does not have."""
     hooks = list(cfg.get('custom_hooks') or [])
-    there = {type_name(hook) for hook in hooks}
+    there = {name for hook in hooks for name in class_names(hook, HOOKS)}
     cfg.custom_hooks = [*hooks, *(hook for hook in wanted if hook['type'] not in there)]

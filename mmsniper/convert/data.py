@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from mmdet.datasets.transforms import PackDetInputs
-from mmdet.registry import DATA_SAMPLERS
+from mmdet.registry import DATA_SAMPLERS, TRANSFORMS
 from mmengine.config import ConfigDict
 
 from mmsniper.datasets import ChipAwareSampler
@@ -18,6 +18,7 @@ from mmsniper.datasets.transforms.load_image_windows import in_reduced_version
 from mmsniper.datasets.wrappers import (
     NESTED_TRANSFORMS,
     all_transforms,
+    class_names,
     inner_datasets,
     read_datasets,
     replace_datasets,
@@ -284,7 +285,8 @@ def _at_one_level(
 ) -> list[dict[str, Any]]:
     """The pipeline with one transform that chooses the scale, and the filter of its ranges."""
     steps = list(_without_scale_transforms(deepcopy(pipeline), dropped))
-    if resize in map(type_name, steps):  # it is spelled out, with the filter or without
+    # Where it is spelled out, so is the filter, or there is to be none.
+    if any(resize in class_names(step, TRANSFORMS) for step in steps):
         return steps
     loading = [
         i

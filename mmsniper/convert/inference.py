@@ -7,17 +7,15 @@ from copy import deepcopy
 from inspect import signature
 from typing import Any
 
+from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.data import SCALE_TRANSFORMS
 from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
-from mmsniper.datasets.wrappers import read_datasets, type_name
+from mmsniper.datasets.wrappers import class_names, read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
 from mmsniper.models.pyramid_detector import complete_merge_cfg
 from mmsniper.models.views import TEXT_KEYS
-
-TESTED = ('PyramidDetector', 'AutoFocus')
-"""Types of a model that sees the levels of a pyramid, see :mod:`mmsniper.models`."""
 
 # Without a scale_factor the image is as it is, see PyramidDetector.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
@@ -25,6 +23,21 @@ _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
 # read.
 _OTHER_KEYS = (*TEXT_KEYS, 'phrase_ids', 'phrases', 'instances', 'image_level_labels')
 _FLIP_KEYS = ('flip', 'flip_direction')
+
+
+def sees_levels(model: Any) -> bool:
+    """Whether the config of a model is that of a ``PyramidDetector``, or derives from it."""
+    return 'PyramidDetector' in class_names(model, MODELS)
+
+
+def sees_coarse_to_fine(model: Any) -> bool:
+    """Whether the config of a model is that of an ``AutoFocus``, or derives from it."""
+    return 'AutoFocus' in class_names(model, MODELS)
+
+
+def is_own(model: Any) -> bool:
+    """Whether a model that sees levels is of a class of the user's."""
+    return type_name(model) not in ('PyramidDetector', 'AutoFocus')
 
 
 def check_autofocus(options: Mapping[str, Any]) -> None:
@@ -53,6 +66,7 @@ def see_all_levels(
     """Make a detector's config that of a ``PyramidDetector``, or of an ``AutoFocus``.
 
     An AutoFocus has a branch with the channels of the neck and each level's sizes of the pyramid.
+    A class of the user's, derived from one of the two, keeps its place.
 
     Args:
         model (ConfigDict): The detector's config, changed in place.
@@ -63,17 +77,32 @@ def see_all_levels(
         notes (list[str] | None): Gets a sentence on how detections are merged. Defaults to None.
 
     Raises:
-        ValueError: If the channels of the branch are unknown.
+        ValueError: If the channels of the branch are unknown, or a class of the user's cannot be
+            what is asked for.
     """
     if notes is not None:
         notes.append(_merging(model))
-    detector = model.detector if type_name(model) in TESTED else model.type
-    model.update(type='PyramidDetector', detector=detector, pyramid=pyramid)
+    kind, own = model.type, sees_levels(model) and is_own(model)
+    if not sees_levels(model):
+        model.detector = kind
+    elif not model.get('detector'):
+        raise ValueError(
+            f'model has the type {type_name(kind)}, which is how levels are tested, and no '
+            f"detector: add the type that it had, such as model = dict(type='{type_name(kind)}', "
+            f"detector='FasterRCNN')"
+        )
+    if own and autofocus is not None and not sees_coarse_to_fine(model):
+        raise ValueError(
+            f'sniper.autofocus is for an AutoFocus, and model has the type {type_name(kind)}, '
+            f'which is none: derive it from mmsniper.models.AutoFocus, or leave '
+            f'sniper.autofocus=None'
+        )
+    stock = 'PyramidDetector' if autofocus is None else 'AutoFocus'
+    model.update(type=kind if own else stock, pyramid=pyramid)
     if (model.get('test_cfg') or {}).get('chunked_size', -1) > 0:
         model.setdefault('batch_pixels', 1)  # names of classes come in parts, for one input each
     if autofocus is None:
         return
-    model.type = 'AutoFocus'
     head = autofocus.get('focus_head', {})
     if head is not None and model.get('focus_head', {}) is not None:
         ours = {} if 'type' in head else dict(type='PyramidFocusHead', pyramid=pyramid)

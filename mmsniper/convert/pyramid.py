@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from inspect import signature
+from typing import Any
+
+from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, TRANSFORMS
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.datasets.wrappers import all_configs, type_name
 
-# What takes the config's pyramid. (A class of one's own is to be given it: pyramid=pyramid.)
-PIECES = frozenset(
-    {'ChipAwareSampler', 'ChipSampler', 'LevelResize', 'ScaleRangeFilter', 'SNIPERRPNHead'}
-    | {'SNIPERRoIHead', 'PyramidDetector', 'AutoFocus', 'PyramidFocusHead'}
-)
+# Where the classes are that a run builds.
+_REGISTRIES = (MODELS, TRANSFORMS, DATASETS, DATA_SAMPLERS, HOOKS)
 
 # What a run builds. The file's own variables, such as train_pipeline, stay in a config beside it.
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -42,6 +43,8 @@ def bind_pyramid(cfg: Config) -> None:
     file in which it is written. A child config or ``--cfg-options`` that then sets ``pyramid``
     would change what is planned and reported, and not what is trained.
 
+    A piece is what has a ``pyramid``, or is of a class that takes one.
+
     Args:
         cfg (Config): A config; one without ``pyramid`` is left as it is. Changed in place.
 
@@ -52,7 +55,7 @@ def bind_pyramid(cfg: Config) -> None:
         return
     pyramid = ScalePyramid.from_config(config_pyramid(cfg))
     for path, piece in all_configs({key: cfg.get(key) for key in _BUILT}):
-        if type_name(piece) not in PIECES and 'pyramid' not in piece:
+        if 'pyramid' not in piece and not _takes_pyramid(piece.get('type')):
             continue
         if piece.get('pyramid') is None:
             piece['pyramid'] = cfg.pyramid
@@ -70,3 +73,22 @@ def bind_pyramid(cfg: Config) -> None:
                 f'configs/_base_/sniper.py and your pyramid instead, which gives all pieces the '
                 f'last one: _base_ = [detector, sniper.py, my_pyramid.py]'
             )
+
+
+def _takes_pyramid(kind: Any) -> bool:
+    """Whether a class, or a registered class of that name, is built with a ``pyramid``."""
+    name = type_name(kind)
+    kinds = [kind] if isinstance(kind, type) else [r.module_dict.get(name) for r in _REGISTRIES]
+    return any(map(_has_argument, filter(None, kinds)))
+
+
+def _has_argument(kind: Any) -> bool:
+    """Whether ``pyramid`` is an argument of a class, or of a base that it hands arguments to."""
+    for cls in getattr(kind, '__mro__', ()):
+        if '__init__' in vars(cls):
+            parameters = signature(cls.__init__).parameters
+            if 'pyramid' in parameters:
+                return True
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                return False
+    return False

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MappingView
 from typing import Any
 
+from mmdet.registry import HOOKS, TRANSFORMS
 from mmengine.config import Config
-from mmengine.registry import HOOKS, RUNNERS, Registry
+from mmengine.registry import RUNNERS
 
-from mmsniper.datasets.wrappers import all_configs, all_datasets, all_transforms, type_name
+from mmsniper.datasets.wrappers import (
+    all_configs,
+    all_datasets,
+    all_transforms,
+    class_names,
+    type_name,
+)
 
 # Hooks that exchange the pipeline or the loss after some epochs, to end the mixing of images.
 _MIXING_HOOKS = frozenset({'PipelineSwitchHook', 'YOLOXModeSwitchHook'})
@@ -16,7 +23,7 @@ _MIXING_HOOKS = frozenset({'PipelineSwitchHook', 'YOLOXModeSwitchHook'})
 
 def ends_mixing(hook: Any) -> bool:
     """Whether a hook ends the mixing of images, or derives from one that does."""
-    return bool(_MIXING_HOOKS & _class_names(hook, HOOKS))
+    return bool(_MIXING_HOOKS.intersection(class_names(hook, HOOKS)))
 
 
 def all_hooks(cfg: Config) -> list[Any]:
@@ -56,7 +63,7 @@ def check_runner(cfg: Config) -> None:
             f'there is no SNIPER version of that: {way_out}'
         )
     runner = cfg.get('runner_type')
-    if runner is None or 'SNIPERRunner' in _class_names(dict(type=runner), RUNNERS):
+    if runner is None or 'SNIPERRunner' in class_names(dict(type=runner), RUNNERS):
         return
     raise ValueError(
         f'runner_type is {type_name(dict(type=runner))}, but with sniper = dict(...) the Runner '
@@ -79,24 +86,17 @@ def check_hooks(cfg: Config) -> None:
     if any(type_name(part) == 'ChipDataset' for part in parts):
         for hook in hooks:
             pipeline = hook.get('switch_pipeline') if isinstance(hook, Mapping) else None
-            steps = [type_name(step) for step in all_transforms(pipeline)]
-            if steps and 'ChipSampler' not in steps:
+            steps = list(all_transforms(pipeline))
+            if steps and not any('ChipSampler' in class_names(s, TRANSFORMS) for s in steps):
+                names = ', '.join(map(type_name, steps))
                 raise ValueError(
                     f'{type_name(hook)} exchanges the pipeline of the ChipDataset for one without '
-                    f'ChipSampler ({", ".join(steps)}), which would train on whole images: take '
-                    f'the hook out'
+                    f'ChipSampler ({names}), which would train on whole images: take the hook out'
                 )
     pool = (loader.get('sampler') or {}).get('negatives')
-    if pool is not None and 'NegativeChipHook' in map(type_name, hooks):
+    if pool is not None and any('NegativeChipHook' in class_names(hook, HOOKS) for hook in hooks):
         raise ValueError(
             f'the sampler has a pool of negative chips ({pool}), and NegativeChipHook mines '
             f'another one, which would take its place: leave out the hook (sniper = '
             f'dict(negative_chips=None)), or the negatives of the sampler'
         )
-
-
-def _class_names(config: Any, registry: Registry) -> set[str]:
-    """Names of a config's type and, where it is known, of the classes that it derives from."""
-    kind = config.get('type') if isinstance(config, Mapping) else type(config)
-    found = registry.get(kind) if isinstance(kind, str) else kind
-    return {type_name(config), *(cls.__name__ for cls in getattr(found, '__mro__', ()))}

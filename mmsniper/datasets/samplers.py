@@ -210,11 +210,16 @@ class ChipAwareSampler(Sampler):
     def _placed_late(self) -> bool:
         """Whether chips get their places when they are wanted: a rank needs no others."""
         more = self._plan is not None or self.background or self._negatives is not None
+        own = type(self).positives is not ChipAwareSampler.positives
         drawn = self.num_sample_class is not None
-        return self.planner.strategy == 'minimum' and not (more or drawn)
+        return self.planner.strategy == 'minimum' and not (more or own or drawn)
 
     def positives(self) -> ChipPlan:
-        """The positive chips of the current epoch, of all ranks, in the order of the images."""
+        """The positive chips of the current epoch, of all ranks, in the order of the images.
+
+        The one method to override for another choice: what it returns is trained, mined around and
+        drawn. It must be the same on all ranks, so random numbers are to come from seed and epoch.
+        """
         return self.planner.plan(self.epoch)
 
     def _background(self, positives: ChipPlan) -> ChipPlan:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from copy import copy
 from typing import Any
 
+from mmengine.registry import Registry
+
 
 def type_name(config: Any) -> str:
     """The name of what a config builds, or of an object's class, without scope and module.
@@ -34,6 +36,26 @@ def type_name(config: Any) -> str:
     if isinstance(config, str):
         return config.rpartition('.')[2]
     return (config if isinstance(config, type) else type(config)).__name__
+
+
+def class_names(config: Any, registry: Registry) -> list[str]:
+    """The name of what a config builds and, where it is registered, those of the class's bases.
+
+    So what derives from a class is told from its names: ``'ChipAwareSampler' in class_names(...)``.
+
+    Args:
+        config (Any): As for :func:`type_name`.
+        registry (Registry): Where its type is registered.
+
+    Returns:
+        list[str]: The names, nearest class first; empty for None and for a config without ``type``.
+    """
+    kind = config.get('type') if isinstance(config, Mapping) else config
+    if kind is None:
+        return []
+    found = registry.get(kind) if isinstance(kind, str) else kind
+    found = found if isinstance(found, type) or found is None else type(found)
+    return [type_name(kind), *(cls.__name__ for cls in getattr(found, '__mro__', ()))]
 
 
 def inner_datasets(dataset: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ from mmsniper.models.views import (
 from mmsniper.utils.box_types import enclosing, is_rotated, typed
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.read_ahead import read_ahead as made_ahead
+
+_MERGE_OPTIONS = ('score_thr', 'nms_pre', 'nms', 'max_per_img')
 
 # Inputs go into a batch with others of the same size, rounded up to this: most backbones want sides
 # that are multiples of 32, and data preprocessors pad to them.
@@ -138,6 +140,9 @@ class PyramidDetector(BaseDetector):
         >>> model = dict(type='PyramidDetector', detector='RetinaNet', pyramid=pyramid)
     """
 
+    merge_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Further options of ``merge_cfg``, and their defaults, of a class with another ``merge``."""
+
     def __new__(cls, *args: Any, detector: str | type | None = None, **kwargs: Any) -> Any:
         """An instance of a class that is both this one and the detector's."""
         if detector is not None:
@@ -181,7 +186,11 @@ class PyramidDetector(BaseDetector):
         check_whole_number('read_ahead', read_ahead, 0)
         self.max_padding, self.read_ahead = max_padding, read_ahead
         self.runtime = Runtime(precision, compiled)
-        self.merge_cfg = complete_merge_cfg(merge_cfg or {}, self.test_cfg or {})
+        options = [*_MERGE_OPTIONS, *self.merge_defaults]
+        if unknown := sorted(set(merge_cfg or ()) - set(options)):
+            raise ValueError(f'merge_cfg has no option {unknown}, its options are {options}')
+        given = {**self.merge_defaults, **(merge_cfg or {})}
+        self.merge_cfg = complete_merge_cfg(given, self.test_cfg or {})
         if level_rpn and not getattr(self, 'with_rpn', False):
             raise ValueError(f'level_rpn is for detectors with an RPN, {detector} has none')
         self.level_rpn = level_rpn
@@ -273,6 +282,8 @@ class PyramidDetector(BaseDetector):
             f'{i} (objects of {ranges[i][0]:g} to {ranges[i][1]:g} px)' for i in levels
         )
         merge = (self.merge_cfg.nms or dict(type='no NMS')).get('type')
+        if type(self).merge is not PyramidDetector.merge:
+            merge = type(self).merge.__qualname__
         return f'every image is seen at the levels {seen}, merged by {merge}'
 
     def _compare_scales(self, images: Sequence[Tensor | ImageWindows]) -> None:
@@ -431,7 +442,16 @@ class PyramidDetector(BaseDetector):
         return best_first(found, nms)[: self.merge_cfg.nms_pre]
 
     def merge(self, found: Sequence[InstanceData]) -> InstanceData:
-        """Merge the detections of all levels."""
+        """Merge the detections of all levels: the method to override for another way.
+
+        Args:
+            found (Sequence[InstanceData]): Of each window what is in the level's range, with
+                ``bboxes`` (n, 4) in original pixels, or n rotated ones, ``scores``, ``labels``, ``levels`` and
+                ``views`` (n, 2).
+
+        Returns:
+            InstanceData: What is left of them, with all fields, best scores first.
+        """
         merged = best_first(InstanceData.cat(found), self.merge_cfg.nms)
         return merged[: self.merge_cfg.max_per_img]
 

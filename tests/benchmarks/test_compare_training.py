@@ -121,6 +121,32 @@ def test_a_comparison_of_ones_own(script):
     preset = script.preset_of(args)
     assert preset.comparison.configs == {'a': 'configs/a.py', 'b': 'configs/b.py'}
     assert preset.comparison.pixels == 1e9
+    assert preset.comparison.own_options == {}
+
+
+def test_variants_are_contestants_with_options_of_their_own(script):
+    argv = ['mine', '--configs', 'a=c.py', 'b=c.py', 'c=c.py', '--pixels', '1e9']
+    variants = ['--variant', 'b', 'x.y=2', 'z=[1,2]', '--variant', 'c', 'x.y=3']
+    comparison = script.preset_of(script.parse_args([*argv, *variants])).comparison
+    assert comparison.own_options == {'b': {'x.y': 2, 'z': [1, 2]}, 'c': {'x.y': 3}}
+
+
+@pytest.mark.parametrize(
+    ('per_epoch', 'epochs', 'mines', 'said'),
+    [
+        (4e6, 2, False, 'a is trained on 20% fewer pixels than --pixels 1e+07'),
+        (6e6, 2, False, 'a is trained on 20% more pixels than --pixels 1e+07'),
+        (9.5e6, 1, False, ''),
+        (3e7, 1, False, ''),  # of which a third is trained on
+        (4e6, 2, True, ''),
+    ],
+)
+def test_whole_epochs_that_are_no_equal_pixels_are_warned_of(per_epoch, epochs, mines, said):
+    run = module.TrainingRun('a.py', epochs, 0, Path('work'), ROOT)
+    contestant = module.Contestant('a', 'a.py', per_epoch, (run,), mines=mines)
+    warnings = list(module.unequal_pixels(module.Comparison({'a': 'a.py'}, 1e7), [contestant]))
+    assert len(warnings) == bool(said)
+    assert said in ''.join(warnings)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +156,7 @@ def test_a_comparison_of_ones_own(script):
         (['bccd', '--configs', 'a=a.py', '--pixels', '1'], 'name a preset'),
         (['mine', '--configs', 'a=a.py'], 'needs --pixels'),
         (['mine', '--configs', 'a.py', '--pixels', '1'], 'NAME=CONFIG'),
+        (['mine', '--configs', 'a=a.py', '--pixels', '1', '--variant', 'b', 'x=1'], '--variant b'),
         (['bccd', '--jobs', '0'], 'at least 1'),
     ],
 )

@@ -21,7 +21,7 @@ from mmsniper.checks.config import (
     leaves,
     model_channels,
 )
-from mmsniper.checks.run import TRAINING, check_run, refuse_wrong
+from mmsniper.checks.run import TRAINING, check_pretrained, check_run, refuse_wrong
 from mmsniper.checks.scales import check_scales
 from mmsniper.convert import load_config, sniper_version
 
@@ -306,6 +306,19 @@ def test_snip_is_warned_of_scales_at_its_start_and_sniper_by_its_sampler():
     assert finding.where == 'pyramid'
     cfg.train_dataloader.sampler = dict(type='ChipAwareSampler')
     assert not check_run(cfg, ('train_dataloader',), data)
+
+
+def test_files_of_first_weights_must_be_there(tmp_path):
+    def config(file):
+        init = dict(type='Pretrained', checkpoint=str(file))
+        return Config(dict(model=dict(type='RPN', backbone=dict(type='ResNet', init_cfg=init))))
+
+    (finding,) = check_pretrained(config(tmp_path / 'weights.pth'))
+    assert finding.severity == 'error'
+    assert 'which model.backbone.init_cfg names' in finding.what
+    (tmp_path / 'weights.pth').touch()
+    for file in (tmp_path / 'weights.pth', 'torchvision://resnet50'):
+        assert not list(check_pretrained(config(file)))
 
 
 def channels(channels, mean, kind='DetDataPreprocessor', **keys):

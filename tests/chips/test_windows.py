@@ -10,6 +10,7 @@ from mmsniper.chips.windows import (
     LevelWindows,
     Window,
     check_window_size,
+    chip_window,
     cut_windows,
     fewest_windows,
     pixel_window,
@@ -462,3 +463,22 @@ def test_says_that_windows_must_be_larger_than_a_chip(window_size):
         LevelWindows(PYRAMID, [100], [100], window_size)
     with pytest.raises(ValueError, match=f'window_size {window_size} must exceed .*chip size, 20'):
         check_window_size(window_size, PYRAMID)
+
+
+@pytest.mark.parametrize(
+    ('box', 'size', 'level', 'expected'),
+    [
+        # Half of 64 px is shown enlarged; the edge at 39.9995 lies on the pixel's.
+        ((8, 7.9995, 40, 39.9995), (200, 100), 0, ((8, 8, 40, 40), (64, 64))),
+        # 33 px at twice the size are more than a chip.
+        ((8.4, 8, 40.4, 40), (200, 100), 0, ((8, 8, 41, 40), (64, 64))),
+        # An image that is smaller than a chip.
+        ((0, 0, 100, 51), (100, 51), 1, ((0, 0, 100, 51), (50, 26))),
+    ],
+)
+def test_a_chip_is_cut_in_whole_pixels_and_resized_to_no_more_than_its_size(
+    box, size, level, expected
+):
+    levels = [dict(resize=dict(factor=factor), valid_range=(0, None)) for factor in (2.0, 0.5)]
+    pyramid = ScalePyramid.from_config(dict(chip_size=64, levels=levels))
+    assert chip_window(box, level, pyramid, *size) == expected

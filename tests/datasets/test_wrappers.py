@@ -2,14 +2,15 @@
 
 import pytest
 from mmdet.datasets import CocoDataset
-from mmdet.models import FCOSHead
-from mmdet.registry import DATASETS
+from mmdet.models import FCOSHead, NASFCOSHead
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.datasets.wrappers import (
     all_configs,
     all_datasets,
     all_transforms,
+    class_names,
     inner_datasets,
     read_datasets,
     replace_datasets,
@@ -55,6 +56,24 @@ class TestTypeName:
     @pytest.mark.parametrize('nothing', [None, {}, dict(type=None)])
     def test_nothing_has_no_name(self, nothing):
         assert type_name(nothing) == ''
+
+
+class TestClassNames:
+    @pytest.mark.parametrize(
+        'config',
+        [dict(type='mmdet.NASFCOSHead'), 'NASFCOSHead', NASFCOSHead, dict(type=NASFCOSHead)],
+    )
+    def test_what_a_class_derives_from_is_told_nearest_first(self, config):
+        names = class_names(config, MODELS)
+        assert names[0] == 'NASFCOSHead'
+        assert names.index('FCOSHead') < names.index('AnchorFreeHead')
+
+    def test_what_is_not_registered_has_its_own_name(self):
+        assert class_names(dict(type='theirs.Head'), MODELS) == ['Head']
+        assert class_names(dict(type=None), MODELS) == class_names(None, MODELS) == []
+
+    def test_an_object_is_known_by_its_class(self):
+        assert 'BaseDetDataset' in class_names(CocoDataset(lazy_init=True), DATASETS)
 
 
 class TestWalk:

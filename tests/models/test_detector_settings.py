@@ -67,6 +67,11 @@ def test_below_0_and_none_are_without_a_limit(at_levels, given, kept):
     assert (merge.nms_pre, merge.max_per_img) == (kept, kept)
 
 
+def test_an_option_of_the_merge_that_there_is_not_is_refused(at_levels):
+    with pytest.raises(ValueError, match=r"merge_cfg has no option \['max_per_image'\].*'nms'"):
+        at_levels('RetinaNet', PYRAMID, merge_cfg=dict(max_per_image=5, nms_pre=3))
+
+
 @pytest.mark.parametrize(
     ('given', 'levels'), [(1, (1,)), (0, (0,)), ([1, 0, 1], (0, 1)), ([1], (1,)), (None, (0, 1))]
 )

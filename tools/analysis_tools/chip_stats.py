@@ -30,6 +30,7 @@ from mmsniper.chips import (
 )
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
+from mmsniper.convert.training_chips import samples_chips
 from mmsniper.datasets import read_annotations
 from mmsniper.datasets.coco_reader import build_checked, log_use
 from mmsniper.datasets.wrappers import read_datasets, type_name
@@ -104,9 +105,10 @@ def read_file(config: Config, file: str) -> AnnotationTable:
     return AnnotationTable.from_use(use)
 
 
-def read_data(args: argparse.Namespace) -> tuple[str, AnnotationTable, ScalePyramid]:
+def read_data(
+    config: Config, args: argparse.Namespace
+) -> tuple[str, AnnotationTable, ScalePyramid]:
     """What the data are called, the annotations, and the pyramid."""
-    config = load_config(args.config, args.cfg_options)
     pyramid = ScalePyramid.from_config(config_pyramid(config))
     init_default_scope(config.get('default_scope', 'mmdet'))
     if args.ann_file:
@@ -181,9 +183,14 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command; returns the numbers."""
     args, console = parse_args(argv), Console()
-    name, table, pyramid = read_data(args)
+    config = load_config(args.config, args.cfg_options)
+    name, table, pyramid = read_data(config, args)
     numbers = plan_chips(table, pyramid, args)
     show(numbers, pyramid, f'{args.strategy} chips of {name}', console)
+    sampler = config.get('train_dataloader', {}).get('sampler')
+    if samples_chips(sampler) and type_name(sampler) != 'ChipAwareSampler':
+        note = f'the chips are those of a ChipAwareSampler; {type_name(sampler)} may choose others'
+        console.print(f'warning: {note}', style='yellow', highlight=False, soft_wrap=True)
     scales = scale_disagreement(pyramid, table.width, table.height)
     numbers['train_over_test_scale'] = [round(v, 4) for v in scales.factors.tolist()]
     if scales.message:

@@ -30,6 +30,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from mmsniper.convert import load_config
+from mmsniper.convert.inference import sees_coarse_to_fine
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.models.autofocus import step_thresholds
 from mmsniper.utils.command_line import (
@@ -148,7 +149,7 @@ def build_runner(args: argparse.Namespace) -> Runner:
         ValueError: If the config is not of an AutoFocus.
     """
     cfg: Config = load_config(args.config, args.cfg_options)
-    if type_name(cfg.model) != 'AutoFocus':
+    if not sees_coarse_to_fine(cfg.model):
         raise ValueError(
             f'{args.config} has a model of type {type_name(cfg.model)}, not AutoFocus (see '
             f'docs/autofocus.md)'

@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import torch
-from mmdet.registry import DATA_SAMPLERS, DATASETS, MODELS
+from mmdet.registry import DATA_SAMPLERS, DATASETS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
@@ -39,7 +39,7 @@ from mmsniper.convert import load_config
 from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import ChipAwareSampler
 from mmsniper.datasets.proposal_files import ImageProposals, read_proposals
-from mmsniper.datasets.wrappers import inner_datasets, replace_datasets, type_name
+from mmsniper.datasets.wrappers import class_names, inner_datasets, replace_datasets, type_name
 from mmsniper.mining import PLACED, NegativeChipMiner, stored_pool
 from mmsniper.models.proposals import proposal_head
 from mmsniper.utils.command_line import (
@@ -199,7 +199,7 @@ def with_chips(config: dict[str, Any], pyramid: Any) -> dict[str, Any]:
         if inner_datasets(dataset):
             return None
         pipeline = list(dataset.get('pipeline') or [])
-        if 'ChipSampler' not in map(type_name, pipeline):
+        if not any('ChipSampler' in class_names(step, TRANSFORMS) for step in pipeline):
             load = [t for t in pipeline if type_name(t).startswith(('LoadImage', 'LoadMulti'))][:1]
             pipeline = [
                 *(load or [{'type': 'LoadImageFromFile'}]),

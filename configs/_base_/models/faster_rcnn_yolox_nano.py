@@ -1,13 +1,14 @@
 # Faster R-CNN FPN on YOLOX-nano's backbone: 1.65 million parameters, strides 4 to 64. With weights
 # from COCO it learns in minutes of CPU what a network from scratch does not.
 #
-# The weights are MMDetection's YOLOX checkpoint in the file below, whose normalisation then stays
-# as it is; without the file the backbone learns from scratch.
+# The weights are MMDetection's YOLOX checkpoint in the file below. Its normalisation is folded into
+# the convolutions, so it has to stay as it is. Without the file no training starts: for another
+# checkpoint, or none, see docs/howto/fine_tuning.md.
 _base_ = 'faster_rcnn_r18_small.py'
 
 weights = 'data/weights/yolox_nano_coco.pth'
-pretrained = __import__('os').path.isfile(weights)
-init_cfg = dict(type='Pretrained', checkpoint=weights, prefix='backbone.') if pretrained else None
+pretrained = True
+init_cfg = dict(type='Pretrained', checkpoint=weights, prefix='backbone.')
 model = dict(
     data_preprocessor=dict(mean=[0, 0, 0], std=[1, 1, 1], bgr_to_rgb=False),  # as YOLOX's
     backbone=dict(

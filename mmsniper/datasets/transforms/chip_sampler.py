@@ -15,15 +15,12 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 
 from mmsniper.chips import POSITIVE, AnnotationTable, PositiveChipPlanner, ScalePyramid
-from mmsniper.chips.windows import pixel_window
+from mmsniper.chips.windows import CHIP_SLACK, chip_window
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
 from mmsniper.utils.box_types import box_areas, enclosing, is_rotated, visible_shares
 from mmsniper.utils.image_header import turned_by_exif
 
-# A window's edge this close to a pixel's edge (original px) lies on it; float32 coordinates of
-# 20,000 px scenes are exact to 0.001 px.
-_ON_PIXEL = 2e-3
 # Covers are kept for images with so many boxes: those of fewer are found in milliseconds, which
 # decoding hides.
 _MIN_KEPT = 100
@@ -124,17 +121,16 @@ class ChipSampler(BaseTransform):
             results['chip'] = _draw_chip(results, self.pyramid, width, height, self._planners)
         chip: Chip = results['chip']
         _check_chip(chip, self.pyramid, width, height)
-        window = pixel_window(chip.box, width, height, _ON_PIXEL)
+        window, size = chip_window(chip.box, chip.level, self.pyramid, width, height)
         results['level'] = chip.level
-        self._crop_image(results, window, self.pyramid.scales(width, height)[chip.level])
+        self._crop_image(results, window, size)
         self._crop_boxes(results, window)
         return results if planned else _ScaleKept(results)
 
-    def _crop_image(self, results: dict, window: tuple[int, int, int, int], scale: float) -> None:
-        x1, y1, x2, y2 = window
-        # Rounding to whole pixels must not exceed the chip.
-        sides = np.clip(np.round(np.multiply((x2 - x1, y2 - y1), scale)), 1, self.pyramid.chip_size)
-        (w, h), img = sides.astype(int).tolist(), results['img']
+    def _crop_image(
+        self, results: dict, window: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> None:
+        (x1, y1, x2, y2), (w, h), img = window, size, results['img']
         if hasattr(img, 'read'):  # by windows of its file, see ImageWindows
             crop = img.read(window, (w, h), self.interpolation)
         else:
@@ -161,7 +157,7 @@ class ChipSampler(BaseTransform):
         full = clip_to_image(enclosing(boxes).numpy(), results['ori_shape'])
         moved = (full.astype(np.float64) - np.tile(window[:2], 2)) * scale
         cropped = np.clip(moved, 0, [w, h, w, h])
-        cut = (np.abs(cropped - moved) > _ON_PIXEL * scale).any(axis=1)
+        cut = (np.abs(cropped - moved) > CHIP_SLACK * scale).any(axis=1)
         sides = cropped[:, 2:] - cropped[:, :2]
         least = np.where(cut, self.min_visible_size, 0.0)[:, None]
         keep = is_object(full) & ((sides > 0) & (sides >= least)).all(axis=1)
@@ -299,7 +295,7 @@ def _check_chip(chip: Chip, pyramid: ScalePyramid, width: int, height: int) -> N
     x1, y1, x2, y2 = chip.box
     sides = np.array([x2 - x1, y2 - y1]) * scale
     wanted = np.minimum(np.array([width, height]) * scale, pyramid.chip_size)
-    if not (np.abs(sides - wanted) <= 2 * _ON_PIXEL * scale).all():
+    if not (np.abs(sides - wanted) <= 2 * CHIP_SLACK * scale).all():
         raise ValueError(
             f'the {chip} does not belong to the pyramid of ChipSampler (chip size '
             f'{pyramid.chip_size}, {pyramid.num_levels} levels): give ChipAwareSampler and all '

@@ -68,8 +68,9 @@ def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: in
     part = slice(table.offset[first], table.offset[last])
     image = np.repeat(np.arange(first, last), np.diff(table.offset[first : last + 1]))
     image_wh = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
+    width, height = image_wh.T
     sizes = table.sizes_of(part)
-    valid, fits = pyramid.valid_and_fits(table.boxes[part], *image_wh.T, sizes=sizes)
+    valid, fits = pyramid.valid_and_fits(table.boxes[part], width, height, sizes)
     i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
     order = np.lexsort((level, image[i]))
     i, level = i[order], level[order]

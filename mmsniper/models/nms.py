@@ -66,8 +66,8 @@ def _rotated_soft_nms(found: InstanceData, nms: Mapping[str, Any]) -> tuple[Tens
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
         scores[of_class] = _decayed(rotated[of_class], around[of_class], scores[of_class], nms)
-    order = np.argsort(-scores, kind='stable')
-    order = torch.from_numpy(order[scores[order] > nms['min_score']]).to(found.scores.device)
+    best = np.argsort(-scores, kind='stable')
+    order = torch.from_numpy(best[scores[best] > nms['min_score']]).to(found.scores.device)
     return order, torch.from_numpy(scores).to(found.scores)[order]
 
 

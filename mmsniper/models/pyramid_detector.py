@@ -446,8 +446,8 @@ class PyramidDetector(BaseDetector):
 
         Args:
             found (Sequence[InstanceData]): Of each window what is in the level's range, with
-                ``bboxes`` (n, 4) in original pixels, or n rotated ones, ``scores``, ``labels``, ``levels`` and
-                ``views`` (n, 2).
+                ``bboxes`` (n, 4) in original pixels, or n rotated ones, ``scores``, ``labels``,
+                ``levels`` and ``views`` (n, 2).
 
         Returns:
             InstanceData: What is left of them, with all fields, best scores first.

@@ -6,6 +6,7 @@ Nothing here imports MMRotate. What it registers is used where it has been impor
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import torch
 from mmcv.ops import box_iou_rotated
@@ -16,7 +17,7 @@ from torch import Tensor
 from mmsniper.utils.checks import check_box_shape
 
 
-def is_rotated(boxes: Tensor | BaseBoxes) -> bool:
+def is_rotated(boxes: Tensor | BaseBoxes) -> TypeGuard[BaseBoxes]:
     """Whether boxes are of a type that is not upright."""
     return isinstance(boxes, BaseBoxes) and not isinstance(boxes, HorizontalBoxes)
 
@@ -73,8 +74,7 @@ def box_areas(boxes: Tensor | BaseBoxes) -> Tensor:
         ValueError: If a tensor has another shape.
     """
     if is_rotated(boxes):
-        kind = type(boxes)
-        boxes = kind(boxes.tensor.detach().double(), clone=False)
+        boxes = type(boxes)(boxes.tensor.detach().double(), clone=False)
         return boxes.areas.where((boxes.widths >= 0) & (boxes.heights >= 0), math.nan)
     corners = get_box_tensor(boxes).detach()
     check_box_shape(corners.shape[-2:])

@@ -79,7 +79,7 @@ class ScaleRangeFilter(BaseTransform):
                 )
         height, width = results['ori_shape']
         scale = np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
-        seen = enclosing(results['gt_bboxes']).numpy() / np.tile(scale, 2)
+        seen: NDArray[Any] = enclosing(results['gt_bboxes']).numpy() / np.tile(scale, 2)
         if results.get('chip') is None:
             seen = clip_to_image(seen, (height, width))
             objects = is_object(seen)

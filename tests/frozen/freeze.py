@@ -8,8 +8,11 @@ Whoever changes what is stored states the difference, and why, in the commit tha
 import argparse
 import importlib
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # as tests/conftest.py does
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # as pytest does
 
 PARTS = ('configs', 'plans', 'detections')
 

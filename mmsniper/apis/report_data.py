@@ -21,10 +21,10 @@ from mmsniper.chips import (
     ChipPlan,
     ScalePyramid,
     describe_rule,
-    good_size_fraction,
     learned_levels,
     network_sizes,
     plan_numbers,
+    size_shares,
     what_to_expect,
 )
 from mmsniper.chips.statistics import FAR_AHEAD, LEVEL, MEASURED
@@ -186,8 +186,8 @@ def numbers_of(data: ReportData) -> dict[str, Any]:
     """What ``chip_stats.py`` and ``suggest_pyramid.py`` tell, and the objects of each level.
 
     Returns:
-        dict: Numbers by the names of :func:`~mmsniper.chips.plan_numbers`; ``good``, the share of
-        the objects that is shown at a good size; ``expect``, the verdict as text; ``by_levels``,
+        dict: Numbers by the names of :func:`~mmsniper.chips.plan_numbers`; ``shares`` of the
+        objects by the size at which they are shown; ``expect``, the verdict as text; ``by_levels``,
         how many objects are learned at 0, 1, ... levels; and ``levels``, a dict for each.
     """
     table, pyramid, learned = data.chips.table, data.pyramid, data.learned
@@ -214,7 +214,7 @@ def numbers_of(data: ReportData) -> dict[str, Any]:
     expect = what_to_expect(numbers['pixel_ratio_finest']).partition(': ')[2]
     return dict(
         numbers,
-        good=good_size_fraction(table, pyramid),
+        shares=size_shares(table, pyramid),
         good_sizes=[round(bound * pyramid.chip_size) for bound in GOOD_SIZE_RANGE],
         expect=expect,
         measured=MEASURED,

@@ -39,9 +39,10 @@ from mmsniper.chips.statistics import (
 )
 from mmsniper.chips.suggestion import (
     GOOD_SIZE_RANGE,
+    SizeShares,
     Suggestion,
-    good_size_fraction,
     network_sizes,
+    size_shares,
     suggest_pyramid,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     'ResizeRule',
     'ScaleDisagreement',
     'ScalePyramid',
+    'SizeShares',
     'Suggestion',
     'decoded_megapixels',
     'describe_rule',
@@ -78,7 +80,6 @@ __all__ = [
     'focus_chips',
     'focus_rectangles',
     'focus_sizes',
-    'good_size_fraction',
     'grid_cover',
     'how_to_decode',
     'learned_levels',
@@ -94,6 +95,7 @@ __all__ = [
     'pyramid_config',
     'scale_disagreement',
     'shown_area',
+    'size_shares',
     'suggest_pyramid',
     'what_to_expect',
 ]

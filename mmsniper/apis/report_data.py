@@ -20,6 +20,7 @@ from mmsniper.chips import (
     POSITIVE,
     ChipPlan,
     ScalePyramid,
+    describe_range,
     describe_rule,
     learned_levels,
     network_sizes,
@@ -164,22 +165,17 @@ def pyramid_rows(pyramid: ScalePyramid) -> list[dict[str, Any]]:
         if level.test_resize != level.resize:
             test.append(describe_rule(level.test_resize))
         if level.test_range != level.valid_range:
-            test.append(_range(level.test_range))
+            test.append(describe_range(level.test_range))
         rows.append(
             dict(
                 level=i,
                 colour=level_colour(i),
                 rule=describe_rule(level.resize),
-                range=_range(level.valid_range),
+                range=describe_range(level.valid_range),
                 test=', '.join(test),
             )
         )
     return rows
-
-
-def _range(bounds: tuple[float, float]) -> str:
-    low, high = bounds
-    return f'{low:g} to {high:g} px' if np.isfinite(high) else f'{low:g} px and more'
 
 
 def numbers_of(data: ReportData) -> dict[str, Any]:

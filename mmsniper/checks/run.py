@@ -28,7 +28,7 @@ from mmsniper.checks.classes import (
 )
 from mmsniper.checks.config import LOADERS, check_config, check_heads, config_classes, leaves
 from mmsniper.checks.finding import ERROR, WARNING, Finding, refuse_errors
-from mmsniper.checks.scales import check_scales
+from mmsniper.checks.scales import check_ranges, check_scales
 from mmsniper.checks.voc_files import check_voc_data
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.utils.made_once import made_once
@@ -161,6 +161,7 @@ def check_run(
     trained_on = (datasets or {}).get('train_dataloader')
     if trained_on is not None and sampler != 'ChipAwareSampler':  # it tells itself
         findings += check_scales(cfg, trained_on)
+        findings += check_ranges(cfg, trained_on)
     return findings
 
 

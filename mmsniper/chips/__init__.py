@@ -23,7 +23,8 @@ from mmsniper.chips.negative_pool import NegativeChipPool
 from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
-from mmsniper.chips.pyramid_text import describe_rule, pyramid_config
+from mmsniper.chips.pyramid_text import describe_range, describe_rule, pyramid_config
+from mmsniper.chips.range_gaps import RangeGaps, range_gaps
 from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, scale_disagreement
 from mmsniper.chips.statistics import (
     PlanStatistics,
@@ -68,12 +69,14 @@ __all__ = [
     'NegativeStatistics',
     'PlanStatistics',
     'PositiveChipPlanner',
+    'RangeGaps',
     'ResizeRule',
     'ScaleDisagreement',
     'ScalePyramid',
     'SizeShares',
     'Suggestion',
     'decoded_megapixels',
+    'describe_range',
     'describe_rule',
     'draw_negative_chips',
     'finest_ratio',
@@ -93,6 +96,7 @@ __all__ = [
     'plan_positive_chips',
     'plan_statistics',
     'pyramid_config',
+    'range_gaps',
     'scale_disagreement',
     'shown_area',
     'size_shares',

@@ -23,6 +23,7 @@ from mmsniper.chips import (
     CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
+    describe_range,
     how_to_decode,
     plan_numbers,
     range_gaps,
@@ -158,9 +159,8 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     for level, chips, area in zip(
         pyramid.levels, numbers['chips_per_level'], numbers['shown_area']
     ):
-        lo, hi = level.valid_range
         shown = f'{chips:,}  (show {area:.0%} of the images)'
-        table.add_row(f'  of boxes of {lo:g} to {hi:g} px', shown)
+        table.add_row(f'  of boxes of {describe_range(level.valid_range)}', shown)
     pixels = numbers['chips'] * pyramid.chip_size**2
     table.add_row('pixels of an epoch, without negative chips', f'{pixels:,}')
     table.add_row(

@@ -303,8 +303,11 @@ def _chip_size(needs: _Needs, sample: AnnotationTable) -> int:
         rated = _best(needs.for_chips(chip_size), sample, sample)
         halvings = math.log2(needs.chip_size / chip_size)
         cost = rated.cost * _SMALLER_CHIP**halvings
-        surroundings = chip_size >= _SURROUNDINGS * np.median(rated.shown)
-        if cost < least and rated.shares.well >= enough and surroundings:
+        if (
+            cost < least
+            and rated.shares.well >= enough
+            and chip_size >= _SURROUNDINGS * np.median(rated.shown)
+        ):
             best, least = chip_size, cost
     return best
 
@@ -401,7 +404,8 @@ def _finest(smallest: float, chip_size: int) -> float:
     """Factor of the finest level, by the size of the smallest objects."""
     if smallest < _VISIBLE:
         return _rounded(min(_VISIBLE / smallest, _MAX_FACTOR))
-    return _rounded(min(min(_AMPLE, _AMPLE_OF_CHIP * chip_size) / smallest, 1.0))
+    ample = min(_AMPLE, _AMPLE_OF_CHIP * chip_size)
+    return _rounded(min(ample / smallest, 1.0))
 
 
 def _rounded_end(end: float, to_whole: Callable[[float], int]) -> float:

@@ -20,11 +20,12 @@ from mmsniper.chips import (
     POSITIVE,
     ChipPlan,
     ScalePyramid,
+    describe_range,
     describe_rule,
-    good_size_fraction,
     learned_levels,
     network_sizes,
     plan_numbers,
+    size_shares,
     what_to_expect,
 )
 from mmsniper.chips.statistics import FAR_AHEAD, LEVEL, MEASURED
@@ -164,30 +165,25 @@ def pyramid_rows(pyramid: ScalePyramid) -> list[dict[str, Any]]:
         if level.test_resize != level.resize:
             test.append(describe_rule(level.test_resize))
         if level.test_range != level.valid_range:
-            test.append(_range(level.test_range))
+            test.append(describe_range(level.test_range))
         rows.append(
             dict(
                 level=i,
                 colour=level_colour(i),
                 rule=describe_rule(level.resize),
-                range=_range(level.valid_range),
+                range=describe_range(level.valid_range),
                 test=', '.join(test),
             )
         )
     return rows
 
 
-def _range(bounds: tuple[float, float]) -> str:
-    low, high = bounds
-    return f'{low:g} to {high:g} px' if np.isfinite(high) else f'{low:g} px and more'
-
-
 def numbers_of(data: ReportData) -> dict[str, Any]:
     """What ``chip_stats.py`` and ``suggest_pyramid.py`` tell, and the objects of each level.
 
     Returns:
-        dict: Numbers by the names of :func:`~mmsniper.chips.plan_numbers`; ``good``, the share of
-        the objects that is shown at a good size; ``expect``, the verdict as text; ``by_levels``,
+        dict: Numbers by the names of :func:`~mmsniper.chips.plan_numbers`; ``shares`` of the
+        objects by the size at which they are shown; ``expect``, the verdict as text; ``by_levels``,
         how many objects are learned at 0, 1, ... levels; and ``levels``, a dict for each.
     """
     table, pyramid, learned = data.chips.table, data.pyramid, data.learned
@@ -215,7 +211,7 @@ def numbers_of(data: ReportData) -> dict[str, Any]:
     expect = what_to_expect(numbers['pixel_ratio_finest'], orphans).partition(': ')[2]
     return dict(
         numbers,
-        good=good_size_fraction(table, pyramid),
+        shares=size_shares(table, pyramid),
         good_sizes=[round(bound * pyramid.chip_size) for bound in GOOD_SIZE_RANGE],
         expect=expect,
         measured=MEASURED,

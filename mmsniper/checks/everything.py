@@ -15,7 +15,7 @@ from mmsniper.checks.config import LOADERS, leaves
 from mmsniper.checks.finding import ERROR, Finding, merged
 from mmsniper.checks.images import ImageEntry, check_images, config_loading, image_entries
 from mmsniper.checks.run import built_model, check_checkpoint, check_pretrained, check_run
-from mmsniper.checks.scales import check_scales
+from mmsniper.checks.scales import check_ranges, check_scales
 from mmsniper.convert import load_config
 from mmsniper.convert.training_chips import samples_chips
 from mmsniper.datasets.coco_reader import build_checked
@@ -113,10 +113,11 @@ def _model(cfg: Config, failed: list[Finding]) -> Any:
 
 
 def _check_chips(cfg: Config, dataset: Any) -> Iterator[Finding]:
-    """Compare their scales, and plan them, as training does at its start."""
+    """Look at their scales and ranges, and plan them, as training does at its start."""
     sampler = cfg.train_dataloader.get('sampler')
     if samples_chips(sampler):
         yield from check_scales(cfg, dataset)
+        yield from check_ranges(cfg, dataset)
         try:
             DATA_SAMPLERS.build(dict(sampler, dataset=dataset, seed=0))
         except Exception as error:

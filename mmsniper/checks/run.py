@@ -30,7 +30,7 @@ from mmsniper.checks.classes import (
 )
 from mmsniper.checks.config import LOADERS, check_config, check_heads, config_classes, leaves
 from mmsniper.checks.finding import ERROR, WARNING, Finding, refuse_errors
-from mmsniper.checks.scales import check_scales
+from mmsniper.checks.scales import check_ranges, check_scales
 from mmsniper.checks.voc_files import check_voc_data
 from mmsniper.convert.training_chips import samples_chips
 from mmsniper.datasets.wrappers import all_configs, type_name
@@ -181,6 +181,7 @@ def check_run(
     trained_on = (datasets or {}).get('train_dataloader')
     if trained_on is not None and not samples_chips(sampler):  # it tells itself
         findings += check_scales(cfg, trained_on)
+        findings += check_ranges(cfg, trained_on)
     return findings
 
 

@@ -23,7 +23,8 @@ from mmsniper.chips.negative_pool import NegativeChipPool
 from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
-from mmsniper.chips.pyramid_text import describe_rule, pyramid_config
+from mmsniper.chips.pyramid_text import describe_range, describe_rule, pyramid_config
+from mmsniper.chips.range_gaps import RangeGaps, range_gaps
 from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, scale_disagreement
 from mmsniper.chips.statistics import (
     PlanStatistics,
@@ -39,9 +40,10 @@ from mmsniper.chips.statistics import (
 )
 from mmsniper.chips.suggestion import (
     GOOD_SIZE_RANGE,
+    SizeShares,
     Suggestion,
-    good_size_fraction,
     network_sizes,
+    size_shares,
     suggest_pyramid,
 )
 from mmsniper.chips.windows import chip_window
@@ -68,19 +70,21 @@ __all__ = [
     'NegativeStatistics',
     'PlanStatistics',
     'PositiveChipPlanner',
+    'RangeGaps',
     'ResizeRule',
     'ScaleDisagreement',
     'ScalePyramid',
+    'SizeShares',
     'Suggestion',
     'chip_window',
     'decoded_megapixels',
+    'describe_range',
     'describe_rule',
     'draw_negative_chips',
     'finest_ratio',
     'focus_chips',
     'focus_rectangles',
     'focus_sizes',
-    'good_size_fraction',
     'grid_cover',
     'how_to_decode',
     'learned_levels',
@@ -94,8 +98,10 @@ __all__ = [
     'plan_positive_chips',
     'plan_statistics',
     'pyramid_config',
+    'range_gaps',
     'scale_disagreement',
     'shown_area',
+    'size_shares',
     'suggest_pyramid',
     'what_to_expect',
 ]

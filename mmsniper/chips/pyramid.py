@@ -226,6 +226,23 @@ class ScalePyramid:
         """Valid ranges, shape (num_levels, 2), in original pixels."""
         return np.array([lv.test_range if test else lv.valid_range for lv in self.levels])
 
+    def gaps(self, *, test: bool = False) -> list[Range]:
+        """Sizes, sqrt of area in original pixels, that are in no level's range.
+
+        Args:
+            test (bool): Use the test ranges. Defaults to False: those of training, in which
+                ``adopt_orphans`` leaves no gaps.
+
+        Returns:
+            list[Range]: Ascending, ``[lo, hi)`` each.
+        """
+        if self.adopt_orphans and not test:
+            return []
+        # Both ends of the ranges ascend from level to level.
+        ends = [0.0, *self.ranges(test=test)[:, 1].tolist()]
+        starts = [*self.ranges(test=test)[:, 0].tolist(), math.inf]
+        return [(end, start) for end, start in zip(ends, starts) if end < start]
+
     def levels_at(
         self, scale: float, image_wh: tuple[float, float], *, test: bool = False
     ) -> tuple[int, ...]:

@@ -1,10 +1,10 @@
-"""A pyramid as a config file and its rules in words."""
+"""A pyramid as a config file, its rules and ranges in words."""
 
 from __future__ import annotations
 
 import math
 
-from mmsniper.chips.pyramid import ResizeRule, ScalePyramid
+from mmsniper.chips.pyramid import Range, ResizeRule, ScalePyramid
 
 
 def pyramid_config(pyramid: ScalePyramid, comment: str = '') -> str:
@@ -41,6 +41,12 @@ def describe_rule(rule: ResizeRule) -> str:
     if rule.short_side is None:
         return f'long side {rule.long_side:g}'
     return f'short side {rule.short_side:g}, long side up to {rule.long_side:g}'
+
+
+def describe_range(bounds: Range) -> str:
+    """A range in words: '30 to 45 px', '96 px and more'."""
+    low, high = bounds
+    return f'{low:g} to {high:g} px' if math.isfinite(high) else f'{low:g} px and more'
 
 
 def _as_code(value: ResizeRule | tuple[float, float]) -> str:

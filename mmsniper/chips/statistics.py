@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.plan import ChipPlan
-from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.pyramid import Range, ScalePyramid
+from mmsniper.chips.pyramid_text import describe_range
 from mmsniper.chips.rectangles import run_starts
 from mmsniper.chips.targets import ChipLookup, iter_targets
 from mmsniper.utils.words import numbered
@@ -31,7 +32,9 @@ class PlanStatistics:
         chips_per_level: Chips at each level, fine to coarse.
         pairs: Pairs (box, level) that are valid and fit.
         covered: Pairs that a chip of the level encloses.
-        orphans: Boxes that fit into a chip at no level where they are valid.
+        orphans: Boxes that are learned at no level: they are valid nowhere, or fit into a chip at
+            no level where they are valid.
+        in_no_range: Those of them that are in no level's range, see ``ScalePyramid.gaps``.
         covered_per_level: ``covered`` of each level, fine to coarse: the objects that it learns.
         too_small: Boxes that are invalid at each level, since they are below its valid range.
         too_large: Those that are above it.
@@ -44,6 +47,7 @@ class PlanStatistics:
     pairs: int
     covered: int
     orphans: int
+    in_no_range: int
     covered_per_level: list[int]
     too_small: list[int]
     too_large: list[int]
@@ -73,11 +77,9 @@ def plan_statistics(
     chips = ChipLookup.from_plan(plan, levels)
     (low, high), boxes = pyramid.ranges().T, int((~table.ignore).sum())
     too_small, too_large = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
-    for start in range(0, len(table.boxes), _BOXES_AT_A_TIME):
-        some = slice(start, start + _BOXES_AT_A_TIME)
-        sizes = table.sizes_of(some)[~table.ignore[some], None]
-        too_small += (sizes < low).sum(axis=0)
-        too_large += (sizes >= high).sum(axis=0)
+    for sizes in _iter_sizes(table):
+        too_small += (sizes[:, None] < low).sum(axis=0)
+        too_large += (sizes[:, None] >= high).sum(axis=0)
     pairs, covered, reached = 0, np.zeros(levels, np.int64), 0
     for _, part in iter_targets(table, pyramid):
         pairs += len(part.image)
@@ -95,10 +97,34 @@ def plan_statistics(
         pairs=pairs,
         covered=int(covered.sum()),
         orphans=boxes - reached,
+        in_no_range=boxes_of_sizes(table, pyramid.gaps()),
         covered_per_level=covered.tolist(),
         too_small=too_small.tolist(),
         too_large=too_large.tolist(),
     )
+
+
+def boxes_of_sizes(table: AnnotationTable, ranges: Sequence[Range]) -> int:
+    """How many boxes, but those to ignore, have a size in any of the ranges, original px.
+
+    Args:
+        table (AnnotationTable): Boxes.
+        ranges (Sequence[Range]): ``[lo, hi)`` each; they have no size in common.
+    """
+    if not ranges:
+        return 0
+    return sum(
+        int(((sizes >= low) & (sizes < high)).sum())
+        for sizes in _iter_sizes(table)
+        for low, high in ranges
+    )
+
+
+def _iter_sizes(table: AnnotationTable) -> Iterator[NDArray[np.float64]]:
+    """Sizes of the boxes that are not to be ignored, some at a time."""
+    for start in range(0, len(table.boxes), _BOXES_AT_A_TIME):
+        some = slice(start, start + _BOXES_AT_A_TIME)
+        yield table.sizes_of(some)[~table.ignore[some]]
 
 
 def what_levels_learn(
@@ -118,11 +144,10 @@ def what_levels_learn(
     """
     scales = np.median(pyramid.scales(table.width, table.height), axis=0)
     lines = []
-    for level, (low, high) in enumerate(pyramid.ranges().tolist()):
-        sizes = f'{low:g} to {high:g} px' if math.isfinite(high) else f'{low:g} px and more'
+    for level, bounds in enumerate(pyramid.ranges().tolist()):
         chips = found.chips_per_level[level]
         lines.append(
-            f'level {level} (scale {scales[level]:.3g}, objects of {sizes}): '
+            f'level {level} (scale {scales[level]:.3g}, objects of {describe_range(bounds)}): '
             f'{numbered(found.covered_per_level[level], "object")} in {numbered(chips, "chip")}, '
             f'{chips / max(found.chips, 1):.0%} of the pixels of an epoch; too small here and '
             f'ignored: {found.too_small[level]}, too large: {found.too_large[level]}'
@@ -248,7 +273,7 @@ def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) 
     Returns:
         dict: ``images``, ``chips``, ``chips_per_image``, ``chips_per_level``,
         ``pixel_ratio_800x1333``, ``pixel_ratio_finest``, ``decoded_megapixels`` (of the image, mean
-        over chips), ``coverage``, ``orphans``, ``boxes`` and ``shown_area``.
+        over chips), ``coverage``, ``orphans``, ``in_no_range``, ``boxes`` and ``shown_area``.
     """
     found = plan_statistics(table, pyramid, plan)
     return dict(
@@ -261,6 +286,7 @@ def plan_numbers(table: AnnotationTable, pyramid: ScalePyramid, plan: ChipPlan) 
         decoded_megapixels=decoded_megapixels(table, plan),
         coverage=found.coverage,
         orphans=found.orphans,
+        in_no_range=found.in_no_range,
         boxes=found.boxes,
         shown_area=shown_area(table, plan, pyramid.num_levels),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,18 @@ _MAX_CHIP = 512  # the paper's
 _MULTIPLE = 32  # what networks shrink by
 # Chips along an image's longer side at the finest level. Larger chips cost as much as whole images.
 _CHIPS_ALONG = 3
+
+# The smallest chips that are sought: the smallest that were trained here (docs/benchmarks.md).
+_MIN_SOUGHT = 160
+# A chip that is sought has at least so many times the side of the median object as shown: in the
+# middle of the chip there is 1.5 times its width around it. Where sizes vary widely, smaller chips
+# come below that, and show the objects smaller.
+_SURROUNDINGS = 4
+# What `_Rated.cost` is multiplied by for each halving of the chip's side, as borders cut more
+# objects and less is seen around them; and what it may then be at most, over that of the larger
+# chip. HIT-UAV has 0.80 with 160 px instead of 320, the toy scenes 0.83 with 224 instead of 512. No
+# smaller chip has less than 0.95 on parts of coco_tiny, or than 1.05 on BCCD.
+_SMALLER_CHIP, _CLEARLY_LESS = 1.5, 0.85
 
 _MAX_FACTOR = 3.0  # the paper's; beyond it there is little left to see
 # Network px that the smallest objects are enlarged to: two cells of stride 8, a typical finest
@@ -59,19 +72,40 @@ _STEPS = 24  # places that are tried from one size to its double: 3% apart
 _SAMPLE_BOXES, _IMAGE_BOXES = 3000, 500
 
 
+class SizeShares(NamedTuple):
+    """Shares of the boxes by the size at which a pyramid shows them.
+
+    A box counts once, in the first of these that is true at a level where it is valid and fits.
+
+    Attributes:
+        good: 1/8 to 1/2 of a chip, in network px.
+        smaller: Less than that at the finest level, which enlarges as far as is of use.
+        larger: More than that in a chip that shows the whole image.
+    """
+
+    good: float
+    smaller: float
+    larger: float
+
+    @property
+    def well(self) -> float:
+        """All three: the share of the boxes that no further level would show better."""
+        return self.good + self.smaller + self.larger
+
+
 @dataclass(frozen=True)
 class Suggestion:
     """A pyramid and what speaks for it.
 
     Attributes:
         pyramid: The pyramid.
-        good: Its :func:`good_size_fraction`.
+        shares: Its :func:`size_shares`.
         smallest, largest: Sizes that it is made for, the 2nd and 99.5th percentile.
         notes: Sentences that a user should know.
     """
 
     pyramid: ScalePyramid
-    good: float
+    shares: SizeShares
     smallest: float
     largest: float
     notes: tuple[str, ...]
@@ -83,7 +117,7 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
     1. *Finest level.* It enlarges the smallest objects (2nd percentile) to 16 network px, by 3 at
        most. Larger ones are not enlarged, and not shrunk below 64 px.
     2. *Chip size*, unless given. A third of the longer side of the median image at the finest
-       level, or twice the median object if that is more; a multiple of 32 in 128..512.
+       level, or twice the median object if that is more; a multiple of 32 in 128..512. See 7.
     3. *Coarsest level.* The largest objects (99.5th percentile) are half a chip, or a chip holds
        the whole image.
     4. *Between them* as few levels as show each object at 1/8 to 1/2 of a chip (less where long
@@ -93,9 +127,13 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
        learn objects beyond its range, so what it reports of those just beyond an end is bad, and a
        small error in size puts it into the range.
     6. Of both kinds of coarsest level with overlaps of up to 2 and of 1.5: the pyramid with the
-       fewest pixels among those with 99% of the boxes at a good size (or else the most). Pixels
-       are counted on a sample of the images; a further level counts as a tenth more, less overlap
-       as a fifth more.
+       fewest pixels among those that show 99% of the boxes well (or else the most), see
+       :class:`SizeShares`. Pixels are counted on a sample of the images; a further level counts as
+       a tenth more, less overlap as a fifth more.
+    7. *Smaller chips*, unless the size is given, down to 160 px and to 4 times the median object as
+       shown, where it is shown largest. They are taken if they have clearly fewer pixels for
+       objects that are shown as large: pixels over the squared size, a geometric mean. A halving
+       of the side counts as half as many pixels more, and 15% must be saved beyond that.
 
     The result depends on the table and on ``chip_size`` only.
 
@@ -125,33 +163,32 @@ def suggest_pyramid(table: AnnotationTable, chip_size: int | None = None) -> Sug
             f'{len(table.boxes)} boxes, all of them crowd or under 1 px'
         )
     needs, sample = _Needs.from_table(table, chip_size), _sample(table)
-    rated = [(good_size_fraction(table, p), p, weight) for p, weight in _candidates(needs, table)]
-    enough = min(_ENOUGH, max(good for good, *_ in rated))
-    # All have the same chip size: pixels are as the chips.
-    good, pyramid, _ = min(
-        (entry for entry in rated if entry[0] >= enough),
-        key=lambda entry: len(plan_positive_chips(sample, entry[1])) * entry[2],
-    )
+    first = best = _best(needs, table, sample)
+    if chip_size is None:
+        chip_size = _chip_size(needs, sample)
+        if chip_size != needs.chip_size:
+            best = _best(needs.for_chips(chip_size), table, sample)
     return Suggestion(
-        pyramid, good, needs.smallest, needs.largest, tuple(_notes(needs, pyramid, good))
+        best.pyramid, best.shares, needs.smallest, needs.largest, tuple(_notes(needs, best, first))
     )
 
 
-def good_size_fraction(table: AnnotationTable, pyramid: ScalePyramid) -> float:
-    """Fraction of the boxes that a level where they are valid, and fit, shows at a good size.
+def size_shares(table: AnnotationTable, pyramid: ScalePyramid) -> SizeShares:
+    """Which shares of the boxes a pyramid shows at a good size, smaller and larger.
 
-    Good is 1/8 to 1/2 of a chip in network px. No object is too small at the finest level, and none
-    too large where a chip holds the whole image. Boxes to ignore do not count.
+    Boxes to ignore do not count.
     """
     boxes, sizes, width, height = _boxes(table)
     valid, fits = pyramid.valid_and_fits(boxes, width, height)
     scales = pyramid.scales(width, height)
     shown = sizes[:, None] * scales / pyramid.chip_size
     whole = scales * np.maximum(width, height)[:, None] <= pyramid.chip_size * (1 + TOLERANCE)
-    large = shown >= GOOD_SIZE_RANGE[0]
-    large[:, 0] = True
-    good = valid & fits & large & ((shown <= GOOD_SIZE_RANGE[1]) | whole)
-    return float(good.any(axis=1).mean())
+    small, large = shown < GOOD_SIZE_RANGE[0], shown > GOOD_SIZE_RANGE[1]
+    learned = valid & fits
+    good = (learned & ~small & ~large).any(axis=1)
+    smaller = (learned & small)[:, 0] & ~good
+    larger = (learned & large & whole).any(axis=1) & ~good & ~smaller
+    return SizeShares(*(float(mask.mean()) for mask in (good, smaller, larger)))
 
 
 def network_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> list[NDArray[np.float64]]:
@@ -170,9 +207,9 @@ class _Needs:
     largest: float
     max_ratio: float  # largest object that a level shows, over chip_size
     image: float  # longer side of the large images, original px
+    sizes: NDArray[np.float64]
     fine: float  # factor of the finest level
     chip_size: int
-    sizes: NDArray[np.float64]
 
     @classmethod
     def from_table(cls, table: AnnotationTable, chip_size: int | None) -> _Needs:
@@ -181,19 +218,21 @@ class _Needs:
         # A half, or less, so that long thin boxes of the largest size fit.
         thinnest = np.percentile((boxes[:, 2:] - boxes[:, :2]).max(axis=1) / sizes, _THINNEST)
         max_ratio = float(np.clip(1 / thinnest, 2 * GOOD_SIZE_RANGE[0], GOOD_SIZE_RANGE[1]))
-        if smallest < _VISIBLE:
-            fine = _rounded(min(_VISIBLE / smallest, _MAX_FACTOR))
-        else:
-            ample = min(_AMPLE, _AMPLE_OF_CHIP * (chip_size or _MAX_CHIP))
-            fine = _rounded(min(ample / smallest, 1.0))
         images = np.maximum(table.width, table.height)[np.diff(table.offset) > 0]
         image = float(np.percentile(images, _LARGEST_IMAGE))
         if chip_size is None:
+            fine = _finest(smallest, _MAX_CHIP)
             shown = float(np.median(images)) * fine
             side = max(shown / _CHIPS_ALONG, min(2 * median * fine, shown))
             side = math.ceil(side / _MULTIPLE) * _MULTIPLE
             chip_size = int(np.clip(side, _MIN_CHIP, _MAX_CHIP))
-        return cls(smallest, largest, max_ratio, image, fine, chip_size, np.sort(sizes))
+        else:
+            fine = _finest(smallest, chip_size)
+        return cls(smallest, largest, max_ratio, image, np.sort(sizes), fine, chip_size)
+
+    def for_chips(self, chip_size: int) -> _Needs:
+        """The same with chips of another size."""
+        return replace(self, fine=_finest(self.smallest, chip_size), chip_size=chip_size)
 
     def scale(self, rule: ResizeRule) -> float:
         """Scale at which a rule shows large images."""
@@ -209,6 +248,68 @@ class _Needs:
         below = np.searchsorted(self.sizes, hi)
         above = len(self.sizes) - np.searchsorted(self.sizes, lo)
         return near_lo / np.maximum(below, 1) + near_hi / np.maximum(above, 1)
+
+
+@dataclass(frozen=True)
+class _Rated:
+    """A pyramid, what it shows, and what it costs."""
+
+    pyramid: ScalePyramid
+    shares: SizeShares
+    pixels: float  # network px of all chips of the sample
+    shown: NDArray[np.float64]  # network px of its objects, at the level that shows them largest
+
+    @classmethod
+    def of(cls, pyramid: ScalePyramid, table: AnnotationTable, sample: AnnotationTable) -> _Rated:
+        pixels = len(plan_positive_chips(sample, pyramid)) * pyramid.chip_size**2
+        return cls(pyramid, size_shares(table, pyramid), pixels, _largest_shown(sample, pyramid))
+
+    @property
+    def effort(self) -> float:
+        """Pixels, where a further level counts as a tenth more."""
+        return self.pixels * _LEVEL ** (self.pyramid.num_levels - 1)
+
+    @property
+    def size(self) -> float:
+        """Network px at which objects are shown, the geometric mean; 0 if none is shown."""
+        return float(np.exp(np.log(self.shown).mean())) if len(self.shown) else 0.0
+
+    @property
+    def cost(self) -> float:
+        """Effort for objects of one network pixel.
+
+        Without the division the smallest chips would always win: they save pixels by showing the
+        objects smaller, which is not what chips are for.
+        """
+        return self.effort / self.size**2 if self.size else math.inf
+
+
+def _best(needs: _Needs, table: AnnotationTable, sample: AnnotationTable) -> _Rated:
+    """Of the pyramids with this chip size the one with the fewest pixels that shows enough well."""
+    rated = [(_Rated.of(p, table, sample), weight) for p, weight in _candidates(needs, table)]
+    enough = min(_ENOUGH, max(of.shares.well for of, _ in rated))
+    return min(
+        (entry for entry in rated if entry[0].shares.well >= enough),
+        key=lambda entry: entry[0].effort * entry[1],
+    )[0]
+
+
+def _chip_size(needs: _Needs, sample: AnnotationTable) -> int:
+    """The size of smaller chips if they are clearly better on a sample, else that of ``needs``."""
+    first = _best(needs, sample, sample)
+    best, least = needs.chip_size, _CLEARLY_LESS * first.cost
+    enough = min(_ENOUGH, first.shares.well)
+    for chip_size in range(needs.chip_size - _MULTIPLE, _MIN_SOUGHT - 1, -_MULTIPLE):
+        rated = _best(needs.for_chips(chip_size), sample, sample)
+        halvings = math.log2(needs.chip_size / chip_size)
+        cost = rated.cost * _SMALLER_CHIP**halvings
+        if (
+            cost < least
+            and rated.shares.well >= enough
+            and chip_size >= _SURROUNDINGS * np.median(rated.shown)
+        ):
+            best, least = chip_size, cost
+    return best
 
 
 def _candidates(needs: _Needs, table: AnnotationTable) -> Iterator[tuple[ScalePyramid, float]]:
@@ -228,9 +329,8 @@ def _candidates(needs: _Needs, table: AnnotationTable) -> Iterator[tuple[ScalePy
         coarsest.insert(0, largest_objects)
     for rule in coarsest:
         for overlap in _OVERLAPS:
-            pyramid = _ladder(needs, rule, overlap, table)
             weight = _LESS_OVERLAP if overlap < max(_OVERLAPS) else 1.0
-            yield pyramid, weight * _LEVEL ** (pyramid.num_levels - 1)
+            yield _ladder(needs, rule, overlap, table), weight
 
 
 def _ladder(
@@ -300,6 +400,14 @@ def _moved(
         yield lo * move, hi * move
 
 
+def _finest(smallest: float, chip_size: int) -> float:
+    """Factor of the finest level, by the size of the smallest objects."""
+    if smallest < _VISIBLE:
+        return _rounded(min(_VISIBLE / smallest, _MAX_FACTOR))
+    ample = min(_AMPLE, _AMPLE_OF_CHIP * chip_size)
+    return _rounded(min(ample / smallest, 1.0))
+
+
 def _rounded_end(end: float, to_whole: Callable[[float], int]) -> float:
     """To a whole number, below 10 to tenths."""
     step = 1 if end >= 10 else 0.1
@@ -313,7 +421,15 @@ def _rounded(value: float, down: bool = False) -> float:
     return round((math.floor(units + 1e-9) if down else round(units)) / 10.0**digits, digits)
 
 
-def _notes(needs: _Needs, pyramid: ScalePyramid, good: float) -> Iterator[str]:
+def _notes(needs: _Needs, best: _Rated, first: _Rated) -> Iterator[str]:
+    pyramid = best.pyramid
+    if best is not first:
+        yield (
+            f'Smaller chips pay: those of {pyramid.chip_size} px have '
+            f'{best.pixels / first.pixels:.2f} of the pixels of chips of '
+            f'{first.pyramid.chip_size} px, and show the objects at {best.size:.0f} px where those '
+            f'show them at {first.size:.0f} px (geometric mean). --chip-size sets another size.'
+        )
     if pyramid.num_levels == 1:
         yield (
             'One level is enough: it shows the objects, of all sizes that occur, large enough '
@@ -329,11 +445,20 @@ def _notes(needs: _Needs, pyramid: ScalePyramid, good: float) -> Iterator[str]:
             f'The smallest objects ({needs.smallest:.3g} px) stay under {_VISIBLE:g} px even '
             f'enlarged by {_MAX_FACTOR:g}, where enlarging stops.'
         )
-    if good < _ENOUGH:
+    if best.shares.well < _ENOUGH:
         yield (
-            f'Only {good:.1%} of the boxes are learned at a good size; another chip size may do '
+            f'Only {best.shares.well:.1%} of the boxes are shown well; another chip size may do '
             f'better, and adopt_orphans=True where long thin ones fit into no chip.'
         )
+
+
+def _largest_shown(table: AnnotationTable, pyramid: ScalePyramid) -> NDArray[np.float64]:
+    """Network px of the boxes that are learned, at the level that shows them largest."""
+    boxes, sizes, width, height = _boxes(table)
+    valid, fits = pyramid.valid_and_fits(boxes, width, height)
+    shown = sizes[:, None] * pyramid.scales(width, height)
+    largest = shown.max(axis=1, where=valid & fits, initial=0)
+    return largest[largest > 0]
 
 
 def _boxes(table: AnnotationTable) -> tuple[NDArray, NDArray, NDArray, NDArray]:

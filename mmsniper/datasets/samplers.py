@@ -28,6 +28,7 @@ from mmsniper.chips import (
     PositiveChipPlanner,
     ScalePyramid,
     plan_statistics,
+    range_gaps,
     scale_disagreement,
 )
 from mmsniper.chips.class_aware import ChipsOfClasses
@@ -338,12 +339,17 @@ class ChipAwareSampler(Sampler):
         differing = scale_disagreement(self.pyramid, table.width, table.height).message
         if differing:
             print_log(differing, logger='current', level=logging.WARNING)
+        for gaps in range_gaps(self.pyramid, table):
+            level = logging.WARNING if gaps.boxes else logging.INFO
+            print_log(str(gaps) if gaps.boxes else gaps.what, logger='current', level=level)
         stats = plan_statistics(table, self.pyramid, self.positives())
         all_levels = (
             f'{numbered(stats.chips, "chip")} for {numbered(stats.images, "image")}, fine to '
             f'coarse {stats.chips_per_level}; they cover {stats.coverage:.1%} of the valid boxes; '
             f'{numbered(stats.orphans, "orphan")} (learned at no level)'
         )
+        if stats.in_no_range:
+            all_levels += f", {stats.in_no_range} of them in no level's range"
         lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
         if self.num_sample_class is not None:
             by_class = self._by_class or self._find_classes(self.positives())

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsniper.chips.pyramid import ScalePyramid
+from mmsniper.chips.pyramid_text import describe_range
 from mmsniper.chips.scale_agreement import scale_disagreement
 from mmsniper.chips.windows import (
     WINDOW_SIZE,
@@ -284,7 +285,9 @@ class PyramidDetector(BaseDetector):
         merge = (self.merge_cfg.nms or dict(type='no NMS')).get('type')
         if type(self).merge is not PyramidDetector.merge:
             merge = type(self).merge.__qualname__
-        return f'every image is seen at the levels {seen}, merged by {merge}'
+        dropped = ' and '.join(map(describe_range, self.pyramid.gaps(test=True)))
+        gaps = f'; detections of {dropped}, in no level, are dropped' if dropped else ''
+        return f'every image is seen at the levels {seen}, merged by {merge}{gaps}'
 
     def _compare_scales(self, images: Sequence[Tensor | ImageWindows]) -> None:
         """Warn once if scales are others than in training: of the first, if far, or of many."""

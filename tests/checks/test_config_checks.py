@@ -22,7 +22,7 @@ from mmsniper.checks.config import (
     model_channels,
 )
 from mmsniper.checks.run import TRAINING, check_pretrained, check_run, refuse_wrong
-from mmsniper.checks.scales import check_scales
+from mmsniper.checks.scales import check_ranges, check_scales
 from mmsniper.convert import load_config, sniper_version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,13 +297,44 @@ def test_scales_are_compared_on_up_to_1000_images_from_the_first_to_the_last(num
     assert (asked[0], asked[-1]) == (0, number - 1)
 
 
-def test_snip_is_warned_of_scales_at_its_start_and_sniper_by_its_sampler():
+class Squares(Images):
+    """Images of 640x480 px with an object each, given by its side."""
+
+    def get_data_info(self, index):
+        box = dict(bbox=[0, 0, self[index], self[index]], ignore_flag=0)
+        return dict(width=640, height=480, img_path='a', instances=[box])
+
+
+def test_boxes_in_no_level_s_range_are_a_warning_and_a_gap_without_boxes_is_a_note():
+    levels = [
+        dict(resize=dict(factor=2.0), valid_range=(0, 30)),
+        dict(resize=dict(factor=1.0), valid_range=(45, None)),
+    ]
+    cfg = Config(dict(pyramid=dict(chip_size=512, levels=levels)))
+    (finding,) = check_ranges(cfg, Squares([10, 40, 42, 90]))
+    assert (finding.severity, finding.where) == (WARNING, 'pyramid')
+    assert finding.what.startswith("2 of 4 boxes have a size in no level's valid_range, 30 to 45")
+    assert finding.fix.startswith('let the valid_range of neighbouring levels overlap')
+    (finding,) = check_ranges(cfg, Squares([10, 90]))
+    assert (finding.severity, finding.fix) == (NOTE, '')
+    assert not list(check_ranges(Config({}), Squares([40])))
+
+
+def test_annotations_are_not_read_for_ranges_without_gaps():
+    level = dict(resize=dict(factor=2.0), valid_range=(0, None))
+    cfg = Config(dict(pyramid=dict(chip_size=512, levels=[level])))
+    assert not list(check_ranges(cfg, None))
+
+
+def test_snip_is_warned_of_scales_and_ranges_at_its_start_and_sniper_by_its_sampler():
     level = dict(resize=dict(factor=3.0), test_resize=dict(factor=1.0), valid_range=(0, 80))
     cfg = Config(dict(pyramid=dict(chip_size=512, levels=[level]), train_dataloader=dict()))
-    data = dict(train_dataloader=Images([(1920, 1080)]))
+    data = dict(train_dataloader=Squares([40, 90]))
     data['train_dataloader'].metainfo = {}
-    (finding,) = check_run(cfg, ('train_dataloader',), data)
-    assert finding.where == 'pyramid'
+    scales, ranges = check_run(cfg, ('train_dataloader',), data)
+    assert scales.where == ranges.where == 'pyramid'
+    assert 'the scale of its test' in scales.what
+    assert "1 of 2 boxes have a size in no level's valid_range, 80 px and more" in ranges.what
     cfg.train_dataloader.sampler = dict(type='ChipAwareSampler')
     assert not check_run(cfg, ('train_dataloader',), data)
 

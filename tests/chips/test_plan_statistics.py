@@ -83,7 +83,7 @@ def test_counts_and_coverage_by_hand():
     assert found.pairs == 5
     assert found.covered == 3
     assert found.coverage == pytest.approx(3 / 5)
-    assert found.orphans == 2
+    assert (found.orphans, found.in_no_range) == (2, 1)
 
 
 def test_a_chip_covers_boxes_of_its_own_level_and_image_only():
@@ -258,9 +258,19 @@ def test_the_numbers_of_a_plan_are_those_of_the_single_functions():
         decoded_megapixels=decoded_megapixels(TABLE, plan),
         coverage=found.coverage,
         orphans=2,
+        in_no_range=1,
         boxes=6,
         shown_area=shown_area(TABLE, plan, 2),
     )
+
+
+def test_boxes_of_sizes_in_half_open_ranges_without_crowds(monkeypatch):
+    """The sizes are 15, 40, 5, 15.5, 14.1 and 80; a crowd has 15."""
+    for at_a_time in (2**18, 2):
+        monkeypatch.setattr(statistics, '_BOXES_AT_A_TIME', at_a_time)
+        assert statistics.boxes_of_sizes(TABLE, []) == 0
+        assert statistics.boxes_of_sizes(TABLE, [(15, 40)]) == 2
+        assert statistics.boxes_of_sizes(TABLE, [(0, 15), (40, 41), (80, np.inf)]) == 4
 
 
 def test_boxes_are_counted_in_parts(monkeypatch):

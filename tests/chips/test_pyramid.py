@@ -110,6 +110,39 @@ class TestLevelsAt:
         assert p.levels_at(1.3, (100, 100)) == (1,)
 
 
+class TestGaps:
+    def test_ranges_that_overlap_or_touch_have_none(self):
+        assert pyramid(FINE, MIDDLE, COARSE).gaps() == []
+        touching = pyramid(FINE, dict(COARSE, valid_range=(80, None)))
+        assert touching.gaps() == touching.gaps(test=True) == []
+
+    def test_sizes_between_below_and_above_the_ranges(self):
+        p = pyramid(
+            dict(FINE, valid_range=(8, 30)),
+            dict(MIDDLE, valid_range=(20, 90)),
+            dict(COARSE, valid_range=(120, 400)),
+        )
+        assert p.gaps() == [(0, 8), (90, 120), (400, math.inf)]
+        for low, high in p.gaps():
+            sizes = [low, np.nextafter(min(high, 1e9), 0)]
+            assert not p.in_range(sizes, [0, 1, 2]).any()
+            assert p.in_range([high], [0, 1, 2]).all() == (high < 400)
+
+    def test_those_of_the_test_are_of_its_ranges(self):
+        fine = dict(FINE, valid_range=(0, 30))
+        coarse = dict(COARSE, valid_range=(45, None))
+        p = pyramid(dict(fine, test_range=(0, 35)), dict(coarse, test_range=(30, None)))
+        assert (p.gaps(), p.gaps(test=True)) == ([(30, 45)], [])
+        p = pyramid(fine, coarse)
+        assert p.gaps() == p.gaps(test=True) == [(30, 45)]
+
+    def test_a_pyramid_that_adopts_orphans_has_them_in_its_test_only(self):
+        p = pyramid(FINE, dict(COARSE, valid_range=(90, None)), adopt_orphans=True)
+        assert (p.gaps(), p.gaps(test=True)) == ([], [(80, 90)])
+        valid, _ = p.valid_and_fits(np.array([[0, 0, 85.0, 85.0]]), 640, 480)
+        assert valid.any()
+
+
 class TestValidAndFits:
     def test_by_hand(self):
         p = pyramid(FINE, MIDDLE, COARSE)

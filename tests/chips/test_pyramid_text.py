@@ -1,9 +1,11 @@
 """Pyramids in words and as config files."""
 
+import math
+
 import pytest
 
 from mmsniper.chips import ResizeRule, ScalePyramid, pyramid_config
-from mmsniper.chips.pyramid_text import describe_rule
+from mmsniper.chips.pyramid_text import describe_range, describe_rule
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,11 @@ from mmsniper.chips.pyramid_text import describe_rule
 )
 def test_a_rule_in_words(rule, words):
     assert describe_rule(rule) == words
+
+
+def test_a_range_in_words():
+    assert describe_range((30.0, 45.5)) == '30 to 45.5 px'
+    assert describe_range((96.0, math.inf)) == '96 px and more'
 
 
 def test_a_config_has_what_differs_from_the_defaults():

@@ -14,12 +14,13 @@ from mmsniper.chips import (
     AnnotationTable,
     ResizeRule,
     ScalePyramid,
-    good_size_fraction,
+    SizeShares,
     network_sizes,
     pixel_ratio,
     plan_positive_chips,
     plan_statistics,
     pyramid_config,
+    size_shares,
     suggest_pyramid,
     suggestion,
 )
@@ -69,10 +70,11 @@ def costs(table, pyramid):
 def test_small_objects_in_large_images_need_one_level_at_full_resolution():
     found = suggest_pyramid(scattered((4000, 3000), np.linspace(18, 22, 200)))
     assert found.pyramid == ScalePyramid.from_config(
-        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+        dict(chip_size=160, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
     )
-    assert found.good == 1
-    assert 'One level is enough' in found.notes[0]
+    assert found.shares.good == np.mean(np.linspace(18, 22, 200) >= 20)  # an eighth of a chip
+    assert found.shares.well == 1
+    assert any('One level is enough' in note for note in found.notes)
 
 
 @pytest.mark.parametrize(('size', 'factor'), [(20, 1.0), (10, 1.6), (8, 2.0), (4, 3.0), (1, 3.0)])
@@ -104,7 +106,7 @@ def test_objects_of_about_the_same_size_need_one_level():
     table = scattered((640, 480), np.linspace(75, 130, 300))
     found = suggest_pyramid(table)
     assert found.pyramid.num_levels == 1
-    assert found.good >= 0.99
+    assert found.shares.well >= 0.99
     low, high = np.percentile(network_sizes(table, found.pyramid)[0], [2, 98])
     assert 32 <= low < high <= found.pyramid.chip_size / 2
 
@@ -118,8 +120,72 @@ def test_objects_of_about_the_same_size_need_one_level():
         ((100, 100), [40], 128),  # 33, no less than 128
     ],
 )
-def test_the_chip_size_follows_images_and_objects(image, sizes, chip_size):
-    assert suggest_pyramid(squares(image, sizes * 20)).pyramid.chip_size == chip_size
+def test_the_chip_size_begins_at_what_images_and_objects_suggest(image, sizes, chip_size):
+    table = squares(image, sizes * 20)
+    assert suggestion._Needs.from_table(table, None).chip_size == chip_size
+
+
+def one_an_image(size, count=30):
+    return scattered((4000, 3000), np.full(count, size), per_image=1)
+
+
+def test_smaller_chips_are_taken_where_they_show_objects_as_large_for_fewer_pixels():
+    """A chip an image, whatever its side: 160 px have 0.10 of the pixels of 512."""
+    found = suggest_pyramid(one_an_image(20))
+    assert found.pyramid.chip_size == 160
+    assert found.notes[0] == (
+        'Smaller chips pay: those of 160 px have 0.10 of the pixels of chips of 512 px, and show '
+        'the objects at 20 px where those show them at 20 px (geometric mean). --chip-size sets '
+        'another size.'
+    )
+    given = suggest_pyramid(one_an_image(20), 512)
+    assert given.pyramid.chip_size == 512
+    assert not any('Smaller chips' in note for note in given.notes)
+
+
+def test_what_smaller_chips_save_must_be_clearly_more_than_their_borders_cost(monkeypatch):
+    """The objects cover the image, so that chips of any side show about all of it."""
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(0, 2000, 40.0), np.arange(0, 1500, 40.0)))
+    boxes = np.stack([x, y, x + 20, y + 20], axis=1)
+    table = AnnotationTable.from_images([(2000, 1500, boxes, None)] * 2)
+    found = suggest_pyramid(table)
+    assert found.pyramid.chip_size == 512
+    # A chip an image leaves 0.098 of the pixels from 512 to 160 px, 1.68 halvings, and 3.63 to the
+    # power of 1.68 is 0.85 / 0.098.
+    for cost, chip_size in ((3.62, 160), (3.64, 512)):
+        monkeypatch.setattr(suggestion, '_SMALLER_CHIP', cost)
+        wanted = suggestion._Needs.from_table(one_an_image(20), None)
+        assert suggestion._chip_size(wanted, one_an_image(20)) == chip_size
+
+
+def test_showing_objects_smaller_saves_nothing():
+    """A chip an image here, too; but in one of half the side the objects have half their size."""
+    table = scattered((640, 480), np.geomspace(100, 400, 300), per_image=1)
+    rated = {}
+    for chip_size in (256, 128):
+        wanted = suggestion._Needs.from_table(table, chip_size)
+        rated[chip_size] = suggestion._best(wanted, table, table)
+    assert rated[128].pixels == pytest.approx(rated[256].pixels / 4, rel=0.02)
+    assert rated[128].size == pytest.approx(rated[256].size / 2, rel=0.02)
+    assert rated[128].cost == pytest.approx(rated[256].cost, rel=0.02)
+    assert suggest_pyramid(table).pyramid.chip_size == 256
+
+
+def test_smaller_chips_leave_room_around_the_median_object(monkeypatch):
+    table = scattered((4000, 3000), np.geomspace(15, 800, 500), per_image=20)
+    assert suggest_pyramid(table).pyramid.chip_size == 512
+    monkeypatch.setattr(suggestion, '_SURROUNDINGS', 3)
+    assert suggest_pyramid(table).pyramid.chip_size == 224
+
+
+def test_smaller_chips_must_show_as_many_boxes_well(monkeypatch):
+    table = one_an_image(20)
+
+    def shares(_, pyramid):
+        return SizeShares(0.99 if pyramid.chip_size >= 256 else 0.98, 0.0, 0.0)
+
+    monkeypatch.setattr(suggestion, 'size_shares', shares)
+    assert suggest_pyramid(table).pyramid.chip_size == 256
 
 
 @pytest.mark.parametrize(
@@ -133,11 +199,11 @@ def test_levels_whose_scales_are_within_a_quarter_are_one(side, levels):
 
 def test_a_level_that_would_have_no_boxes_is_left_out():
     table = scattered((4000, 3000), np.repeat([20, 1500], 100))
-    found = suggest_pyramid(table)
+    found = suggest_pyramid(table, 512)
     assert rules(found.pyramid) == ['factor 1', 'long side 512']
     fine, coarse = found.pyramid.ranges()
     assert 20 < coarse[0] < fine[1] < 1500
-    assert found.good == 1
+    assert found.shares.well == 1
 
 
 def near_ends(table, pyramid, factor=1.2):
@@ -220,11 +286,10 @@ def test_a_further_level_counts_as_a_tenth_more_pixels_and_less_overlap_as_a_fif
     wanted = suggestion._Needs.from_table(table, 512)
     weights = {}
     for pyramid, weight in suggestion._candidates(wanted, table):
-        more_levels = 1.1 ** (pyramid.num_levels - 1)
-        weights.setdefault(rules(pyramid)[-1], []).append(weight / more_levels)
-    assert len(weights) == 2
-    for found in weights.values():
-        assert found == pytest.approx([1.2, 1.0])
+        weights.setdefault(rules(pyramid)[-1], []).append(weight)
+        rated = suggestion._Rated.of(pyramid, table, table)
+        assert rated.effort == pytest.approx(rated.pixels * 1.1 ** (pyramid.num_levels - 1))
+    assert list(weights.values()) == [[1.2, 1.0]] * 2
 
 
 @pytest.mark.parametrize('seed', range(20))
@@ -265,7 +330,7 @@ def test_a_small_group_of_sizes_is_not_divided_for_a_large_one(small):
     )
     found = suggest_pyramid(table, 224)
     assert max(near_ends(table, found.pyramid)) < 0.4  # from 60 to 90 px: 0.58
-    assert found.good >= 0.99
+    assert found.shares.well >= 0.99
 
 
 def test_where_sizes_are_spread_evenly_an_overlap_begins_at_an_eighth_of_a_chip():
@@ -297,7 +362,7 @@ def test_images_of_very_different_sizes_get_a_whole_image_in_a_coarse_chip():
     table = AnnotationTable.from_images(images)
     found = suggest_pyramid(table)
     assert rules(found.pyramid)[-1] == 'long side 512'
-    assert found.good >= 0.99
+    assert found.shares.well >= 0.99
     assert costs(table, found.pyramid)[0].orphans == 0
 
 
@@ -317,24 +382,28 @@ def test_levels_leave_room_for_long_thin_objects():
 def test_boxes_that_fit_nowhere_are_told():
     table = AnnotationTable.from_images([(1381, 50, [[0, 1, 1240, 2.5]], None)])
     found = suggest_pyramid(table)
-    assert found.good == 0
+    assert found.shares.well == 0
     assert any('Only 0.0% of the boxes' in note for note in found.notes)
 
 
 def test_a_cheap_pyramid_that_shows_too_many_objects_badly_is_not_taken(monkeypatch):
     table = scattered((640, 480), np.geomspace(20, 300, 100))
-    first = suggest_pyramid(table).pyramid
-    monkeypatch.setattr(
-        suggestion, 'good_size_fraction', lambda _, pyramid: 0.98 if pyramid == first else 0.99
-    )
-    second = suggest_pyramid(table)
+    first = suggest_pyramid(table, 224).pyramid
+
+    def give(to_first, to_others):
+        monkeypatch.setattr(
+            suggestion,
+            'size_shares',
+            lambda _, pyramid: SizeShares(to_first if pyramid == first else to_others, 0.0, 0.0),
+        )
+
+    give(0.98, 0.99)
+    second = suggest_pyramid(table, 224)
     assert second.pyramid != first
-    assert second.good == 0.99
+    assert second.shares.well == 0.99
     # Where none is good enough the best is taken, and the user is told.
-    monkeypatch.setattr(
-        suggestion, 'good_size_fraction', lambda _, pyramid: 0.9 if pyramid == first else 0.8
-    )
-    best = suggest_pyramid(table)
+    give(0.9, 0.8)
+    best = suggest_pyramid(table, 224)
     assert best.pyramid == first
     assert any('Only 90.0% of the boxes' in note for note in best.notes)
 
@@ -368,7 +437,7 @@ def test_blood_cells_cost_about_what_the_hand_made_pyramid_does(chip_size):
     _, pixels_by_hand = costs(table, by_hand)
     assert pixels < 1.15 * pixels_by_hand
     assert counted.orphans == 0
-    assert found.good >= 0.99
+    assert found.shares.well >= 0.99
 
 
 @pytest.mark.parametrize('chip_size', [None, 192, 256])
@@ -381,10 +450,12 @@ def test_blood_cells_are_divided_between_platelets_and_red_cells(part, chip_size
     assert 45 < pyramid.ranges()[1, 0] < pyramid.ranges()[0, 1] < 85  # half of the red cells: 102
 
 
-def test_the_pyramid_in_configs_is_what_is_suggested():
-    table = shared('bccd/train.json')
-    folder = ROOT / 'configs' / '_base_' / 'pyramids'
-    written = Config.fromfile(folder / 'bccd_suggested.py').pyramid
+@pytest.mark.parametrize(
+    ('name', 'data'), [('bccd_suggested', 'bccd/train.json'), ('hituav', 'hituav/train.json')]
+)
+def test_the_pyramids_in_configs_are_what_is_suggested(name, data):
+    table = shared(data)
+    written = Config.fromfile(ROOT / 'configs' / '_base_' / 'pyramids' / f'{name}.py').pyramid
     assert suggest_pyramid(table).pyramid == ScalePyramid.from_config(written)
 
 
@@ -462,7 +533,9 @@ def test_a_good_size_by_hand():
             ),
         ]
     )
-    assert good_size_fraction(table, pyramid) == pytest.approx(5 / 7)
+    shares = size_shares(table, pyramid)
+    assert shares == pytest.approx((3 / 7, 1 / 7, 1 / 7))
+    assert shares.well == pytest.approx(5 / 7)
 
 
 def test_a_small_object_is_not_seen_well_at_a_coarse_level_only():
@@ -475,7 +548,8 @@ def test_a_small_object_is_not_seen_well_at_a_coarse_level_only():
             ],
         )
     )
-    assert good_size_fraction(squares((1000, 1000), [39, 41]), pyramid) == 0.5  # 20 px is an eighth
+    # 20 px is an eighth of a chip.
+    assert size_shares(squares((1000, 1000), [39, 41]), pyramid) == (0.5, 0, 0)
 
 
 def test_network_sizes_are_those_of_valid_boxes_that_fit():
@@ -586,6 +660,6 @@ def test_whatever_the_data_a_suggestion_is_sound(images, chip_size):
     if pyramid.levels[-1].resize.factor:
         largest = found.largest * pyramid.levels[-1].resize.factor
         good = largest <= pyramid.chip_size / 2 * (1 + 1e-9)
-        assert good or pyramid.num_levels == 1 or found.good < 0.99
-    assert found.good == good_size_fraction(table, pyramid)
-    json.dumps([found.good, found.smallest, found.largest])  # plain numbers
+        assert good or pyramid.num_levels == 1 or found.shares.well < 0.99
+    assert found.shares == size_shares(table, pyramid)
+    json.dumps([*found.shares, found.smallest, found.largest])  # plain numbers

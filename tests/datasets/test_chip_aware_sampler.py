@@ -350,6 +350,53 @@ def test_other_scales_in_the_test_are_warned_of_once_by_the_first_rank(
         )
 
 
+@pytest.fixture
+def logged(monkeypatch):
+    """What samplers log: pairs of level and message."""
+    said = []
+    monkeypatch.setattr(
+        samplers, 'print_log', lambda msg, logger, level=logging.INFO: said.append((level, msg))
+    )
+    return said
+
+
+@pytest.mark.parametrize(('rank', 'warns'), [(0, 1), (1, 0)])
+def test_boxes_in_no_level_s_range_are_warned_of_once_by_the_first_rank(
+    dataset, make_sampler, pyramid, monkeypatch, logged, rank, warns
+):
+    table = read_annotations(dataset)
+    boxes = table.boxes[~table.ignore]
+    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    in_gap = int(((sizes >= 16) & (sizes < 30)).sum())
+    assert in_gap
+    pyramid['levels'][1]['valid_range'] = (30, 40)
+    monkeypatch.setattr(samplers, 'get_dist_info', lambda: (rank, 2))
+    sampler = make_sampler(dataset)
+    sampler.set_epoch(1)
+    list(sampler)
+    warnings = [msg for level, msg in logged if level == logging.WARNING]
+    assert len(warnings) == warns
+    if warns:
+        assert f"{in_gap} of {len(sizes)} boxes have a size in no level's" in warnings[0]
+        assert '16 to 30 px' in warnings[0]
+        assert 'let the valid_range of neighbouring levels overlap' in warnings[0]
+        line = next(msg for _, msg in logged if 'fine to coarse' in msg).splitlines()[0]
+        assert line.endswith(
+            f"{in_gap} orphans (learned at no level), {in_gap} of them in no level's range"
+        )
+
+
+def test_a_gap_without_boxes_is_told_but_not_warned_of(dataset, make_sampler, pyramid, logged):
+    pyramid['levels'][2]['valid_range'] = (32, 5000)
+    make_sampler(dataset)
+    (told,) = (entry for entry in logged if "no level's" in entry[1])
+    assert told[0] == logging.INFO
+    assert '0 of ' in told[1]
+    assert '5000 px and more' in told[1]
+    assert not told[1].endswith('.md)')  # there is nothing to do
+    assert not any("of them in no level's range" in message for _, message in logged)
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 

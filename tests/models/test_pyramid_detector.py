@@ -567,6 +567,17 @@ def test_validation_sees_its_levels_and_test_sees_all(make, picture, unresized, 
     assert [message.split(':')[0] for message in told] == ['validation', 'test']
     assert 'levels 1 (objects of 30 to 90 px)' in told[0]
     assert 'levels 0 (objects of 0 to 50 px), 1' in told[1]
+    assert told[1].endswith('; detections of 90 px and more, in no level, are dropped')
+
+
+def test_that_detections_are_dropped_is_not_told_where_levels_have_all_sizes(
+    make, picture, unresized, told
+):
+    pyramid = copy.deepcopy(PYRAMID)
+    pyramid['levels'][1].update(valid_range=(30, None), test_range=None)
+    make(pyramid=pyramid).test_step(unresized(picture()))
+    (message,) = (message for message in told if 'every image is seen' in message)
+    assert 'dropped' not in message
 
 
 @pytest.mark.parametrize(('train', 'warnings'), [(3.0, 1), (FINE, 0)])

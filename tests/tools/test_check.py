@@ -82,6 +82,17 @@ def test_all_errors_are_told_and_the_status_is_1(tool, small_run, small_images, 
         assert said in words
 
 
+def test_boxes_in_no_level_s_range_are_a_warning(small_run):
+    """Of two objects an image, the one of 30 px is in a gap from 24 to 32 px."""
+    text = small_run.read_text()
+    small_run.write_text(text.replace('valid_range=(16, None)', 'valid_range=(32, None)'))
+    (finding,) = (f for f in check(small_run) if f.where == 'pyramid')
+    assert finding.severity == WARNING
+    assert finding.what.startswith(
+        "6 of 12 boxes have a size in no level's valid_range, 24 to 32 px"
+    )
+
+
 def test_a_config_or_data_that_cannot_be_read_are_findings(small_run, tmp_path):
     (tmp_path / 'broken.py').write_text('model = (')
     assert 'is refused' in errors(check(tmp_path / 'broken.py'))[0]

@@ -21,6 +21,7 @@ KEYS = [
     'decoded_megapixels',
     'coverage',
     'orphans',
+    'in_no_range',
     'boxes',
     'shown_area',
     'ms_per_image',
@@ -92,6 +93,8 @@ def test_a_readable_table_is_printed(chip_stats, folder, capsys):
     chip_stats.main([str(folder / 'config.py')])
     printed = capsys.readouterr().out
     assert '1.50 per image' in printed
+    rows = {row[1].strip(): row[2].strip() for row in map(split_row, printed.splitlines()) if row}
+    assert rows['pixels of an epoch, without negative chips'] == f'{3 * 64 * 64:,}'
     assert 'of whole images at the finest level: ' in printed
     assert '100.00%' in printed
 
@@ -110,6 +113,25 @@ def test_other_scales_in_the_test_are_warned_of(chip_stats, folder, capsys):
     (line,) = (line for line in capsys.readouterr().out.splitlines() if 'warning' in line)
     assert line.startswith('warning: the pyramid trains level 1 at 2 times the scale of its test')
     assert 'suggest_pyramid.py' in line
+
+
+def test_boxes_in_no_level_s_range_are_warned_of_and_are_no_orphans(chip_stats, folder, capsys):
+    """By hand: of 15, 40 and 100 px the second is in the gap; the third fits nowhere."""
+    config = folder / 'config.py'
+    config.write_text(config.read_text().replace('(10, None)', '(50, None)'))
+    numbers = chip_stats.main([str(config)])
+    assert (numbers['orphans'], numbers['in_no_range']) == (2, 1)
+    printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if 'warning' in line)
+    assert line.startswith("warning: 1 of 3 boxes have a size in no level's valid_range, 20 to 50")
+    rows = {row[1].strip(): row[2].strip() for row in map(split_row, printed.splitlines()) if row}
+    assert rows['orphans: boxes that fit at no level of theirs'] == '1'
+    assert rows["boxes in no level's valid_range"] == '1'
+
+
+def split_row(line):
+    parts = line.split('│')
+    return parts if len(parts) > 3 else None
 
 
 def test_strategy_stride_seed_and_epoch_reach_the_planner(chip_stats, folder, monkeypatch):

@@ -43,19 +43,31 @@ def test_the_numbers_by_hand(suggest_pyramid, file, capsys):
     numbers = suggest_pyramid.main(['--ann-file', str(file)])
     # One level, factor 1: a chip around two neighbours, another for the third.
     assert (numbers['images'], numbers['boxes'], numbers['chips']) == (2, 3, 2)
-    assert numbers['pixel_ratio_own_size'] == pytest.approx(2 * 512**2 / (2 * 4000 * 3000))
-    assert numbers['pixel_ratio_800x1333'] == pytest.approx(2 * 512**2 / (2 * 1067 * 800))
-    assert numbers['chips_for_an_image_800x1333'] == pytest.approx(800 * 1333 / 512**2)
+    assert numbers['pixel_ratio_own_size'] == pytest.approx(2 * 160**2 / (2 * 4000 * 3000))
+    assert numbers['pixel_ratio_800x1333'] == pytest.approx(2 * 160**2 / (2 * 1067 * 800))
+    assert numbers['chips_for_an_image_800x1333'] == pytest.approx(800 * 1333 / 160**2)
     assert numbers['shown_area'] == [pytest.approx(numbers['pixel_ratio_own_size'], rel=1e-4)]
     assert numbers['network_sizes'] == [[20, 20, 20]]
-    assert (numbers['good'], numbers['coverage'], numbers['orphans']) == (1, 1, 0)
+    assert (numbers['shares'], numbers['coverage'], numbers['orphans']) == ((1, 0, 0), 1, 0)
     printed = ' '.join(capsys.readouterr().out.split())
     assert numbers['pixel_ratio_finest'] == numbers['pixel_ratio_own_size']  # factor 1
     assert 'objects are sparse' in printed
     assert 'One level is enough' in printed
-    assert 'chips of 512 px' in printed
+    assert 'Pyramid: chips of 160 px' in printed
+    assert 'Smaller chips pay: those of 160 px have 0.10 of the pixels' in printed
     assert '1.00 per image' in printed
     assert 'activations, in proportion to pixels' in printed
+
+
+def test_the_shares_of_sizes_agree_with_the_sizes_of_the_levels(suggest_pyramid, file, capsys):
+    file.write_text(coco([[0, 0, 19, 19], [500, 0, 20, 20], [900, 0, 20, 20], [2000, 0, 80, 80]]))
+    numbers = suggest_pyramid.main(['--ann-file', str(file), '--chip-size', '160'])
+    assert numbers['network_sizes'] == [pytest.approx([19.15, 20, 71])]
+    rows = [' '.join(line.split('│')[1:3]).split() for line in capsys.readouterr().out.splitlines()]
+    printed = [' '.join(row) for row in rows]
+    assert 'boxes shown at a good size, 20 to 80 network px 75.00%' in printed
+    assert 'boxes shown smaller, at the finest level [2] 25.00%' in printed
+    assert 'boxes shown larger, in chips of the whole image 0.00%' in printed
 
 
 def test_a_config_inherits_the_file(suggest_pyramid, file, tmp_path):
@@ -64,13 +76,13 @@ def test_a_config_inherits_the_file(suggest_pyramid, file, tmp_path):
     (tmp_path / 'config.py').write_text("_base_ = ['deep/mine.py']\nx = 1\n")
     pyramid = ScalePyramid.from_config(Config.fromfile(tmp_path / 'config.py').pyramid)
     assert pyramid == ScalePyramid.from_config(
-        dict(chip_size=512, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
+        dict(chip_size=160, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
     )
     comment = [line for line in out.read_text().splitlines() if line.startswith('#')]
     assert comment == [
         '# Proposed by suggest_pyramid.py from data/some.json:',
         '# 2 images, 3 boxes with sizes (sqrt of area) of 20 to 20 px.',
-        '# 1.00 chips per image, 0.307 of the pixels of whole images at 800x1333, 0 orphans.',
+        '# 1.00 chips per image, 0.030 of the pixels of whole images at 800x1333, 0 orphans.',
     ]
     assert [path.name for path in out.parent.iterdir()] == ['mine.py']
 

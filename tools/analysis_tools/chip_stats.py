@@ -23,8 +23,10 @@ from mmsniper.chips import (
     CocoFile,
     PositiveChipPlanner,
     ScalePyramid,
+    describe_range,
     how_to_decode,
     plan_numbers,
+    range_gaps,
     scale_disagreement,
     what_to_expect,
 )
@@ -159,16 +161,20 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
     for level, chips, area in zip(
         pyramid.levels, numbers['chips_per_level'], numbers['shown_area']
     ):
-        lo, hi = level.valid_range
         shown = f'{chips:,}  (show {area:.0%} of the images)'
-        table.add_row(f'  of boxes of {lo:g} to {hi:g} px', shown)
+        table.add_row(f'  of boxes of {describe_range(level.valid_range)}', shown)
+    pixels = numbers['chips'] * pyramid.chip_size**2
+    table.add_row('pixels of an epoch, without negative chips', f'{pixels:,}')
     table.add_row(
         'pixels, relative to whole images of 800x1333', f'{numbers["pixel_ratio_800x1333"]:.3f}'
     )
     finest = numbers['pixel_ratio_finest']
     table.add_row('pixels, relative to whole images at the finest level', f'{finest:.3f}')
     table.add_row('covered (box, level) pairs', f'{numbers["coverage"]:.2%}')
-    table.add_row('orphans: boxes that fit at no level of theirs', f'{numbers["orphans"]:,}')
+    orphans, in_no_range = numbers['orphans'], numbers['in_no_range']
+    table.add_row('orphans: boxes that fit at no level of theirs', f'{orphans - in_no_range:,}')
+    if in_no_range:
+        table.add_row("boxes in no level's valid_range", f'{in_no_range:,}')
     if numbers['strategy'] == 'minimum':
         table.add_row('(image, level) pairs not proven minimal', f'{numbers["unproven"]:,}')
     table.add_row('planning', f'{numbers["ms_per_image"]:.3f} ms per image')
@@ -193,9 +199,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         console.print(f'warning: {note}', style='yellow', highlight=False, soft_wrap=True)
     scales = scale_disagreement(pyramid, table.width, table.height)
     numbers['train_over_test_scale'] = [round(v, 4) for v in scales.factors.tolist()]
-    if scales.message:
-        warning = f'warning: {scales.message}'
-        console.print(warning, style='yellow', highlight=False, soft_wrap=True)
+    gaps = [str(found) for found in range_gaps(pyramid, table) if found.boxes]
+    for warning in filter(None, (scales.message, *gaps)):
+        console.print(f'warning: {warning}', style='yellow', highlight=False, soft_wrap=True)
     if args.out:
         write_json(args.out, numbers)
     return numbers

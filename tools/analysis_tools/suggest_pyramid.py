@@ -96,7 +96,7 @@ def count(table: AnnotationTable, suggestion: Suggestion, plan: ChipPlan) -> dic
         plan_numbers(table, pyramid, plan),
         pixel_ratio_own_size=float(len(plan) * pyramid.chip_size**2 / own),
         chips_for_an_image_800x1333=USUAL[0] * USUAL[1] / pyramid.chip_size**2,
-        good=suggestion.good,
+        shares=suggestion.shares,
         network_sizes=[
             np.percentile(sizes, [5, 50, 95]).tolist() if len(sizes) else []
             for sizes in network_sizes(table, pyramid)
@@ -127,6 +127,7 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
     """Print what it costs and covers as a table."""
     table = Table(show_header=False)
     lo, hi = (round(bound * pyramid.chip_size) for bound in GOOD_SIZE_RANGE)
+    shares = numbers['shares']
     for name, value in (
         ('images', f'{numbers["images"]:,}'),
         ('boxes (crowd and degenerate ones left out)', f'{numbers["boxes"]:,}'),
@@ -144,7 +145,9 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
             'chips in the memory of one 800x1333 image [1]',
             f'{numbers["chips_for_an_image_800x1333"]:.1f}',
         ),
-        (f'boxes seen at a good size, {lo} to {hi} network px [2]', f'{numbers["good"]:.2%}'),
+        (f'boxes shown at a good size, {lo} to {hi} network px', f'{shares.good:.2%}'),
+        ('boxes shown smaller, at the finest level [2]', f'{shares.smaller:.2%}'),
+        ('boxes shown larger, in chips of the whole image', f'{shares.larger:.2%}'),
         ('covered (box, level) pairs', f'{numbers["coverage"]:.2%}'),
         ('orphans: boxes that fit at no level of theirs', f'{numbers["orphans"]:,}'),
     ):
@@ -153,8 +156,7 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
     console.print(
         '[1] if activations, in proportion to pixels, take the memory; weights, optimizer state '
         'and what is kept for each object come on top.\n'
-        '[2] smaller at the finest level, which enlarges objects as far as is of use; larger where '
-        'a chip shows the whole image.',
+        '[2] which enlarges objects as far as is of use.',
         style='dim',
         markup=False,
         highlight=False,

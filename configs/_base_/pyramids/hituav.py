@@ -1,4 +1,4 @@
-# Proposed by suggest_pyramid.py with --chip-size 160 from HIT-UAV (every second image):
+# Proposed by suggest_pyramid.py from HIT-UAV (every second image):
 # 1,099 images, 8,886 boxes with sizes (sqrt of area) of 10.3 to 121 px.
 # 4.38 chips per image, 0.140 of the pixels of whole images at 800x1333, 1 orphans.
 pyramid = dict(

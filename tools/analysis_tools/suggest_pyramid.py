@@ -186,7 +186,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     numbers = count(table, suggestion, plan_chips(table, pyramid))
     show_levels(numbers, pyramid, console)
     show_costs(numbers, pyramid, console)
-    for note in (*suggestion.notes, what_to_expect(numbers['pixel_ratio_finest'])):
+    orphans = numbers['orphans'] / max(numbers['boxes'], 1)
+    expected = what_to_expect(numbers['pixel_ratio_finest'], orphans)
+    for note in (*suggestion.notes, expected):
         console.print(note, highlight=False)
     if args.out:
         write_text(args.out, pyramid_config(pyramid, comment_of(args, suggestion, numbers)))

@@ -46,12 +46,14 @@ def main() -> None:
 @exit_on_error()
 def training_config(args: argparse.Namespace) -> Config:
     """The config, with what the command line says."""
+    if args.auto_scale_lr:  # before the config is converted, which tells what it will do
+        args.cfg_options = {**(args.cfg_options or {}), 'auto_scale_lr.enable': True}
     cfg = load_config(args)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper')
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        enable_auto_scale_lr(cfg)
+        check_base_batch_size(cfg)
     if args.resume and args.resume != 'auto':
         cfg.load_from = args.resume
     if args.resume or cfg.get('resume'):
@@ -59,18 +61,17 @@ def training_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def enable_auto_scale_lr(cfg: Config) -> None:
-    """Let mmengine scale the learning rate by the batch size.
+def check_base_batch_size(cfg: Config) -> None:
+    """Check that the config says which batch size its learning rate is for.
 
     Raises:
-        ValueError: If the config does not say which batch size its learning rate is for.
+        ValueError: If it does not.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise ValueError(
             '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config: the batch size, '
             'over all GPUs, that its learning rate was chosen for'
         )
-    cfg.auto_scale_lr.enable = True
 
 
 def prepare_resume(cfg: Config, find: bool = False) -> None:

@@ -23,3 +23,5 @@ load_from = (
     'https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_fpn_1x_coco/'
     'faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth'
 )
+# The stock schedule validates after each epoch; the best one is kept.
+default_hooks = dict(checkpoint=dict(save_best='auto'))

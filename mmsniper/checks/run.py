@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmsniper.checks.by_hand import check_by_hand
 from mmsniper.checks.checkpoint_file import check_checkpoint_file, unpickling_fault
 from mmsniper.checks.classes import (
     LabelledData,
@@ -154,6 +155,9 @@ def check_run(
     findings = check_config(cfg, loaders)
     data = {key: _data(cfg, key, (datasets or {}).get(key), findings) for key in loaders}
     parts = [part for key in loaders for part in data[key]]
+    training = loaders[0] == 'train_dataloader'
+    if training:
+        findings += check_by_hand(cfg)
     for key in loaders:
         findings += check_voc_data(cfg, key)
         if key != 'train_dataloader':  # what reads that of training tells itself
@@ -162,7 +166,6 @@ def check_run(
                     Finding(WARNING, part.where, f'{part.file.path}: {warning}')
                     for warning in part.file.warnings
                 ]
-    training = loaders[0] == 'train_dataloader'
     if not training and any(part.labels not in (None, part.classes) for part in parts):
         # Which file is in the order of the weights? That of training, if it is here.
         parts += config_data(cfg, 'train_dataloader', [])

@@ -267,7 +267,7 @@ def _convert(cfg: Config, options: SNIPEROptions) -> None:
     name = type_name(detector)
     sniper_model(detector, pyramid, options.whole_images, options.range_first, notes)
     if name != 'RPN':  # proposals are not merged
-        see_all_levels(detector, pyramid, options.autofocus)
+        see_all_levels(detector, pyramid, options.autofocus, notes)
         if options.reduced_jpegs:
             for loader in ('val_dataloader', 'test_dataloader'):
                 decode_reduced(cfg.get(loader))
@@ -311,14 +311,37 @@ def _convert_training(
         notes,
         options.cache_mb,
     )
-    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
-    if base and options.batch_size is None:  # the batch that the learning rate is for, in chips
+    _count_chips(cfg, loader, options, notes)
+
+
+def _count_chips(
+    cfg: Config, loader: Mapping[str, Any], options: SNIPEROptions, notes: list[str]
+) -> None:
+    """Let the batch size that the learning rate is for count chips.
+
+    Args:
+        cfg (Config): The config, with chips; ``auto_scale_lr`` is changed in place.
+        loader (dict): Its ``train_dataloader`` as it was, with images.
+        options (SNIPEROptions): What the config says in ``sniper``.
+        notes (list[str]): Gets a sentence where the learning rate will be scaled.
+    """
+    scaling = cfg.get('auto_scale_lr') or ConfigDict()
+    base = scaling.get('base_batch_size')
+    if not base:
+        return
+    if options.batch_size is None:  # the same pixels
         grown = cfg.train_dataloader.batch_size / loader.get('batch_size', 1)
-        cfg.auto_scale_lr.base_batch_size = round(base * grown)
-    elif base and cfg.auto_scale_lr.get('enable'):
+        scaling.base_batch_size = round(base * grown)
+        what = f'the pixels of {base} images'
+    else:
+        what = 'auto_scale_lr.base_batch_size, which counts chips beside sniper.batch_size'
+        if pixels := image_pixels(loader):
+            same = max(round(base * pixels / cfg.pyramid.chip_size**2), 1)
+            what += f'. If the learning rate is for {base} images, set it to {same}: their pixels'
+    if scaling.get('enable'):
         notes.append(
-            f'the learning rate is scaled as one for batches of {base} chips over all GPUs '
-            f'(auto_scale_lr.base_batch_size, which counts chips beside sniper.batch_size)'
+            f'the learning rate is scaled as one for batches of {scaling.base_batch_size} chips '
+            f'over all GPUs ({what})'
         )
 
 

@@ -14,6 +14,7 @@ from mmsniper.convert.data import SCALE_TRANSFORMS
 from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
 from mmsniper.datasets.wrappers import class_names, read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
+from mmsniper.models.pyramid_detector import complete_merge_cfg
 from mmsniper.models.views import TEXT_KEYS
 
 # Without a scale_factor the image is as it is, see PyramidDetector.
@@ -56,7 +57,10 @@ def check_autofocus(options: Mapping[str, Any]) -> None:
 
 
 def see_all_levels(
-    model: ConfigDict, pyramid: Mapping[str, Any], autofocus: Mapping[str, Any] | None = None
+    model: ConfigDict,
+    pyramid: Mapping[str, Any],
+    autofocus: Mapping[str, Any] | None = None,
+    notes: list[str] | None = None,
 ) -> None:
     """Make a detector's config that of a ``PyramidDetector``, or of an ``AutoFocus``.
 
@@ -69,6 +73,7 @@ def see_all_levels(
         autofocus (dict | None): Arguments of ``AutoFocus``; those of ``focus_head`` are added to
             the branch's, and ``focus_head=None`` leaves it out. What the detector's config says
             goes before. Defaults to None, no AutoFocus.
+        notes (list[str] | None): Gets a sentence on how detections are merged. Defaults to None.
 
     Raises:
         ValueError: If the channels of the branch are unknown, or a class of the user's cannot be
@@ -91,6 +96,8 @@ def see_all_levels(
         )
     stock = 'PyramidDetector' if autofocus is None else 'AutoFocus'
     model.update(type=kind if own else stock, pyramid=pyramid)
+    if notes is not None:
+        notes.append(_merging(model))
     if (model.get('test_cfg') or {}).get('chunked_size', -1) > 0:
         model.setdefault('batch_pixels', 1)  # names of classes come in parts, for one input each
     if autofocus is None:
@@ -105,6 +112,26 @@ def see_all_levels(
     for key, value in autofocus.items():
         if key != 'focus_head':
             model.setdefault(key, value)
+
+
+def _merging(model: Mapping[str, Any]) -> str:
+    """How the detections of all levels are merged, and what of ``test_cfg`` does not count then."""
+    test_cfg, head = model.get('test_cfg') or {}, model.get('roi_head') or {}
+    own, path = test_cfg, 'test_cfg'
+    if test_cfg.get('rcnn'):
+        own, path = test_cfg['rcnn'], 'test_cfg.rcnn'
+    merge = complete_merge_cfg(model.get('merge_cfg') or {}, test_cfg)
+    kind = model['type'] if isinstance(model['type'], type) else MODELS.get(model['type'])
+    how = f'nms={type_name(merge.nms) or None}'
+    if kind.merge is not PyramidDetector.merge:
+        how = kind.merge.__qualname__
+    values = [f'score_thr={merge.score_thr}', how]
+    values.append(f'max_per_img={merge.max_per_img}')
+    said = f'tests merge all levels by {", ".join(values)} (choose with model.merge_cfg)'
+    # Grid R-CNN keeps its own.
+    if 'score_thr' in own and type_name(head.get('head')) != 'GridRoIHead':
+        said += f'; model.{path}.score_thr={own["score_thr"]} does not count'
+    return said
 
 
 def see_images_as_they_are(cfg: Config) -> None:

@@ -5,14 +5,16 @@ What that means for each family of detectors is told in docs/detectors.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any, NamedTuple
 
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
-from mmsniper.datasets.wrappers import class_names, type_name
-from mmsniper.models.roi_heads import QUERY_MASKS, SNIPERRoIMixin, roi_head_fault
+from mmsniper.datasets.wrappers import type_name
+from mmsniper.models.roi_heads import QUERY_MASKS, roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
 ROI_HEADS = {'SparseRoIHead': 'SNIPERSparseRoIHead'}
@@ -37,12 +39,6 @@ DENSE_HEADS = {
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
 
-# Heads of ours, and what derives from them, know what is invalid.
-_OURS = frozenset(
-    {'SNIPERPointsMixin', 'SNIPERSetPredictionMixin', 'SNIPERGuidedAnchorMixin', 'SNIPERRPNHead'}
-    | {*DENSE_HEADS.values()}
-)
-
 # What makes a version of a head that derives from another one, as its first base class.
 _FIRST_BASES = {**DENSE_HEADS, 'AnchorFreeHead': 'SNIPERPointsMixin'}
 
@@ -51,8 +47,9 @@ DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 
 # Dense heads of ours that find what is ignored themselves: an assigner, if they have one, stays.
 _WITHOUT_ASSIGNER = frozenset(
-    {'SNIPERCenterNetUpdateHead', 'SNIPERFreeAnchorRetinaHead', 'SNIPERPAAHead'}
-    | {'SNIPERPointsMixin', 'SNIPERYOLOXHead'}
+    {'SNIPERCenterNetUpdateHead', 'SNIPERFCOSHead', 'SNIPERFoveaHead'}
+    | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERPointsMixin'}
+    | {'SNIPERYOLOXHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -115,17 +112,22 @@ def sniper_model(
     Raises:
         ValueError: If a head or an assigner has no SNIPER version; the message says what does.
     """
-    train, notes = detector.get('train_cfg') or {}, [] if notes is None else notes
+    notes, exchanged = [] if notes is None else notes, []
     key = 'detector' if detector.get('detector') else 'type'  # it may be tested at all levels
     detector[key] = DETECTORS.get(type_name(detector[key]), detector[key])
-    if has_rpn(detector):
-        exchanged = _exchange_dense(detector, 'rpn_head', train.get('rpn') or {}, notes)
-    elif detector.get('roi_head') is not None:
-        exchanged = []  # queries instead of an RPN
-    else:
-        exchanged = _exchange_dense(detector, 'bbox_head', train, notes)
-    if head := detector.get('roi_head'):
-        exchanged.append(_exchange_roi_head(head, pyramid))
+    for piece in list(_pieces(detector, pyramid)):
+        config = piece.parent[piece.key] = piece.version(piece.parent[piece.key])
+        if (base := _known_base(config)) in IGNORING_HEADS:
+            if base != type_name(config):
+                notes.append(
+                    f'{type_name(config)} is taken to ignore what its assigner ignores, as {base} '
+                    f"does, from which it derives (docs/detectors.md, A head of one's own)"
+                )
+        else:
+            kind = type_name(config.get('head'))
+            exchanged.append(f'{type_name(config)} ({kind})' if kind else type_name(config))
+        if 'SNIPERGuidedAnchorMixin' in (cls.__name__ for cls in _bases(config)):
+            detector.setdefault('batch_pixels', 1)  # it tests one input at a time
     if range_first:
         _propose_in_range(detector, pyramid)
         exchanged.append('SNIPERRPNHead')
@@ -221,10 +223,121 @@ def has_rpn(detector: Mapping[str, Any]) -> bool:
     return type_name(detector) == 'RPN'
 
 
-def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
-    """Exchange a RoI head; the type that took its place, with the head that it is."""
-    name = type_name(head)
-    kind = head.type if isinstance(head.type, type) else MODELS.get(name)
+class UnawarePiece(NamedTuple):
+    """A piece of a detector's config that knows nothing of invalid objects.
+
+    Attributes:
+        path: Its key in the detector's config, such as ``'train_cfg.rpn.assigner'``.
+        config: What it is.
+        version: What the conversion puts in its place, None if it has nothing to put there.
+        fault: Why it has nothing, '' if it has.
+        certain: Whether invalid objects are background to it for certain. Not so where it is not
+            MMDetection's, or something was done about ignored objects by hand.
+    """
+
+    path: str
+    config: Mapping[str, Any]
+    version: Mapping[str, Any] | None
+    fault: str
+    certain: bool
+
+
+def unaware_pieces(detector: Mapping[str, Any]) -> Iterator[UnawarePiece]:
+    """The pieces of a detector that the conversion would exchange, or has nothing to put in for.
+
+    Args:
+        detector (dict): A detector's config, converted or by hand. Left as it is.
+    """
+    made = ConfigDict(deepcopy(dict(detector)))
+    wrapped = made.get('detector')
+    if wrapped is not None and not isinstance(wrapped, Mapping):  # of a PyramidDetector
+        made.type = wrapped
+    try:
+        check_kind(made)
+        pieces = list(_pieces(made, {}))
+    except ValueError as error:
+        yield UnawarePiece('', made, None, str(error), _is_stock(made))
+        return
+    if name := DETECTORS.get(type_name(made)):
+        yield UnawarePiece('', made, ConfigDict(made, type=name), '', True)
+    configs = [piece.parent[piece.key] for piece in pieces]
+    assigners = [c for c, piece in zip(configs, pieces) if piece.version is range_aware]
+    by_hand = bool(assigners) and all(map(_has_our_rules, assigners))
+    for piece, config in zip(pieces, configs):
+        version, fault = None, ''
+        certain = _is_stock(config) and not config.get('ignore_iof_thr', -1) > 0
+        try:
+            version = piece.version(config)
+        except ValueError as error:
+            # A head without a version may be one for which a wrapped assigner is enough.
+            fault, certain = str(error), certain and not by_hand
+        if version is None or type_name(version) != type_name(config):
+            yield UnawarePiece(piece.path, config, version, fault, certain)
+
+
+class _Piece(NamedTuple):
+    """A piece of a detector's config that decides what becomes of invalid objects."""
+
+    path: str
+    parent: ConfigDict
+    key: str
+    version: Callable[[ConfigDict], ConfigDict]
+
+
+def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece]:
+    train = detector.get('train_cfg') or {}
+    if has_rpn(detector):
+        yield from _dense_pieces(detector, 'rpn_head', train.get('rpn') or {}, 'train_cfg.rpn')
+    elif detector.get('roi_head') is None:  # else it has queries instead of an RPN
+        yield from _dense_pieces(detector, 'bbox_head', train, 'train_cfg')
+    if detector.get('roi_head'):
+        version = partial(_range_aware_roi_head, pyramid=pyramid)
+        yield _Piece('roi_head', detector, 'roi_head', version)
+
+
+def _dense_pieces(
+    detector: ConfigDict, key: str, train_cfg: ConfigDict, path: str
+) -> Iterator[_Piece]:
+    """A dense head and, if it does not find itself what is ignored, its assigners."""
+    if not detector.get(key):
+        raise ValueError(
+            f'{type_name(detector)} has no {key}: there are SNIPER versions of detectors with an '
+            f'RPN and a roi_head, and of those with a dense bbox_head'
+        )
+    yield _Piece(key, detector, key, _range_aware_dense_head)
+    name = type_name(detector[key])
+    names = {DENSE_HEADS.get(name, name), *(base.__name__ for base in _bases(detector[key]))}
+    if not names & _WITHOUT_ASSIGNER:
+        yield from _assigners(train_cfg, path)
+
+
+def _assigners(train_cfg: ConfigDict, path: str) -> Iterator[_Piece]:
+    for key, value in train_cfg.items():
+        if key.endswith('assigner'):
+            yield _Piece(f'{path}.{key}', train_cfg, key, range_aware)
+        elif isinstance(value, ConfigDict):  # RepPoints has two stages
+            yield from _assigners(value, f'{path}.{key}')
+
+
+def _bases(config: Mapping[str, Any]) -> tuple[type, ...]:
+    """The class of a head or assigner and those that it derives from, none if it is not known."""
+    kind, name = config.get('type'), type_name(config)
+    if name and not isinstance(kind, type):
+        kind = MODELS.get(name) or TASK_UTILS.get(name)
+    return getattr(kind, '__mro__', ())
+
+
+def _is_stock(config: Mapping[str, Any]) -> bool:
+    return any(base.__module__.startswith('mmdet.') for base in _bases(config)[:1])
+
+
+def _has_our_rules(config: Mapping[str, Any]) -> bool:
+    """Whether a head or assigner is one of ours, or derives from one."""
+    return any(base.__module__.startswith('mmsniper.') for base in _bases(config))
+
+
+def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> ConfigDict:
+    name, head = type_name(head), ConfigDict(head)
     if name in ROI_HEADS or name in ROI_HEADS.values():
         if head.get('mask_head') is not None:
             raise ValueError(
@@ -232,9 +345,9 @@ def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
                 f'({_DOCS_ON_KINDS})'
             )
         head.type = ROI_HEADS.get(name, head.type)
-        return name
-    if kind is None or not issubclass(kind, SNIPERRoIMixin):
-        if fault := roi_head_fault(kind):
+        return head
+    if not _has_our_rules(head):
+        if fault := roi_head_fault(next(iter(_bases(head)), None)):
             raise ValueError(
                 f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). '
                 f'SNIPERRoIMixin makes one'
@@ -243,66 +356,46 @@ def _exchange_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> str:
             head.head = head.type
         head.type = 'SNIPERRoIHead'
     head.setdefault('pyramid', pyramid)
-    kind = head.get('head')
-    return f'{type_name(head)} ({type_name(kind)})' if kind else type_name(head)
+    return head
 
 
-def _exchange_dense(
-    detector: ConfigDict, name: str, train_cfg: ConfigDict, notes: list[str]
-) -> list[str]:
-    """Exchange a dense head and its assigners; the types that took their place."""
-    if not detector.get(name):
+def _range_aware_dense_head(head: ConfigDict) -> ConfigDict:
+    name, base = type_name(head), _known_base(head)
+    if base in IGNORING_HEADS or _has_our_rules(head):
+        return head
+    if name in DENSE_HEADS:
+        return ConfigDict(head, type=DENSE_HEADS[name])
+    if first := _FIRST_BASES.get(base):
         raise ValueError(
-            f'{type_name(detector)} has no {name}: there are SNIPER versions of detectors with an '
-            f'RPN and a roi_head, and of those with a dense bbox_head'
+            f'there is no SNIPER version of {name}, which derives from {base}. Make one, class '
+            f'SNIPER{name}({first}, {name}) with {first} of mmsniper.models, and name that '
+            f"(docs/detectors.md, A head of one's own)"
         )
-    head, exchanged, base = detector[name], [], _known_base(detector[name])
-    if base not in IGNORING_HEADS:
-        head.type = _exchanged(head, base)
-        exchanged.append(type_name(head))
-    elif base != type_name(head):
-        notes.append(
-            f'{type_name(head)} is taken to ignore what its assigner ignores, as {base} does, from '
-            f"which it derives (docs/detectors.md, A head of one's own)"
-        )
-    names = class_names(head, MODELS)
-    if 'SNIPERGuidedAnchorMixin' in names:  # it tests one input at a time
-        detector.setdefault('batch_pixels', 1)
-    if not _WITHOUT_ASSIGNER.intersection(names):
-        exchanged += _exchange_assigners(train_cfg)
-    return exchanged
+    raise ValueError(
+        f'there is no SNIPER version of {name}; there is one of '
+        f'{", ".join(sorted([*DENSE_HEADS, *IGNORING_HEADS]))}. docs/detectors.md tells what is '
+        f"not supported and why, and how to make one (A head of one's own)"
+    )
 
 
 def _known_base(head: Mapping[str, Any]) -> str:
     """The nearest class of a head, itself or a base, of which it is known what it ignores.
 
-    '' if there is none, or another one of MMDetection's heads is nearer.
+    '' if there is none, or it is one of ours, or another one of MMDetection's heads is nearer.
     """
-    name, known = type_name(head), _OURS | IGNORING_HEADS | _FIRST_BASES.keys()
-    kind = head['type'] if isinstance(head['type'], type) else MODELS.get(head['type'])
-    for cls in getattr(kind, '__mro__', ()):
+    name, known = type_name(head), IGNORING_HEADS | _FIRST_BASES.keys()
+    for cls in _bases(head):
         name = cls.__name__
         stock = cls.__module__.startswith('mmdet.') and name.endswith('Head')
-        if stock or name in known:
+        if stock or name in known or cls.__module__.startswith('mmsniper.'):
             break
     return name if name in known else ''
-
-
-def _exchange_assigners(train_cfg: ConfigDict) -> list[str]:
-    exchanged = []
-    for key, value in train_cfg.items():
-        if key.endswith('assigner'):
-            train_cfg[key] = range_aware(value)
-            exchanged.append(type_name(train_cfg[key]))
-        elif isinstance(value, ConfigDict):  # RepPoints has two stages
-            exchanged += _exchange_assigners(value)
-    return exchanged
 
 
 def range_aware(assigner: ConfigDict) -> ConfigDict:
     """The version of an assigner that ignores what belongs to invalid objects."""
     name = type_name(assigner)
-    if name in ('ValidRangeAssigner', 'IgnoreInvalidAssigner'):
+    if _has_our_rules(assigner):
         return assigner
     if name == 'MaxIoUAssigner':
         return ConfigDict(assigner, type='ValidRangeAssigner')
@@ -312,27 +405,6 @@ def range_aware(assigner: ConfigDict) -> ConfigDict:
         f'there is no SNIPER version of {name}; there is one of MaxIoUAssigner, '
         f'{", ".join(sorted(ASSIGNERS))}. If a result of -1 means "ignored" to the head, write '
         f"dict(type='IgnoreInvalidAssigner', assigner=dict(type='{name}', ...)) yourself"
-    )
-
-
-def _exchanged(head: Mapping[str, Any], base: str) -> str | type:
-    """The type of a head's SNIPER version, by its :func:`_known_base`."""
-    name = type_name(head)
-    if base in _OURS:
-        return head['type']
-    if base == name in DENSE_HEADS:
-        return DENSE_HEADS[name]
-    if base:
-        first = _FIRST_BASES[base]
-        raise ValueError(
-            f'there is no SNIPER version of {name}, which derives from {base}. Make one, class '
-            f'SNIPER{name}({first}, {name}) with {first} of mmsniper.models, and name that '
-            f"(docs/detectors.md, A head of one's own)"
-        )
-    ready = ', '.join(sorted([*DENSE_HEADS, *IGNORING_HEADS]))
-    raise ValueError(
-        f'there is no SNIPER version of {name}; there is one of {ready}. docs/detectors.md tells '
-        f"what is not supported and why, and how to make one (A head of one's own)"
     )
 
 

@@ -23,10 +23,10 @@ from mmsniper.datasets.decoding import ImageDecodingError, are_numbers, run_chec
 from mmsniper.datasets.ignored_order import sort_ignored
 from mmsniper.datasets.image_cache import ImageCache
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
-from mmsniper.datasets.scale_transforms import class_names, rescaling
+from mmsniper.datasets.scale_transforms import behind_the_cut, rescaling
 from mmsniper.datasets.transforms.load_image_windows import LoadImageWindows
 from mmsniper.datasets.transforms.load_large_image import LoadLargeImageFromFile
-from mmsniper.datasets.wrappers import all_datasets, all_transforms, read_datasets, type_name
+from mmsniper.datasets.wrappers import all_datasets, read_datasets, type_name
 
 
 class Chip(NamedTuple):
@@ -296,12 +296,7 @@ class _ChipPipeline(Compose):
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         super().__init__(transforms)
-        cuts = [
-            i
-            for i, step in enumerate(self.transforms)
-            if any('ChipSampler' in class_names(part) for part in all_transforms([step]))
-        ]
-        if cuts and (wrong := rescaling(self.transforms[cuts[0] + 1 :])):
+        if wrong := rescaling(behind_the_cut(self.transforms)):
             raise ValueError(
                 f'{", ".join(wrong)} after ChipSampler would change the scale of chips, which must '
                 f'be that of their level, or mix chips of different levels: drop it from the '

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from mmdet.registry import TRANSFORMS
 
 from mmsniper.datasets.wrappers import all_transforms, type_name
 
@@ -27,20 +30,49 @@ _UNSCALED = dict(scale_limit=(0, [0, 0], (0, 0)), scale=(1, [1, 1], (1, 1)))
 
 
 def rescaling(pipeline: Any) -> list[str]:
-    """The types of a pipeline's built transforms that change the scale of objects or mix images."""
+    """The types of a pipeline's transforms that change the scale of objects or mix images.
+
+    Args:
+        pipeline (Any): A pipeline that has been built, or the configs of its transforms.
+    """
     return [type_name(step) for step in all_transforms(pipeline) if _rescales(step)]
 
 
+def behind_the_cut(pipeline: Any) -> list[Any]:
+    """The transforms of a pipeline behind the one that is, or has in it, a ``ChipSampler``.
+
+    Args:
+        pipeline (Any): A pipeline that has been built, or the configs of its transforms.
+
+    Returns:
+        list[Any]: All of them are to keep the scale; none if nothing cuts chips.
+    """
+    steps = list(getattr(pipeline, 'transforms', pipeline) or ())
+    for i, step in enumerate(steps):
+        if any('ChipSampler' in class_names(part) for part in all_transforms([step])):
+            return steps[i + 1 :]
+    return []
+
+
 def class_names(transform: Any) -> set[str]:
-    """Names of a transform's class and of those that it derives from."""
-    return {cls.__name__ for cls in type(transform).__mro__}
+    """Names of the class of a transform, or of its config, and of those that it derives from."""
+    return {type_name(transform), *(cls.__name__ for cls in _class(transform).__mro__)}
+
+
+def _class(transform: Any) -> type:
+    if not isinstance(transform, Mapping):
+        return type(transform)
+    kind, name = transform.get('type'), type_name(transform)
+    if name and not isinstance(kind, type):
+        kind = TRANSFORMS.get(name)
+    return kind if isinstance(kind, type) else object
 
 
 def _rescales(transform: Any) -> bool:
-    if isinstance(transform, Mapping):
-        keeps = any(transform.get(key, ...) in values for key, values in _UNSCALED.items())
-        return type_name(transform) in _ALBUMENTATIONS and not keeps
+    if isinstance(transform, Mapping) and type_name(transform) in _ALBUMENTATIONS:
+        return not any(transform.get(key, ...) in values for key, values in _UNSCALED.items())
     if RESCALING & class_names(transform):
         # A RandomAffine may only rotate, shear and shift.
-        return tuple(getattr(transform, 'scaling_ratio_range', ())) != (1, 1)
-    return hasattr(transform, 'get_indexes')  # by which MultiImageMixDataset finds what to mix in
+        given = transform.get if isinstance(transform, Mapping) else partial(getattr, transform)
+        return tuple(given('scaling_ratio_range', ())) != (1, 1)
+    return hasattr(_class(transform), 'get_indexes')  # by which MultiImageMixDataset mixes

@@ -1,12 +1,14 @@
-"""The Runner that a config names to be made its SNIPER version, and what refuses another one."""
+"""The Runner that a config names to be made its SNIPER version, and what tells of another way."""
 
 from __future__ import annotations
 
+import warnings
 from functools import wraps
 from typing import Any
 
 from mmengine import runner as mmengine_runner
 from mmengine.config import Config, ConfigDict
+from mmengine.infer import BaseInferencer
 from mmengine.runner import Runner
 from torch import nn
 
@@ -64,6 +66,35 @@ def refuse_configs_with_sniper(runner: type[Runner]) -> None:
     runner.from_cfg = classmethod(from_cfg)
 
 
+def warn_of_configs_with_sniper(inferencer: type[BaseInferencer]) -> None:
+    """Have an inferencer warn where it is given a config of which no SNIPER version was made.
+
+    ``DetInferencer`` builds the stock detector of it. (``init_detector`` does so, too, but is a
+    function that has begun when our fragment is read.)
+
+    Args:
+        inferencer (type[BaseInferencer]): mmengine's. Changed in place, and with it what derives
+            from it.
+    """
+    build = inferencer._init_model
+
+    @wraps(build)
+    def _init_model(self: BaseInferencer, cfg: Any, *args: Any, **kwargs: Any) -> nn.Module:
+        if 'sniper' in cfg:
+            name = type(self).__name__
+            warnings.warn(
+                f'the config has sniper = dict(...), of which {name} knows nothing: it builds the '
+                f'stock detector, which sees images at one scale. For all levels: '
+                f'{name}(mmsniper.convert.load_config(FILE), WEIGHTS), or the config that the '
+                f'training has written into its work folder',
+                stacklevel=4,
+            )
+        return build(self, cfg, *args, **kwargs)
+
+    inferencer._init_model = _init_model
+
+
 for _name in ('Runner', 'FlexibleRunner'):  # mmengine has the second from 0.9 on
     if hasattr(mmengine_runner, _name):
         refuse_configs_with_sniper(getattr(mmengine_runner, _name))
+warn_of_configs_with_sniper(BaseInferencer)

@@ -67,6 +67,28 @@ _COMPARED_IMAGES, _FAR_SCALE = 50, 1.9
 _MIN_SIDE = 0.1
 
 
+def complete_merge_cfg(given: Mapping[str, Any], test_cfg: Mapping[str, Any]) -> ConfigDict:
+    """How the detections of all levels are merged, with what is not given.
+
+    Args:
+        given (dict): ``merge_cfg`` of a :class:`PyramidDetector`.
+        test_cfg (dict): That of the detector, of which ``max_per_img`` is the default. Its
+            ``score_thr`` and the NMS of a two-stage detector are for one scale and do not count.
+
+    Returns:
+        ConfigDict: ``score_thr``, ``nms_pre``, ``nms`` and ``max_per_img``. Without a limit is
+        None, which is below 0 elsewhere.
+    """
+    most = (test_cfg.get('rcnn') or test_cfg).get('max_per_img', 100)
+    merge = dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
+    merge.update(given)
+    if merge['nms'] is not None and 'type' not in merge['nms']:
+        merge['nms'] = {**MERGE_NMS, **merge['nms']}
+    for key in ('nms_pre', 'max_per_img'):
+        merge[key] = None if (merge[key] or 0) < 0 else merge[key]
+    return ConfigDict(merge)
+
+
 @MODELS.register_module()
 class PyramidDetector(BaseDetector):
     """A detector that is tested at every level of the pyramid (SNIPER section 4).
@@ -90,7 +112,8 @@ class PyramidDetector(BaseDetector):
         pyramid (ScalePyramid | dict): The config's pyramid; its test rules and test ranges count.
         merge_cfg (dict | None): Of the merge: ``score_thr``, ``nms_pre`` (best detections of a
             window that take part), ``nms`` and ``max_per_img``, or some of them. Defaults to 0.001,
-            1000, :data:`MERGE_NMS` and the detector's ``max_per_img``.
+            1000, :data:`MERGE_NMS` and the detector's ``max_per_img``. They take the place of the
+            detector's ``test_cfg``, whose ``score_thr`` does not count.
         level_rpn (dict | None): Merged into ``test_cfg.rpn`` while levels are seen: each may need
             fewer proposals than a whole image. Defaults to None.
         window_size (int): Longest side of what the network sees at once, pixels of the level; more
@@ -168,7 +191,8 @@ class PyramidDetector(BaseDetector):
         options = [*_MERGE_OPTIONS, *self.merge_defaults]
         if unknown := sorted(set(merge_cfg or ()) - set(options)):
             raise ValueError(f'merge_cfg has no option {unknown}, its options are {options}')
-        self.merge_cfg = self._complete({**self.merge_defaults, **(merge_cfg or {})})
+        given = {**self.merge_defaults, **(merge_cfg or {})}
+        self.merge_cfg = complete_merge_cfg(given, self.test_cfg or {})
         if level_rpn and not getattr(self, 'with_rpn', False):
             raise ValueError(f'level_rpn is for detectors with an RPN, {detector} has none')
         self.level_rpn = level_rpn
@@ -183,18 +207,6 @@ class PyramidDetector(BaseDetector):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return empty, self._joined_from, self.__dict__
-
-    def _complete(self, given: Mapping[str, Any]) -> ConfigDict:
-        """How to merge: what is given, and defaults. Without a limit is None, below 0 elsewhere."""
-        own = self.test_cfg or {}
-        most = (own.get('rcnn') or own).get('max_per_img', 100)
-        merge = dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
-        merge.update(given)
-        if merge['nms'] is not None and 'type' not in merge['nms']:
-            merge['nms'] = {**MERGE_NMS, **merge['nms']}
-        for key in ('nms_pre', 'max_per_img'):
-            merge[key] = None if (merge[key] or 0) < 0 else merge[key]
-        return ConfigDict(merge)
 
     def val_step(self, data: Mapping[str, Any]) -> SampleList:
         """As :meth:`test_step`, at ``val_levels``."""

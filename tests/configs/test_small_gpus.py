@@ -40,7 +40,7 @@ def test_the_page_has_its_lines():
 @pytest.mark.parametrize('line', LINES)
 def test_the_line_trains(line, toy, tmp_path, load_tool):
     options = options_of(line)
-    small = {'pyramid.chip_size': 128}
+    small = {'pyramid.chip_size': 128, 'auto_scale_lr.enable': options.auto_scale_lr}
     cfg = load_config(CONFIG, options.cfg_options | small)
     for name, value in options.cfg_options.items():
         if name != 'sniper.batch_size':
@@ -49,7 +49,7 @@ def test_the_line_trains(line, toy, tmp_path, load_tool):
     assert cfg.train_dataloader.batch_size == chips
     # A line that scales the learning rate has a warm-up of as many chips as without it.
     if options.auto_scale_lr:
-        load_tool('train').enable_auto_scale_lr(cfg)
+        load_tool('train').check_base_batch_size(cfg)
         end = options.cfg_options.get('param_scheduler.0.end')
         assert end in (None, 1000 * 20 / chips)
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from copy import deepcopy
+from fnmatch import fnmatch
 from pathlib import Path
 
 import mmdet
@@ -33,6 +34,7 @@ from mmsniper.testing.toy_dataset import ToyDatasetSpec
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 FRAGMENTS = [f'{CONFIGS}/_base_/{name}' for name in ('sniper.py', 'pyramids/coco_paper.py')]
+STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
 STOCK_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
 PYRAMID = dict(
     chip_size=128,
@@ -748,8 +750,11 @@ def test_images_without_objects_are_kept_for_a_pool_that_is_given():
     assert found.filter_cfg == dict(filter_empty_gt=False, min_size=32)
 
 
-def test_what_a_setting_takes_away_is_said(monkeypatch):
-    def said(**changes):
+@pytest.fixture
+def said(monkeypatch):
+    """A function that converts the stock config with changes, and gives what the log says."""
+
+    def convert(**changes):
         notes = []
         monkeypatch.setattr(
             'mmsniper.convert.config.print_log', lambda text, **_: notes.append(text)
@@ -757,15 +762,80 @@ def test_what_a_setting_takes_away_is_said(monkeypatch):
         sniper_version(stock_config(**changes))
         return ''.join(notes)
 
+    return convert
+
+
+def test_what_a_setting_takes_away_is_said(said):
     sniper = dict(whole_images=True, negative_chips=dict())
     assert 'no negative chips: it is trained on whole images' in said(sniper=sniper)
-    scale = dict(enable=True, base_batch_size=16)
-    assert 'of 16 chips' in said(sniper=dict(batch_size=4), auto_scale_lr=scale)
-    assert 'the learning rate' not in said(auto_scale_lr=scale)
     model = stock_config().model
     model.data_preprocessor.batch_augments = [dict(type='mmdet.BatchSyncRandomResize')]
     assert 'batches without BatchSyncRandomResize' in said(model=model)
     assert 'batches without' not in said()
+
+
+def test_what_the_learning_rate_is_scaled_by_is_said_where_it_will_be_scaled(said):
+    """A batch is 2 images of 256 x 256 px, and a chip has 128 x 128."""
+    scale = dict(enable=True, base_batch_size=16)
+    text = said(auto_scale_lr=scale)
+    assert 'batches of 8 chips of 128x128 px: the pixels of 2 images (choose with sniper.b' in text
+    assert 'for batches of 64 chips over all GPUs (the pixels of 16 images)' in text
+    text = said(sniper=dict(batch_size=8), auto_scale_lr=scale)
+    assert 'for batches of 16 chips over all GPUs (auto_scale_lr.base_batch_size, which c' in text
+    assert 'for 16 images, set it to 64: their pixels' in text
+    assert 'the learning rate' not in said(sniper=dict(batch_size=8))
+
+
+def leaves_of(node, path=''):
+    """All values of a config by their dotted keys, of lists as a whole."""
+    if not isinstance(node, dict):
+        return {path: node}
+    inner = (leaves_of(v, f'{path}.{k}' if path else k) for k, v in node.items())
+    return {key: value for part in inner for key, value in part.items()}
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+        'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py',
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+        'atss/atss_r50_fpn_1x_coco.py',
+        'yolox/yolox_s_8xb8-300e_coco.py',
+        'dino/dino-4scale_r50_8xb2-12e_coco.py',
+    ],
+)
+def test_the_docs_name_each_key_of_a_stock_config_that_changes(base, tmp_path):
+    page = (ROOT / 'docs' / 'detectors.md').read_text()
+    table = re.search(r'^\| key \|.*?(?=\n\n)', page, re.M | re.S)[0]
+    rows = [line.split('|')[1] for line in table.splitlines()]
+    named = [key for row in rows for key in re.findall('`(.+?)`', row)]
+    stock = leaves_of(
+        without_scope(Config.fromfile(STOCK / base, import_custom_modules=False).to_dict())
+    )
+    made = leaves_of(without_scope(load_config(stock_file(tmp_path, base)).to_dict()))
+    new = set(
+        leaves_of(without_scope(Config.fromfile(stock_file(tmp_path, base)).to_dict()))
+    ) - set(stock)
+    changed = {key for key in {*stock, *made} - new if stock.get(key, ...) != made.get(key, ...)}
+    assert changed
+    untold = [key for key in changed if not any(fnmatch(f'{key}.', f'{n}.*') for n in named)]
+    assert untold == []
+
+
+def test_what_becomes_of_score_thr_is_said(said):
+    merging = 'tests merge all levels by score_thr=0.001, nms=soft_nms, max_per_img=100 (choose wit'
+    text = said()
+    assert merging in text
+    assert 'model.test_cfg.rcnn.score_thr=0.05 does not count' in text
+    model = dict(stock_config().model, merge_cfg=dict(score_thr=0.2, max_per_img=-1, nms=None))
+    text = said(model=model)
+    assert 'by score_thr=0.2, nms=None, max_per_img=None (' in text
+    model = dict(stock_config().model, test_cfg=dict(rcnn=dict(max_per_img=100)))
+    assert 'does not count' not in said(model=model)
+    model = stock_config().model
+    model.roi_head.type = 'GridRoIHead'
+    assert 'does not count' not in said(model=model)
 
 
 # With MMDetection's own tools --------------------------------------------------------------------
@@ -895,7 +965,8 @@ def infer(checkpoint, toy_config):
     def run_(config):
         said = run('-c', INFERENCE, config, checkpoint, image)
         assert not re.search('unexpected key|missing keys', said)
-        return json.loads(said.rpartition('found: ')[2].splitlines()[0])
+        found = json.loads(said.rpartition('found: ')[2].splitlines()[0])
+        return dict(found, warned='it builds the stock detector, which sees images at one' in said)
 
     run_.image = image
     return run_
@@ -909,6 +980,7 @@ def test_by_the_config_in_the_work_folder_mmdetections_inference_sees_all_levels
     [sample] = ours(infer.image, return_datasamples=True, no_save_vis=True)['predictions']
     assert len(sample.pred_instances.levels.unique()) > 1
     assert found['type'] == 'PyramidDetectorFasterRCNN'
+    assert not found['warned']
     boxes = sample.pred_instances.bboxes
     for theirs in (found['boxes'], found['others']):
         torch.testing.assert_close(torch.tensor(theirs), boxes, atol=1e-3, rtol=0)
@@ -918,5 +990,6 @@ def test_of_a_fragment_file_mmdetections_inference_makes_the_stock_detector(infe
     """One scale; it loads the whole checkpoint, which holds what torch 2.6 refuses by itself."""
     found = infer(toy_config)
     assert found['type'] == 'FasterRCNN'
+    assert found['warned']
     assert found['scale'] is not None
     torch.testing.assert_close(torch.tensor(found['boxes']), torch.tensor(found['others']))

@@ -134,12 +134,22 @@ def test_the_work_dir_comes_from_the_arguments_then_the_config_then_its_name(loa
 
 
 def test_scaling_the_lr_needs_the_batch_size_it_was_chosen_for(load_tool):
-    enable = load_tool('train').enable_auto_scale_lr
+    check = load_tool('train').check_base_batch_size
     with pytest.raises(ValueError, match='needs auto_scale_lr.base_batch_size'):
-        enable(Config(dict(auto_scale_lr=dict(enable=False))))
-    cfg = Config(dict(auto_scale_lr=dict(base_batch_size=160)))
-    enable(cfg)
-    assert cfg.auto_scale_lr.enable
+        check(Config(dict(auto_scale_lr=dict(enable=False))))
+    check(Config(dict(auto_scale_lr=dict(base_batch_size=160))))
+
+
+def test_what_the_lr_is_scaled_by_is_said_when_the_command_line_asks_for_it(
+    load_tool, tmp_path, monkeypatch
+):
+    train, notes = load_tool('train'), []
+    monkeypatch.setattr('mmsniper.convert.config.print_log', lambda text, **_: notes.append(text))
+    config = str(Path(__file__).parents[2] / 'configs' / 'sniper' / 'faster_rcnn_r50_sniper.py')
+    args = [config, '--work-dir', str(tmp_path), '--auto-scale-lr']
+    cfg = train.training_config(train.parse_args([*args, '--cfg-options', 'sniper.batch_size=4']))
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=160)
+    assert 'is scaled as one for batches of 160 chips over all GPUs' in ''.join(notes)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')

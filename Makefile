@@ -7,17 +7,18 @@ VENV ?= $(if $(filter official,$(STACK)),.venv,.venv-$(STACK))
 # nproc obeys OMP_NUM_THREADS; what is wanted is the number of cores.
 WORKERS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 
-PY := $(VENV)/bin/python
+PY = $(VENV)/bin/python
 DOCS_VENV := .venv-docs
 
 # Threads that wait for one another sleep instead of spinning: on a busy CPU far faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test bench lint coverage format docs clean
+.PHONY: help setup demo test test-rotated bench lint coverage format docs clean
 
 help:
 	@echo 'make demo    set up, detect in real images, make toy data, train SNIPER, evaluate, draw'
 	@echo 'make test    set up, lint, run the tests'
+	@echo 'make test-rotated  set up the maintained fork, run the tests of rotated boxes'
 	@echo 'make lint    check style and types'
 	@echo 'make coverage  run the tests, and fail if they run less than 95 % of the lines'
 	@echo 'make bench   set up, measure in short what is fast, say what got slower; under 10 minutes'
@@ -43,6 +44,11 @@ demo: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+# MMRotate of OpenMMLab goes with no MMDetection that we support.
+test-rotated: STACK = onedl
+test-rotated: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS) tests/rotated
 
 bench: setup
 	$(PY) benchmarks/bench.py $(BENCH_ARGS)

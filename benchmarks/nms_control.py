@@ -23,7 +23,7 @@ from mmengine.config import Config
 
 from harness.results import write_results
 from harness.training_run import RunError
-from mmsniper.models.pyramid_detector import MERGE_NMS as SOFT
+from mmsniper.models.nms import MERGE_NMS as SOFT
 from mmsniper.utils.command_line import at_least, command_parser, exit_on_error, progress
 
 ROOT = Path(__file__).resolve().parents[1]

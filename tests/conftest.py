@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 from hypothesis import settings
+from mmrotate_ready import provide_torchvision
 from scripts import load_script
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -16,6 +17,8 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 # A slow machine is no failure; in CI the same examples are tried each time.
 settings.register_profile('mmsniper', deadline=None, derandomize='CI' in os.environ)
 settings.load_profile('mmsniper')
+
+provide_torchvision()
 
 ROOT = Path(__file__).resolve().parents[1]
 

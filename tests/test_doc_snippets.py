@@ -29,7 +29,10 @@ PROGRAMS = (
 )
 SEARCHED = ('--config', '--dataset', '--model')
 # Of which only the start of the words is looked at.
-PIP_INSTALLS = r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs|jupyterlab)'
+PIP_INSTALLS = (
+    r'(-e|--no-deps|--wheel-dir|dist|\.|rasterio|zarr|tifffile|imagecodecs|jupyterlab'
+    r'|onedl-mm\w+|torchvision)'
+)
 MINE = """
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',

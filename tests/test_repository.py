@@ -18,7 +18,7 @@ ACTIONS = sorted(GITHUB.glob('actions/*/action.yml'))
 PROSE = [*GITHUB.rglob('*.md'), ROOT / 'CONTRIBUTING.md', ROOT / 'CODE_OF_CONDUCT.md']
 DOCKER = ROOT / 'docker' / 'Dockerfile'
 MAKEFILE = (ROOT / 'Makefile').read_text()
-TARGETS = set(re.findall(r'^(\w+):', MAKEFILE, re.M))
+TARGETS = set(re.findall(r'^([\w-]+):', MAKEFILE, re.M))
 VARIABLES = set(re.findall(r'^(\w+) \?=', MAKEFILE, re.M)) | {'PYTEST_ARGS'}
 
 

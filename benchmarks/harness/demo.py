@@ -23,7 +23,7 @@ from harness.demo_pictures import draw_chips, draw_found
 from harness.real_images import show_real_images
 from harness.training_run import TrainingRun
 from mmsniper.convert import load_config
-from mmsniper.testing import make_toy_dataset
+from mmsniper.testing import ToyDatasetSpec, make_toy_dataset
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import write_json
 
@@ -85,10 +85,11 @@ def run_demo(demo: Demo, console: Console) -> dict[str, Any]:
     return summary
 
 
-def make_toy_data() -> None:
-    """Make the toy data set where the configs look for it, or what is missing of it."""
+def make_toy_data(config: str = SNIPER, rotated: bool = False) -> None:
+    """Make the toy data set where a config looks for it, or what is missing of it."""
     make_toy_dataset(
-        Config.fromfile(SNIPER).data_root,
+        Config.fromfile(config).data_root,
+        ToyDatasetSpec(rotated=rotated),
         progress=lambda images, total: progress(images, 'toy images', total),
     )
 

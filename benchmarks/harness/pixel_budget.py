@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from mmsniper.convert.training_chips import negative_chip_hook
 from mmsniper.mining import NegativeChipMiner
+from mmsniper.utils.image_header import image_size
 
 MAX_SAMPLES = 1024
 
@@ -34,9 +35,11 @@ MINING_COST = 1 / 3
 class BlankImage:
     """Stands in for ``LoadImageFromFile``: a black image of the size that the annotations give.
 
+    Where they give none (DOTA's), it is that of the file.
+
     Required Keys:
 
-    - height, width
+    - height, width, or img_path
 
     Added Keys:
 
@@ -44,7 +47,10 @@ class BlankImage:
     """
 
     def __call__(self, results: dict) -> dict:
-        shape = (results['height'], results['width'])
+        if 'height' in results:
+            shape = (results['height'], results['width'])
+        else:
+            shape = image_size(results['img_path'])[::-1]
         results['img'] = np.zeros((*shape, 3), np.uint8)
         results['img_shape'] = results['ori_shape'] = shape
         return results

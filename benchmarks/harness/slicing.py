@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from harness.stock_detector import stock_detector
 from mmsniper.models import AutoFocus, PyramidDetector
-from mmsniper.models.pyramid_detector import MERGE_NMS
+from mmsniper.models.nms import MERGE_NMS
 
 SOFT_NMS = 'Soft-NMS'
 _NEVER = 1.1

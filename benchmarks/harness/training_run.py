@@ -260,8 +260,10 @@ def test_result(run: TrainingRun, stage: str) -> dict[str, float | None]:
     if not files:
         raise RunError(f'the test of {run.work_dir} left no metrics in {run.work_dir / stage}')
     content = json.loads(max(files).read_text('utf-8'))
+    # Of rotated boxes they are MMRotate's, by the same names.
+    prefix = 'r_coco' if 'r_coco/bbox_mAP' in content else 'coco'
     # Without a single detection CocoMetric gives no metrics at all.
-    metrics = {name: content.get(f'coco/bbox_{theirs}', 0.0) for name, theirs in METRICS.items()}
+    metrics = {name: content.get(f'{prefix}/bbox_{m}', 0.0) for name, m in METRICS.items()}
     metrics |= {name: content[key] for name, key in SEGM_METRICS.items() if key in content}
     metrics = {name: None if value < 0 else value for name, value in metrics.items()}
     return metrics | false_positives(run, stage)
@@ -280,12 +282,14 @@ def predicted_curve(run: TrainingRun, stage: str, annotations: Path) -> Detectio
 
 
 def false_positives(run: TrainingRun, stage: str) -> dict[str, float | None]:
-    """``FALSE_POSITIVES`` of a test's predictions; empty if it left none."""
+    """``FALSE_POSITIVES`` of a test's predictions; empty if it left none, or boxes are rotated."""
     if not run.predictions(stage).exists():
         return {}
     from mmsniper.convert import read_config
 
     cfg = read_config(run.root / run.config, run.options)
+    if 'ann_file' not in cfg.test_evaluator:  # RotatedCocoMetric takes the boxes of the data set
+        return {}
     curve = predicted_curve(run, stage, run.root / cfg.test_evaluator.ann_file)
     points = {name: curve.at_recall(recall) for name, recall in FALSE_POSITIVES.items()}
     return {

@@ -106,7 +106,7 @@ class SNIPERInferencer(DetInferencer):
         refuse_errors(check_checkpoint_file(self.weights))
         cfg = copy(cfg)
         # A visualizer of its own: the config's may log to elsewhere.
-        cfg.model, cfg.visualizer = config, ConfigDict(type='DetLocalVisualizer')
+        cfg.model, cfg.visualizer = config, ConfigDict(type='mmdet.DetLocalVisualizer')
         scope = cfg.get('default_scope') or 'mmdet'
         try:
             super().__init__(cfg, self.weights, device, scope, palette)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from numpy.typing import NDArray
 
 from mmsniper.apis.images import FOCUS, VIS
 from mmsniper.apis.results import Classes
+from mmsniper.utils.box_types import enclosing, is_rotated
 from mmsniper.utils.files import replacing, utf8_name
 from mmsniper.visualization import draw_focus, save_figure
 from mmsniper.visualization.picture import picture_name
@@ -40,7 +43,6 @@ class Pictures:
     ) -> None:
         self.out_dir, self.classes = out_dir, classes
         self.score_thr, self.thresholds = score_thr, thresholds
-        self.visualizer = DetLocalVisualizer()
 
     def paths(self, name: str) -> list[Path]:
         """The pictures of an image."""
@@ -67,7 +69,7 @@ class Pictures:
                 picture,
                 sample.focus_chips,
                 sample.focus_maps,
-                found.bboxes,
+                enclosing(sample.pred_instances.bboxes).cpu().numpy(),
                 found.levels,
                 found.scores,
                 size=sample.ori_shape[1::-1],
@@ -82,18 +84,26 @@ class Pictures:
         found = found[found.scores > self.score_thr]
         shrunk = shrunk_instances(found, sample.ori_shape[:2], picture.shape[:2])
         number = max([len(self.classes.names), *(found.labels + 1).tolist()])
-        self.visualizer.dataset_meta = dict(
+        visualizer = _visualizer(is_rotated(shrunk.bboxes))
+        visualizer.dataset_meta = dict(
             classes=[self.classes.name(label) for label in range(number)],
             palette=self.classes.palette,
         )
         with warnings.catch_warnings():
             # Of boxes at the edge, once for each kind of line.
             warnings.filterwarnings('ignore', message='.*out of bounds')
-            self.visualizer.add_datasample(
+            visualizer.add_datasample(
                 'detections',
                 np.ascontiguousarray(picture[..., ::-1]),
                 DetDataSample(pred_instances=shrunk),
                 draw_gt=False,
                 pred_score_thr=self.score_thr,
             )
-        return self.visualizer.get_image()[..., ::-1]
+        return visualizer.get_image()[..., ::-1]
+
+
+@functools.cache
+def _visualizer(rotated: bool) -> DetLocalVisualizer:
+    """MMDetection's, or for rotated boxes MMRotate's."""
+    kind = VISUALIZERS.get('mmrotate.RotLocalVisualizer' if rotated else 'mmdet.DetLocalVisualizer')
+    return kind()

@@ -104,8 +104,7 @@ class ReportData:
     @cached_property
     def sizes(self) -> NDArray[np.float64]:
         """(num_boxes,) sqrt of each box's area, original px."""
-        boxes = self.chips.table.boxes.astype(np.float64)
-        return np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
+        return self.chips.table.sizes_of(slice(None))
 
     def class_name(self, label: int) -> str:
         """What a label is called."""

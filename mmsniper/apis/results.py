@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mmsniper.checks.annotation_files import AnnotationFile
 from mmsniper.checks.classes import config_data, saved_meta
 from mmsniper.datasets.wrappers import read_datasets
+from mmsniper.utils.box_types import enclosing, is_rotated, typed
 
 
 @dataclass(frozen=True)
@@ -202,18 +203,23 @@ def content_of(sample: DetDataSample, classes: Classes) -> dict[str, Any]:
     Returns:
         dict: ``width`` and ``height`` of the image; ``detections``, each with ``category_id``,
         ``bbox`` (x, y, width, height in original pixels) and ``score``, with masks also
-        ``segmentation``, a COCO RLE; ``levels``, which level found each, where several were seen;
-        of AutoFocus ``focus_chips``, for each level, fine to coarse,
-        and ``focus_pixels``.
+        ``segmentation``, a COCO RLE; of rotated boxes, which ``bbox`` encloses, also ``rbox``
+        (centre, width, height, clockwise angle in radians); ``levels``, which level found each,
+        where several were seen; of AutoFocus ``focus_chips``, for each level, fine to coarse, and
+        ``focus_pixels``.
     """
     found = sample.pred_instances.cpu().numpy()
     rles = coco_rles(found.get('masks'))
-    low, high = np.split(found.bboxes.astype(float), 2, axis=1)
+    own = typed(sample.pred_instances.bboxes).cpu()
+    low, high = np.split(enclosing(own).numpy().astype(float), 2, axis=1)
     boxes = np.concatenate([low, high - low], axis=1).round(3).tolist()
     detections = [
         dict(category_id=classes.category(label), bbox=box, score=round(score, 6))
         for label, box, score in zip(found.labels.tolist(), boxes, found.scores.tolist())
     ]
+    if is_rotated(own):
+        for detection, box in zip(detections, own.convert_to('rbox').numpy().astype(float)):
+            detection['rbox'] = [*box[:4].round(3).tolist(), round(float(box[4]), 6)]
     for detection, rle in zip(detections, rles):
         detection['segmentation'] = dict(rle, counts=rle['counts'].decode())
     height, width = sample.ori_shape[:2]

@@ -116,19 +116,37 @@ class PositiveChipPlanner:
         """Pairs (image, level) of the last plan whose number of chips is not proven minimal: only
         for ``'minimum'``, in scenes of thousands of boxes, where the search is cut off."""
 
-    def plan(self, epoch: int = 0, index: NDArray[np.integer] | None = None) -> ChipPlan:
+    def plan(
+        self,
+        epoch: int = 0,
+        index: NDArray[np.integer] | None = None,
+        again: NDArray[np.integer] | None = None,
+    ) -> ChipPlan:
         """The chips of an epoch, in the order of the images and of levels within an image.
 
         Args:
             epoch (int): The epoch. Defaults to 0.
             index (NDArray[np.integer] | None): Positions in the plan of those that are wanted.
                 Defaults to None, all.
+            again (NDArray[np.integer] | None): How many times the epoch has each of them before: a
+                chip that comes again is placed anew. Defaults to None, never.
         """
         if self.strategy == 'grid':
             chips, self.unproven = self.find(epoch=epoch)
         else:
             chips = self.chips
-        return self._place(chips, epoch, index)
+        return self._place(chips, epoch, index, again)
+
+    def certain(self) -> ChipPlan:
+        """What each chip of ``'minimum'`` shows wherever an epoch places it."""
+        chips = self.chips
+        box = np.empty((len(chips), 4), np.float32)
+        for first in range(0, len(chips), _CHIPS):
+            part = chips.take(slice(first, first + _CHIPS))
+            shown = box[first : first + _CHIPS]
+            shown[:, :2] = part.hi
+            shown[:, 2:] = self._windows(part, part.lo.astype(np.float64))[:, 2:]
+        return ChipPlan.of_kind(POSITIVE, chips.image, chips.level, box)
 
     @property
     def chips(self) -> _Chips:
@@ -175,7 +193,13 @@ class PositiveChipPlanner:
         origin = np.minimum(cover.lo * step[first_target], edge[first_target])
         return Cover(cover.assignment, origin, origin, cover.group, cover.unproven)
 
-    def _place(self, chips: _Chips, epoch: int, index: NDArray[np.integer] | None) -> ChipPlan:
+    def _place(
+        self,
+        chips: _Chips,
+        epoch: int,
+        index: NDArray[np.integer] | None,
+        again: NDArray[np.integer] | None,
+    ) -> ChipPlan:
         wanted = chips if index is None else chips.take(index)
         box = np.empty((len(wanted), 4), np.float32)
         for first in range(0, len(wanted), _CHIPS):
@@ -183,6 +207,8 @@ class PositiveChipPlanner:
             part = wanted.take(slice(first, stop))
             at = np.arange(first, stop) if index is None else index[first:stop]
             number = at - np.searchsorted(chips.image, part.image)
+            if again is not None:
+                number += again[first:stop] * len(chips)  # which no chip of an epoch has
             box[first:stop] = self._boxes(part, number, epoch)
         return ChipPlan.of_kind(POSITIVE, self.image_ids[wanted.image], wanted.level, box)
 
@@ -190,7 +216,10 @@ class PositiveChipPlanner:
         """What chips show, at places that are drawn by their number in their image."""
         key = self.image_ids[chips.image][:, None], number[:, None], np.arange(2)
         lo, hi = chips.lo.astype(np.float64), chips.hi.astype(np.float64)
-        origin = lo + uniform(self.seed, epoch, *key) * (hi - lo)
+        return self._windows(chips, lo + uniform(self.seed, epoch, *key) * (hi - lo))
+
+    def _windows(self, chips: _Chips, origin: Floats) -> Floats:
+        """What chips show whose corners, left and top, are at ``origin``, shape (n, 2)."""
         width, height = self.table.width[chips.image], self.table.height[chips.image]
         scales = self.pyramid.scales(width, height)[np.arange(len(chips)), chips.level]
         end = origin + (self.pyramid.chip_size / scales)[:, None]

@@ -263,13 +263,19 @@ class ScalePyramid:
         return ((sizes[..., None] >= lo) & (sizes[..., None] < hi)).any(axis=-1)
 
     def valid_and_fits(
-        self, boxes: NDArray[np.floating], width: ArrayLike, height: ArrayLike
+        self,
+        boxes: NDArray[np.floating],
+        width: ArrayLike,
+        height: ArrayLike,
+        sizes: NDArray[np.floating] | None = None,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """At which levels each box is valid, and at which it fits into a chip.
 
         Args:
             boxes (NDArray[np.floating]): Shape (n, 4), xyxy, original pixels.
             width, height (ArrayLike): Of the images, original pixels, scalars or shape (n,).
+            sizes (NDArray[np.floating] | None): Sizes, shape (n,), where they are not those of the
+                boxes: of rotated boxes, which ``boxes`` enclose. Defaults to None.
 
         Returns:
             tuple[NDArray[np.bool_], NDArray[np.bool_]]: Masks, shape (n, num_levels). A box is
@@ -281,7 +287,7 @@ class ScalePyramid:
         boxes = as_boxes(boxes)
         wh = boxes[:, 2:] - boxes[:, :2]
         scales = self.scales(*(np.broadcast_to(side, len(boxes)) for side in (width, height)))
-        size = box_sizes(boxes)[:, None]
+        size = np.asarray(box_sizes(boxes) if sizes is None else sizes)[:, None]
         lo, hi = self.ranges().T
         valid = (size >= lo) & (size < hi)
         fits = wh.max(axis=1, initial=0)[:, None] * scales <= self.chip_size * (1 + TOLERANCE)

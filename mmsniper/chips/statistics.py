@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmsniper.chips.annotations import AnnotationTable
 from mmsniper.chips.plan import ChipPlan
-from mmsniper.chips.pyramid import ScalePyramid, box_sizes
+from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.chips.rectangles import run_starts
 from mmsniper.chips.targets import ChipLookup, iter_targets
 from mmsniper.utils.words import numbered
@@ -75,8 +75,7 @@ def plan_statistics(
     too_small, too_large = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
     for start in range(0, len(table.boxes), _BOXES_AT_A_TIME):
         some = slice(start, start + _BOXES_AT_A_TIME)
-        counted = table.boxes[some][~table.ignore[some]].astype(np.float64)
-        sizes = box_sizes(counted)[:, None]
+        sizes = table.sizes_of(some)[~table.ignore[some], None]
         too_small += (sizes < low).sum(axis=0)
         too_large += (sizes >= high).sum(axis=0)
     pairs, covered, reached = 0, np.zeros(levels, np.int64), 0
@@ -85,7 +84,7 @@ def plan_statistics(
         covered += np.bincount(part.level[chips.enclose(part)], minlength=levels)
         reached += len(np.unique(part.index))
         if pyramid.adopt_orphans:  # valid though out of range
-            sizes = box_sizes(part.box)
+            sizes = table.sizes_of(part.index)
             too_small -= np.bincount(part.level[sizes < low[part.level]], minlength=levels)
             too_large -= np.bincount(part.level[sizes >= high[part.level]], minlength=levels)
     return PlanStatistics(

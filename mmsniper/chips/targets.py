@@ -20,6 +20,9 @@ _BOXES = 1 << 14
 # of a plan (relative), and a thousandth of an original pixel, which nobody sees (absolute).
 _RELATIVE, _ABSOLUTE = 2.0**-23, 1e-3
 
+# Of boxes and chips, shape (n, 4) each, for both axes: shape (n, 2).
+_Test = Callable[[Floats, NDArray[np.float32]], NDArray[np.bool_]]
+
 
 @dataclass(frozen=True)
 class Targets(Arrays):
@@ -65,7 +68,8 @@ def _targets(table: AnnotationTable, pyramid: ScalePyramid, first: int, last: in
     part = slice(table.offset[first], table.offset[last])
     image = np.repeat(np.arange(first, last), np.diff(table.offset[first : last + 1]))
     image_wh = np.stack([table.width[image], table.height[image]], axis=1).astype(np.float64)
-    valid, fits = pyramid.valid_and_fits(table.boxes[part], *image_wh.T)
+    sizes = table.sizes_of(part)
+    valid, fits = pyramid.valid_and_fits(table.boxes[part], *image_wh.T, sizes=sizes)
     i, level = np.nonzero(valid & fits & ~table.ignore[part, None])
     order = np.lexsort((level, image[i]))
     i, level = i[order], level[order]
@@ -111,24 +115,25 @@ class ChipLookup:
     num_levels: int
     group: Ints
     box: NDArray[np.float32]
+    chip: Ints  # index of each in the plan
 
     @classmethod
     def from_plan(cls, plan: ChipPlan, num_levels: int) -> ChipLookup:
         """Sort the chips of a plan."""
         group = plan.group(num_levels)
         order = np.argsort(group, kind='stable')
-        return cls(num_levels, group[order], plan.box[order])
+        return cls(num_levels, group[order], plan.box[order], order)
 
     def enclose(self, part: Targets) -> NDArray[np.bool_]:
         """Which targets lie whole in a chip of their image and level, shape (n,)."""
+        return self._any_chip(part, _inside)
 
-        def inside(box: Floats, chip: NDArray[np.float32]) -> NDArray[np.bool_]:
-            slip = _ABSOLUTE + _RELATIVE * box
-            return (box[:, :2] >= chip[:, :2] - slip[:, :2]) & (
-                box[:, 2:] <= chip[:, 2:] + slip[:, 2:]
-            )
+    def enclosing(self, part: Targets) -> Iterator[tuple[Ints, Ints]]:
+        """Pairs of a target and a chip in which it lies whole, by its index in the plan.
 
-        return self._any_chip(part, inside)
+        They come in parts of bounded size.
+        """
+        return self._pairs(part, _inside)
 
     def touch(self, part: Targets) -> NDArray[np.bool_]:
         """Which targets have an area in common with a chip of their image and level, (n,)."""
@@ -141,15 +146,24 @@ class ChipLookup:
 
         return self._any_chip(part, meet)
 
-    def _any_chip(
-        self, part: Targets, test: Callable[[Floats, NDArray[np.float32]], NDArray[np.bool_]]
-    ) -> NDArray[np.bool_]:
+    def _any_chip(self, part: Targets, test: _Test) -> NDArray[np.bool_]:
         """Which targets pass a test, of shape (n, 2) for both axes, with a chip of theirs."""
+        found = np.zeros(len(part), bool)
+        for target, _ in self._pairs(part, test):
+            found[target] = True
+        return found
+
+    def _pairs(self, part: Targets, test: _Test) -> Iterator[tuple[Ints, Ints]]:
+        """Pairs of a target and a chip that pass a test, in parts of bounded size."""
         group = part.group(self.num_levels)
-        found = np.zeros(len(group), bool)
         start, stop = (np.searchsorted(self.group, group, side) for side in ('left', 'right'))
         for block in blocks(start, stop):
             i, k = expand(start[block], stop[block])
             i += block.start
-            found[i[test(part.box[i], self.box[k]).all(axis=1)]] = True
-        return found
+            passed = test(part.box[i], self.box[k]).all(axis=1)
+            yield i[passed], self.chip[k[passed]]
+
+
+def _inside(box: Floats, chip: NDArray[np.float32]) -> NDArray[np.bool_]:
+    slip = _ABSOLUTE + _RELATIVE * box
+    return (box[:, :2] >= chip[:, :2] - slip[:, :2]) & (box[:, 2:] <= chip[:, 2:] + slip[:, 2:])

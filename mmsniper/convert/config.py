@@ -38,6 +38,7 @@ from mmsniper.convert.refusals import (
     check_values,
     ends_mixing,
 )
+from mmsniper.convert.scopes import other_scopes, spell_out, spell_out_ours
 from mmsniper.datasets.wrappers import class_names, type_name
 from mmsniper.utils.missing_files import missing_file
 
@@ -235,6 +236,8 @@ def sniper_version(cfg: Config) -> Config:
     if 'sniper' not in cfg and 'pyramid' not in cfg:
         return cfg
     cfg = deepcopy(cfg)
+    scopes = other_scopes(cfg)
+    spell_out(cfg, scopes)
     if 'sniper' in cfg:
         check_runner(cfg)
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
@@ -242,6 +245,8 @@ def sniper_version(cfg: Config) -> Config:
     _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
     draw_any_image(cfg)
     check_hooks(cfg)
+    if scopes:
+        spell_out_ours(cfg)
     return cfg
 
 

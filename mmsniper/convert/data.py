@@ -33,9 +33,12 @@ SCALE_TRANSFORMS = RESCALING | {
     *('Expand', 'Pad', 'FilterAnnotations'),
 }
 
+# MMRotate's, after which boxes are rotated ones.
+_BOX_TYPES = ('ConvertBoxType', 'ConvertMask2BoxType')
+
 # What a ChipAwareSampler stands in for without a loss, and the arguments that it takes over.
-_SAMPLERS = ('', 'DefaultSampler', 'InfiniteSampler', 'ChipAwareSampler')
-_SAMPLER_ARGUMENTS = ('shuffle', 'seed', 'round_up')
+_SAMPLERS = ('', 'DefaultSampler', 'InfiniteSampler', 'ChipAwareSampler', 'ClassAwareSampler')
+_SAMPLER_ARGUMENTS = ('shuffle', 'seed', 'round_up', 'num_sample_class')
 _BATCH_SAMPLERS = ('', 'BatchSampler', 'AspectRatioBatchSampler')
 
 # Where the size of what goes into the network is found.
@@ -107,6 +110,11 @@ def sniper_dataloader(
             f'{workers} workers keeps up to {cache_mb:g} MB of decoded images (sniper.cache_mb)'
         )
     chips.sampler.update(sampler or {})
+    if chips.sampler.get('num_sample_class'):
+        notes.append(
+            'class-aware: of every class equally many chips (sniper.sampler.num_sample_class=None '
+            'for every chip once)'
+        )
     chips.batch_sampler = None
     return chips
 
@@ -153,9 +161,10 @@ def _sampler_settings(loader: ConfigDict) -> dict[str, Any]:
     if name not in _SAMPLERS:
         raise ValueError(
             f'train_dataloader.sampler is a {name}, but which chips an epoch has is chosen by a '
-            f'ChipAwareSampler: every object once. Say by wrappers of the data set what is to come '
-            f'up more often (ClassBalancedDataset for images with rare classes, RepeatDataset in a '
-            f'ConcatDataset for one of several sources), and write train_dataloader = '
+            f'ChipAwareSampler: every object once, or with num_sample_class of every class equally '
+            f'many. Say by wrappers of the data set what is to come up more often '
+            f'(ClassBalancedDataset for images with rare classes, RepeatDataset in a ConcatDataset '
+            f'for one of several sources), and write train_dataloader = '
             f"dict(sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))"
         )
     unknown = sorted(set(given) - {'type', '_scope_', *_SAMPLER_ARGUMENTS})
@@ -172,8 +181,12 @@ def _sampler_settings(loader: ConfigDict) -> dict[str, Any]:
     if group.get('drop_last'):
         loader.drop_last = True
     # None and True are their defaults, and ours.
-    settings = ((key, given.get(key)) for key in _SAMPLER_ARGUMENTS)
-    return {key: value for key, value in settings if value is not None and value is not True}
+    settings = {key: given.get(key) for key in _SAMPLER_ARGUMENTS}
+    if name == 'ClassAwareSampler' and settings['num_sample_class'] is None:
+        settings['num_sample_class'] = 1  # its default
+    return {
+        key: value for key, value in settings.items() if value is not None and value is not True
+    }
 
 
 def snip_dataloader(
@@ -275,7 +288,11 @@ def _at_one_level(
     # Where it is spelled out, so is the filter, or there is to be none.
     if any(resize in class_names(step, TRANSFORMS) for step in steps):
         return steps
-    loading = [i for i, step in enumerate(steps) if 'LoadAnnotations' in type_name(step)]
+    loading = [
+        i
+        for i, step in enumerate(steps)
+        if 'LoadAnnotations' in type_name(step) or type_name(step) in _BOX_TYPES
+    ]
     if not loading:
         types = ', '.join(type_name(step) for step in steps)
         raise ValueError(

@@ -19,8 +19,9 @@ from mmsniper.models.views import TEXT_KEYS
 
 # Without a scale_factor the image is as it is, see PyramidDetector.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
-# What else of a stock config's keys stays: texts, and what evaluators of phrases read.
-_OTHER_KEYS = (*TEXT_KEYS, 'phrase_ids', 'phrases')
+# What else of a stock config's keys stays: texts, and what evaluators of phrases and of Open Images
+# read.
+_OTHER_KEYS = (*TEXT_KEYS, 'phrase_ids', 'phrases', 'instances', 'image_level_labels')
 _FLIP_KEYS = ('flip', 'flip_direction')
 
 

@@ -41,6 +41,8 @@ DENSE_HEADS = {
 
 # What makes a version of a head that derives from another one, as its first base class.
 _FIRST_BASES = {**DENSE_HEADS, 'AnchorFreeHead': 'SNIPERPointsMixin'}
+# Dense heads of other packages, of which SNIPERPointsHead(head=...) is the version.
+POINTS_HEADS = frozenset({'RotatedFCOSHead'})
 
 # Detectors that have a version of their own, for their heads.
 DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
@@ -49,7 +51,7 @@ DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 _WITHOUT_ASSIGNER = frozenset(
     {'SNIPERCenterNetUpdateHead', 'SNIPERFCOSHead', 'SNIPERFoveaHead'}
     | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERPointsMixin'}
-    | {'SNIPERYOLOXHead'}
+    | {'SNIPERPointsHead', 'SNIPERYOLOXHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -57,12 +59,16 @@ IGNORING_HEADS = frozenset(
     {'ATSSHead', 'ATSSVLFusionHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'LDHead'}
     | {'PISARetinaHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RepPointsHead', 'RetinaHead'}
     | {'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
+    # MMRotate's
+    | {'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead', 'RotatedRTMDetHead'}
+    | {'RotatedRTMDetSepBNHead'}
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
 ASSIGNERS = frozenset(
     {'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner'}
     | {'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner'}
+    | {'RotatedATSSAssigner'}
 )
 
 _DOCS_ON_KINDS = 'docs/detectors.md, Not supported'
@@ -307,7 +313,7 @@ def _dense_pieces(
     yield _Piece(key, detector, key, _range_aware_dense_head)
     name = type_name(detector[key])
     names = {DENSE_HEADS.get(name, name), *(base.__name__ for base in _bases(detector[key]))}
-    if not names & _WITHOUT_ASSIGNER:
+    if name not in POINTS_HEADS and not names & _WITHOUT_ASSIGNER:
         yield from _assigners(train_cfg, path)
 
 
@@ -323,7 +329,8 @@ def _bases(config: Mapping[str, Any]) -> tuple[type, ...]:
     """The class of a head or assigner and those that it derives from, none if it is not known."""
     kind, name = config.get('type'), type_name(config)
     if name and not isinstance(kind, type):
-        kind = MODELS.get(name) or TASK_UTILS.get(name)
+        kind = kind if isinstance(kind, str) else name  # with its scope, if it has one
+        kind = MODELS.get(kind) or TASK_UTILS.get(kind)
     return getattr(kind, '__mro__', ())
 
 
@@ -363,6 +370,8 @@ def _range_aware_dense_head(head: ConfigDict) -> ConfigDict:
     name, base = type_name(head), _known_base(head)
     if base in IGNORING_HEADS or _has_our_rules(head):
         return head
+    if name in POINTS_HEADS:
+        return ConfigDict({**head, 'type': 'SNIPERPointsHead', 'head': head.type})
     if name in DENSE_HEADS:
         return ConfigDict(head, type=DENSE_HEADS[name])
     if first := _FIRST_BASES.get(base):

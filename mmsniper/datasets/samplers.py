@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,8 +30,10 @@ from mmsniper.chips import (
     plan_statistics,
     scale_disagreement,
 )
+from mmsniper.chips.class_aware import ChipsOfClasses
 from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.chips.positive import FoundChips
+from mmsniper.chips.rectangles import ordinal
 from mmsniper.chips.statistics import what_levels_learn
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
@@ -37,6 +41,7 @@ from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
+from mmsniper.utils.image_header import image_size
 from mmsniper.utils.made_once import made_once
 from mmsniper.utils.words import numbered
 
@@ -53,6 +58,10 @@ class ChipAwareSampler(Sampler):
     has chips at random places. Each rank takes every
     world_size-th chip of the same shuffled plan. Yields :class:`ChipIndex` values, for a data set
     that has a :class:`ChipDataset` in it.
+
+    With ``num_sample_class`` it is MMDetection's ``ClassAwareSampler``, of chips: as many positive
+    chips as else, but of every class equally many, those in which an object of it is whole and
+    valid. A chip that comes again is placed anew. Negative chips are those of any epoch.
 
     Args:
         dataset (Any): The data loader's data set.
@@ -77,6 +86,8 @@ class ChipAwareSampler(Sampler):
             of an image come soon after each other and to the same worker, which can keep the image
             (``ChipDataset(cache_mb=...)``). A batch is still of as many images as it has chips.
             Defaults to 0, chips in any order.
+        num_sample_class (int | None): Chips that each class has in its turn, for class-aware
+            epochs. Defaults to None, every positive chip comes once.
 
     Raises:
         TypeError: If there is no :class:`ChipDataset` in ``dataset``.
@@ -99,6 +110,7 @@ class ChipAwareSampler(Sampler):
         negatives_per_image: int = 2,
         background: float = 0.0,
         lanes: int = 0,
+        num_sample_class: int | None = None,
     ) -> None:
         self.rank, self.world_size = get_dist_info()
         if not round_up and self.world_size > 1:
@@ -116,17 +128,25 @@ class ChipAwareSampler(Sampler):
                 f'{background!r}'
             )
         check_whole_number('lanes', lanes, 0)
+        check_whole_number('num_sample_class', num_sample_class, 1, optional=True)
         self.shuffle = shuffle
         self.lanes = lanes
+        self.num_sample_class = num_sample_class
         self.background = background
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
         _let_chips_through(dataset)
         _check_one_pyramid(dataset, self.pyramid)
-        table = made_once(AnnotationTable.joined, lambda *share: read_annotations(dataset, share))
+        labels = num_sample_class is not None
+        table = made_once(
+            AnnotationTable.joined, lambda *share: read_annotations(dataset, share, labels)
+        )
         self.planner = PositiveChipPlanner(table, self.pyramid, strategy, stride, self.seed)
         if strategy == 'minimum':
             self.planner.found = made_once(FoundChips.joined, self._find)
+        self._by_class: ChipsOfClasses | None = None
+        if labels and strategy == 'minimum':  # those of a grid are others in each epoch
+            self._by_class = made_once(lambda: self._find_classes(self.planner.certain()))
         self._plan: ChipPlan | None = None
         self._img_paths: list[str] | None = None
         self._negatives: NegativeChipPlanner | None = None
@@ -150,17 +170,31 @@ class ChipAwareSampler(Sampler):
         """The chips of the current epoch, of all ranks, in the order of the images."""
         if self._plan is None:
             chips = self.positives()
-            parts = [chips]
+            parts = [chips if self.num_sample_class is None else self._class_aware(chips)]
             if self.background:
                 parts.append(self._background(chips))
             if self._negatives is not None:
                 per_image, seed, epoch = self.negatives_per_image, self.seed, self.epoch
                 parts.append(self._negatives.plan(chips, per_image, seed, epoch))
+            plan = parts[0]
             if len(parts) > 1:
-                joined = ChipPlan.joined(parts)
-                chips = joined.take(np.argsort(joined.image, kind='stable'))
-            self._plan = chips
+                plan = ChipPlan.joined(parts)
+                plan = plan.take(np.argsort(plan.image, kind='stable'))
+            self._plan = plan
         return self._plan
+
+    def _class_aware(self, chips: ChipPlan) -> ChipPlan:
+        """The positive chips of a class-aware epoch, of all that there are."""
+        by_class = self._by_class or self._find_classes(chips)
+        key = self.seed, self.epoch
+        times = by_class.times(len(chips), self.num_sample_class or 1, key)
+        drawn = np.repeat(np.arange(len(chips), dtype=np.int32), times)
+        if self.planner.strategy == 'grid':  # where chips have one place
+            return chips.take(drawn)
+        return self.planner.plan(self.epoch, drawn, ordinal(drawn))
+
+    def _find_classes(self, chips: ChipPlan) -> ChipsOfClasses:
+        return ChipsOfClasses.find(self.planner.table, self.pyramid, chips)
 
     def _count(self) -> int:
         """Number of chips of the current epoch, of all ranks."""
@@ -176,8 +210,9 @@ class ChipAwareSampler(Sampler):
     def _placed_late(self) -> bool:
         """Whether chips get their places when they are wanted: a rank needs no others."""
         more = self._plan is not None or self.background or self._negatives is not None
+        drawn = self.num_sample_class is not None
         own = type(self).positives is not ChipAwareSampler.positives
-        return self.planner.strategy == 'minimum' and not more and not own
+        return self.planner.strategy == 'minimum' and not (more or drawn or own)
 
     def positives(self) -> ChipPlan:
         """The positive chips of the current epoch, of all ranks, in the order of the images.
@@ -275,8 +310,8 @@ class ChipAwareSampler(Sampler):
         count, digest = self._count(), 0
         for first in range(0, count, _BLOCK):
             chips = self._chips(np.arange(first, min(first + _BLOCK, count)))
-            for array in (chips.image, chips.level, chips.box, chips.kind):
-                digest = zlib.crc32(array.tobytes(), digest)
+            for column in (chips.image, chips.level, chips.box, chips.kind):
+                digest = zlib.crc32(column.tobytes(), digest)
         all_ = all_gather_object((count, digest))
         if len(set(all_)) == 1:
             return
@@ -310,6 +345,10 @@ class ChipAwareSampler(Sampler):
             f'{numbered(stats.orphans, "orphan")} (learned at no level)'
         )
         lines = [all_levels, *what_levels_learn(stats, table, self.pyramid)]
+        if self.num_sample_class is not None:
+            by_class = self._by_class or self._find_classes(self.positives())
+            names = self.dataset.metainfo.get('classes') or ()
+            lines.append(f'class-aware: {by_class.told(table, names)}')
         print_log('\n  '.join(lines), logger='current')
 
     def _warn_of_nan(self, table: AnnotationTable) -> None:
@@ -327,6 +366,7 @@ class ChipAwareSampler(Sampler):
 def _facts(table: AnnotationTable, seed: int) -> dict[str, Any]:
     """What a plan depends on."""
     boxes = zlib.crc32(table.boxes.tobytes(), zlib.crc32(table.ignore.tobytes()))
+    boxes = zlib.crc32(b'' if table.sizes is None else table.sizes.tobytes(), boxes)
     return {
         'images': len(table),
         'boxes': len(table.boxes),
@@ -348,7 +388,7 @@ def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
         else:
             why = 'do the classes in metainfo have the names of those in the annotation file?'
         return f'none of the {len(table)} images has a box to learn from: {why}'
-    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    sizes = table.sizes_of(~table.ignore)
     ranges = ', '.join(f'[{lo:g}, {hi:g})' for lo, hi in pyramid.ranges())
     return (
         f'no box is valid at a level where it fits into a chip of {pyramid.chip_size} px, so there '
@@ -358,21 +398,25 @@ def _nothing_valid(table: AnnotationTable, pyramid: ScalePyramid) -> str:
     )
 
 
-def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> AnnotationTable:
+def read_annotations(
+    dataset: Any, share: tuple[int, int] = (0, 1), labels: bool = False
+) -> AnnotationTable:
     """Image sizes and boxes of any MMDetection data set, in the order of its indices.
 
     Args:
         dataset (Any): Anything with ``get_data_info``, wrappers included.
         share (tuple[int, int]): k and n: the images of share k of n. Defaults to (0, 1), all.
+        labels (bool): Also keep the boxes' labels. Defaults to False.
 
     Returns:
         AnnotationTable: The annotations, in original pixels.
 
     Raises:
-        ValueError: If an image has no ``width`` and ``height``, or boxes that are not numbers; the
-            message names its file.
+        ValueError: If the size of an image is neither there nor in its file's header, or boxes are
+            not numbers; the message names its file.
     """
     info: Mapping[str, Any] = {}
+    label = array('i')
 
     def annotations() -> Iterator[tuple[int, int, Sequence, list[bool]]]:
         nonlocal info
@@ -380,24 +424,31 @@ def read_annotations(dataset: Any, share: tuple[int, int] = (0, 1)) -> Annotatio
         mine = range(k * images // n, (k + 1) * images // n)
         for i in progress(mine, 'reading annotations'):
             info = dataset.get_data_info(i)
+            if labels:
+                label.extend(instance['bbox_label'] for instance in info.get('instances', ()))
             yield _image_annotations(info)
 
     try:
-        return AnnotationTable.from_images(annotations())
+        table = AnnotationTable.from_images(annotations())
+        return replace(table, label=np.array(label, np.int32)) if labels else table
     except ValueError as error:
         raise ValueError(f'the annotations of {info.get("img_path")}: {error}') from None
 
 
 def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:
-    if not (info.get('width') and info.get('height')):
-        raise ValueError(
-            'no width and height; chips are planned without opening the images, so add both to the '
-            'annotation file'
-        )
+    width, height = info.get('width'), info.get('height')
+    if not (width and height):  # DOTA's annotations have no sizes
+        try:
+            width, height = image_size(info['img_path'])
+        except OSError as error:
+            raise ValueError(
+                f'no width and height, and the header of the image does not tell them ({error}): '
+                f'add both to the annotation file'
+            ) from None
     instances = info.get('instances', [])
     return (
-        info['width'],
-        info['height'],
+        width,
+        height,
         [instance['bbox'] for instance in instances],
         [bool(instance.get('ignore_flag', 0)) for instance in instances],
     )

@@ -15,15 +15,16 @@ from mmdet.models.task_modules.assigners import (
 )
 from mmdet.registry import TASK_UTILS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import BaseBoxes, get_box_tensor
+from mmdet.structures.bbox import BaseBoxes, cat_boxes
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsniper.datasets.ignored_order import INVALID_FIRST
+from mmsniper.utils.box_types import is_rotated
 from mmsniper.utils.checks import check_box_shape
 
-# (boxes (m, 4), priors (n, 4)) -> IoU (m, n)
-IoUCalculator = Callable[[Tensor, Tensor], Tensor]
+# (m boxes, n priors) -> IoU (m, n)
+IoUCalculator = Callable[[Tensor | BaseBoxes, Tensor | BaseBoxes], Tensor]
 
 # IoUs computed at a time: the calculator's temporaries take about 40 bytes for each.
 _MAX_PAIRS = 2**22
@@ -142,24 +143,25 @@ def ignore_near_invalid(
 
     Args:
         assign_result (AssignResult): Result for the n priors; changed in place.
-        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy.
-        invalid_boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, in the same frame.
+        priors (Tensor | BaseBoxes): Shape (n, 4), xyxy, or n rotated ones.
+        invalid_boxes (Tensor | BaseBoxes): Shape (m, 4), xyxy, or m rotated ones, in the same
+            frame.
         ignore_iou_thr (float): Priors whose IoU with any invalid box exceeds this are ignored.
-        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``.
+        iou_calculator (IoUCalculator): Such as MMDetection's ``BboxOverlaps2D()``, or MMRotate's
+            for rotated boxes.
         max_pairs (int): IoUs that are computed at a time. Defaults to 2 ** 22.
 
     Returns:
         AssignResult: ``assign_result``, with ``gt_inds`` and ``labels`` of -1 for those priors.
 
     Raises:
-        ValueError: If boxes have another shape, such as that of rotated boxes.
+        ValueError: If a tensor has another shape.
     """
-    priors, boxes = get_box_tensor(priors), get_box_tensor(invalid_boxes)
-    # MMDetection's calculator takes a fifth number for a score.
-    check_box_shape(priors.shape, 'priors')
-    check_box_shape(boxes.shape, 'invalid_boxes')
-    if len(priors) and len(boxes):
-        for chunk in boxes.split(max(1, max_pairs // len(priors))):
+    for boxes, name in ((priors, 'priors'), (invalid_boxes, 'invalid_boxes')):
+        if not is_rotated(boxes):  # MMDetection's calculator takes a fifth number for a score
+            check_box_shape(boxes.shape, name)
+    if len(priors) and len(invalid_boxes):
+        for chunk in invalid_boxes.split(max(1, max_pairs // len(priors))):
             _ignore_near(assign_result, iou_calculator(chunk, priors), ignore_iou_thr)
     return assign_result
 
@@ -175,7 +177,7 @@ def _ignore_near(result: AssignResult, iou: Tensor, ignore_iou_thr: float) -> No
 class _Objects(NamedTuple):
     """Boxes of valid and invalid objects, and the labels of the valid ones, which come first."""
 
-    bboxes: Tensor
+    bboxes: Tensor | BaseBoxes
     labels: Tensor
 
 
@@ -239,8 +241,8 @@ class ValidRangeAssigner(MaxIoUAssigner):
                 self.ignore_iou_thr,
                 self.iou_calculator,
             )
-        boxes = [get_box_tensor(part.bboxes) for part in (gt_instances, invalid)]
-        objects = _Objects(torch.cat(boxes), gt_instances.labels)
+        boxes = cat_boxes([gt_instances.bboxes, invalid.bboxes])
+        objects = _Objects(boxes, gt_instances.labels)
         # Without valid objects all is background for MaxIoUAssigner, whatever the regions.
         regions = regions if len(gt_instances) else None
         return super().assign(pred_instances, objects, regions, **kwargs)

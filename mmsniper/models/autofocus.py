@@ -17,6 +17,7 @@ from mmsniper.chips.windows import Window
 from mmsniper.models.pyramid_detector import PyramidDetector
 from mmsniper.models.temporary_settings import fewer_proposals
 from mmsniper.models.views import Scene, SeenBatch, area_share, whole_pixels
+from mmsniper.utils.box_types import box_areas, enclosing, typed
 from mmsniper.utils.checks import check_whole_number
 
 
@@ -205,10 +206,12 @@ def _small_detections(
     These are in input pixels. Without them, detections of less than ``end`` original pixels count.
     """
     instances = result.pred_instances
-    scale = instances.bboxes.new_tensor(result.metainfo['scale_factor'])
+    found = typed(instances.bboxes)
+    around = enclosing(found)
+    scale = around.new_tensor(result.metainfo['scale_factor'])
     small = (0.0, end * float(scale.prod().sqrt())) if small is None else small
-    boxes = instances.bboxes * scale.repeat(2)
-    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1).sqrt()
+    boxes = around * scale.repeat(2)
+    size = (box_areas(found).nan_to_num(0.0) * scale.prod()).sqrt()
     focus = (size > small[0]) & (size < small[1])
     cells = boxes[focus] / stride
     starts, stops = cells[:, :2].floor().int().tolist(), cells[:, 2:].ceil().int().tolist()

@@ -29,7 +29,9 @@ from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import split_appended, split_ignored, with_appended_invalid
+from mmsniper.models.joined_classes import empty, joined
 from mmsniper.models.level_range import LevelRange, batch_limits, in_limits, uploaded
+from mmsniper.utils.box_types import box_areas
 
 
 @MODELS.register_module()
@@ -103,7 +105,7 @@ class SNIPERRPNHead(RPNHead):
         if getattr(self.bbox_coder, 'clip_border', True):
             sides = [info['img_shape'][1::-1] * 2 for info in infos]
             boxes = boxes.clamp(min=0).minimum(uploaded(sides, device)[:, None].to(boxes.dtype))
-        keep = in_limits(boxes, limits).split([d.shape[1] for d in deltas], dim=1)
+        keep = in_limits(box_areas(boxes), limits).split([d.shape[1] for d in deltas], dim=1)
         return [
             s.masked_fill(~k.view(count, *s.shape[2:], -1).permute(0, 3, 1, 2), -torch.inf)
             for s, k in zip(scores, keep)
@@ -181,6 +183,44 @@ class SNIPERPointsMixin(AnchorFreeHead):
             of_invalid, *_ = super()._get_targets_single(objects, *args, **kwargs)
             labels = _without_invalid(labels, of_invalid, self.num_classes)
         return labels, *others
+
+
+@MODELS.register_module()
+class SNIPERPointsHead(SNIPERPointsMixin):
+    """Any head that labels points without an assigner, see :class:`SNIPERPointsMixin`.
+
+    It *is* the head that ``head`` names, such as MMRotate's ``RotatedFCOSHead``: an instance of its
+    class, with its parts and the keys of its weights.
+
+    Args:
+        head (str | type): Type of the head, a subclass of ``AnchorFreeHead``.
+        **kwargs: As for the head.
+
+    Raises:
+        ValueError: If the head is not registered, or labels no points.
+
+    Example:
+        >>> bbox_head = dict(type='SNIPERPointsHead', head='mmrotate.RotatedFCOSHead', ...)
+    """
+
+    def __new__(
+        cls, *args: Any, head: str | type[AnchorFreeHead] | None = None, **kwargs: Any
+    ) -> Any:
+        """An instance of a class that is both this one and the head's."""
+        if not hasattr(cls, '_joined_from'):
+            kind = MODELS.get(head) if isinstance(head, str) else head
+            if kind is None or not issubclass(kind, AnchorFreeHead):
+                raise ValueError(
+                    f'SNIPERPointsHead needs head=..., a registered AnchorFreeHead, got {head!r}'
+                )
+            cls = joined(cls, kind)
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, head: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return empty, self._joined_from, self.__dict__
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ import torch
 from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+from mmdet.structures.bbox import BaseBoxes, cat_boxes
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from mmsniper.chips.focus import focus_sizes
 from mmsniper.chips.input_level import levels_of_input
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import split_ignored
-from mmsniper.utils.checks import check_box_shape
+from mmsniper.utils.box_types import box_areas, enclosing, typed
 
 # Sizes of the paper, for its pyramid: positive, and from there to this don't-care.
 PAPER_SMALL, PAPER_IGNORED = (5.0, 64.0), 90.0
@@ -41,8 +41,8 @@ class FocusLook(NamedTuple):
 
 
 def focus_targets(
-    objects: Tensor,
-    regions: Tensor,
+    objects: Tensor | BaseBoxes,
+    regions: Tensor | BaseBoxes,
     shape: tuple[int, int],
     stride: int = 16,
     small: tuple[float, float] = PAPER_SMALL,
@@ -55,8 +55,9 @@ def focus_targets(
     ignore region; negative otherwise. A positive wins over a don't-care.
 
     Args:
-        objects (Tensor): Boxes of all objects, valid or not, shape (n, 4), xyxy in input pixels.
-        regions (Tensor): Boxes of ignore regions, shape (m, 4).
+        objects (Tensor | BaseBoxes): Boxes of all objects, valid or not, shape (n, 4), xyxy in
+            input pixels, or n rotated ones, whose cells are those of what encloses them.
+        regions (Tensor | BaseBoxes): Boxes of ignore regions, shape (m, 4), or m rotated ones.
         shape (tuple[int, int]): Rows and columns of the map.
         stride (int): Side of a cell, input pixels. Defaults to 16.
         small (tuple[float, float]): Sizes of objects to focus on. Defaults to (5, 64).
@@ -66,11 +67,10 @@ def focus_targets(
         Tensor: 1 (positive), 0 or -1 (don't-care), int64, shape (rows, columns).
 
     Raises:
-        ValueError: If boxes have another shape, such as that of rotated boxes.
+        ValueError: If a tensor has another shape.
     """
-    check_box_shape(objects.shape, 'objects')
-    check_box_shape(regions.shape, 'regions')
-    size = (objects[:, 2:] - objects[:, :2]).clamp(min=0).prod(dim=1).sqrt()
+    size = box_areas(objects).nan_to_num(0.0).sqrt()
+    objects, regions = enclosing(objects), enclosing(regions)
     positive = (size > small[0]) & (size < small[1])
     dont_care = ~positive & (size < ignored)
     targets = objects.new_full(shape, NEGATIVE, dtype=torch.long)
@@ -90,15 +90,16 @@ def _touched(boxes: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
     return down.float().t() @ across.float() > 0
 
 
-def uncut_objects(metainfo: Mapping[str, Any]) -> Tensor:
+def uncut_objects(metainfo: Mapping[str, Any]) -> BaseBoxes:
     """The objects that a chip shows, as they were without its edges.
 
     Args:
         metainfo (dict): Of the chip: ``uncut_objects``, boxes of shape (n, 4) in original pixels,
-            and ``homography_matrix``, original to input pixels with all crops and flips.
+            or the corners (n, 8) of rotated ones, and ``homography_matrix``, original to input
+            pixels with all crops and flips.
 
     Returns:
-        Tensor: Boxes, xyxy in input pixels, float32, shape (n, 4). They may reach beyond the input.
+        BaseBoxes: n boxes in input pixels, float32. They may reach beyond the input.
 
     Raises:
         ValueError: If one of them is missing.
@@ -110,9 +111,9 @@ def uncut_objects(metainfo: Mapping[str, Any]) -> Tensor:
             f"writes; with another data set add it to PackDetInputs' meta_keys. Whole images cut "
             f'nothing: leave uncut_sizes out'
         )
-    boxes = HorizontalBoxes(metainfo['uncut_objects'])
+    boxes = typed(torch.tensor(metainfo['uncut_objects']))
     boxes.project_(metainfo['homography_matrix'])
-    return boxes.tensor
+    return boxes
 
 
 @MODELS.register_module()
@@ -256,7 +257,9 @@ class FocusHead(BaseModule):
         if self.uncut_sizes:
             objects = uncut_objects(sample.metainfo)
         else:
-            objects = torch.cat([_boxes(sample.gt_instances), _boxes(invalid)])
+            objects = sample.gt_instances.bboxes
+            if invalid is not None:
+                objects = cat_boxes([objects, invalid.bboxes])
         objects, regions = objects.to(logits.device), _boxes(regions).to(logits.device)
         targets = focus_targets(objects, regions, shape, self.stride, look.small, look.ignored)
         if 'img_shape' in sample:
@@ -317,5 +320,5 @@ class PyramidFocusHead(FocusHead):
         return FocusLook(self.output_of(level), (0.0, must), may)
 
 
-def _boxes(instances: InstanceData | None) -> Tensor:
-    return torch.empty(0, 4) if instances is None else get_box_tensor(instances.bboxes).float()
+def _boxes(instances: InstanceData | None) -> Tensor | BaseBoxes:
+    return torch.empty(0, 4) if instances is None else instances.bboxes

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures.bbox import BaseBoxes, get_box_tensor
+from mmdet.structures.bbox import BaseBoxes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mmsniper.chips.input_level import levels_of_input
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.utils.checks import check_box_shape
+from mmsniper.utils.box_types import box_areas, enclosing, is_rotated
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,16 @@ class LevelRange:
         """Which boxes have a size in range.
 
         Args:
-            boxes (Tensor | BaseBoxes): Shape (n, 4), xyxy.
+            boxes (Tensor | BaseBoxes): Shape (n, 4), xyxy, or n rotated ones.
 
         Returns:
             Tensor: Bool tensor of shape (n,). False for boxes that are turned inside out or NaN.
 
         Raises:
-            ValueError: If ``boxes`` has another shape, such as that of rotated boxes.
+            ValueError: If a tensor has another shape.
         """
-        return in_limits(_corners(boxes), self.limits)
+        boxes = boxes if is_rotated(boxes) else enclosing(boxes)
+        return in_limits(box_areas(boxes), self.limits)
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -75,20 +76,24 @@ def out_of_range(
 
     Args:
         level_ranges (Sequence[LevelRange]): Of each input.
-        boxes (Sequence[Tensor | BaseBoxes]): Of each input, shape (n_i, 4), xyxy.
+        boxes (Sequence[Tensor | BaseBoxes]): Of each input, shape (n_i, 4), xyxy, or n_i rotated
+            ones.
 
     Returns:
         tuple[Tensor, ...]: Of each input, the opposite of what :meth:`LevelRange.contains` gives.
 
     Raises:
-        ValueError: If boxes have another shape, such as that of rotated boxes.
+        ValueError: If a tensor has another shape.
     """
     if not boxes:
         return ()
-    corners = [_corners(of_input) for of_input in boxes]
-    counts = [len(of_input) for of_input in corners]
-    limits = uploaded(np.repeat(_rows(level_ranges), counts, axis=0), corners[0].device)
-    return (~in_limits(torch.cat(corners), limits.unbind(dim=-1))).split(counts)
+    counts = [len(of_input) for of_input in boxes]
+    if any(map(is_rotated, boxes)):
+        areas = torch.cat([box_areas(of_input) for of_input in boxes])
+    else:
+        areas = box_areas(torch.cat([enclosing(of_input) for of_input in boxes]))
+    limits = uploaded(np.repeat(_rows(level_ranges), counts, axis=0), areas.device)
+    return (~in_limits(areas, limits.unbind(dim=-1))).split(counts)
 
 
 def batch_limits(level_ranges: Sequence[LevelRange], device: torch.device) -> Tensor:
@@ -109,34 +114,21 @@ def uploaded(rows: ArrayLike, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else values
 
 
-def in_limits(boxes: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
+def in_limits(areas: Tensor, limits: Sequence[float | Tensor]) -> Tensor:
     """Which boxes have a size in any of some ranges.
 
     Args:
-        boxes (Tensor): Shape (..., 4), xyxy.
+        areas (Tensor): Of boxes (:func:`~mmsniper.utils.box_types.box_areas`), shape (...).
         limits (Sequence[float | Tensor]): The area of an original pixel in pixels of the boxes,
             then the ends of each range (sqrt(area), original pixels). Numbers, or tensors that
             can be broadcast to (...).
 
     Returns:
         Tensor: Bool tensor of shape (...). False for boxes that are turned inside out or NaN.
-
-    Raises:
-        ValueError: If boxes have another shape, such as that of rotated boxes.
     """
-    check_box_shape(boxes.shape[-2:])
     area_scale, *ends = limits
-    boxes = boxes.detach()
-    # Areas of half precision boxes would overflow.
-    wh = boxes[..., 2:].double() - boxes[..., :2].double()
-    size = (wh.prod(dim=-1) / area_scale).sqrt()
+    size = (areas / area_scale).sqrt()
     inside = torch.zeros_like(size, dtype=torch.bool)
     for lo, hi in zip(ends[::2], ends[1::2]):
         inside |= (size >= lo) & (size < hi)
-    return inside & (wh >= 0).all(dim=-1)
-
-
-def _corners(boxes: Tensor | BaseBoxes) -> Tensor:
-    boxes = get_box_tensor(boxes)
-    check_box_shape(boxes.shape)
-    return boxes
+    return inside

@@ -13,6 +13,8 @@ from mmdet.models.detectors import RPN, BaseDetector
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmsniper.utils.box_types import enclosing, typed
+
 
 def proposal_head(model: BaseDetector) -> BaseDenseHead:
     """The part of a detector that proposes regions.
@@ -48,11 +50,14 @@ def propose(model: BaseDetector, batch: Mapping[str, Any]) -> list[InstanceData]
 
     Returns:
         list[InstanceData]: For each input ``bboxes`` (n, 4), xyxy in the input's pixels, and
-        ``scores`` (n,), descending.
+        ``scores`` (n,), descending. Of rotated proposals what encloses them.
     """
     data = model.data_preprocessor(batch, training=False)
     features = model.extract_feat(data['inputs'])
-    return proposal_head(model).predict(features, data['data_samples'], rescale=False)
+    found = proposal_head(model).predict(features, data['data_samples'], rescale=False)
+    for of_input in found:
+        of_input.bboxes = enclosing(typed(of_input.bboxes))
+    return found
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from mmcv.ops import batched_nms
 from mmdet.models.detectors import BaseDetector
 from mmdet.models.utils.misc import samplelist_boxtype2tensor
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
@@ -34,6 +34,7 @@ from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.models.joined_classes import empty, joined
 from mmsniper.models.level_range import LevelRange
 from mmsniper.models.masks import ImageMasks, predict_masks
+from mmsniper.models.nms import MERGE_NMS, best_first
 from mmsniper.models.runtime import Runtime
 from mmsniper.models.temporary_settings import everything_found, has_masks
 from mmsniper.models.views import (
@@ -45,12 +46,9 @@ from mmsniper.models.views import (
     uncut,
     whole_pixels,
 )
+from mmsniper.utils.box_types import enclosing, is_rotated, typed
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.read_ahead import read_ahead as made_ahead
-
-# Sigma and least score of SNIPER's authors (paper, section 4; release).
-MERGE_NMS = dict(type='soft_nms', method='gaussian', sigma=0.55, min_score=0.001)
-"""How the detections of all levels are merged where a config does not say it."""
 
 _MERGE_OPTIONS = ('score_thr', 'nms_pre', 'nms', 'max_per_img')
 
@@ -112,8 +110,8 @@ class PyramidDetector(BaseDetector):
         pyramid (ScalePyramid | dict): The config's pyramid; its test rules and test ranges count.
         merge_cfg (dict | None): Of the merge: ``score_thr``, ``nms_pre`` (best detections of a
             window that take part), ``nms`` and ``max_per_img``, or some of them. Defaults to 0.001,
-            1000, :data:`MERGE_NMS` and the detector's ``max_per_img``. They take the place of the
-            detector's ``test_cfg``, whose ``score_thr`` does not count.
+            1000, :data:`~mmsniper.models.nms.MERGE_NMS` and the detector's ``max_per_img``. They
+            take the place of the detector's ``test_cfg``, whose ``score_thr`` does not count.
         level_rpn (dict | None): Merged into ``test_cfg.rpn`` while levels are seen: each may need
             fewer proposals than a whole image. Defaults to None.
         window_size (int): Longest side of what the network sees at once, pixels of the level; more
@@ -221,10 +219,10 @@ class PyramidDetector(BaseDetector):
                 ``data_samples``.
 
         Returns:
-            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels,
-            ``scores``, ``labels``, the ``levels`` that found them, and of a detector with a mask
-            head ``masks``, bool (n, H, W), or COCO RLEs where that would be too large
-            (:class:`~mmsniper.models.masks.ImageMasks`).
+            SampleList: The samples with ``pred_instances``: ``bboxes`` in original pixels, (n, 4),
+            or (n, 5) of a detector of rotated boxes, ``scores``, ``labels``, the ``levels`` that
+            found them, and of a detector with a mask head ``masks``, bool (n, H, W), or COCO RLEs
+            where that would be too large (:class:`~mmsniper.models.masks.ImageMasks`).
         """
         return self._step(data, range(self.pyramid.num_levels), 'test')
 
@@ -247,10 +245,9 @@ class PyramidDetector(BaseDetector):
         ]
 
     def _samples_of(self, data: Mapping[str, Any]) -> SampleList:
-        """The samples as the data preprocessor would give them."""
+        """The samples as a detector would give them."""
         samples = self.data_preprocessor.cast_data(data['data_samples'])
-        if getattr(self.data_preprocessor, 'boxtype2tensor', False):
-            samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
+        samplelist_boxtype2tensor(samples)  # visualizers and metrics expect it
         return samples
 
     @torch.no_grad()
@@ -424,15 +421,17 @@ class PyramidDetector(BaseDetector):
         """Detections of a window, in the image's pixels, that are in range, its own and whole."""
         seen = whole_pixels(window.box, scene.size)
         # In half precision places would be lost, and Soft-NMS wants float.
-        boxes, scores = found.bboxes.float(), found.scores.float()
-        boxes = boxes + boxes.new_tensor(seen[:2] * 2)
+        boxes = typed(found.bboxes).to(torch.float32, copy=True)
+        scores = found.scores.float()
+        boxes.translate_(seen[:2])
         lo, hi = self.pyramid.ranges(test=True)[window.level].tolist()
-        keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(boxes, *scene.size)
-        keep &= uncut(boxes, seen, scene.size, self.edge_at(self._scale(scene, window.level)))
-        keep &= (boxes[:, 2:] - boxes[:, :2] >= _MIN_SIDE).all(dim=1)
+        around = enclosing(boxes)
+        keep = LevelRange(((lo, hi),)).contains(boxes) & window.owns(around, *scene.size)
+        keep &= uncut(around, seen, scene.size, self.edge_at(self._scale(scene, window.level)))
+        keep &= (boxes.widths >= _MIN_SIDE) & (boxes.heights >= _MIN_SIDE)
         keep &= scores >= self.merge_cfg.score_thr
         return InstanceData(
-            bboxes=boxes,
+            bboxes=boxes if is_rotated(boxes) else boxes.tensor,
             scores=scores,
             labels=found.labels,
             levels=torch.full_like(found.labels, window.level),
@@ -440,20 +439,21 @@ class PyramidDetector(BaseDetector):
 
     def _best(self, found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:
         """The best of a window, after the NMS of a detector that has its own."""
-        return _nms(found, nms)[: self.merge_cfg.nms_pre]
+        return best_first(found, nms)[: self.merge_cfg.nms_pre]
 
     def merge(self, found: Sequence[InstanceData]) -> InstanceData:
         """Merge the detections of all levels: the method to override for another way.
 
         Args:
             found (Sequence[InstanceData]): Of each window what is in the level's range, with
-                ``bboxes`` (n, 4) in original pixels, ``scores``, ``labels``, ``levels`` and
+                ``bboxes`` in original pixels, ``scores``, ``labels``, ``levels`` and
                 ``views`` (n, 2).
 
         Returns:
             InstanceData: What is left of them, with all fields, best scores first.
         """
-        return _nms(InstanceData.cat(found), self.merge_cfg.nms)[: self.merge_cfg.max_per_img]
+        merged = best_first(InstanceData.cat(found), self.merge_cfg.nms)
+        return merged[: self.merge_cfg.max_per_img]
 
     def _add_masks(
         self, results: SampleList, scenes: Sequence[Scene], batches: Sequence[SeenBatch]
@@ -509,20 +509,11 @@ def _texts(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{key: info[key] for key in TEXT_KEYS if key in info} for info in infos]
 
 
-def _nms(found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:
-    """What an NMS leaves, by score; all with None."""
-    if not len(found):
-        return found
-    boxes, keep = batched_nms(found.bboxes, found.scores, found.labels, nms)
-    found = found[keep]
-    found.bboxes, found.scores = boxes[:, :4], boxes[:, 4]
-    return found
-
-
 def _with(
     sample: DetDataSample, instances: InstanceData, metainfo: Mapping[str, Any] | None = None
 ) -> DetDataSample:
     result = sample.new()
+    instances.bboxes = get_box_tensor(instances.bboxes)
     result.pred_instances = instances
     result.set_metainfo(dict(metainfo or {}))
     return result

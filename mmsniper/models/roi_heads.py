@@ -23,6 +23,7 @@ from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import IgnoreInvalidAssigner, with_appended_invalid
 from mmsniper.models.joined_classes import empty, joined
 from mmsniper.models.level_range import LevelRange, out_of_range
+from mmsniper.utils.box_types import enclosing, is_rotated
 
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
 _FOREGROUND_IOU = 0.5
@@ -81,6 +82,9 @@ class InRangeSampler:
     ground truth boxes where the sampler adds ground truth as proposals. Everything else is left
     to the wrapped sampler.
 
+    An upright proposal on a rotated object is larger than the object. Those with an IoU of at least
+    0.5 with the box that encloses a valid object are kept, whatever their size.
+
     Args:
         sampler (Any): Any of MMDetection's bbox samplers.
         adopt_orphans (bool): Also keep proposals with an IoU of at least 0.5 with an *adopted*
@@ -105,7 +109,7 @@ class InRangeSampler:
         Args:
             assign_result (AssignResult): Assignment of the n proposals; the ignored ones are
                 changed in place.
-            pred_instances (InstanceData): With ``priors``, shape (n, 4), in the input's pixels, and
+            pred_instances (InstanceData): With ``priors``, n boxes, in the input's pixels, and
                 ``outside`` (n,), out of range, where it is known.
             gt_instances (InstanceData): As made by :func:`with_invalid_objects`, with ``outside``
                 where it is known.
@@ -120,12 +124,16 @@ class InRangeSampler:
             gt_outside = ~level_range.contains(gt_instances.bboxes)
         if outside is None:
             outside = ~level_range.contains(pred_instances.priors)
-        if self.adopt_orphans:
+        boxes, priors = gt_instances.bboxes, pred_instances.priors
+        larger_than_theirs = is_rotated(boxes) and not is_rotated(priors)
+        if self.adopt_orphans or larger_than_theirs:
             adopted = gt_outside.clone()
             adopted[num_valid:] = False
-            iou = BboxOverlaps2D()(gt_instances.bboxes[adopted], pred_instances.priors)
+            if self.adopt_orphans:
+                gt_outside = gt_outside & ~adopted
+            near = boxes[:num_valid] if larger_than_theirs else boxes[adopted]
+            iou = BboxOverlaps2D()(enclosing(near), enclosing(priors))
             outside = outside & ~(iou >= _FOREGROUND_IOU).any(dim=0)
-            gt_outside = gt_outside & ~adopted
         _ignore(assign_result, outside)
         in_range = _InRangeAssignResult(assign_result, gt_outside)
         sampled = self.sampler.sample(in_range, pred_instances, gt_instances, **kwargs)

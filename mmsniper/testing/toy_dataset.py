@@ -5,6 +5,7 @@ Layout::
     DIR/toy_dataset.json              what the data set was made from
     DIR/annotations/{train,val}.json  COCO annotations; written when all images of a split are there
     DIR/{train,val}/000001.jpg        images
+    DIR/annfiles/{train,val}/000001.txt  of a rotated data set: corners, as DOTA has them
 
 A file that exists is whole, and an interrupted run is finished by running it again.
 """
@@ -35,6 +36,7 @@ from mmsniper.testing.toy_scenes import (
 GENERATOR_VERSION = 1
 RECORD = 'toy_dataset.json'
 JPEG_QUALITY = 92
+DOTA_FOLDER = 'annfiles'
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -49,6 +51,8 @@ class ToyDatasetSpec:
         num_val (int): Number of validation images. Defaults to 60.
         min_side (int): Smallest width and height of an image, px. Defaults to 800.
         max_side (int): Largest width and height of an image, px. Defaults to 1200.
+        rotated (bool): Whether shapes are elongated, lie at any angle and are annotated by their
+            corners, in DOTA's format too. Defaults to False.
 
     Raises:
         ValueError: If a field has an impossible value.
@@ -59,6 +63,7 @@ class ToyDatasetSpec:
     num_val: int = 60
     min_side: int = 800
     max_side: int = 1200
+    rotated: bool = False
 
     def __post_init__(self) -> None:
         for name, minimum in (('seed', 0), ('num_train', 1), ('num_val', 1), ('min_side', 200)):
@@ -77,12 +82,16 @@ class ToyDatasetSpec:
 
     def scene(self, split: str, index: int) -> ToyScene:
         """Plan of the ``index``-th image (from 0) of a split."""
-        return plan_scene(self.seed, split, index, (self.min_side, self.max_side))
+        sides = self.min_side, self.max_side
+        return plan_scene(self.seed, split, index, sides, self.rotated)
 
     def record(self) -> dict[str, Any]:
         """What identifies the data set, as stored beside it and in the annotations' ``info``."""
         made_by = {'description': 'mmsniper toy data set', 'version': GENERATOR_VERSION}
-        return {**made_by, **asdict(self)}
+        arguments = asdict(self)
+        if not self.rotated:  # as in the data sets that were made before there were rotated ones
+            del arguments['rotated']
+        return {**made_by, **arguments}
 
 
 def make_toy_dataset(
@@ -120,6 +129,8 @@ def make_toy_dataset(
     annotations = _annotation_files(out_dir)
     for split, path in annotations.items():
         if not path.exists():
+            if spec.rotated:
+                _write_dota_annotations(out_dir / DOTA_FOLDER / split, spec, split)
             _write(path, json.dumps(coco_annotations(spec, split)).encode())
     return annotations
 
@@ -128,7 +139,8 @@ def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
     """COCO annotations of a split, and beside COCO's own keys ``distractors``: the look-alikes.
 
     They are as ``annotations``, with the class that each resembles as ``category_id``. Benchmarks
-    count false positives with them.
+    count false positives with them. In a rotated data set ``segmentation`` is the rectangle around
+    an object, ``area`` is its area, and ``bbox`` encloses it.
 
     Args:
         spec (ToyDatasetSpec): The data set.
@@ -137,13 +149,14 @@ def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
     Returns:
         dict[str, Any]: Ready for ``json.dump``.
     """
+    entry = _rotated_entry if spec.rotated else _entry
     images, annotations, distractors = [], [], []
     for index in range(spec.count(split)):
         scene = spec.scene(split, index)
         file_name = _file_name(index)
         images.append(dict(file_name=file_name, width=scene.width, height=scene.height))
-        annotations += [_entry(item, index + 1) for item in scene.labelled]
-        distractors += [_entry(item, index + 1) for item in scene.lookalikes]
+        annotations += [entry(item, index + 1) for item in scene.labelled]
+        distractors += [entry(item, index + 1) for item in scene.lookalikes]
     return {
         'info': {**spec.record(), 'split': split},
         'licenses': [],
@@ -152,6 +165,22 @@ def coco_annotations(spec: ToyDatasetSpec, split: str) -> dict[str, Any]:
         'annotations': _numbered(annotations),
         'distractors': _numbered(distractors),
     }
+
+
+def dota_annotations(scene: ToyScene) -> str:
+    """DOTA's annotations of a scene: a line for each object, corners, class and difficulty."""
+    lines = []
+    for item in scene.labelled:
+        corners = ' '.join(f'{value:.2f}' for value in item.corners.reshape(-1))
+        lines.append(f'{corners} {CLASSES[item.label]} 0\n')
+    return ''.join(lines)
+
+
+def _write_dota_annotations(folder: Path, spec: ToyDatasetSpec, split: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(spec.count(split)):
+        path = folder / _file_name(index, 'txt')
+        _write(path, dota_annotations(spec.scene(split, index)).encode())
 
 
 def _numbered(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -171,8 +200,14 @@ def _entry(item: ToyObject, image_id: int) -> dict[str, Any]:
     }
 
 
-def _file_name(index: int) -> str:
-    return f'{index + 1:06d}.jpg'
+def _rotated_entry(item: ToyObject, image_id: int) -> dict[str, Any]:
+    corners = [np.round(item.corners, 2).reshape(-1).tolist()]
+    area = round(item.size**2, 2)
+    return {**_entry(item, image_id), 'area': area, 'segmentation': corners}
+
+
+def _file_name(index: int, suffix: str = 'jpg') -> str:
+    return f'{index + 1:06d}.{suffix}'
 
 
 def _annotation_files(out_dir: Path) -> dict[str, Path]:
@@ -192,25 +227,30 @@ def _claim(out_dir: Path, spec: ToyDatasetSpec, overwrite: bool) -> None:
     found = _read_record(record)
     if found == wanted:
         return
-    annotations, folders = _annotation_files(out_dir).values(), [out_dir / s for s in SPLITS]
+    annotations = _annotation_files(out_dir).values()
+    folders = [out_dir / name for name in (*SPLITS, DOTA_FOLDER)]
     if found is None and any(path.exists() for path in (*annotations, *folders)):
         raise FileExistsError(
             f'{out_dir} holds a data set that is not a toy data set (it has no {RECORD}); choose '
             f'another directory'
         )
     if found is not None and not overwrite:
+        # `rotated` is only in the records of data sets that are.
+        made, asked = ({'rotated': False, **record} for record in (found, wanted))
         differences = ', '.join(
-            f'{key}={found.get(key)!r} (asked for: {value!r})'
-            for key, value in wanted.items()
-            if found.get(key) != value
+            f'{key}={made.get(key)!r} (asked for: {value!r})'
+            for key, value in asked.items()
+            if made.get(key) != value
         )
         raise FileExistsError(
             f'{out_dir} holds a toy data set made with {differences}; choose another directory, '
             f'or let it be replaced (overwrite=True, --overwrite)'
         )
     # Annotations first: where they are, a split is complete.
-    images = (path for folder in folders for path in folder.glob('[0-9]' * 6 + '.jpg'))
-    for path in (*annotations, *images):
+    names = [f'{folder}/{"[0-9]" * 6}' for folder in SPLITS]
+    images = (path for name in names for path in out_dir.glob(f'{name}.jpg'))
+    corners = (path for name in names for path in out_dir.glob(f'{DOTA_FOLDER}/{name}.txt'))
+    for path in (*annotations, *corners, *images):
         path.unlink(missing_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     _write(record, json.dumps(wanted, indent=2).encode())

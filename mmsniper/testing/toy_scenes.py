@@ -2,6 +2,7 @@
 
 Classes differ by shape only, so that small objects need resolution. A look-alike is a shape with a
 quarter missing, away from small objects: a training on chips around objects never sees one.
+In rotated scenes shapes are elongated and lie at any angle.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ BOX_GAP = 4.0
 """Least gap between any two boxes of a scene, px: nothing occludes anything."""
 EMPTY_SHARE = 0.05
 """Share of the scenes without any labelled object."""
+ELONGATIONS = (1.5, 4.0)
+"""Length to width of the shapes in rotated scenes."""
 
 _TRIES = 200
 
@@ -35,21 +38,29 @@ class ToyObject:
 
     Attributes:
         label (int): Index into :data:`CLASSES`; of a look-alike, the class it resembles.
-        box (np.ndarray): (4,) xyxy in original px, exactly the extent of ``polygon``.
+        corners (np.ndarray): (4, 2) of the tight rectangle around ``polygon`` in original px, one
+            after the other. It lies at the shape's own angle, which in scenes that are not rotated
+            is 0.
         polygon (np.ndarray): (k, 2) outline in original px. A ring is one closed line through both
             circles (even-odd rule), as COCO's polygon format has no holes.
         lookalike (bool): Whether the shape has a quarter missing and is left unlabelled.
     """
 
     label: int
-    box: np.ndarray
+    corners: np.ndarray
     polygon: np.ndarray
     lookalike: bool = False
 
     @property
+    def box(self) -> np.ndarray:
+        """(4,) xyxy in original px, exactly the extent of ``corners``."""
+        return np.concatenate([self.corners.min(axis=0), self.corners.max(axis=0)])
+
+    @property
     def size(self) -> float:
-        """Square root of the box area, original px."""
-        return float(np.sqrt((self.box[2] - self.box[0]) * (self.box[3] - self.box[1])))
+        """Square root of the area of the rectangle, original px."""
+        sides = np.linalg.norm(np.diff(self.corners[:3], axis=0), axis=1)
+        return float(np.sqrt(sides.prod()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,26 +113,47 @@ def _ring(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
 
 def _square(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
     first = [(1, 0), (0, 0), (0, 1)] if lookalike else [(1, 1)]
-    return _turn([*first, (-1, 1), (-1, -1), (1, -1)], rng, lookalike)
+    return np.array([*first, (-1, 1), (-1, -1), (1, -1)], dtype=float)
 
 
 def _cross(rng: np.random.Generator, points: int, lookalike: bool) -> np.ndarray:
     t = rng.uniform(0.3, 0.38)
     right = [(t, t)] if lookalike else [(1, -t), (1, t), (t, t)]
     others = [(t, 1), (-t, 1), (-t, t), (-1, t), (-1, -t), (-t, -t), (-t, -1), (t, -1), (t, -t)]
-    return _turn([*right, *others], rng, lookalike)
+    return np.array([*right, *others], dtype=float)
 
 
-def _turn(
-    outline: list[tuple[float, float]], rng: np.random.Generator, lookalike: bool
-) -> np.ndarray:
-    """Rotate by at most 20 degrees; a look-alike by quarter turns too, so any quarter may lack."""
-    angle = np.radians(rng.uniform(-20, 20)) + (rng.integers(4) * np.pi / 2 if lookalike else 0.0)
+def _turned(points: np.ndarray, angle: float) -> np.ndarray:
+    """Points (n, 2) turned around the origin, by radians."""
     cos, sin = np.cos(angle), np.sin(angle)
-    return np.array(outline, dtype=float) @ np.array([[cos, sin], [-sin, cos]])
+    return points @ np.array([[cos, sin], [-sin, cos]])
 
 
 _OUTLINES = {'disc': _disc, 'ring': _ring, 'square': _square, 'cross': _cross}
+
+
+def _unit_outline(
+    rng: np.random.Generator, name: str, extent: float, lookalike: bool, tilt: float
+) -> np.ndarray:
+    """(k, 2) outline around the origin, about 2 wide, of a shape that will be ``extent`` px wide.
+
+    What has corners is turned by at most ``tilt`` degrees, and of a look-alike by quarter turns
+    too, so that any quarter may lack.
+    """
+    # Enough corners for a chord to stay within 0.1 px of its circle; a multiple of 4, so that
+    # the polygon of a full circle touches its box on all four sides.
+    points = 4 * int(np.clip(np.ceil(extent / 4), 6, 24))
+    outline = _OUTLINES[name](rng, points, lookalike)
+    if name in ('disc', 'ring'):
+        return outline
+    angle = np.radians(rng.uniform(-tilt, tilt))
+    return _turned(outline, angle + (rng.integers(4) * np.pi / 2 if lookalike else 0.0))
+
+
+def _of_size(outline: np.ndarray, size: float) -> np.ndarray:
+    """The outline with a bounding box that starts at (0, 0) and has this size."""
+    outline = outline - outline.min(axis=0)
+    return outline * (size / np.sqrt(np.prod(outline.max(axis=0))))
 
 
 def shape_outline(
@@ -138,13 +170,35 @@ def shape_outline(
     Returns:
         np.ndarray: (k, 2) closed polygon whose bounding box starts at (0, 0).
     """
-    # Enough corners for a chord to stay within 0.1 px of its circle; a multiple of 4, so that
-    # the polygon of a full circle touches its box on all four sides.
-    points = 4 * int(np.clip(np.ceil(size / 4), 6, 24))
-    outline = _OUTLINES[name](rng, points, lookalike)
-    outline *= [np.exp(rng.uniform(-1, 1) * np.log(1.25)), 1.0]
-    outline -= outline.min(axis=0)
-    return outline * (size / np.sqrt(np.prod(outline.max(axis=0))))
+    outline = _unit_outline(rng, name, size, lookalike, tilt=20.0)
+    return _of_size(outline * [np.exp(rng.uniform(-1, 1) * np.log(1.25)), 1.0], size)
+
+
+def rotated_outline(
+    rng: np.random.Generator, name: str, size: float, lookalike: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The outline of one elongated shape at any angle, and the rectangle around it.
+
+    Args:
+        rng (np.random.Generator): Source of its proportions and rotation.
+        name (str): One of :data:`CLASSES`.
+        size (float): Square root of the area of the rectangle, px.
+        lookalike (bool): Leave a quarter of the shape out. Defaults to False.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: (k, 2) closed polygon, and (4, 2) corners of the rectangle
+        that encloses it tightly at its own angle, whose first side is ``ELONGATIONS`` times as long
+        as its second. The bounding box of the rectangle starts at (0, 0).
+    """
+    length = size * np.sqrt(ELONGATIONS[1])
+    outline = _unit_outline(rng, name, length, lookalike, tilt=0.0)
+    elongation = np.exp(rng.uniform(*np.log(ELONGATIONS)))
+    outline = _of_size(outline / np.ptp(outline, axis=0) * [elongation, 1.0], size)
+    corners = outline.max(axis=0) * [(0, 0), (1, 0), (1, 1), (0, 1)]
+    angle = rng.uniform(0, np.pi)
+    outline, corners = _turned(outline, angle), _turned(corners, angle)
+    start = corners.min(axis=0)
+    return outline - start, corners - start
 
 
 def box_gaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -155,8 +209,9 @@ def box_gaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 class _Planner:
     """Places shapes into one scene, one after the other, without overlaps."""
 
-    def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
+    def __init__(self, rng: np.random.Generator, width: int, height: int, rotated: bool) -> None:
         self.rng = rng
+        self.rotated = rotated
         self.bounds = np.array([width, height], dtype=float)
         self.objects: list[ToyObject] = []
 
@@ -171,8 +226,12 @@ class _Planner:
         limit = 0.45 * self.bounds.min()
         size = np.exp(self.rng.uniform(*np.log(np.minimum(sizes, limit))))
         label = int(self.rng.integers(len(CLASSES)))
-        outline = shape_outline(self.rng, CLASSES[label], size, lookalike)
-        extent = outline.max(axis=0)
+        if self.rotated:
+            outline, corners = rotated_outline(self.rng, CLASSES[label], size, lookalike)
+        else:
+            outline = shape_outline(self.rng, CLASSES[label], size, lookalike)
+            corners = outline.max(axis=0) * [(0, 0), (1, 0), (1, 1), (0, 1)]
+        extent = corners.max(axis=0)
         low = np.maximum(area[:2], 2.0)
         high = np.minimum(area[2:], self.bounds - 2.0) - extent
         if (high < low).any():
@@ -183,7 +242,7 @@ class _Planner:
             box = np.concatenate([corner, corner + extent])
             free = (box_gaps(box, others) >= BOX_GAP).all()
             if free and (box_gaps(box, avoid) >= CLEARANCE).all():
-                self.objects.append(ToyObject(label, box, outline + corner, lookalike))
+                self.objects.append(ToyObject(label, corners + corner, outline + corner, lookalike))
                 return
 
     def square_at(self, centre: np.ndarray, side: float) -> np.ndarray:
@@ -237,7 +296,9 @@ class _Planner:
         return areas[np.argmax(gaps)] if areas else None
 
 
-def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800, 1200)) -> ToyScene:
+def plan_scene(
+    seed: int, split: str, index: int, sides: tuple[int, int] = (800, 1200), rotated: bool = False
+) -> ToyScene:
     """Decide what is where in one scene; equal arguments give equal scenes.
 
     Args:
@@ -246,6 +307,7 @@ def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800,
         index (int): Index of the scene in its split.
         sides (tuple[int, int]): Smallest and largest width and height of the image, px. Defaults to
             (800, 1200).
+        rotated (bool): Whether shapes are elongated and lie at any angle. Defaults to False.
 
     Returns:
         ToyScene: The plan.
@@ -255,7 +317,7 @@ def plan_scene(seed: int, split: str, index: int, sides: tuple[int, int] = (800,
     entropy = (int(seed), SPLITS.index(split), int(index))
     rng = np.random.default_rng([*entropy, 0])
     width, height = (int(side) for side in rng.integers(sides[0], sides[1] + 1, 2))
-    planner = _Planner(rng, width, height)
+    planner = _Planner(rng, width, height, rotated)
     if rng.uniform() >= EMPTY_SHARE:
         planner.add_labelled()
     planner.add_lookalikes()

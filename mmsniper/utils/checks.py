@@ -35,13 +35,13 @@ def check_box_shape(shape: Sequence[int], name: str = 'boxes') -> None:
         name (str): The argument's name, for the message. Defaults to 'boxes'.
 
     Raises:
-        ValueError: If it is not (n, 4). Rotated boxes have five numbers.
+        ValueError: If it is not (n, 4). Rotated boxes have five numbers, or their four corners.
 
     Example:
         >>> check_box_shape(np.zeros((7, 4)).shape)
     """
     if len(shape) != 2 or shape[1] != 4:
         raise ValueError(
-            f'{name} must have the shape (n, 4), xyxy, got {tuple(shape)}; other boxes, such as '
-            f'rotated ones, are not supported'
+            f'{name} must have the shape (n, 4), xyxy, got {tuple(shape)}; rotated boxes must be '
+            f"MMRotate's RotatedBoxes or QuadriBoxes, where they are supported"
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -97,6 +98,35 @@ def turned_by_exif(path: str | os.PathLike[str]) -> tuple[int, int] | None:
                 return image.size if image.getexif().get(_ORIENTATION, 1) > 4 else None
     except Exception:  # of whatever kind: Pillow does not know all that OpenCV loads
         return None
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """The size that an image file has when it is loaded, read from its header.
+
+    Args:
+        path (str | os.PathLike): A file on a local disk.
+
+    Returns:
+        tuple[int, int]: Width and height, px, turned as its EXIF data ask for.
+
+    Raises:
+        OSError: If there is no such file, or Pillow does not know its format.
+    """
+    with _any_size(), Image.open(path) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(_ORIENTATION, 1) > 4 else (width, height)
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Let Pillow open images of any size without a word: it reads no pixels of them here."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def jpeg_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:

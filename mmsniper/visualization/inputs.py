@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+from mmdet.structures.bbox import HorizontalBoxes
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mmsniper.chips import POSITIVE
 from mmsniper.chips.input_level import homography_scale
+from mmsniper.utils.box_types import enclosing
 from mmsniper.visualization.chips import CROWD, INVALID, PROPOSAL, VALID, ChipView
 
 
@@ -35,7 +36,7 @@ def input_view(image: Tensor, sample: DetDataSample, class_names: Sequence[str] 
             continue
         label = found.labels.numpy()
         valid = name == 'gt_instances'
-        boxes.append(get_box_tensor(found.bboxes).numpy())
+        boxes.append(enclosing(found.bboxes).numpy())
         labels += label.tolist()
         states.append(np.where(valid, VALID, np.where(label < 0, CROWD, INVALID)))
     chip = sample.get('chip')

@@ -7,11 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 from torch import Tensor
+
+from mmsniper.utils.box_types import is_rotated, typed
 
 
 def shrunk_instances(
@@ -31,9 +34,10 @@ def shrunk_instances(
     shrunk = InstanceData(labels=found.labels)
     if 'scores' in found:
         shrunk.scores = found.scores
-    boxes = getattr(found.bboxes, 'tensor', found.bboxes).float()
     h, w = picture
-    shrunk.bboxes = boxes * boxes.new_tensor([w / image[1], h / image[0]] * 2)
+    boxes = typed(found.bboxes).to(torch.float32, copy=True)
+    boxes.rescale_((w / image[1], h / image[0]))
+    shrunk.bboxes = boxes if is_rotated(boxes) else boxes.tensor
     if 'masks' in found:
         masks = [_shrunk_mask(mask, (w, h)) for mask in found.masks]
         shrunk.masks = np.array(masks, bool).reshape(-1, h, w)  # none too

@@ -45,8 +45,7 @@ def draw_sizes(table: AnnotationTable, pyramid: ScalePyramid, title: str = '') -
     Example:
         >>> save_figure(draw_sizes(table, suggest_pyramid(table).pyramid), 'sizes.png')
     """
-    boxes = table.boxes[~table.ignore].astype(np.float64)
-    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    sizes = table.sizes_of(~table.ignore)
     shown = network_sizes(table, pyramid)
     bars = _BAR * pyramid.num_levels
     figure = new_figure(8.0, 5.4 + bars)

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,9 +165,13 @@ class TestFromCoco:
 def test_tables_are_joined_image_by_image():
     boxes = [[[1, 2, 30, 40]], [], [[5, 5, 9, 9], [0, 0, 8, 8]]]
     images = [(100 + i, 90 + i, b, [i == 2] * len(b)) for i, b in enumerate(boxes)]
-    whole = AnnotationTable.from_images(images)
-    for cut in range(4):
+    labels = np.array([7, 1, 2], np.int32)
+    whole = replace(AnnotationTable.from_images(images), label=labels)
+    for cut, seen in enumerate((0, 1, 1, 3)):
         parts = [AnnotationTable.from_images(part) for part in (images[:cut], images[cut:])]
+        assert AnnotationTable.joined(parts).label is None
+        parts = [replace(part, label=x) for part, x in zip(parts, np.split(labels, [seen]))]
+        assert AnnotationTable.joined([replace(parts[0], label=None), parts[1]]).label is None
         joined = AnnotationTable.joined(parts)
         for name, array in vars(whole).items():
             np.testing.assert_array_equal(getattr(joined, name), array, name)

@@ -259,7 +259,7 @@ def test_what_is_around_mixed_images_stays_around_what_reads_them():
 # What a ChipAwareSampler takes the place of -------------------------------------------------------
 
 
-@pytest.mark.parametrize('kind', ['ClassAwareSampler', 'mmdet.MultiSourceSampler', Sampler])
+@pytest.mark.parametrize('kind', ['mmdet.MultiSourceSampler', Sampler])
 def test_a_sampler_with_a_choice_of_its_own_is_refused(kind):
     name = getattr(kind, '__name__', kind.rpartition('.')[2] if isinstance(kind, str) else '')
     with pytest.raises(ValueError, match=rf'is a {name}.*ClassBalancedDataset.*_delete_=True'):
@@ -275,6 +275,26 @@ def test_settings_that_hold_for_chips_as_well_are_taken_over():
     assert found == dict(type='ChipAwareSampler', pyramid=PYRAMID)
     ours = sniper_dataloader(loader(sampler=given), PYRAMID, sampler=dict(shuffle=True)).sampler
     assert (ours.shuffle, ours.seed) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ('given', 'each'), [({}, 1), (dict(num_sample_class=3, seed=2), 3), (dict(seed=2), 1)]
+)
+def test_a_class_aware_sampler_becomes_one_of_chips(given, each):
+    notes = []
+    stock = loader(sampler=dict(type='mmdet.ClassAwareSampler', **given))
+    found = sniper_dataloader(stock, PYRAMID, notes=notes).sampler
+    expected = {**given, 'num_sample_class': each}
+    assert found == dict(type='ChipAwareSampler', pyramid=PYRAMID, **expected)
+    assert 'of every class equally many chips' in ' '.join(notes)
+    off = sniper_dataloader(stock, PYRAMID, sampler=dict(num_sample_class=None)).sampler
+    assert off.num_sample_class is None
+
+
+def test_without_a_class_aware_sampler_nothing_is_said_of_classes():
+    notes = []
+    assert 'num_sample_class' not in sniper_dataloader(loader(), PYRAMID, notes=notes).sampler
+    assert 'class' not in ' '.join(notes)
 
 
 def test_arguments_for_chips_in_the_place_of_a_spelled_out_sampler_are_refused():

@@ -275,6 +275,12 @@ def test_validation_and_test_get_the_images_as_they_are(tmp_path, base):
     assert steps_of(cfg.tta_pipeline) == [steps[0], 'RandomFlip', *steps[1:]]
     assert 'scale_factor' not in packed_keys(cfg.tta_pipeline)
     assert {'flip', 'flip_direction'} <= set(packed_keys(cfg.tta_pipeline))
+
+
+def test_what_the_evaluation_of_open_images_reads_is_packed(tmp_path):
+    cfg = load_config(stock_file(tmp_path, 'openimages/retinanet_r50_fpn_32xb2-1x_openimages.py'))
+    for pipeline in (cfg.test_dataloader.dataset.pipeline, cfg.tta_pipeline):
+        assert {'instances', 'image_level_labels'} <= set(packed_keys(pipeline))
     assert cfg.tta_model == dict(type='SNIPERTTAModel')
 
 

@@ -12,8 +12,9 @@ from mmsniper.chips.windows import Window
 from mmsniper.datasets import ChipSampler, ScaleRangeFilter
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.models import LevelRange, focus_targets, ignore_near_invalid
-from mmsniper.models.level_range import in_limits, out_of_range
+from mmsniper.models.level_range import out_of_range
 from mmsniper.models.views import uncut
+from mmsniper.utils.box_types import box_areas
 
 PYRAMID = ScalePyramid.from_config(
     dict(chip_size=64, levels=[dict(resize=dict(factor=1.0), valid_range=(0, None))])
@@ -59,7 +60,7 @@ def take_boxes():
         'Window.owns': lambda: WINDOW.owns(rotated, 64, 64),
         'LevelRange.contains': lambda: LevelRange(((0, 9),)).contains(rotated),
         'out_of_range': lambda: out_of_range([LevelRange(((0, 9),))], [rotated]),
-        'in_limits': lambda: in_limits(rotated[None], (1.0, 0.0, 9.0)),
+        'box_areas': lambda: box_areas(rotated[None]),
         'uncut': lambda: uncut(rotated, (0, 0, 64, 64), (64, 64), 1.0),
         'focus_targets': lambda: focus_targets(rotated, BOXES, (4, 4)),
         'focus_targets, regions': lambda: focus_targets(BOXES, rotated, (4, 4)),
@@ -72,7 +73,9 @@ def take_boxes():
 
 @pytest.mark.parametrize('name', take_boxes())
 def test_rotated_boxes_are_refused(name):
-    with pytest.raises(ValueError, match=r'must have the shape \(n, 4\), xyxy, got \(.*5\); other'):
+    with pytest.raises(
+        ValueError, match=r'must have the shape \(n, 4\), xyxy, got \(.*5\); rotated boxes'
+    ):
         take_boxes()[name]()
 
 

@@ -246,7 +246,7 @@ def test_uncut_objects_are_where_the_chip_shows_them_and_whole(boxes, level, x, 
     x, y = x * (200 - side), y * (160 - side)
     boxes = [[x1, y1, x1 + w, y1 + h] for x1, y1, w, h in boxes]
     data = cut_out(boxes, window=(level, x, y, x + side, y + side), flips=flips)
-    uncut = uncut_objects(data.metainfo)
+    uncut = uncut_objects(data.metainfo).tensor
     parts = (data.gt_instances, data.ignored_instances)
     labels = torch.cat([part.labels for part in parts])
     shown = torch.cat([part.bboxes.tensor for part in parts])[labels.argsort()]

@@ -1,5 +1,6 @@
 """The toy data set on disk: reproducible, valid COCO, resumable, never mixed with another."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,12 +13,20 @@ from mmsniper.testing import CLASSES, ToyDatasetSpec, make_toy_dataset, plan_sce
 from mmsniper.testing.toy_scenes import shape_coverage
 
 SPEC = ToyDatasetSpec(seed=4, num_train=3, num_val=2)
+ROTATED = ToyDatasetSpec(seed=4, num_train=2, num_val=1, rotated=True)
 
 
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     out_dir = tmp_path_factory.mktemp('toy')
     make_toy_dataset(out_dir, SPEC, processes=1)
+    return out_dir
+
+
+@pytest.fixture(scope='module')
+def rotated(tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp('rotated')
+    make_toy_dataset(out_dir, ROTATED, processes=1)
     return out_dir
 
 
@@ -89,6 +98,53 @@ def test_segmentations_cover_what_is_drawn_ring_holes_included(toy, capsys):
         assert (mask ^ drawn).sum() <= 0.5 * perimeter + 4
         labels.add(annotation['category_id'])
     assert labels == {1, 2, 3, 4}
+
+
+def test_a_rotated_data_set_has_corners_in_the_format_of_dota(rotated):
+    written = {name for name in contents(rotated) if name.startswith('annfiles/')}
+    assert written == {f'annfiles/{n}.txt' for n in ('train/000001', 'train/000002', 'val/000001')}
+    for name in written:
+        split, number = name.removesuffix('.txt').split('/')[1:]
+        scene = plan_scene(ROTATED.seed, split, int(number) - 1, rotated=True)
+        lines = [line.split() for line in (rotated / name).read_text().splitlines()]
+        assert [line[8:] for line in lines] == [[CLASSES[o.label], '0'] for o in scene.labelled]
+        corners = [np.array(line[:8], float).reshape(4, 2) for line in lines]
+        assert np.allclose(corners, [o.corners for o in scene.labelled], atol=0.0051)
+
+
+def test_a_scene_without_objects_has_no_lines():
+    empty = plan_scene(0, 'train', 0, (300, 320))
+    empty = dataclasses.replace(empty, objects=empty.lookalikes)
+    assert toy_dataset.dota_annotations(empty) == ''
+
+
+def test_its_coco_annotations_are_the_enclosing_boxes_with_the_corners(rotated, capsys):
+    coco = COCO(rotated / 'annotations' / 'train.json')
+    items = [o for i in (0, 1) for o in ROTATED.scene('train', i).labelled]
+    annotations = coco.loadAnns(coco.getAnnIds())
+    for annotation, item in zip(annotations, items, strict=True):
+        corners = np.reshape(annotation['segmentation'], (4, 2))
+        assert np.allclose(corners, item.corners, atol=0.0051)
+        x, y, w, h = annotation['bbox']
+        assert np.allclose([(x, y), (x + w, y + h)], [corners.min(0), corners.max(0)], atol=0.011)
+        assert annotation['area'] == pytest.approx(item.size**2, abs=0.0051)
+        assert annotation['area'] < w * h
+
+
+def test_a_data_set_is_rotated_or_not(toy, rotated, tmp_path):
+    out_dir = shutil.copytree(rotated, tmp_path / 'toy')
+    upright = dataclasses.replace(ROTATED, rotated=False)
+    with pytest.raises(
+        FileExistsError, match=r'made with rotated=True \(asked for: False\); choose'
+    ):
+        make_toy_dataset(out_dir, upright, processes=1)
+    make_toy_dataset(out_dir, upright, processes=1, overwrite=True)
+    assert not any(name.startswith('annfiles/') for name in contents(out_dir))
+    with pytest.raises(
+        FileExistsError, match=r'made with rotated=False \(asked for: True\); choose'
+    ):
+        make_toy_dataset(out_dir, ROTATED, processes=1)
+    assert 'rotated' not in json.loads((toy / 'toy_dataset.json').read_text())
 
 
 def test_lookalikes_are_recorded_beside_the_annotations(toy):

@@ -7,10 +7,12 @@ import pytest
 from mmsniper.testing.toy_scenes import (
     CLASSES,
     CLEARANCE,
+    ELONGATIONS,
     SMALL_SIZES,
     box_gaps,
     plan_scene,
     render_scene,
+    rotated_outline,
     shape_coverage,
     shape_outline,
 )
@@ -19,6 +21,16 @@ from mmsniper.testing.toy_scenes import (
 @pytest.fixture(scope='module')
 def scenes():
     return [plan_scene(0, 'train', index) for index in range(120)]
+
+
+@pytest.fixture(scope='module')
+def rotated_scenes():
+    return [plan_scene(0, 'train', index, rotated=True) for index in range(120)]
+
+
+@pytest.fixture(params=['scenes', 'rotated_scenes'])
+def either(request):
+    return request.getfixturevalue(request.param)
 
 
 def labelled_boxes(scene, below=np.inf):
@@ -50,8 +62,8 @@ def test_images_are_about_a_thousand_pixels_and_vary_in_shape(scenes):
     assert aspects.max() > 1.25
 
 
-def test_labelled_objects_range_from_10_to_400_px_with_many_small_ones(scenes):
-    sizes = np.array([o.size for s in scenes for o in s.labelled])
+def test_labelled_objects_range_from_10_to_400_px_with_many_small_ones(either):
+    sizes = np.array([o.size for s in either for o in s.labelled])
     assert sizes.min() >= 10 - 1e-9
     assert sizes.max() <= 400
     assert sizes.min() < 11
@@ -78,8 +90,8 @@ def test_small_objects_are_gathered_and_most_of_the_picture_is_free_of_them(scen
     assert np.mean(windows) < 6
 
 
-def test_boxes_lie_inside_the_image_and_none_overlaps_another(scenes):
-    for scene in scenes:
+def test_boxes_lie_inside_the_image_and_none_overlaps_another(either):
+    for scene in either:
         boxes = np.array([o.box for o in scene.objects]).reshape(-1, 4)
         assert (boxes >= 0).all()
         assert (boxes <= [scene.width, scene.height] * 2).all()
@@ -87,14 +99,33 @@ def test_boxes_lie_inside_the_image_and_none_overlaps_another(scenes):
             assert (box_gaps(box, np.delete(boxes, i, axis=0)) > 0).all()
 
 
-def test_lookalikes_keep_away_from_the_labelled_small_objects(scenes):
+def test_lookalikes_keep_away_from_the_labelled_small_objects(either):
     gaps = [
         box_gaps(o.box, labelled_boxes(s, SMALL_SIZES[1])).min(initial=np.inf)
-        for s in scenes
+        for s in either
         for o in s.lookalikes
     ]
-    assert len(gaps) > 3 * len(scenes)
+    assert len(gaps) > 3 * len(either)
     assert min(gaps) >= CLEARANCE == 250
+
+
+def test_boxes_are_the_extent_of_what_is_drawn_unless_scenes_are_rotated(scenes):
+    for item in (o for s in scenes for o in s.objects):
+        extent = np.concatenate([item.polygon.min(axis=0), item.polygon.max(axis=0)])
+        assert np.array_equal(item.box, extent)
+        assert item.corners.tolist() == item.box[[[0, 1], [2, 1], [2, 3], [0, 3]]].tolist()
+        assert item.size == np.sqrt((extent[2] - extent[0]) * (extent[3] - extent[1]))
+
+
+def test_objects_of_rotated_scenes_lie_at_all_angles_and_are_elongated(rotated_scenes):
+    items = [o for s in rotated_scenes for o in s.labelled]
+    sides = np.array([np.diff(o.corners[:3], axis=0) for o in items])
+    angles = np.degrees(np.arctan2(sides[:, 0, 1], sides[:, 0, 0])) % 180
+    assert np.histogram(angles, 6, (0, 180))[0].min() > 0.7 * len(items) / 6
+    length, width = np.linalg.norm(sides, axis=2).T
+    assert (length / width).min() >= ELONGATIONS[0] - 1e-9
+    assert (length / width).max() <= ELONGATIONS[1] + 1e-9
+    assert np.allclose([o.size for o in items], np.sqrt(length * width))
 
 
 def test_some_scenes_have_lookalikes_but_nothing_labelled():
@@ -133,6 +164,25 @@ def test_box_is_tight_around_the_drawn_pixels(name, lookalike):
         assert [left + coverage.shape[1], top + coverage.shape[0]] == np.ceil(
             corner + extent
         ).tolist()
+
+
+@pytest.mark.parametrize('lookalike', [False, True])
+@pytest.mark.parametrize('name', CLASSES)
+def test_the_rectangle_is_tight_around_a_rotated_shape_at_its_own_angle(name, lookalike):
+    rng = np.random.default_rng(0)
+    for size in (10.0, 17.3, 40.0, 133.0, 400.0):
+        outline, corners = rotated_outline(rng, name, size, lookalike)
+        first, second = corners[1] - corners[0], corners[3] - corners[0]
+        assert np.allclose(corners[2] - corners[1], second)
+        assert first @ second == pytest.approx(0, abs=1e-6)
+        # In parts of the two sides the outline goes from 0 to 1.
+        axes = np.stack([first / (first @ first), second / (second @ second)])
+        shares = (outline - corners[0]) @ axes.T
+        assert np.allclose([shares.min(axis=0), shares.max(axis=0)], [[0, 0], [1, 1]])
+        length, width = np.linalg.norm([first, second], axis=1)
+        assert np.sqrt(length * width) == pytest.approx(size)
+        assert np.allclose(corners.min(axis=0), 0)
+        assert not lookalike or len(outline) > 4
 
 
 def test_coverage_of_a_rectangle_is_exact_to_an_eighth_of_a_pixel():

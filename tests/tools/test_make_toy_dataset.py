@@ -56,6 +56,13 @@ def test_running_it_again_does_nothing(made):
     assert {p: p.stat().st_mtime_ns for p in out_dir.rglob('*')} == before
 
 
+def test_rotated_boxes_have_a_folder_of_their_own(load_tool, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    load_tool('dataset_tools/make_toy_dataset').main(['--rotated', *TINY])
+    made = sorted(path.name for path in (tmp_path / 'work_dirs' / 'toy_rotated_data').iterdir())
+    assert made == ['annfiles', 'annotations', 'toy_dataset.json', 'train', 'val']
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [(['--seed', '1'], 'seed=0 (asked for: 1)'), (['--num-val', '0'], 'num_val must be')],

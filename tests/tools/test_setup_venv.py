@@ -238,6 +238,17 @@ def test_a_wheel_of_openmmlab_is_taken_where_one_fits(tool, index, installed, fr
     assert command[:5] == ('install', '--find-links', 'PAGE', '--only-binary', 'mmcv')
 
 
+@pytest.mark.parametrize(('stack', 'has'), [('official', False), ('onedl', True)])
+def test_the_fork_brings_mmrotate_without_torchvision(
+    tool, index, installed, fresh, monkeypatch, stack, has
+):
+    monkeypatch.setattr(tool, 'build_mmcv', lambda *where: fresh / 'built.whl')
+    tool.install_stack(fresh, tool.STACKS[stack], announced=True)
+    assert ('onedl-mmrotate' in installed[-1]) == has
+    assert 'torchvision' not in installed[-1]
+    assert tool.REQUIREMENTS / 'rotated.txt' not in installed[-1]
+
+
 @pytest.mark.parametrize('announced', [False, True])
 def test_else_it_is_built_and_said_once(
     tool, index, installed, fresh, monkeypatch, capsys, announced

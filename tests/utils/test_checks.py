@@ -33,6 +33,6 @@ def test_none_is_allowed_where_the_argument_is_optional():
 def test_only_boxes_with_corners_are_boxes(shape):
     check_box_shape((0, 4))
     check_box_shape((7, 4))
-    message = f'mine must have the shape (n, 4), xyxy, got {shape}; other boxes, such as rotated'
+    message = f'mine must have the shape (n, 4), xyxy, got {shape}; rotated boxes must be'
     with pytest.raises(ValueError, match=f'^{re.escape(message)}'):
         check_box_shape(shape, 'mine')

@@ -64,8 +64,11 @@ STACKS = {
 MMCV = {'official': 'mmcv', 'onedl': 'onedl-mmcv'}
 FAMILY = {
     'official': ('mmengine', 'mmcv', 'mmcv-full', 'mmcv-lite', 'mmdet'),
-    'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
+    'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmrotate'),
 }
+# For the tests of rotated boxes. They have a stand-in for the torchvision of rotated.txt, as to a
+# torch for CPUs only pip often finds none that fits.
+MMROTATE = {'official': (), 'onedl': ('onedl-mmrotate',)}
 # What has to be there before mmcv is built, beside torch.
 BUILD_NEEDS = ('setuptools', 'wheel', 'ninja', 'numpy')
 # Measured (2.5) without CUDA, whose files come on top, once for each kind of GPU.
@@ -332,7 +335,7 @@ def build_time() -> tuple[int, float]:
 
 def install_stack(venv: Path, stack: Stack, announced: bool) -> None:
     """Install MMDetection and what it stands on; mmcv from a wheel that fits, or built here."""
-    packages = ['-r', REQUIREMENTS / f'{stack.family}.txt']
+    packages = ['-r', REQUIREMENTS / f'{stack.family}.txt', *MMROTATE[stack.family]]
     requirement = pinned_mmcv(stack)
     fits_for = venv / MMCV_STAMP
     variant = mmcv_variant(venv)

@@ -12,12 +12,13 @@ import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.bbox import BaseBoxes, autocast_box_type
+from mmdet.structures.bbox import autocast_box_type
 
 from mmsniper.chips import POSITIVE, AnnotationTable, PositiveChipPlanner, ScalePyramid
 from mmsniper.chips.windows import CHIP_SLACK, chip_window
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
+from mmsniper.utils.box_types import box_areas, enclosing, is_rotated, visible_shares
 from mmsniper.utils.image_header import turned_by_exif
 
 # Covers are kept for images with so many boxes: those of fewer are found in milliseconds, which
@@ -41,6 +42,9 @@ class ChipSampler(BaseTransform):
     Boxes are cropped to the chip, and masks with them. A box that the chip cuts to less than
     ``min_visible_size`` is dropped. A box that lies whole in the chip stays, however small, unless
     it is no object at all: NaN, or less than one original pixel wide or high within the image.
+    Rotated boxes (``RotatedBoxes``, ``QuadriBoxes``) are judged by the upright boxes that enclose
+    them, and stay as they are: what is left of one that is cut would be no rectangle. How much of
+    it is seen is noted.
 
     Comes before every transform that moves pixels (``RandomFlip``, ``RandomCrop``, ...). What
     changes the scale or mixes images (``Resize``, ``RandomAffine``, ``Mosaic``, ...) must not
@@ -76,9 +80,13 @@ class ChipSampler(BaseTransform):
     - scale_factor (tuple[float, float]): chip pixels per original pixel, in x and in y
     - keep_ratio (bool)
     - homography_matrix (np.float32): original to chip pixels
-    - gt_full_bboxes (np.float32): the uncropped boxes, clipped to the image, original pixels
-    - uncut_objects (np.float32): those of them that are objects, no ignore regions, for the
-      metainfo; whatever follows leaves them as they are
+    - gt_full_bboxes (np.float32): the uncropped boxes, clipped to the image, original pixels; of
+      rotated ones what encloses them
+    - gt_sizes (np.float64): of rotated boxes, their sizes, original pixels
+    - gt_visible (np.float32): of rotated boxes, the share of the area that the chip shows
+    - uncut_objects (np.float32): the uncropped boxes that are objects, no ignore regions, for the
+      metainfo, original pixels; of rotated ones their corners (n, 8). Whatever follows leaves them
+      as they are
 
     Args:
         pyramid (dict): The scale pyramid.
@@ -145,7 +153,8 @@ class ChipSampler(BaseTransform):
             return
         h, w = results['img_shape']
         scale = np.tile(results['scale_factor'], 2)
-        full = clip_to_image(results['gt_bboxes'].tensor.numpy(), results['ori_shape'])
+        boxes = results['gt_bboxes']
+        full = clip_to_image(enclosing(boxes).numpy(), results['ori_shape'])
         moved = (full.astype(np.float64) - np.tile(window[:2], 2)) * scale
         cropped = np.clip(moved, 0, [w, h, w, h])
         cut = (np.abs(cropped - moved) > CHIP_SLACK * scale).any(axis=1)
@@ -153,11 +162,19 @@ class ChipSampler(BaseTransform):
         least = np.where(cut, self.min_visible_size, 0.0)[:, None]
         keep = is_object(full) & ((sides > 0) & (sides >= least)).all(axis=1)
         keep_instances(results, keep)
-        boxes: BaseBoxes = results['gt_bboxes']
-        boxes.tensor = boxes.tensor.new_tensor(cropped[keep])
-        results['gt_full_bboxes'] = full[keep]
+        boxes = results['gt_bboxes']
+        results['gt_full_bboxes'] = uncut = full[keep]
+        if is_rotated(boxes):
+            uncut = boxes.convert_to('qbox').numpy()
+            results['gt_sizes'] = box_areas(boxes).sqrt().numpy()
+            boxes = results['gt_bboxes'] = boxes.clone()  # it would be moved in place
+            boxes.translate_((-window[0], -window[1]))
+            boxes.rescale_(results['scale_factor'])
+            results['gt_visible'] = visible_shares(boxes, w, h).numpy()
+        else:
+            boxes.tensor = boxes.tensor.new_tensor(cropped[keep])
         regions = np.asarray(results.get('gt_ignore_flags', np.zeros(keep.sum())), bool)
-        results['uncut_objects'] = full[keep][~regions]
+        results['uncut_objects'] = uncut[~regions]
         if results.get('gt_masks') is not None:
             results['gt_masks'] = results['gt_masks'].crop(np.array(window)).resize((h, w))
 
@@ -202,8 +219,9 @@ class _Planners:
         count = len(table.boxes)
         if not _MIN_KEPT <= count <= _MAX_KEPT:
             return PositiveChipPlanner(table, pyramid)
-        content = (table.width, table.height, table.boxes, table.ignore)
-        digest = hashlib.blake2b(b''.join(array.tobytes() for array in content), digest_size=16)
+        content = (table.width, table.height, table.boxes, table.ignore, table.sizes)
+        parts = (array.tobytes() for array in content if array is not None)
+        digest = hashlib.blake2b(b''.join(parts), digest_size=16)
         key = pyramid, digest.digest()
         planner = self._kept.pop(key, None)
         if planner is None:
@@ -224,7 +242,8 @@ def _draw_chip(
     """
     boxes = np.zeros((0, 4), np.float32)
     if 'gt_bboxes' in results:
-        boxes = results['gt_bboxes'].tensor.numpy()
+        found = results['gt_bboxes']
+        boxes = (found.convert_to('qbox') if is_rotated(found) else found).numpy()
     ignore = results.get('gt_ignore_flags', np.zeros(len(boxes), bool))
     table = AnnotationTable.from_images([(width, height, boxes, ignore)])
     planner = planners.get(table, pyramid)

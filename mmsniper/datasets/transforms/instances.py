@@ -6,15 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsniper.chips.annotations import MIN_SIDE
-from mmsniper.utils.checks import check_box_shape
 
 # Boxes that were resized and scaled back differ by this much (original px).
 _TOLERANCE = 1e-2
 
 
 def clip_to_image(boxes: NDArray[np.floating], image_shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Boxes (n, 4), xyxy, clipped to an image of the shape (height, width); others are refused."""
-    check_box_shape(boxes.shape, 'gt_bboxes')
+    """Boxes (n, 4), xyxy, clipped to an image of the shape (height, width)."""
     height, width = image_shape
     return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.bbox import autocast_box_type
+from mmdet.structures.bbox import BaseBoxes, autocast_box_type
 from numpy.typing import NDArray
 
 from mmsniper.chips import ScalePyramid
 from mmsniper.chips.input_level import levels_of_input
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
-from mmsniper.utils.checks import check_box_shape
+from mmsniper.utils.box_types import box_areas, enclosing, is_rotated
 
 # Label of an ignored box that is no object to learn at another scale but a region to leave alone.
 IGNORE_REGION = -1
@@ -25,10 +25,10 @@ class ScaleRangeFilter(BaseTransform):
     """Mark the boxes that are not valid at the input's level as ignored (SNIP section 5).
 
     A box is valid if its full size, sqrt(area) in original pixels, is in the level's valid range
-    and at least ``min_visible`` of its area is visible. The others, the *invalid* ones, are kept
-    as ignored instances with their labels, because they take part in label assignment
-    (``ValidRangeAssigner``, ``SNIPERRoIHead``). Boxes that were ignored before, crowd and
-    difficult ones, get the label -1, by which they are told from invalid ones.
+    and at least ``min_visible`` of its area is visible; of a rotated box its own area. The others,
+    the *invalid* ones, are kept as ignored instances with their labels, because they take part in
+    label assignment (``ValidRangeAssigner``, ``SNIPERRoIHead``). Boxes that were ignored before,
+    crowd and difficult ones, get the label -1, by which they are told from invalid ones.
 
     The level is that of ``ChipSampler`` or, on whole images, ``LevelResize`` (SNIP). Without either
     it is the level nearest to the image's scale factor: plain multi-scale training with ranges. Of
@@ -42,7 +42,7 @@ class ScaleRangeFilter(BaseTransform):
     - ori_shape
     - scale_factor (without: 1)
     - level, homography_matrix (optional)
-    - chip, gt_full_bboxes (after ChipSampler)
+    - chip, gt_full_bboxes, of rotated boxes gt_sizes, gt_visible (after ChipSampler)
     - gt_masks (BitmapMasks | PolygonMasks) (optional)
 
     Modified Keys:
@@ -70,7 +70,7 @@ class ScaleRangeFilter(BaseTransform):
         Raises:
             KeyError: If boxes, labels or ignore flags have not been loaded.
             ValueError: If a chip was planned but not cut out, boxes were added or dropped since,
-                the input's scale was changed since, or boxes are rotated.
+                or the input's scale was changed since.
         """
         for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
             if key not in results:
@@ -79,19 +79,21 @@ class ScaleRangeFilter(BaseTransform):
                 )
         height, width = results['ori_shape']
         scale = np.array(results.get('scale_factor', (1.0, 1.0)), np.float64)
-        boxes = results['gt_bboxes'].tensor.numpy()
-        check_box_shape(boxes.shape, 'gt_bboxes')
-        seen = boxes / np.tile(scale, 2)
+        seen = enclosing(results['gt_bboxes']).numpy() / np.tile(scale, 2)
         if results.get('chip') is None:
             seen = clip_to_image(seen, (height, width))
             objects = is_object(seen)
             keep_instances(results, objects)
             seen = full = seen[objects]
+            sizes = _own_sizes(results['gt_bboxes'], scale)
         else:  # what is seen is relative to the chip's corner
-            full = _full_boxes(results)
+            full, sizes = _full_boxes(results), results.get('gt_sizes')
         levels, _ = levels_of_input({'scale_factor': (1.0, 1.0), **results}, self.pyramid)
-        valid, _ = self.pyramid.valid_and_fits(full, width, height)
-        visible = _area(seen) >= self.min_visible * _area(full)
+        valid, _ = self.pyramid.valid_and_fits(full, width, height, sizes)
+        if 'gt_visible' in results:
+            visible = results['gt_visible'] >= self.min_visible
+        else:
+            visible = _area(seen) >= self.min_visible * _area(full)
         ignored = np.asarray(results['gt_ignore_flags'], bool)
         labels = results['gt_bboxes_labels'].copy()
         labels[ignored] = IGNORE_REGION
@@ -116,6 +118,11 @@ def _full_boxes(results: Mapping[str, Any]) -> NDArray[np.float32]:
             f'transforms that add or drop boxes'
         )
     return full
+
+
+def _own_sizes(boxes: BaseBoxes, scale: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Sizes of rotated boxes, original pixels; None of upright ones."""
+    return (box_areas(boxes).numpy() / scale.prod()) ** 0.5 if is_rotated(boxes) else None
 
 
 def _area(boxes: NDArray) -> NDArray:

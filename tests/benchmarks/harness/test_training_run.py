@@ -231,6 +231,14 @@ def test_a_test_without_any_detection_counts_zero(run):
     assert training_run.test_result(run, 'test') == dict.fromkeys(METRICS, 0.0)
 
 
+def test_metrics_of_rotated_boxes_have_the_same_names(run):
+    folder = run.work_dir / 'test' / '20200101_000000'
+    folder.mkdir(parents=True)
+    content = {f'r_coco/bbox_{theirs}': 0.5 for theirs in METRICS.values()}
+    (folder / f'{folder.name}.json').write_text(json.dumps(content))
+    assert training_run.test_result(run, 'test') == dict.fromkeys(METRICS, 0.5)
+
+
 def test_the_last_test_counts(run):
     for name, value in (('20200101_000000', 0.1), ('20200102_000000', 0.2)):
         folder = run.work_dir / 'test' / name

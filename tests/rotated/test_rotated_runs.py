@@ -1,0 +1,142 @@
+"""MMRotate's detectors, converted, learn from chips and are tested at every level."""
+
+import copy
+import math
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.runner import Runner
+
+from mmsniper.convert.config import load_config, read_config, sniper_version
+from mmsniper.convert.scopes import other_scopes, spell_out
+from mmsniper.datasets.wrappers import type_name
+from mmsniper.testing.toy_dataset import ToyDatasetSpec, make_toy_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+from harness.reduced import reduced  # noqa: E402
+
+FAMILIES = {
+    'Rotated Faster R-CNN': 'rotated_faster_rcnn/rotated-faster-rcnn-le90_r50_fpn_1x_dota.py',
+    'Oriented R-CNN': 'oriented_rcnn/oriented-rcnn-le90_r50_fpn_1x_dota.py',
+    'RoI Transformer': 'roi_trans/roi-trans-le90_r50_fpn_1x_dota.py',
+    'Rotated RetinaNet': 'rotated_retinanet/rotated-retinanet-rbox-le90_r50_fpn_1x_dota.py',
+    'Rotated FCOS': 'rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py',
+    'Rotated RTMDet': 'rotated_rtmdet/rotated_rtmdet_tiny-3x-dota.py',
+    'Rotated ATSS': 'rotated_atss/rotated-atss-le90_r50_fpn_1x_dota.py',
+}
+# mmcv has the rotated IoU loss of three of them for GPUs only.
+_UPRIGHT_LOSS = dict(
+    use_hbbox_loss=True,
+    loss_bbox=dict(type='mmdet.GIoULoss'),
+    loss_angle=dict(type='mmdet.L1Loss', loss_weight=0.2),
+)
+_GAUSSIAN_LOSS = dict(type='mmrotate.GDLoss_v1', loss_type='kld', fun='log1p', tau=1)
+ON_A_CPU = {
+    'RotatedFCOSHead': _UPRIGHT_LOSS,
+    'RotatedRTMDetSepBNHead': _UPRIGHT_LOSS,
+    'RotatedATSSHead': dict(loss_bbox=_GAUSSIAN_LOSS),
+}
+
+CONFIG = """
+_base_ = ['mmrotate::{detector}', '{root}/configs/_base_/sniper.py']
+pyramid = dict(chip_size=96, levels=[
+    dict(resize=dict(factor=1.0), valid_range=(0, 48)),
+    dict(resize=dict(factor=0.5), valid_range=(32, None))])
+classes = ('disc', 'ring', 'square', 'cross', *map(str, range(11)))
+data = dict(data_root='{data}', img_suffix='jpg', metainfo=dict(classes=classes))
+alone = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    dataset=dict(ann_file='annfiles/train', data_prefix=dict(img_path='train/'), **data), **alone)
+val_dataloader = dict(
+    dataset=dict(ann_file='annfiles/val', data_prefix=dict(img_path='val/'), **data), **alone)
+test_dataloader = val_dataloader
+sniper = dict(batch_size=4, negative_chips=None)
+model = dict(merge_cfg=dict(max_per_img=20, score_thr=0.0))
+"""
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('rotated_scenes')
+    sizes = dict(num_train=3, num_val=1, min_side=240, max_side=280)
+    make_toy_dataset(folder, ToyDatasetSpec(rotated=True, **sizes))
+    return folder
+
+
+@pytest.fixture
+def config_file(scenes, tmp_path):
+    def write(family, more=''):
+        path = tmp_path / 'config.py'
+        text = CONFIG.format(detector=FAMILIES[family], root=ROOT, data=f'{scenes}/')
+        path.write_text(text + more)
+        return path
+
+    return write
+
+
+def small(path, work_dir):
+    cfg = read_config(path)
+    spell_out(cfg, other_scopes(cfg))  # for which the rules of reduced() are looked up
+    cfg = sniper_version(reduced(cfg))
+    head = cfg.model.get('bbox_head', {})
+    for key, value in ON_A_CPU.get(type_name(head.get('head', head)), {}).items():
+        head[key] = value
+    cfg.work_dir, cfg.log_level = str(work_dir), 'ERROR'
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+    cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e-5))
+    cfg.param_scheduler = []
+    cfg.default_hooks.logger = dict(type='LoggerHook', interval=1)
+    return cfg
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_every_family_learns_from_chips_and_is_tested_at_every_level(family, config_file, tmp_path):
+    runner = Runner.from_cfg(small(config_file(family), tmp_path / 'run'))
+    image = next(iter(runner.build_dataloader(runner.cfg.val_dataloader)))
+    runner.model.eval()
+    found = runner.model.test_step(image)[0].pred_instances
+    assert found.bboxes.shape == (len(found), 5)  # as those of stock detectors
+    assert len(found) > 0
+    assert set(found.levels.tolist()) <= {0, 1}
+
+    runner.train()
+    assert runner.iter >= 2
+    losses = runner.message_hub.log_scalars
+    values = {name: v.current() for name, v in losses.items() if 'loss' in name}
+    assert {k: v for k, v in values.items() if not math.isfinite(v)} == {}
+    assert 'val/dota/AP50' in losses
+
+
+def test_a_rotated_detector_can_be_copied_and_pickled(config_file, tmp_path):
+    model = Runner.from_cfg(small(config_file('Rotated FCOS'), tmp_path / 'run')).model
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(other.bbox_head) is type(model.bbox_head)
+
+
+def test_names_of_both_packages_are_spelled_out(config_file):
+    cfg = load_config(config_file('Rotated Faster R-CNN'))
+    assert cfg.default_scope == 'mmrotate'
+    assert cfg.model.type == 'mmdet.PyramidDetector'
+    assert cfg.model.roi_head.type == 'mmdet.SNIPERRoIHead'
+    assigner = cfg.model.train_cfg.rpn.assigner
+    assert assigner.type == 'mmdet.ValidRangeAssigner'
+    assert assigner.iou_calculator.type == 'mmrotate.RBbox2HBboxOverlaps2D'
+    chips = cfg.train_dataloader.dataset
+    assert (chips.type, chips.dataset.type) == ('mmdet.ChipDataset', 'mmrotate.DOTADataset')
+    types = [step.type for step in chips.pipeline]
+    assert types[1:5] == [
+        'mmdet.LoadAnnotations',
+        'mmrotate.ConvertBoxType',
+        'mmdet.ChipSampler',
+        'mmdet.ScaleRangeFilter',
+    ]
+    assert not any('Resize' in name for name in types)
+
+
+def test_a_package_that_is_not_there_is_named(config_file):
+    path = config_file('Rotated FCOS', "default_scope = 'mmnothing'\n")
+    with pytest.raises(ValueError, match=r'looks names up in mmnothing \(default_scope\)'):
+        load_config(path)

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 
 from mmsniper.checks.run import TRAINING, refuse_wrong
+from mmsniper.engine import PoolError
 from mmsniper.utils.command_line import exit_on_error, exit_on_unregistered
 
 
@@ -40,7 +41,11 @@ def main() -> None:
         with exit_on_error():
             refuse_wrong(cfg, TRAINING)
     with exit_on_unregistered():
-        build_runner(cfg).train()
+        runner = build_runner(cfg)
+        try:
+            runner.train()
+        except PoolError as error:
+            raise SystemExit(f'error: {error}') from error
 
 
 @exit_on_error()

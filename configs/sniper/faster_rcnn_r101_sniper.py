@@ -81,6 +81,8 @@ custom_hooks = [
 ]
 
 # The release: lr 0.015 for 8 x 16 chips. Linear scaling to 8 x 20: 0.015 * 160 / 128 = 0.01875.
+# MXNet adds up the gradients of the GPUs, PyTorch averages them: the release's 0.015 is 0.12 here,
+# eight times ours (docs/paper.md, "The learning rate").
 # `tools/train.py --auto-scale-lr` does the same for any other number of GPUs or chips.
 auto_scale_lr = dict(base_batch_size=160)
 optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(lr=0.01875))

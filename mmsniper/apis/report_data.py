@@ -211,7 +211,8 @@ def numbers_of(data: ReportData) -> dict[str, Any]:
             )
         )
     # The line begins with the ratio, which the page shows large.
-    expect = what_to_expect(numbers['pixel_ratio_finest']).partition(': ')[2]
+    orphans = numbers['orphans'] / max(numbers['boxes'], 1)
+    expect = what_to_expect(numbers['pixel_ratio_finest'], orphans).partition(': ')[2]
     return dict(
         numbers,
         good=good_size_fraction(table, pyramid),

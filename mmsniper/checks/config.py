@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ OTHER_CLASSES = frozenset({'rpn_head', 'backbone', 'semantic_head', 'reid', 'tra
 
 # Preprocessors that take images as they are loaded, not batches of several views.
 _PREPROCESSORS = ('DetDataPreprocessor', 'BandDataPreprocessor')
+
+# What mmengine imports when a backend is first given something, which may be after an epoch.
+_BACKENDS = {'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb'}
 
 # Data sets whose labels are not places in "classes": things and stuff, or tracks.
 _OTHER_LABELS = (BaseVideoDataset, CocoPanopticDataset)
@@ -62,13 +66,26 @@ def check_config(cfg: Config, loaders: Iterable[str] = LOADERS) -> list[Finding]
             (:func:`~mmsniper.convert.load_config`). Left as it is.
         loaders (Iterable[str]): Keys of the data loaders that will be used. Defaults to all.
     """
-    findings = list(check_channels(cfg))
+    findings = [*check_channels(cfg), *check_backends(cfg)]
     classes = [c for key in loaders for c in config_classes(cfg, key, findings)]
     if not classes or _is_open_vocabulary(cfg):
         return findings
     findings += check_heads(config_heads(cfg.get('model') or {}), classes[0])
     findings += check_same_classes(classes)
     return findings
+
+
+def check_backends(cfg: Config) -> Iterator[Finding]:
+    """Whether the programs that pictures and curves are to go to are installed."""
+    for backend in (cfg.get('visualizer') or {}).get('vis_backends') or ():
+        package = _BACKENDS.get(name := type_name(backend))
+        if package is not None and find_spec(package) is None:
+            yield Finding(
+                ERROR,
+                'visualizer.vis_backends',
+                f'{name} needs {package}, which is not installed',
+                f'pip install {package}, or take the backend out',
+            )
 
 
 def model_channels(cfg: Mapping[str, Any]) -> tuple[int | None, str]:

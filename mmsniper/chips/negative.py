@@ -66,8 +66,9 @@ class NegativeStatistics:
         share = self.covered / max(self.valid, 1)
         return (
             f'{self.chips} negative chips for {self.images_with_chips} of {self.images} images, '
-            f'fine to coarse {list(self.chips_per_level)}; of {self.proposals} proposals, valid at '
-            f'{self.valid} levels, positive chips cover {share:.1%}'
+            f'fine to coarse {list(self.chips_per_level)}. The RPN made {self.proposals} '
+            f'proposals. Counted at each level in whose range they are, they are {self.valid}, of '
+            f'which positive chips cover {share:.1%}'
         )
 
 

@@ -275,9 +275,25 @@ FAR_AHEAD, LEVEL = 0.25, 0.5
 between the values of ``MEASURED``."""
 
 
-def what_to_expect(ratio: float) -> str:
-    """For whose data SNIPER is, by :func:`finest_ratio`, in a line that begins with the ratio."""
-    if ratio <= FAR_AHEAD:
+MANY_ORPHANS = 0.05
+"""Share of the boxes from which on :func:`what_to_expect` speaks of orphans only."""
+
+
+def what_to_expect(ratio: float, orphans: float = 0.0) -> str:
+    """For whose data SNIPER is, in a line that begins with the ratio.
+
+    Args:
+        ratio (float): :func:`finest_ratio`.
+        orphans (float): Share of the boxes that are learned at no level: few pixels are no merit
+            where they are few because objects are left out. Defaults to 0.0.
+    """
+    if orphans >= MANY_ORPHANS:
+        what = (
+            f'this says little, since {orphans:.0%} of the boxes are orphans, learned at no level. '
+            f'Change the valid ranges or the chip size first, or set adopt_orphans=True for long '
+            f'thin objects.'
+        )
+    elif ratio <= FAR_AHEAD:
         what = 'objects are sparse: chips save most of the pixels, which is what SNIPER is for.'
     elif ratio < LEVEL:
         what = 'chips save some of the pixels: compare with whole images at one scale.'

@@ -44,6 +44,9 @@ from mmsniper.utils.missing_files import missing_file
 
 _OUR_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 
+EVERY_RUN = ('ConsistencyHook', 'ResumeHook')
+"""Hooks of all configs with a pyramid, also of those that are spelled out."""
+
 
 @dataclass(frozen=True)
 class SNIPEROptions:
@@ -154,7 +157,8 @@ def read_config(
 
     Raises:
         FileNotFoundError: If there is no such file, or not one of its bases.
-        ValueError: If the file, or one of its bases, is not Python, or two bases set the same.
+        ValueError: If the file, or one of its bases, is not Python, two bases set the same, or the
+            settings say what is in a dict that the file does not have.
     """
     try:
         cfg = Config.fromfile(file)
@@ -163,6 +167,12 @@ def read_config(
     except SyntaxError as error:
         raise ValueError(f'{file} is not a config: {error}') from None
     except TypeError as error:
+        if 'cannot inherit from base' in str(error):
+            key = str(error).partition('=')[0]
+            raise ValueError(
+                f'{file}: {key} is set to a dict, but a file of its _base_ has none there to put '
+                f'it into: replace it as a whole, {key}=dict(_delete_=True, ...)'
+            ) from None
         if 'cannot pickle' not in str(error):
             raise
         kind = str(error).removeprefix('cannot pickle ')
@@ -180,7 +190,7 @@ def read_config(
             f'pyramid instead: _base_ = [detector, sniper.py, my_pyramid.py]'
         ) from None
     if cfg_options:
-        cfg.merge_from_dict(dict(cfg_options))
+        _merge_options(cfg, cfg_options)
     if 'sniper' in cfg and cfg.get('train_dataloader'):
         cfg.train_dataloader.dataset = with_inner_settings(cfg.train_dataloader.dataset)
     return cfg
@@ -200,6 +210,22 @@ def _missing_config(file: str, error: FileNotFoundError) -> str:
     else:
         fix = missing_file(missing, '_base_')
     return f'{file}: its _base_, or that of a base, names {missing}, which does not exist. {fix}'
+
+
+def _merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    try:
+        cfg.merge_from_dict(dict(options))
+    except TypeError as error:
+        key = str(error).partition('=')[0]
+        below = next((name for name in options if key in name.split('.')[:-1]), None)
+        if 'cannot inherit from base' not in str(error) or below is None:
+            raise
+        names = below.split('.')
+        path = '.'.join(names[: names.index(key) + 1])
+        raise ValueError(
+            f'{below}: {path} is no dict in the config, so it has no settings to change. Replace '
+            f'it as a whole: --cfg-options {path}._delete_=True {below}={options[below]}'
+        ) from None
 
 
 def sniper_version(cfg: Config) -> Config:
@@ -242,7 +268,7 @@ def sniper_version(cfg: Config) -> Config:
         check_runner(cfg)
         _convert(cfg, SNIPEROptions.from_config(cfg.pop('sniper')))
     bind_pyramid(cfg)
-    _add_hooks(cfg, [dict(type='ConsistencyHook')])  # also where all is spelled out
+    _add_hooks(cfg, [dict(type=name) for name in EVERY_RUN])  # also where all is spelled out
     draw_any_image(cfg)
     check_hooks(cfg)
     if scopes:
@@ -383,7 +409,7 @@ def _add_runtime(cfg: Config, negatives: Mapping[str, Any] | None, notes: list[s
     for name, hook in list((cfg.get('default_hooks') or {}).items()):
         if ends_mixing(hook):
             del cfg.default_hooks[name]
-    names = ('PixelCounterHook', 'TrainingTimeHook', 'ConsistencyHook')
+    names = ('PixelCounterHook', 'TrainingTimeHook', *EVERY_RUN)
     wanted = [dict(type=name) for name in names]
     if negatives is not None:
         own = [h for h in all_hooks(cfg) if 'NegativeChipHook' in class_names(h, HOOKS)]

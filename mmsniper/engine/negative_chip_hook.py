@@ -34,6 +34,10 @@ MINING_CPU_SECONDS = 'mining_cpu_seconds'
 POOL_FILE = 'negative_chips.npz'
 
 
+class PoolError(ValueError):
+    """The pool that the checkpoint of a resumed run names cannot be had."""
+
+
 @HOOKS.register_module()
 class NegativeChipHook(Hook):
     """After some epochs, mine negative chips and train on them from then on (SNIPER section 3.3).
@@ -59,9 +63,10 @@ class NegativeChipHook(Hook):
 
     Raises:
         ValueError: If an argument is out of its range; when training starts, if the detector has
-            no RPN, or the pool that a checkpoint names is not the one it was trained with.
+            no RPN.
         TypeError: When training starts, if it is not epoch-based or has no ``ChipAwareSampler``.
-        FileNotFoundError: When training is resumed, if that pool is gone.
+        PoolError: When training is resumed, if the pool that the checkpoint names is gone, broken,
+            or not the one it was trained with.
 
     Example:
         >>> custom_hooks = [dict(type='NegativeChipHook', warmup_epochs=2)]
@@ -227,14 +232,17 @@ def _recorded_pool(runner: Runner, record: dict[str, Any]) -> NegativeChipPool:
     files = [folder / record['file'] for folder in folders]
     file = next(filter(Path.is_file, files), None)
     if file is None:
-        raise FileNotFoundError(
+        raise PoolError(
             f'the run to resume was trained with the negative chips of {record["file"]}, which is '
             f'not in {" or ".join(map(str, folders))}: copy it there, or resume from a checkpoint '
             f'of epoch {record["epoch"]} or before to mine again'
         )
-    pool = NegativeChipPool.from_file(file)
+    try:
+        pool = NegativeChipPool.from_file(file)
+    except ValueError as error:
+        raise PoolError(str(error)) from error
     if pool.origin != record['origin']:
-        raise ValueError(
+        raise PoolError(
             f'{file} is not the pool that the run to resume was trained with (it was mined from '
             f'{pool.origin}, that one from {record["origin"]}): put the right file there, or '
             f'resume from a checkpoint of epoch {record["epoch"]} or before to mine again'

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 _PROGRESS = ('last_step', '_global_step', '_last_value')
 
 
-def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
+def fit_to_epoch_length(runner: Runner, *, resumed: bool = False, into_epoch: float = 0.0) -> None:
     """Fit the end of training and the schedules to the present length of an epoch.
 
     mmengine counts the iterations of a training once, at its start. Call this at the start of the
@@ -30,6 +30,8 @@ def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
         runner (Runner): An epoch-based run, at the start of an epoch.
         resumed (bool): Leave the schedules: they are those of a checkpoint that knew of this
             length. Defaults to False.
+        into_epoch (float): By which part of an epoch the schedules are ahead of its start. Defaults
+            to 0.0.
     """
     loop = runner.train_loop
     left = runner.max_epochs - runner.epoch
@@ -39,15 +41,15 @@ def fit_to_epoch_length(runner: Runner, *, resumed: bool = False) -> None:
     # Gradient accumulation completes its last step at the end of training.
     runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
     if not resumed and runner.param_schedulers and runner.cfg.get('param_scheduler'):
-        runner.param_schedulers = _rebuilt(runner)
+        runner.param_schedulers = _rebuilt(runner, into_epoch)
 
 
-def _rebuilt(runner: Runner) -> Any:
+def _rebuilt(runner: Runner, into_epoch: float) -> Any:
     """The schedules for the new length, at the point where the old ones are."""
     old, config = runner.param_schedulers, runner.cfg.param_scheduler
     with _values_kept(runner.optim_wrapper):
         new = runner.build_param_scheduler(config)
-    steps = runner.epoch * len(runner.train_dataloader)
+    steps = round((runner.epoch + into_epoch) * len(runner.train_dataloader))
     if not isinstance(new, Mapping):
         return _carried_on(new, old, config, steps)
     apart = isinstance(config, Mapping) and 'type' not in config  # each optimizer has its own

@@ -39,6 +39,23 @@ def test_a_config_that_agrees_with_itself_has_no_findings(tmp_path):
     assert check_config(config(tmp_path)) == []
 
 
+def test_a_program_for_curves_that_is_not_installed_is_named_before_the_training(
+    tmp_path, monkeypatch
+):
+    cfg = config(tmp_path)
+    cfg.visualizer = dict(
+        vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+    )
+    monkeypatch.setattr('mmsniper.checks.config.find_spec', lambda name: None)
+    [error] = errors(cfg)
+    assert error == (
+        'visualizer.vis_backends: TensorboardVisBackend needs tensorboard, which is not installed. '
+        'pip install tensorboard, or take the backend out'
+    )
+    monkeypatch.setattr('mmsniper.checks.config.find_spec', lambda name: name)
+    assert errors(cfg) == []
+
+
 @pytest.mark.parametrize('count', [2, 80])
 def test_heads_of_another_number_of_classes_are_named(tmp_path, count):
     [error] = errors(config(tmp_path, num_classes=count))

@@ -154,6 +154,14 @@ def test_it_is_told_for_whose_data_chips_are(ratio, told):
     assert told in what_to_expect(ratio)
 
 
+def test_objects_that_are_left_out_are_no_saving():
+    assert what_to_expect(0.1, 0.049) == what_to_expect(0.1)
+    told = what_to_expect(0.1, 0.05)
+    assert told.startswith('0.100 of the pixels')
+    assert '5% of the boxes are orphans' in told
+    assert 'what SNIPER is for' not in told
+
+
 def test_the_plan_is_a_struct_of_arrays():
     plan = chips((0, 1, [1, 2, 3, 4]), (1, 0, [5, 6, 7, 8]), (2, 1, [0, 0, 1, 1]))
     assert len(plan) == 3

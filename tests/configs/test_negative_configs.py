@@ -31,6 +31,7 @@ def test_the_paper_s_config_mines_after_four_epochs():
         'PixelCounterHook',
         'TrainingTimeHook',
         'ConsistencyHook',
+        'ResumeHook',
         'NegativeChipHook',
     ]
     assert HOOKS.build(cfg.custom_hooks[-1]).warmup_epochs == 4

@@ -26,6 +26,7 @@ from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 from comparing import without_scope
 from mmsniper.apis import SNIPERInferencer
 from mmsniper.convert import load_config, sniper_version
+from mmsniper.convert.config import read_config
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.engine import SNIPERRunner
 from mmsniper.testing import make_toy_dataset
@@ -220,6 +221,7 @@ def test_hooks_of_theirs_stay_but_those_that_end_the_mixing_of_images():
         'PixelCounterHook',
         'TrainingTimeHook',
         'ConsistencyHook',
+        'ResumeHook',
         'NegativeChipHook',
     ]
 
@@ -999,3 +1001,20 @@ def test_of_a_fragment_file_mmdetections_inference_makes_the_stock_detector(infe
     assert found['warned']
     assert found['scale'] is not None
     torch.testing.assert_close(torch.tensor(found['boxes']), torch.tensor(found['others']))
+
+
+def test_settings_of_what_the_config_has_switched_off_are_answered_with_the_fix(tmp_path):
+    """mmengine's own words are about a child config and its base."""
+    off, on = tmp_path / 'off.py', tmp_path / 'on.py'
+    off.write_text('sniper = dict(negative_chips=None)\n')
+    on.write_text("_base_ = './off.py'\nsniper = dict(negative_chips=dict(warmup_epochs=3))\n")
+    option = {'sniper.negative_chips.warmup_epochs': 3}
+    with pytest.raises(
+        ValueError, match=r'sniper.negative_chips is no dict.*_delete_=True'
+    ) as told:
+        read_config(off, option)
+    fix = str(told.value).partition('--cfg-options ')[2].split()
+    options = {name: eval(value) for name, _, value in (part.partition('=') for part in fix)}
+    assert read_config(off, options).sniper.negative_chips == dict(warmup_epochs=3)
+    with pytest.raises(ValueError, match=r'on.py: .*negative_chips=dict\(_delete_=True, ...\)'):
+        read_config(on)

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmsniper.chips import NEGATIVE, NegativeChipPool
-from mmsniper.engine import NegativeChipHook, negative_chip_hook
+from mmsniper.engine import NegativeChipHook, PoolError, negative_chip_hook
 from mmsniper.mining import NegativeChipMiner
 
 # Of the small images of conftest.py: how many, and which have no objects.
@@ -289,7 +289,7 @@ def test_a_checkpoint_in_another_folder_brings_its_pool(train, tmp_path, count_m
 def test_says_that_the_pool_of_a_checkpoint_is_gone(train, tmp_path):
     train()
     (tmp_path / 'w' / 'negative_chips.npz').unlink()
-    with pytest.raises(FileNotFoundError, match=r'negative_chips.npz, which is not in .*epoch 2'):
+    with pytest.raises(PoolError, match=r'negative_chips.npz, which is not in .*epoch 2'):
         train(resume=True)
 
 
@@ -297,7 +297,7 @@ def test_says_that_the_pool_of_a_checkpoint_was_replaced(train, tmp_path):
     train()
     train('other', **{'randomness.seed': 1})
     shutil.copy(tmp_path / 'other' / 'negative_chips.npz', tmp_path / 'w')
-    with pytest.raises(ValueError, match=r'is not the pool that the run to resume was trained'):
+    with pytest.raises(PoolError, match=r'is not the pool that the run to resume was trained'):
         train(resume=True)
 
 
@@ -305,7 +305,7 @@ def test_says_that_the_pool_of_a_checkpoint_is_cut_short(train, tmp_path):
     train()
     file = tmp_path / 'w' / 'negative_chips.npz'
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r'negative_chips.npz is not a whole .npz file'):
+    with pytest.raises(PoolError, match=r'negative_chips.npz is not a whole .npz file'):
         train(resume=True)
 
 

@@ -12,6 +12,8 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
+from mmsniper.engine import PoolError
+
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 # A run of a fraction of a second: one weight, eight numbers. The hook notes what each process saw.
@@ -261,6 +263,21 @@ def test_a_misspelt_type_ends_in_a_line(load_tool, monkeypatch):
     monkeypatch.setattr(train, 'training_config', lambda args: Config())
     monkeypatch.setattr(train, 'build_runner', lambda cfg: Unbuilt())
     with pytest.raises(SystemExit, match='Did you mean ChipSampler'):
+        train.main()
+
+
+def test_a_pool_that_is_gone_ends_in_a_line(load_tool, monkeypatch):
+    train = load_tool('train')
+
+    class Resumed:
+        def train(self):
+            raise PoolError('negative_chips.npz is gone')
+
+    monkeypatch.setattr(train, 'parse_args', lambda: None)
+    monkeypatch.setattr(train, 'training_config', lambda args: Config())
+    monkeypatch.setattr(train, 'refuse_wrong', lambda *args: None)
+    monkeypatch.setattr(train, 'build_runner', lambda cfg: Resumed())
+    with pytest.raises(SystemExit, match=r'^error: negative_chips.npz is gone$'):
         train.main()
 
 

@@ -173,7 +173,8 @@ def show(numbers: dict[str, Any], pyramid: ScalePyramid, title: str, console: Co
         table.add_row('(image, level) pairs not proven minimal', f'{numbers["unproven"]:,}')
     table.add_row('planning', f'{numbers["ms_per_image"]:.3f} ms per image')
     console.print(table)
-    console.print(what_to_expect(finest), highlight=False)
+    orphans = numbers['orphans'] / max(numbers['boxes'], 1)
+    console.print(what_to_expect(finest, orphans), highlight=False)
     if advice := how_to_decode(numbers['decoded_megapixels'], numbers['chips_per_image']):
         console.print(advice, highlight=False)
 

@@ -1,6 +1,8 @@
 # The recipe of the authors' release (docs/paper.md): lr 0.015 for 8 x 16 chips, here scaled
 # linearly to 8 x 20, and 14 passes over the images with random flips. (The release appends flipped
 # copies of all images: its 7 epochs are 14 passes.)
+# The release adds up the gradients of its 8 GPUs, so that its rate is eight times ours
+# (docs/paper.md, "The learning rate").
 # `tools/train.py --auto-scale-lr` fits it to any other number of GPUs or chips.
 auto_scale_lr = dict(enable=False, base_batch_size=160)
 optim_wrapper = dict(

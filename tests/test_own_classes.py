@@ -18,7 +18,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
-from harness.comparison import tests_of
+from harness import comparison
 from mmsniper.apis.epoch_chips import plan_epoch, viewing_dataset
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.report_data import config_rows
@@ -430,7 +430,7 @@ def test_reports_say_how_a_class_tests(write):
     ):
         cfg = load_config(write(more))
         assert dict(config_rows(cfg))['tested'].startswith(said)
-        assert tests_of(cfg) == dict(test=shown)
+        assert comparison.tests_of(cfg) == dict(test=shown)
 
 
 @pytest.mark.parametrize(

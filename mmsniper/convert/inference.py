@@ -80,8 +80,6 @@ def see_all_levels(
         ValueError: If the channels of the branch are unknown, or a class of the user's cannot be
             what is asked for.
     """
-    if notes is not None:
-        notes.append(_merging(model))
     kind, own = model.type, sees_levels(model) and is_own(model)
     if not sees_levels(model):
         model.detector = kind
@@ -99,6 +97,8 @@ def see_all_levels(
         )
     stock = 'PyramidDetector' if autofocus is None else 'AutoFocus'
     model.update(type=kind if own else stock, pyramid=pyramid)
+    if notes is not None:
+        notes.append(_merging(model))
     if (model.get('test_cfg') or {}).get('chunked_size', -1) > 0:
         model.setdefault('batch_pixels', 1)  # names of classes come in parts, for one input each
     if autofocus is None:
@@ -122,7 +122,11 @@ def _merging(model: Mapping[str, Any]) -> str:
     if test_cfg.get('rcnn'):
         own, path = test_cfg['rcnn'], 'test_cfg.rcnn'
     merge = complete_merge_cfg(model.get('merge_cfg') or {}, test_cfg)
-    values = [f'score_thr={merge.score_thr}', f'nms={type_name(merge.nms) or None}']
+    kind = model['type'] if isinstance(model['type'], type) else MODELS.get(model['type'])
+    how = f'nms={type_name(merge.nms) or None}'
+    if kind.merge is not PyramidDetector.merge:
+        how = kind.merge.__qualname__
+    values = [f'score_thr={merge.score_thr}', how]
     values.append(f'max_per_img={merge.max_per_img}')
     said = f'tests merge all levels by {", ".join(values)} (choose with model.merge_cfg)'
     # Grid R-CNN keeps its own.

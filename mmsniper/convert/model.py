@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
-from mmsniper.datasets.wrappers import class_names, type_name
+from mmsniper.datasets.wrappers import type_name
 from mmsniper.models.roi_heads import QUERY_MASKS, roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
@@ -39,17 +39,10 @@ DENSE_HEADS = {
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
 
-# Dense heads of other packages, of which SNIPERPointsHead(head=...) is the version.
-POINTS_HEADS = frozenset({'RotatedFCOSHead'})
-
-# Heads of ours, and what derives from them, know what is invalid.
-_OURS = frozenset(
-    {'SNIPERPointsMixin', 'SNIPERSetPredictionMixin', 'SNIPERGuidedAnchorMixin', 'SNIPERRPNHead'}
-    | {*DENSE_HEADS.values()}
-)
-
 # What makes a version of a head that derives from another one, as its first base class.
 _FIRST_BASES = {**DENSE_HEADS, 'AnchorFreeHead': 'SNIPERPointsMixin'}
+# Dense heads of other packages, of which SNIPERPointsHead(head=...) is the version.
+POINTS_HEADS = frozenset({'RotatedFCOSHead'})
 
 # Detectors that have a version of their own, for their heads.
 DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
@@ -57,8 +50,8 @@ DETECTORS = {'GroundingDINO': 'SNIPERGroundingDINO'}
 # Dense heads of ours that find what is ignored themselves: an assigner, if they have one, stays.
 _WITHOUT_ASSIGNER = frozenset(
     {'SNIPERCenterNetUpdateHead', 'SNIPERFCOSHead', 'SNIPERFoveaHead'}
-    | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERYOLOXHead'}
-    | {'SNIPERPointsMixin'}
+    | {'SNIPERFreeAnchorRetinaHead', 'SNIPERNASFCOSHead', 'SNIPERPAAHead', 'SNIPERPointsMixin'}
+    | {'SNIPERPointsHead', 'SNIPERYOLOXHead'}
 )
 
 # Heads that leave out of their losses what their assigners ignore.
@@ -125,22 +118,22 @@ def sniper_model(
     Raises:
         ValueError: If a head or an assigner has no SNIPER version; the message says what does.
     """
-    notes = [] if notes is None else notes
+    notes, exchanged = [] if notes is None else notes, []
     key = 'detector' if detector.get('detector') else 'type'  # it may be tested at all levels
     detector[key] = DETECTORS.get(type_name(detector[key]), detector[key])
-    exchanged = []
     for piece in list(_pieces(detector, pyramid)):
         config = piece.parent[piece.key] = piece.version(piece.parent[piece.key])
-        name, base, kind = type_name(config), _known_base(config), type_name(config.get('head'))
-        if base not in IGNORING_HEADS:
-            exchanged.append(f'{name} ({kind})' if kind else name)
-        elif base != name:
-            notes.append(
-                f'{name} is taken to ignore what its assigner ignores, as {base} does, from '
-                f"which it derives (docs/detectors.md, A head of one's own)"
-            )
-        if 'SNIPERGuidedAnchorMixin' in class_names(config, MODELS):  # it tests one input at a time
-            detector.setdefault('batch_pixels', 1)
+        if (base := _known_base(config)) in IGNORING_HEADS:
+            if base != type_name(config):
+                notes.append(
+                    f'{type_name(config)} is taken to ignore what its assigner ignores, as {base} '
+                    f"does, from which it derives (docs/detectors.md, A head of one's own)"
+                )
+        else:
+            kind = type_name(config.get('head'))
+            exchanged.append(f'{type_name(config)} ({kind})' if kind else type_name(config))
+        if 'SNIPERGuidedAnchorMixin' in (cls.__name__ for cls in _bases(config)):
+            detector.setdefault('batch_pixels', 1)  # it tests one input at a time
     if range_first:
         _propose_in_range(detector, pyramid)
         exchanged.append('SNIPERRPNHead')
@@ -374,24 +367,36 @@ def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> Confi
 
 
 def _range_aware_dense_head(head: ConfigDict) -> ConfigDict:
-    base = _known_base(head)
-    if type_name(head) in POINTS_HEADS:
-        return ConfigDict({**head, 'type': 'SNIPERPointsHead', 'head': head.type})
-    if base in IGNORING_HEADS:
+    name, base = type_name(head), _known_base(head)
+    if base in IGNORING_HEADS or _has_our_rules(head):
         return head
-    return ConfigDict({**head, 'type': _exchanged(head, base)})
+    if name in POINTS_HEADS:
+        return ConfigDict({**head, 'type': 'SNIPERPointsHead', 'head': head.type})
+    if name in DENSE_HEADS:
+        return ConfigDict(head, type=DENSE_HEADS[name])
+    if first := _FIRST_BASES.get(base):
+        raise ValueError(
+            f'there is no SNIPER version of {name}, which derives from {base}. Make one, class '
+            f'SNIPER{name}({first}, {name}) with {first} of mmsniper.models, and name that '
+            f"(docs/detectors.md, A head of one's own)"
+        )
+    raise ValueError(
+        f'there is no SNIPER version of {name}; there is one of '
+        f'{", ".join(sorted([*DENSE_HEADS, *IGNORING_HEADS]))}. docs/detectors.md tells what is '
+        f"not supported and why, and how to make one (A head of one's own)"
+    )
 
 
 def _known_base(head: Mapping[str, Any]) -> str:
     """The nearest class of a head, itself or a base, of which it is known what it ignores.
 
-    '' if there is none, or another one of MMDetection's heads is nearer.
+    '' if there is none, or it is one of ours, or another one of MMDetection's heads is nearer.
     """
-    name, known = type_name(head), _OURS | IGNORING_HEADS | _FIRST_BASES.keys()
+    name, known = type_name(head), IGNORING_HEADS | _FIRST_BASES.keys()
     for cls in _bases(head):
         name = cls.__name__
         stock = cls.__module__.startswith('mmdet.') and name.endswith('Head')
-        if stock or name in known:
+        if stock or name in known or cls.__module__.startswith('mmsniper.'):
             break
     return name if name in known else ''
 
@@ -409,27 +414,6 @@ def range_aware(assigner: ConfigDict) -> ConfigDict:
         f'there is no SNIPER version of {name}; there is one of MaxIoUAssigner, '
         f'{", ".join(sorted(ASSIGNERS))}. If a result of -1 means "ignored" to the head, write '
         f"dict(type='IgnoreInvalidAssigner', assigner=dict(type='{name}', ...)) yourself"
-    )
-
-
-def _exchanged(head: Mapping[str, Any], base: str) -> str | type:
-    """The type of a head's SNIPER version, by its :func:`_known_base`."""
-    name = type_name(head)
-    if base in _OURS:
-        return head['type']
-    if base == name in DENSE_HEADS:
-        return DENSE_HEADS[name]
-    if base:
-        first = _FIRST_BASES[base]
-        raise ValueError(
-            f'there is no SNIPER version of {name}, which derives from {base}. Make one, class '
-            f'SNIPER{name}({first}, {name}) with {first} of mmsniper.models, and name that '
-            f"(docs/detectors.md, A head of one's own)"
-        )
-    ready = ', '.join(sorted([*DENSE_HEADS, *IGNORING_HEADS]))
-    raise ValueError(
-        f'there is no SNIPER version of {name}; there is one of {ready}. docs/detectors.md tells '
-        f"what is not supported and why, and how to make one (A head of one's own)"
     )
 
 

@@ -7,7 +7,7 @@ import mmdet
 import pytest
 from checks.toy_config import coco, config, write
 from mmdet.datasets.transforms import RandomAffine
-from mmdet.models.dense_heads import DETRHead, RetinaHead
+from mmdet.models.dense_heads import AnchorHead, DETRHead
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
@@ -134,7 +134,7 @@ def test_a_stock_head_without_a_version_is_a_warning_that_says_why():
 
 
 @MODELS.register_module()
-class TheirHead(RetinaHead):
+class TheirHead(AnchorHead):
     pass
 
 

@@ -123,14 +123,16 @@ def _merging(model: Mapping[str, Any]) -> str:
         own, path = test_cfg['rcnn'], 'test_cfg.rcnn'
     merge = complete_merge_cfg(model.get('merge_cfg') or {}, test_cfg)
     kind = model['type'] if isinstance(model['type'], type) else MODELS.get(model['type'])
+    merging = getattr(kind, 'merge', PyramidDetector.merge)
     how = f'nms={type_name(merge.nms) or None}'
-    if kind.merge is not PyramidDetector.merge:
-        how = kind.merge.__qualname__
+    if merging is not PyramidDetector.merge:
+        how = merging.__qualname__
     values = [f'score_thr={merge.score_thr}', how]
     values.append(f'max_per_img={merge.max_per_img}')
     said = f'tests merge all levels by {", ".join(values)} (choose with model.merge_cfg)'
     # Grid R-CNN keeps its own.
-    if 'score_thr' in own and type_name(head.get('head')) != 'GridRoIHead':
+    differs = own.get('score_thr', merge.score_thr) != merge.score_thr
+    if differs and type_name(head.get('head')) != 'GridRoIHead':
         said += f'; model.{path}.score_thr={own["score_thr"]} does not count'
     return said
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mmrotate_ready import lacks_mmrotate
 
 from mmsniper.convert import load_config
 from mmsniper.engine import NegativeChipHook
@@ -69,8 +70,10 @@ def models_of_the_metafiles():
 
 def test_the_epochs_of_the_metafile_are_those_of_the_config_or_of_what_was_measured():
     for model in models_of_the_metafiles():
-        if 'Epochs' in model['Metadata'] and 'Results' not in model:
-            cfg = load_config(ROOT / model['Config'])
+        file = ROOT / model['Config']
+        measured = 'Epochs' not in model['Metadata'] or 'Results' in model
+        if not measured and not lacks_mmrotate(file):
+            cfg = load_config(file)
             assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs, model['Name']
 
 

@@ -54,21 +54,26 @@ _WITHOUT_ASSIGNER = frozenset(
     | {'SNIPERPointsHead', 'SNIPERYOLOXHead'}
 )
 
+# MMRotate's, of heads and of assigners.
+MMROTATES_HEADS = frozenset(
+    {'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead', 'RotatedRTMDetHead'}
+    | {'RotatedRTMDetSepBNHead'}
+)
+MMROTATES_ASSIGNERS = frozenset({'RotatedATSSAssigner'})
+
 # Heads that leave out of their losses what their assigners ignore.
 IGNORING_HEADS = frozenset(
     {'ATSSHead', 'ATSSVLFusionHead', 'DDODHead', 'FSAFHead', 'GFLHead', 'LDHead'}
     | {'PISARetinaHead', 'RTMDetHead', 'RTMDetSepBNHead', 'RepPointsHead', 'RetinaHead'}
     | {'RetinaSepBNHead', 'RPNHead', 'SABLRetinaHead', 'TOODHead', 'YOLOFHead'}
-    # MMRotate's
-    | {'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead', 'RotatedRTMDetHead'}
-    | {'RotatedRTMDetSepBNHead'}
+    | MMROTATES_HEADS
 )
 
 # Assigners that are wrapped in an IgnoreInvalidAssigner.
 ASSIGNERS = frozenset(
     {'ATSSAssigner', 'ApproxMaxIoUAssigner', 'CenterRegionAssigner', 'DynamicSoftLabelAssigner'}
     | {'HungarianAssigner', 'PointAssigner', 'TaskAlignedAssigner', 'UniformAssigner'}
-    | {'RotatedATSSAssigner'}
+    | MMROTATES_ASSIGNERS
 )
 
 _DOCS_ON_KINDS = 'docs/detectors.md, Not supported'

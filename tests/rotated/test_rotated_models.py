@@ -13,6 +13,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
 from mmrotate.structures.bbox import RotatedBoxes
 
+from mmsniper.convert.model import MMROTATES_ASSIGNERS, MMROTATES_HEADS, POINTS_HEADS
 from mmsniper.models import LevelRange
 from mmsniper.models.assigners import ValidRangeAssigner
 from mmsniper.models.focus_head import focus_targets, uncut_objects
@@ -210,3 +211,10 @@ def test_points_of_an_invalid_rotated_object_learn_nothing_in_fcos(has_valid):
     for gradient, expected, ignored in zip(found, alone, of_invalid):
         assert (gradient[ignored] == 0).all()
         torch.testing.assert_close(gradient[~ignored], expected[~ignored])
+
+
+def test_all_that_is_named_of_mmrotate_exists():
+    for name in MMROTATES_HEADS | POINTS_HEADS:
+        assert MODELS.get(f'mmrotate.{name}')
+    for name in MMROTATES_ASSIGNERS:
+        assert TASK_UTILS.get(f'mmrotate.{name}')

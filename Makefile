@@ -48,7 +48,7 @@ test: lint
 # MMRotate of OpenMMLab goes with no MMDetection that we support.
 test-rotated: STACK = onedl
 test-rotated: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS) tests/rotated
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS) -k rotated tests/rotated tests/test_doc_snippets.py
 
 bench: setup
 	$(PY) benchmarks/bench.py $(BENCH_ARGS)

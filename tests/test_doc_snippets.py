@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mmdet.registry import DATA_SAMPLERS
+from mmrotate_ready import NO_MMROTATE
 
 from mmsniper.chips import ScalePyramid
 from mmsniper.convert import load_config
@@ -86,6 +87,11 @@ def blocks(page, language):
     return [re.sub(rf'^{indent}', '', text, flags=re.M) for indent, text in found]
 
 
+def needs_mmrotate(page):
+    if NO_MMROTATE and 'mmrotate::' in page.read_text():
+        pytest.skip(NO_MMROTATE)
+
+
 def commands_of(page, folder):
     """The words of each program that the page's commands start, as a shell takes them apart."""
     noted = folder / f'{page.stem}.txt'
@@ -108,8 +114,9 @@ def commands_of(page, folder):
 def test_the_commands_of_a_page_have_the_options_that_they_are_given(
     name, folder, load_tool, monkeypatch, capsys
 ):
-    monkeypatch.chdir(folder)
     page = ROOT / 'docs' / name
+    needs_mmrotate(page)
+    monkeypatch.chdir(folder)
     for program, *words in commands_of(page, folder):
         said = ' '.join([program, *words])
         if program == 'make':
@@ -166,6 +173,7 @@ def check_docker(words):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_configs_of_a_page_load(name, folder, monkeypatch):
+    needs_mmrotate(ROOT / 'docs' / name)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     for number, text in enumerate(blocks(ROOT / 'docs' / name, 'python')):

@@ -402,8 +402,7 @@ class SNIPERFreeAnchorRetinaHead(FreeAnchorRetinaHead):
     the object by more than ``bbox_thr``. One that is an invalid object's and no valid object's has
     no part in the negative bag loss.
 
-    Args:
-        *args, **kwargs: As for ``FreeAnchorRetinaHead``.
+    Its arguments are those of ``FreeAnchorRetinaHead``.
     """
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
@@ -444,8 +443,7 @@ class SNIPERCenterNetUpdateHead(CenterNetUpdateHead):
     neither foreground nor background. All else is about valid objects. An input without any is
     background; stock MMDetection multiplies its loss by the fourth power of the number of classes.
 
-    Args:
-        *args, **kwargs: As for ``CenterNetUpdateHead``.
+    Its arguments are those of ``CenterNetUpdateHead``.
     """
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:

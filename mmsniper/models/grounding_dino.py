@@ -33,8 +33,7 @@ class SNIPERGroundingDINO(GroundingDINO):
     The text is the names of the classes (``return_classes=True`` of the data set), which a chip has
     as well as its image. Denoising is about the valid objects only. Testing is ``GroundingDINO``'s.
 
-    Args:
-        *args, **kwargs: As for ``GroundingDINO``.
+    Its arguments are those of ``GroundingDINO``.
     """
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:

@@ -362,14 +362,15 @@ def logged(monkeypatch):
 
 @pytest.mark.parametrize(('rank', 'warns'), [(0, 1), (1, 0)])
 def test_boxes_in_no_level_s_range_are_warned_of_once_by_the_first_rank(
-    dataset, make_sampler, pyramid, monkeypatch, logged, rank, warns
+    five_images, chips_of, make_sampler, pyramid, monkeypatch, logged, rank, warns
 ):
+    pyramid['levels'][1]['valid_range'] = (30, 40)
+    dataset = DATASETS.build(chips_of(five_images()))
     table = read_annotations(dataset)
     boxes = table.boxes[~table.ignore]
     sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     in_gap = int(((sizes >= 16) & (sizes < 30)).sum())
     assert in_gap
-    pyramid['levels'][1]['valid_range'] = (30, 40)
     monkeypatch.setattr(samplers, 'get_dist_info', lambda: (rank, 2))
     sampler = make_sampler(dataset)
     sampler.set_epoch(1)
@@ -386,9 +387,11 @@ def test_boxes_in_no_level_s_range_are_warned_of_once_by_the_first_rank(
         )
 
 
-def test_a_gap_without_boxes_is_told_but_not_warned_of(dataset, make_sampler, pyramid, logged):
+def test_a_gap_without_boxes_is_told_but_not_warned_of(
+    five_images, chips_of, make_sampler, pyramid, logged
+):
     pyramid['levels'][2]['valid_range'] = (32, 5000)
-    make_sampler(dataset)
+    make_sampler(chips_of(five_images()))
     (told,) = (entry for entry in logged if "no level's" in entry[1])
     assert told[0] == logging.INFO
     assert '0 of ' in told[1]

@@ -3,6 +3,7 @@ import logging
 import pickle
 import time
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmdet.registry import DATASETS
 from mmengine.hooks import DistSamplerSeedHook
 from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from PIL import Image
 from torch.utils.data import Subset
 
 from mmsniper.chips import POSITIVE, ChipPlan
@@ -440,10 +442,25 @@ def test_says_that_num_batch_per_epoch_does_not_go_with_chips(build_loader):
 
 
 @pytest.mark.parametrize('missing', ['width', 'height'])
+def test_a_size_that_is_not_in_the_annotations_is_that_of_the_file(
+    make_sampler, five_images, chips_of, missing
+):
+    dataset = DATASETS.build(chips_of(five_images(serialize_data=False)))
+    image = dataset.dataset.data_list[3]
+    size = image['width'], image['height']
+    Image.new('RGB', size).save(image['img_path'])
+    del image[missing]
+    table = make_sampler(dataset).planner.table
+    assert (table.width[3], table.height[3]) == size
+
+
+@pytest.mark.parametrize('missing', ['width', 'height'])
 def test_says_which_image_has_no_size(make_sampler, five_images, chips_of, missing):
     dataset = DATASETS.build(chips_of(five_images(serialize_data=False)))
-    del dataset.dataset.data_list[3][missing]
-    with pytest.raises(ValueError, match=r'3\.png: no width and height'):
+    image = dataset.dataset.data_list[3]
+    Path(image['img_path']).write_text('no image')
+    del image[missing]
+    with pytest.raises(ValueError, match=r'3\.png: no width and height, and the header'):
         make_sampler(dataset)
 
 

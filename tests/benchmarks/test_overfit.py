@@ -288,6 +288,7 @@ def test_a_finished_family_is_not_trained_again(script, data, tmp_path):
         ]
     )
     (before,), (again,) = (script.plan_families(args, tmp_path)[0].runs for _ in range(2))
+    assert not any('indices' in name for name in before.options)  # whole epochs
     assert before.work_dir == again.work_dir
     args.epochs = 2
     assert script.plan_families(args, tmp_path)[0].runs[0].work_dir != before.work_dir

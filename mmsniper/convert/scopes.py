@@ -23,7 +23,7 @@ def other_scopes(cfg: Config) -> set[str]:
     """The packages beside MMDetection in which names of a config are looked up."""
     parts = all_configs(cfg._cfg_dict)
     scopes = {cfg.get('default_scope'), *(part.get('_scope_') for _, part in parts)}
-    return scopes - {None, '', _OURS, 'mmengine', 'mmcv'}
+    return scopes - {None, '', _OURS, 'mmengine', 'mmcv', 'mmsniper'}
 
 
 def spell_out(cfg: Config, scopes: set[str]) -> None:

@@ -66,7 +66,7 @@ def refuse_wrong(cfg: Config, loaders: tuple[str, ...]) -> None:
 
 def check_pretrained(cfg: Config) -> Iterator[Finding]:
     """Check that the files are there that parts of a model take their first weights from."""
-    for path, part in all_configs({'model': cfg.model}):
+    for path, part in all_configs({'model': cfg.get('model')}):
         file = part.get('checkpoint') or ''
         if type_name(part) == 'Pretrained' and '://' not in file and not os.path.isfile(file):
             yield Finding(

@@ -55,6 +55,8 @@ def enclosing(boxes: Tensor | BaseBoxes) -> Tensor:
         ValueError: If a tensor has another shape.
     """
     if is_rotated(boxes):
+        if type(boxes) not in box_types.values():
+            check_box_shape(boxes.shape)
         return boxes.convert_to('hbox').tensor
     corners = get_box_tensor(boxes)
     check_box_shape(corners.shape)

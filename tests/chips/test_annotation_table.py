@@ -175,4 +175,4 @@ def test_tables_are_joined_image_by_image():
         joined = AnnotationTable.joined(parts)
         for name, array in vars(whole).items():
             np.testing.assert_array_equal(getattr(joined, name), array, name)
-            assert getattr(joined, name).dtype == array.dtype
+            assert np.asarray(getattr(joined, name)).dtype == np.asarray(array).dtype

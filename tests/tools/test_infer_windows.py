@@ -85,7 +85,7 @@ def test_all_formats_have_the_same_results_and_scenes_have_geojson(infer, scenes
         np.testing.assert_allclose(ring[2], [1000 + 2 * (x + w), 5000 - 2 * (y + h)], atol=1e-3)
         assert feature['properties']['score'] == detection['score']
         assert feature['properties']['level'] in (0, 1, 2)
-    assert 'of 1 scenes also in' in capsys.readouterr().out
+    assert 'of 1 scene also in' in capsys.readouterr().out
 
 
 def test_an_unknown_crs_ends_the_run_at_its_start(infer, scenes, capsys):

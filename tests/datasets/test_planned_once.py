@@ -28,8 +28,8 @@ def loaded(config, files):
         files.append('coco')
         return read(*args, **kwargs)
 
-    def counted_annotations(dataset, share):
-        table = annotations(dataset, share)
+    def counted_annotations(*args):
+        table = annotations(*args)
         files.append(len(table))
         return table
 

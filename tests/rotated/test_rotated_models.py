@@ -73,7 +73,7 @@ def test_upright_proposals_on_a_valid_rotated_object_are_kept_though_they_are_la
     proposals = InstanceData(priors=around)
     assign = TASK_UTILS.build(
         dict(
-            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, match_low_quality=False,
+            type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, match_low_quality=False,
             iou_calculator=dict(type='mmrotate.RBbox2HBboxOverlaps2D'),
         )
     ).assign(proposals, gt)  # fmt: skip
@@ -195,7 +195,7 @@ def test_points_of_an_invalid_rotated_object_learn_nothing_in_fcos(has_valid):
 
     torch.manual_seed(0)
     stock = MODELS.build(FCOS)
-    ours = MODELS.build({**FCOS, 'type': 'SNIPERPointsHead', 'head': FCOS['type']})
+    ours = MODELS.build({**FCOS, 'type': 'mmdet.SNIPERPointsHead', 'head': FCOS['type']})
     ours.load_state_dict(stock.state_dict())
     feats = [torch.randn(1, 4, 8, 8), torch.randn(1, 4, 4, 4)]
     valid = rotated((44, 44, 20, 12, 0.5)) if has_valid else rotated()

@@ -104,6 +104,8 @@ _64 = '64 samples of an image for the RoI head, which are 512 now'
 MEASURED: dict[str, Trained | Tested] = {
     'yolox_nano_sniper_hituav': Trained('yolox_hituav', 'SNIPER-YOLOX'),
     'yolox_nano_hituav': Trained('yolox_hituav', 'YOLOX'),
+    'rotated_faster_rcnn_r18_sniper_toy': Trained('rotated_toy', 'SNIPER'),
+    'rotated_faster_rcnn_r18_single_scale_toy': Trained('rotated_toy', 'single-scale'),
     'faster_rcnn_r18_sniper_bccd': Trained('bccd', 'SNIPER', 'tta'),
     'faster_rcnn_r18_sniper_bccd_suggested': Trained('suggested_pyramid', 'suggested', 'tta'),
     'faster_rcnn_r18_sniper_negatives_bccd': Trained(

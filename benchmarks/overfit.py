@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
@@ -241,7 +240,7 @@ def plan_families(args: argparse.Namespace, work_dir: Path) -> list[Contestant]:
         write_config(one_scale_config(cfg), path.with_stem(f'{family}_{ONE_SCALE}'))
         configs[family] = str(path)
         at_one_scale[family] = {ONE_SCALE: OtherTest(str(path.with_stem(f'{family}_{ONE_SCALE}')))}
-    comparison = Comparison(configs, pixels=math.inf, seeds=(args.seed,))
+    comparison = Comparison(configs, pixels=1e18, seeds=(args.seed,))  # more than any epoch
     planned = (
         plan_contestant(comparison, family, lambda *_: args.epochs, ROOT, work_dir)
         for family in configs

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import cv2
 from PIL import Image
 
+from mmsniper.utils.image_header import any_size
 from mmsniper.utils.missing_files import GIT_LFS, missing_file
 
 ANNOTATIONS = 'the annotation file'
@@ -253,16 +254,11 @@ def _too_large(path: str, known: str = '') -> str:
 
 def _size(path: str) -> tuple[int, int] | None:
     """Width and height of an image by its header; None if Pillow does not know it."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow's own
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(path) as image:
-                return image.size
+        with any_size(), Image.open(path) as image:
+            return image.size
     except Exception:
         return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _limit(name: str) -> int:

@@ -112,13 +112,13 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         OSError: If there is no such file, or Pillow does not know its format.
     """
-    with _any_size(), Image.open(path) as image:
+    with any_size(), Image.open(path) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(_ORIENTATION, 1) > 4 else (width, height)
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
+def any_size() -> Iterator[None]:
     """Let Pillow open images of any size without a word: it reads no pixels of them here."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:

@@ -12,9 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmsniper'
 PAGE = (ROOT / 'docs' / 'architecture.md').read_text()
 FILES = sorted(PACKAGE.rglob('*.py'))
-MODULES = {
-    '.'.join(f.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__') for f in FILES
-}
 
 
 def module_of(file):
@@ -98,6 +95,19 @@ def test_every_folder_is_in_the_picture_and_every_file_on_the_page():
     named = set(re.findall(r'`([\w/]+\.py)`', PAGE))
     unnamed = [f.name for f in FILES if f.name != '__init__.py' and f.parent != PACKAGE]
     assert [name for name in unnamed if name not in {Path(n).name for n in named}] == []
+
+
+def test_a_folder_is_described_file_by_file_once():
+    for row in re.findall(r'^\| `\w+/` \| .*', PAGE, re.M):
+        named = re.findall(r'`([\w/]+\.py)`', row)
+        assert [name for name in set(named) if named.count(name) > 1] == []
+
+
+def test_no_file_has_the_name_of_what_its_package_offers():
+    # `import mmsniper.chips.NAME` would be a function, and the API's page lacks it.
+    for file in PACKAGE.rglob('__init__.py'):
+        offered = re.findall(r"'(\w+)'", file.read_text().partition('__all__')[2])
+        assert [name for name in offered if (file.parent / f'{name}.py').is_file()] == []
 
 
 def test_each_way_has_at_most_six_steps_and_names_files_that_exist():

@@ -10,6 +10,7 @@ from mmsniper.chips.focus import (
     focus_sizes,
     merge_rectangles,
 )
+from mmsniper.chips.gaps import RangeGaps, range_gaps
 from mmsniper.chips.negative import (
     COVERED,
     MIN_PROPOSALS,
@@ -24,7 +25,6 @@ from mmsniper.chips.plan import KINDS, NEGATIVE, POSITIVE, ChipPlan
 from mmsniper.chips.positive import STRATEGIES, PositiveChipPlanner, plan_positive_chips
 from mmsniper.chips.pyramid import Level, ResizeRule, ScalePyramid
 from mmsniper.chips.pyramid_text import describe_range, describe_rule, pyramid_config
-from mmsniper.chips.gaps import RangeGaps, range_gaps
 from mmsniper.chips.scale_agreement import SCALE_TOLERANCE, ScaleDisagreement, scale_disagreement
 from mmsniper.chips.statistics import (
     PlanStatistics,

@@ -1,7 +1,7 @@
 """What every test runs under; read before any test imports torch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +23,18 @@ provide_torchvision()
 ROOT = Path(__file__).resolve().parents[1]
 
 pytest_plugins = ['small_training']
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _unformatted_configs() -> Iterator[None]:
+    """Runs log and save their config as text; formatting it takes longer than small trainings."""
+    from mmengine.config import config as mmengine_config
+    from yapf.yapflib import yapf_api
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (yapf_api, mmengine_config):  # whose mmengine imports it late, or at once
+            patch.setattr(module, 'FormatCode', lambda text, **_: (text, True), raising=False)
+        yield
 
 
 @pytest.fixture

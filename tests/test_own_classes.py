@@ -15,7 +15,7 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, TASK_UTILS, TRANSFORMS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 from harness import comparison
@@ -191,11 +191,10 @@ def write(small_images, tmp_path, pytestconfig):
 
 
 @pytest.fixture
-def run(write, tmp_path, monkeypatch):
+def run(write, tmp_path):
     """Train two steps and test; the Runner."""
 
     def run_(more):
-        monkeypatch.setattr(Config, 'pretty_text', '')  # takes longer than all the rest
         cfg = load_config(write(TWO_STEPS + more))
         cfg.update(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name)
         runner = SNIPERRunner.from_cfg(cfg)

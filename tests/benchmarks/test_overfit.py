@@ -155,7 +155,6 @@ def test_the_written_config_trains(script, data, tmp_path, monkeypatch):
             'val_dataloader.persistent_workers': False,
         }
     )
-    monkeypatch.setattr(Config, 'pretty_text', '')  # takes longer than the training
     runner = Runner.from_cfg(written)
     runner.train()
     first, last = script.loss_fall(tmp_path / 'work' / 'epoch_1.pth')

@@ -115,12 +115,6 @@ def _registered():
     register_all_modules()
 
 
-@pytest.fixture(autouse=True)
-def _unprinted(monkeypatch):
-    """To format a config for the log takes mmengine longer than all the rest."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
-
-
 @pytest.fixture
 def small(request, tmp_path, monkeypatch):
     """The config at reduced size, with made-up data in place of its own."""

@@ -26,7 +26,6 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
 
 import mmsniper.models  # noqa: F401 (registers)
 from mmsniper.convert import load_config
@@ -246,12 +245,6 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('frozen')
     make_inputs(path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def _unprinted(monkeypatch):
-    """To format a config for the log takes mmengine longer than all the rest."""
-    monkeypatch.setattr(Config, 'pretty_text', '')
 
 
 @pytest.fixture(scope='module')

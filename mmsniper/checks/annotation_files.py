@@ -40,11 +40,13 @@ class AnnotationFile:
 
     def label_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the labels 0, 1, ..., which ``CocoDataset`` gives in the order of the file."""
-        return tuple(name for _, name in self.categories if name in classes)
+        wanted = set(classes)
+        return tuple(name for _, name in self.categories if name in wanted)
 
     def label_names_by_id(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """The same of ``Objects365V1Dataset``, which sorts the categories by their ids."""
-        return tuple(name for _, name in sorted(self.categories) if name in classes)
+        wanted = set(classes)
+        return tuple(name for _, name in sorted(self.categories) if name in wanted)
 
 
 def read_annotation_file(path: str | os.PathLike[str]) -> AnnotationFile:

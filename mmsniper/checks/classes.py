@@ -186,10 +186,11 @@ def _check_names(part: LabelledData) -> Iterator[Finding]:
             f'of its own, and those after it would shift',
             f'Give annotations of {", ".join(ids[1:])} category_id={ids[0]}, and remove the others',
         )
-    missing = [name for name in part.classes if name not in names]
+    there, wanted = set(names), set(part.classes)
+    missing = [name for name in part.classes if name not in there]
     if not missing:
         return
-    unused = [name for name in names if name not in part.classes]
+    unused = [name for name in names if name not in wanted]
     pairs = enumerate(zip(part.labels, part.classes))
     shift = next(((i, theirs, mine) for i, (theirs, mine) in pairs if theirs != mine), None)
     near = {name: meant for name in missing if (meant := nearest_name(name, unused))}

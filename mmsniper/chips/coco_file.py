@@ -131,7 +131,8 @@ class CocoFile:
                 f'comma'
             )
         names = self.class_names
-        known = np.array([classes is None or name in classes for name in names], bool)
+        wanted = set(names if classes is None else classes)
+        known = np.array([name in wanted for name in names], bool)
         in_class = known[self.category]
         reasons: dict[str, NDArray[np.int64]] = {}
         open_ = np.ones(len(self.boxes), bool)

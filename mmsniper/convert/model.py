@@ -24,6 +24,7 @@ DENSE_HEADS = {
     'CenterNetUpdateHead': 'SNIPERCenterNetUpdateHead',
     'ConditionalDETRHead': 'SNIPERConditionalDETRHead',
     'DABDETRHead': 'SNIPERDABDETRHead',
+    'DDQDETRHead': 'SNIPERDDQDETRHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
     'DETRHead': 'SNIPERDETRHead',
     'DINOHead': 'SNIPERDINOHead',
@@ -322,11 +323,12 @@ def _dense_pieces(
         yield from _assigners(train_cfg, path)
 
 
-def _assigners(train_cfg: ConfigDict, path: str) -> Iterator[_Piece]:
-    for key, value in train_cfg.items():
-        if key.endswith('assigner'):
+def _assigners(train_cfg: ConfigDict | Sequence[Any], path: str) -> Iterator[_Piece]:
+    items = train_cfg.items() if isinstance(train_cfg, Mapping) else enumerate(train_cfg)
+    for key, value in items:
+        if isinstance(key, str) and key.endswith('assigner'):
             yield _Piece(f'{path}.{key}', train_cfg, key, range_aware)
-        elif isinstance(value, ConfigDict):  # RepPoints has two stages
+        elif isinstance(value, ConfigDict | list | tuple):  # RepPoints, Cascade RPN: two stages
             yield from _assigners(value, f'{path}.{key}')
 
 

@@ -87,8 +87,8 @@ _OTHER_KINDS = {
     'track_head': 'it sees videos; train its detector with SNIPER in a config of its own',
     'panoptic_head': 'it segments whole images, and regions without boxes have no size to judge by',
     'semantic_head': 'it segments whole images, and regions without boxes have no size to judge by',
-    'query_head': 'it has several heads that are trained together (Co-DETR), and what is invalid '
-    'would have to be known to all of them',
+    'query_head': 'its queries are taught by the labels of its other heads (Co-DETR), without the '
+    'weights of these, so that to the queries what an ignored anchor shows would be background',
     'mask_head': 'it makes masks without a roi_head, and they are assigned to cells without an '
     'assigner that could ignore them',
     'detector': 'it wraps a detector; train that one with SNIPER in a config of its own',

@@ -272,7 +272,7 @@ SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dic
 @pytest.mark.parametrize(
     ('detector', 'message'),
     [
-        (CO_DETR, 'CoDETR, which has a query_head: it has several heads'),
+        (CO_DETR, 'CoDETR, which has a query_head: its queries are taught by the labels'),
         (SEVERAL, 'Mine, whose roi_head is a list of 2'),
         (dict(type='Mine', bbox_head=[dict()]), 'Mine, whose bbox_head is a list of 1'),
         (dict(type='Mine', bbox_head=dict(), train_cfg=[dict()]), 'Mine, whose train_cfg is a l'),

@@ -75,7 +75,15 @@ _ROI_PARTS = (
     'glbctx_head',
     'feat_relay_head',
 )
-_OTHERS = ('data_preprocessor', 'train_cfg', 'test_cfg', 'init_cfg', 'pyramid', 'merge_cfg')
+_OTHERS = (
+    'data_preprocessor',
+    'train_cfg',
+    'test_cfg',
+    'init_cfg',
+    'pyramid',
+    'merge_cfg',
+    'dqs_cfg',
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ DENSE_HEADS = {
     'CenterNetUpdateHead': 'SNIPERCenterNetUpdateHead',
     'ConditionalDETRHead': 'SNIPERConditionalDETRHead',
     'DABDETRHead': 'SNIPERDABDETRHead',
+    'DDQDETRHead': 'SNIPERDDQDETRHead',
     'DeformableDETRHead': 'SNIPERDeformableDETRHead',
     'DETRHead': 'SNIPERDETRHead',
     'DINOHead': 'SNIPERDINOHead',
@@ -86,8 +87,8 @@ _OTHER_KINDS = {
     'track_head': 'it sees videos; train its detector with SNIPER in a config of its own',
     'panoptic_head': 'it segments whole images, and regions without boxes have no size to judge by',
     'semantic_head': 'it segments whole images, and regions without boxes have no size to judge by',
-    'query_head': 'it has several heads that are trained together (Co-DETR), and what is invalid '
-    'would have to be known to all of them',
+    'query_head': 'its queries are taught by the labels of its other heads (Co-DETR), without the '
+    'weights of these, so that to the queries what an ignored anchor shows would be background',
     'mask_head': 'it makes masks without a roi_head, and they are assigned to cells without an '
     'assigner that could ignore them',
     'detector': 'it wraps a detector; train that one with SNIPER in a config of its own',
@@ -322,11 +323,12 @@ def _dense_pieces(
         yield from _assigners(train_cfg, path)
 
 
-def _assigners(train_cfg: ConfigDict, path: str) -> Iterator[_Piece]:
-    for key, value in train_cfg.items():
-        if key.endswith('assigner'):
+def _assigners(train_cfg: ConfigDict | Sequence[Any], path: str) -> Iterator[_Piece]:
+    items = train_cfg.items() if isinstance(train_cfg, Mapping) else enumerate(train_cfg)
+    for key, value in items:
+        if isinstance(key, str) and key.endswith('assigner'):
             yield _Piece(f'{path}.{key}', train_cfg, key, range_aware)
-        elif isinstance(value, ConfigDict):  # RepPoints has two stages
+        elif isinstance(value, ConfigDict | list | tuple):  # RepPoints, Cascade RPN: two stages
             yield from _assigners(value, f'{path}.{key}')
 
 

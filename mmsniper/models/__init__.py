@@ -34,6 +34,7 @@ from mmsniper.models.roi_heads import SNIPERRoIHead, SNIPERRoIMixin, SNIPERSpars
 from mmsniper.models.set_prediction_heads import (
     SNIPERConditionalDETRHead,
     SNIPERDABDETRHead,
+    SNIPERDDQDETRHead,
     SNIPERDeformableDETRHead,
     SNIPERDETRHead,
     SNIPERDINOHead,
@@ -53,6 +54,7 @@ __all__ = [
     'SNIPERCenterNetUpdateHead',
     'SNIPERConditionalDETRHead',
     'SNIPERDABDETRHead',
+    'SNIPERDDQDETRHead',
     'SNIPERDETRHead',
     'SNIPERDINOHead',
     'SNIPERDeformableDETRHead',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -9,16 +10,20 @@ import torch
 from mmdet.models.dense_heads import (
     ConditionalDETRHead,
     DABDETRHead,
+    DDQDETRHead,
     DeformableDETRHead,
     DETRHead,
     DINOHead,
 )
+from mmdet.models.losses import DDQAuxLoss
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsniper.models.assigners import IgnoreInvalidAssigner, split_appended, with_appended_invalid
+
+_NUM_VALID = 'num_valid_instances'  # in the metainfo of DDQ's samples
 
 
 class SNIPERSetPredictionMixin(DETRHead):
@@ -124,3 +129,71 @@ class SNIPERDINOHead(SNIPERSetPredictionMixin, DINOHead):
         """Denoising targets of one input: the queries were made from its valid objects."""
         valid, _ = split_appended(gt_instances)
         return super()._get_dn_targets_single(valid, *args, **kwargs)
+
+
+@MODELS.register_module()
+class SNIPERDDQDETRHead(SNIPERDINOHead, DDQDETRHead):
+    """``DDQDETRHead`` that ignores invalid objects, with its distinct and its dense queries.
+
+    Distinct queries learn as those of :class:`SNIPERDINOHead`. Of the dense ones those are ignored
+    that are matched with the invalid objects, among those that the valid ones left over.
+
+    Args:
+        *args, **kwargs: As for ``DDQDETRHead``; see :class:`SNIPERSetPredictionMixin`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config = self.aux_loss_for_dense.train_cfg
+        self.aux_loss_for_dense: DDQAuxLoss = _DenseLoss(train_cfg=config)
+
+    def loss(self, *args: Any, batch_data_samples: SampleList, **kwargs: Any) -> dict[str, Tensor]:
+        """Losses of the head; arguments as there. The samples are left as they are."""
+        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
+        for sample in samples:  # the dense loss is given boxes, labels and metainfo
+            sample.set_metainfo({_NUM_VALID: sample.gt_instances.num_valid})
+        return super().loss(*args, batch_data_samples=samples, **kwargs)
+
+
+class _DenseLoss(DDQAuxLoss):
+    """``DDQAuxLoss`` that ignores the dense queries which the invalid objects would have.
+
+    Valid objects are matched as if they were alone, each with several queries. The invalid objects
+    are then matched in the same way with those left over, which get a classification weight of 0.
+    """
+
+    def _get_target_single(
+        self,
+        cls_scores: Tensor,
+        bbox_preds: Tensor,
+        gt_bboxes: Tensor,
+        gt_labels: Tensor,
+        img_meta: Mapping[str, Any],
+        **kwargs: Any,
+    ) -> tuple[Tensor, ...]:
+        """Targets of one input: those of its valid objects, without the weights of ignored queries.
+
+        Args:
+            cls_scores (Tensor): Scores of the n dense queries, (n, C), in [0, 1].
+            bbox_preds (Tensor): Their boxes, (n, 4), xyxy, chip pixels.
+            gt_bboxes (Tensor): Objects, (k, 4), the valid ones first.
+            gt_labels (Tensor): Their classes, (k,).
+            img_meta (dict): With the number of valid objects.
+            **kwargs: As for ``DDQAuxLoss``.
+
+        Returns:
+            tuple[Tensor, ...]: Labels, label weights, boxes and alignment, of each query.
+        """
+        valid = img_meta[_NUM_VALID]
+        labels, weights, *others = super()._get_target_single(
+            cls_scores, bbox_preds, gt_bboxes[:valid], gt_labels[:valid], img_meta, **kwargs
+        )
+        left = labels == cls_scores.size(-1)
+        if valid < len(gt_labels) < valid + left.sum():
+            found = self.assigner.assign(
+                cls_scores[left], bbox_preds[left], gt_bboxes[valid:], gt_labels[valid:], img_meta
+            )
+            weights[left] *= found.gt_inds == 0
+        elif valid < len(gt_labels):  # fewer queries are left than there are invalid objects
+            weights[left] = 0
+        return labels, weights, *others

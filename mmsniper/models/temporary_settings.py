@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mmdet.models.dense_heads import DETRHead, GroundingDINOHead
+from mmdet.models.dense_heads import DDQDETRHead, DETRHead, GroundingDINOHead
 from mmdet.models.detectors import BaseDetector
 from mmdet.models.roi_heads import GridRoIHead, SparseRoIHead
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
 
 _ALL = 10**9
 
@@ -52,6 +54,8 @@ def everything_found(
         changes['max_per_img'] = detector.rpn_head.num_proposals * head.bbox_head[-1].num_classes
     with ExitStack() as stack:
         stack.enter_context(_test_cfg(head, changes))
+        if isinstance(head, DDQDETRHead):
+            stack.enter_context(_every_distinct_query(head))
         if rpn:
             stack.enter_context(_test_cfg(detector.rpn_head, rpn))
         if getattr(head, 'with_score_voting', False):  # PAA: boxes vote after its NMS
@@ -85,6 +89,22 @@ def fewer_proposals(
     before = math.ceil(own.nms_pre * number / own.max_per_img)
     with _test_cfg(detector.rpn_head, dict(max_per_img=number, nms_pre=before)):
         yield
+
+
+@contextmanager
+def _every_distinct_query(head: DDQDETRHead) -> Iterator[None]:
+    """Let DDQ give all boxes of an input, of which its NMS of queries leaves another number."""
+    own = head._predict_by_feat_single
+
+    def every(scores: Tensor, *args: Any, **kwargs: Any) -> InstanceData:
+        with _test_cfg(head, dict(max_per_img=scores.numel())):
+            return own(scores, *args, **kwargs)
+
+    head._predict_by_feat_single = every
+    try:
+        yield
+    finally:
+        del head._predict_by_feat_single
 
 
 @contextmanager

@@ -168,6 +168,23 @@ def test_assigners_of_several_stages_are_found():
     assert detector.train_cfg.refine.assigner.type == 'ValidRangeAssigner'
 
 
+def test_assigners_in_a_list_of_stages_are_found():
+    """As in Cascade RPN, whose head is then refused by its name."""
+    stages = [
+        dict(assigner=dict(type='RegionAssigner')),
+        dict(assigner=dict(type='MaxIoUAssigner')),
+    ]
+    detector = two_stage(rpn='CascadeRPNHead')
+    detector.train_cfg.rpn = stages
+    with pytest.raises(ValueError, match='no SNIPER version of CascadeRPNHead'):
+        sniper_model(detector, PYRAMID)
+    detector.rpn_head.type = 'RPNHead'
+    detector.train_cfg.rpn = stages[1:] * 2
+    sniper_model(detector, PYRAMID)
+    found = [stage.assigner.type for stage in detector.train_cfg.rpn]
+    assert found == ['ValidRangeAssigner'] * 2
+
+
 def test_fcos_in_place_of_an_rpn_is_exchanged():
     detector = two_stage(rpn='FCOSHead')
     del detector.train_cfg['rpn']
@@ -255,7 +272,7 @@ SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dic
 @pytest.mark.parametrize(
     ('detector', 'message'),
     [
-        (CO_DETR, 'CoDETR, which has a query_head: it has several heads'),
+        (CO_DETR, 'CoDETR, which has a query_head: its queries are taught by the labels'),
         (SEVERAL, 'Mine, whose roi_head is a list of 2'),
         (dict(type='Mine', bbox_head=[dict()]), 'Mine, whose bbox_head is a list of 1'),
         (dict(type='Mine', bbox_head=dict(), train_cfg=[dict()]), 'Mine, whose train_cfg is a l'),
@@ -314,6 +331,7 @@ def test_stock_configs_of_other_kinds_are_refused_for_what_they_are(config, mess
         'sparse_rcnn',
         'rtmdet',
         'dcn',
+        'ddq',
         'reppoints',
         'tood',
         'gfl',

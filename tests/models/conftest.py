@@ -35,6 +35,7 @@ FAMILIES = {
     'RTMDet': 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
     'DeformableDETR': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
     'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'DDQ': 'mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
     'Double-Head R-CNN': 'mmdet::double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
     'Dynamic R-CNN': 'mmdet::dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
     'GA-Faster R-CNN': 'mmdet::guided_anchoring/ga-faster-rcnn_r50-caffe_fpn_1x_coco.py',

@@ -670,7 +670,7 @@ def with_targets(*sides):
     return [dict(inputs=image, data_samples=sample) for image, sample in zip(images, samples)]
 
 
-@pytest.mark.parametrize('family', ['FasterRCNN', 'RTMDet', 'DINO'])
+@pytest.mark.parametrize('family', ['FasterRCNN', 'RTMDet', 'DINO', 'DDQ'])
 def test_it_is_the_detector_and_weights_of_either_are_those_of_the_other(
     make, family_config, family
 ):

@@ -154,6 +154,40 @@ def test_the_image_has_the_versions_of_a_stack(load_tool):
         assert (ROOT / name).is_file()
 
 
+def docker_ignores(path):
+    """Whether the last line that is about a path, or a folder that it is in, leaves it out."""
+    left_out = False
+    for line in (DOCKER.parent / 'Dockerfile.dockerignore').read_text().splitlines():
+        if line and not line.startswith('#'):
+            pattern = re.escape(line.removeprefix('!')).replace(r'\*\*/', '(.+/)?')
+            pattern = pattern.replace(r'\*', '[^/]*')
+            if re.fullmatch(f'{pattern}(/.+)?', path):
+                left_out = not line.startswith('!')
+    return left_out
+
+
+def test_the_image_has_the_files_of_a_clone_and_no_others():
+    folders = 'benchmarks', 'configs', 'demo', 'docs', 'mmsniper', 'requirements', 'tests', 'tools'
+    named = 'setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'Makefile'
+    made = {'__pycache__', 'work_dirs', '.ipynb_checkpoints'}
+    files = [path for name in folders for path in (ROOT / name).rglob('*') if path.is_file()]
+    paths = [path.relative_to(ROOT) for path in files]
+    paths = [*(p.as_posix() for p in paths if not made.intersection(p.parts)), *named]
+    assert len(paths) > 500
+    assert [path for path in paths if docker_ignores(path)] == []
+    for path in (
+        '.git/HEAD',
+        '.venv-onedl/bin/python',
+        'data/a.jpg',
+        'demo/work_dirs/a.pth',
+        'work_dirs/a/epoch_1.pth',
+        'tests/__pycache__/a.pyc',
+        'epoch_1.pth',
+        '.coverage.a',
+    ):
+        assert docker_ignores(path), path
+
+
 def test_what_the_image_can_be_told_is_what_the_page_says():
     page = (ROOT / 'docs' / 'howto' / 'installation.md').read_text()
     said = re.findall(r'--build-arg (\w+)=', page)

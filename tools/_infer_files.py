@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _detector import build_inferencer
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from numpy.typing import NDArray
@@ -40,22 +41,7 @@ def infer(cfg: Config, args: argparse.Namespace) -> tuple[dict[str, str], dict[s
     if args.geojson_crs:
         check_crs(args.geojson_crs)
     images = find_images(args.images, out_dir)
-    thresholds = args.thresholds
-    if thresholds and len(thresholds) == 1:
-        thresholds = thresholds[0]
-    inferencer = SNIPERInferencer(
-        cfg,
-        args.checkpoint,
-        args.mode,
-        thresholds,
-        args.device,
-        args.palette,
-        read_ahead=args.read_ahead,
-        precision=args.precision,
-        compiled=args.compile,
-    )
-    if args.texts:
-        inferencer.look_for(args.texts, args.custom_entities)
+    inferencer = build_inferencer(cfg, args, palette=args.palette, read_ahead=args.read_ahead)
     classes, model = inferencer.classes, inferencer.model
     numbers = ImageIds.of(cfg, images)
     print(

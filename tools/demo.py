@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
@@ -51,8 +50,6 @@ def available_cores() -> int:
 @exit_on_error(RunError, subprocess.CalledProcessError)
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # mmdet asks torch for something deprecated, again and again.
-    warnings.filterwarnings('ignore', category=FutureWarning, module='mmdet')
     from rich.console import Console
 
     from harness.demo import Demo, run_demo

@@ -36,11 +36,10 @@ from collections.abc import Mapping, Sequence
 # Read when torch is loaded, see tools/_launch.py.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+from _detector import add_detector_arguments, check_detector_arguments
 from _infer_files import infer
 
-from mmsniper.apis import AUTOFOCUS, MODES, PYRAMID, SINGLE
 from mmsniper.convert import load_config
-from mmsniper.models.runtime import PRECISIONS
 from mmsniper.utils.command_line import (
     add_config_arguments,
     at_least,
@@ -61,37 +60,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='IMAGES_OR_DIR',
         help='image files, or folders: the images in and below them',
     )
-    parser.add_argument('config', metavar='CONFIG', help='config of the detector')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='its weights')
-    parser.add_argument(
-        '--mode',
-        choices=MODES,
-        help=f'{PYRAMID}: all levels of the pyramid; {AUTOFOCUS}: coarse to fine, by an AutoFocus '
-        f'config or, without FocusHead, any SNIPER config; {SINGLE}: the image once, in its own '
-        f'pixels, to compare with [as the config tests]',
-    )
-    parser.add_argument(
-        '--thresholds',
-        type=float,
-        nargs='+',
-        metavar='T',
-        help='of AutoFocus: least probability of a FocusPixel for each step, coarse to fine, '
-        "or one for all; higher is faster [the config's]",
-    )
-    parser.add_argument(
-        '--texts',
-        metavar='TEXT',
-        help="what Grounding DINO or GLIP is to find, such as 'person . car' [the classes of the "
-        'config or checkpoint]',
-    )
-    parser.add_argument(
-        '--custom-entities',
-        action='store_true',
-        help='--texts are names with full stops between them, not sentences, whose noun phrases '
-        'nltk finds',
-    )
+    add_detector_arguments(parser)
     parser.add_argument('--out-dir', required=True, help='folder of the results')
-    parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
     parser.add_argument(
         '--batch-size',
         type=at_least(1),
@@ -107,17 +77,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='batches of images that are loaded while one is detected; none while that has more '
         'than 268 MB',
-    )
-    parser.add_argument(
-        '--precision',
-        choices=sorted(PRECISIONS),
-        help='compute in half precision: bf16 on GPUs and CPUs that have it, fp16 on GPUs [as the '
-        'config says, which is float32]',
-    )
-    parser.add_argument(
-        '--compile',
-        action='store_true',
-        help='torch.compile the network; takes a minute for each new size of windows',
     )
     parser.add_argument(
         '--score-thr',
@@ -146,8 +105,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_config_arguments(parser, None)
     args = parser.parse_intermixed_args(argv)
-    if args.custom_entities and not args.texts:
-        parser.error('--custom-entities says what --texts are: add --texts, or leave it out')
+    check_detector_arguments(parser, args)
     return args
 
 

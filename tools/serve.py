@@ -33,11 +33,12 @@ from typing import Any
 # Read when torch is loaded, see tools/_launch.py.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from mmsniper.apis import MODES, SNIPERInferencer
+from _detector import add_detector_arguments, build_inferencer, check_detector_arguments
+
+from mmsniper.apis import SNIPERInferencer
 from mmsniper.apis.results import content_of
 from mmsniper.convert import load_config
 from mmsniper.datasets.image_faults import ImageFileError, image_fault
-from mmsniper.models.runtime import PRECISIONS
 from mmsniper.utils.command_line import (
     add_config_arguments,
     at_least,
@@ -53,19 +54,9 @@ _READ_AWAY = 10  # times the largest body, of one that is too large
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('config', metavar='CONFIG', help='config of the detector')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='its weights')
+    add_detector_arguments(parser)
     parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0 answers other machines too')
     parser.add_argument('--port', type=at_least(0), default=8000, help='0 takes one that is free')
-    parser.add_argument('--mode', choices=MODES, help='as of infer.py [as the config tests]')
-    parser.add_argument(
-        '--thresholds', type=float, nargs='+', metavar='T', help="as of infer.py [the config's]"
-    )
-    parser.add_argument('--device', help='such as cuda:0 or cpu [the GPU if there is one]')
-    parser.add_argument(
-        '--precision', choices=sorted(PRECISIONS), help='as of infer.py [as the config says]'
-    )
-    parser.add_argument('--compile', action='store_true', help='torch.compile the network')
     parser.add_argument(
         '--score-thr', type=float, default=0.0, metavar='S', help='least score of what is answered'
     )
@@ -77,7 +68,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='largest image file; how many pixels it may have is OPENCV_IO_MAX_IMAGE_PIXELS',
     )
     add_config_arguments(parser, None)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_detector_arguments(parser, args)
+    return args
 
 
 class RequestError(Exception):
@@ -276,18 +269,7 @@ class Server(ThreadingHTTPServer):
 @exit_on_error()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    thresholds = args.thresholds
-    if thresholds and len(thresholds) == 1:
-        thresholds = thresholds[0]
-    inferencer = SNIPERInferencer(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
-        args.mode,
-        thresholds,
-        args.device,
-        precision=args.precision,
-        compiled=args.compile,
-    )
+    inferencer = build_inferencer(load_config(args.config, args.cfg_options), args)
     if inferencer.classes.doubt:
         print(f'warning: {inferencer.classes.doubt}', file=sys.stderr)
     detector = Detector(inferencer, args.score_thr)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmdet.registry import DATA_SAMPLERS, TRANSFORMS
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from numpy.typing import NDArray
 
 from mmsniper.checks.classes import label_names
@@ -25,11 +27,12 @@ _CUTTING = frozenset({'ChipSampler', 'ScaleRangeFilter'})
 _PACKING = 'PackDetInputs'
 
 
-def viewing_pipeline(pipeline: list[dict], augment: bool) -> list[dict]:
+def viewing_pipeline(pipeline: Sequence[Any], augment: bool) -> list[Any]:
     """The part of a training pipeline after which a chip can be looked at.
 
     Args:
-        pipeline (list[dict]): Training pipeline with a ``ChipSampler``.
+        pipeline (Sequence[Any]): Training pipeline with a ``ChipSampler``: transforms or their
+            configs.
         augment (bool): Keep all but the packing, instead of stopping when the chip is cut.
     """
     kinds = [class_names(transform, TRANSFORMS) for transform in pipeline]
@@ -71,6 +74,24 @@ def viewing_dataset(config: Any, pyramid: dict, augment: bool) -> tuple[dict, di
             f"the data set inside it: dict(type='ChipDataset', dataset=..., pipeline=...)"
         )
     return changed, loaders[0]
+
+
+def viewed(dataset: Any) -> Any:
+    """A copy of a built training data set that gives chips to look at, as they are cut.
+
+    Args:
+        dataset (BaseDataset): With a ``ChipDataset``, possibly inside wrappers. It shares its
+            annotations with the copy.
+    """
+
+    def replacement(part: Any) -> Any:
+        if type_name(part) != 'ChipDataset':
+            return None
+        part = copy(part)
+        part.pipeline = Compose(viewing_pipeline(part.pipeline.transforms, augment=False))
+        return part
+
+    return replace_datasets(dataset, replacement)
 
 
 def _in_chip_dataset(config: dict, pyramid: dict) -> dict:
@@ -197,6 +218,7 @@ def plan_epoch(
     epoch: int = 0,
     pool: str | os.PathLike | None = None,
     all_negatives: bool = False,
+    sampler: ChipAwareSampler | None = None,
 ) -> EpochChips:
     """The chips of all images in an epoch, and what there is to say of negative ones.
 
@@ -208,11 +230,14 @@ def plan_epoch(
             are none.
         all_negatives (bool): All negative chips of the pool instead of those of the epoch. Defaults
             to False.
+        sampler (ChipAwareSampler | None): Of the same data, without negative chips, where there is
+            one that has planned already. Defaults to None, one is built.
 
     Raises:
         ValueError: If there is no chip, or the pool is of other images or another pyramid.
     """
-    sampler = DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
+    if sampler is None:
+        sampler = DATA_SAMPLERS.build(dict(positive_sampler(cfg), dataset=dataset))
     sampler.set_epoch(epoch)
     table, pyramid, names = sampler.planner.table, sampler.pyramid, label_names(dataset)
     if pool is None:

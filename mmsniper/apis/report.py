@@ -20,7 +20,7 @@ from mmsniper.apis.report_data import ReportData, class_rows, config_rows, numbe
 from mmsniper.apis.report_pictures import examples, negative_chips, wrong_detections
 from mmsniper.apis.training_log import Curve, TrainingLog, read_training_log
 from mmsniper.checks import ERROR, NOTE, WARNING, Finding
-from mmsniper.checks.everything import check_loaded, refused
+from mmsniper.checks.everything import BuiltData, check_loaded, refused
 from mmsniper.chips import NegativeChipPool, ScalePyramid
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
@@ -88,13 +88,14 @@ def make_report(
     log = read_training_log(work_dir) if work_dir else None
     pool = work_dir / POOL_FILE if work_dir and (work_dir / POOL_FILE).is_file() else None
     tell('checking config and data')
-    cfg, findings, missing = None, [], ''
+    cfg, built, findings, missing = None, None, [], ''
     try:
         cfg = load_config(config, cfg_options)
     except Exception as error:  # of whatever kind: the page tells of it
         findings, missing = [refused(config, error)], _said(error)
     else:
-        findings = check_loaded(cfg, images=images)
+        built = BuiltData(cfg)
+        findings = check_loaded(cfg, images=images, built=built)
     content: dict[str, Any] = dict(
         title=utf8_name(Path(config).name),
         config=utf8_name(config),
@@ -116,8 +117,7 @@ def make_report(
         try:
             pyramid = ScalePyramid.from_config(config_pyramid(cfg))
             content.update(rows=config_rows(cfg), pyramid=pyramid_rows(pyramid))
-            tell('reading the training data and planning their chips')
-            data = ReportData.from_config(cfg, pool)
+            data = ReportData.from_config(cfg, pool, built)
         except Exception as error:  # of whatever kind, if the check has told of it
             if not any(finding.severity == ERROR for finding in findings):
                 raise

@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
-from mmsniper.apis.epoch_chips import EpochChips, plan_epoch, viewing_dataset
+from mmsniper.apis.epoch_chips import EpochChips, plan_epoch, viewed, viewing_dataset
+from mmsniper.checks.everything import BuiltData
 from mmsniper.chips import (
     GOOD_SIZE_RANGE,
     POSITIVE,
@@ -30,9 +31,9 @@ from mmsniper.chips import (
 )
 from mmsniper.chips.statistics import FAR_AHEAD, LEVEL, MEASURED
 from mmsniper.convert.pyramid import config_pyramid
-from mmsniper.convert.training_chips import negative_chip_hook
+from mmsniper.convert.training_chips import negative_chip_hook, samples_chips
 from mmsniper.datasets.transforms.load_large_image import in_large_version
-from mmsniper.datasets.wrappers import class_names, read_datasets, type_name
+from mmsniper.datasets.wrappers import all_datasets, class_names, read_datasets, type_name
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.files import utf8_name
 from mmsniper.visualization.charts import size_chart
@@ -61,12 +62,15 @@ class ReportData:
     loader: Callable[[dict], dict | None]
 
     @classmethod
-    def from_config(cls, cfg: Config, pool: str | os.PathLike | None = None) -> ReportData:
+    def from_config(
+        cls, cfg: Config, pool: str | os.PathLike | None = None, built: BuiltData | None = None
+    ) -> ReportData:
         """Build a config's training data and plan its chips. No image is opened.
 
         Args:
             cfg (Config): The config, with a pyramid.
             pool (str | os.PathLike | None): File of a pool of negative chips. Defaults to None.
+            built (BuiltData | None): What is built of the config already. Defaults to None.
 
         Raises:
             ValueError: If the data cannot be read, there is no chip, or the pool is of other images
@@ -76,9 +80,17 @@ class ReportData:
         if not (cfg.get('train_dataloader') or {}).get('dataset'):
             raise ValueError(f'{cfg.filename} has no train_dataloader.dataset to report on')
         pyramid = config_pyramid(cfg).to_dict()
+        built = built or BuiltData(cfg)
         config, loading = viewing_dataset(cfg.train_dataloader.dataset.to_dict(), pyramid, False)
-        dataset = DATASETS.build(config)
-        chips = plan_epoch(cfg, dataset, pool=pool)
+        sampler = None
+        if 'ChipDataset' in map(type_name, all_datasets(cfg.train_dataloader.dataset)):
+            dataset = viewed(built.dataset('train_dataloader'))
+            sampling = cfg.train_dataloader.get('sampler')
+            if samples_chips(sampling) and not sampling.get('negatives'):
+                sampler = built.sampler()
+        else:
+            dataset = DATASETS.build(config)
+        chips = plan_epoch(cfg, dataset, pool=pool, sampler=sampler)
         loader = TRANSFORMS.build(in_large_version(loading))
         return cls(chips, _labels(dataset, len(chips.table.boxes)), dataset, loader)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 from mmsniper.checks.config import leaves
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.convert.model import UnawarePiece, unaware_pieces
-from mmsniper.datasets.scale_transforms import behind_the_cut, class_names, rescaling
-from mmsniper.datasets.wrappers import all_configs, all_transforms, type_name
+from mmsniper.datasets.scale_transforms import behind_the_cut, rescaling
+from mmsniper.datasets.wrappers import all_configs, all_transforms, class_names, type_name
 
 
 def check_by_hand(cfg: Config, loader: str = 'train_dataloader') -> Iterator[Finding]:
@@ -80,7 +81,7 @@ def _fix(piece: UnawarePiece) -> str:
 
 
 def _has(pipeline: Any, name: str) -> bool:
-    return any(name in class_names(step) for step in all_transforms(pipeline))
+    return any(name in class_names(step, TRANSFORMS) for step in all_transforms(pipeline))
 
 
 def _pipelines(cfg: Config, loader: str) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from mmsniper.checks.images import ImageEntry, check_images, config_loading, ima
 from mmsniper.checks.run import built_model, check_checkpoint, check_pretrained, check_run
 from mmsniper.checks.scales import check_ranges, check_scales
 from mmsniper.convert import load_config
-from mmsniper.convert.training_chips import samples_chips
+from mmsniper.convert.training_chips import config_seed, samples_chips
 from mmsniper.datasets.coco_reader import build_checked
 
 
@@ -57,20 +57,59 @@ def refused(config: str, error: Exception) -> Finding:
     return _failed(config, 'is refused', error)
 
 
+class BuiltData:
+    """What a config's data loaders read and plan, each built once, when it is first asked for.
+
+    What cannot be built is tried again the next time, with the same error.
+
+    Args:
+        cfg (Config): The config. Left as it is.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = deepcopy(cfg)
+        init_default_scope(self.cfg.get('default_scope') or 'mmdet')
+        self._datasets: dict[str, Any] = {}
+        self._sampler: Any = None
+
+    def dataset(self, key: str) -> Any:
+        """The data set of a loader; validation and test often have the same."""
+        config = self.cfg[key].dataset
+        same = next((k for k in self._datasets if self.cfg[k].dataset == config), None)
+        self._datasets[key] = self._datasets[same] if same else build_checked(config)
+        return self._datasets[key]
+
+    def sampler(self) -> Any:
+        """The training's sampler of chips, which has planned them."""
+        if self._sampler is None:
+            sampler = dict(self.cfg.train_dataloader.sampler)
+            dataset = self.dataset('train_dataloader')
+            self._sampler = DATA_SAMPLERS.build(
+                dict(sampler, dataset=dataset, seed=config_seed(self.cfg))
+            )
+        return self._sampler
+
+
 def check_loaded(
-    cfg: Config, *, images: bool = False, workers: int | None = None, checkpoint: str | None = None
+    cfg: Config,
+    *,
+    images: bool = False,
+    workers: int | None = None,
+    checkpoint: str | None = None,
+    built: BuiltData | None = None,
 ) -> list[Finding]:
-    """As :func:`check_everything`, of a config that has been loaded. Left as it is."""
-    cfg = deepcopy(cfg)
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    """As :func:`check_everything`, of a config that has been loaded. Left as it is.
+
+    ``built`` keeps what is built of it, for those who go on with that.
+    """
+    built = built or BuiltData(cfg)
+    cfg = built.cfg
     failed: list[Finding] = []
     loaders = tuple(key for key in LOADERS if cfg.get(key))
     datasets: dict[str, Any] = {}
     for key in loaders:
-        # Validation and test are often of one data set, which is read and told of once.
-        same = next((other for other in datasets if cfg[other].dataset == cfg[key].dataset), None)
         try:
-            datasets[key] = datasets[same] if same else build_checked(cfg[key].dataset)
+            datasets[key] = built.dataset(key)
         except Exception as error:
             failed.append(_failed(f'{key}.dataset', 'cannot be built', error))
     model = _model(cfg, failed)
@@ -90,7 +129,7 @@ def check_loaded(
     if 'train_dataloader' in loaders:
         findings += check_pretrained(cfg)
     if 'train_dataloader' in datasets:
-        findings += _check_chips(cfg, datasets['train_dataloader'])
+        findings += _check_chips(built)
     for file, testing in ((checkpoint, True), (cfg.get('load_from'), False)):
         if file:
             findings += check_checkpoint(cfg, file, model if testing else None)
@@ -112,13 +151,13 @@ def _model(cfg: Config, failed: list[Finding]) -> Any:
         return None
 
 
-def _check_chips(cfg: Config, dataset: Any) -> Iterator[Finding]:
+def _check_chips(built: BuiltData) -> Iterator[Finding]:
     """Look at their scales and ranges, and plan them, as training does at its start."""
-    sampler = cfg.train_dataloader.get('sampler')
-    if samples_chips(sampler):
-        yield from check_scales(cfg, dataset)
-        yield from check_ranges(cfg, dataset)
+    if samples_chips(built.cfg.train_dataloader.get('sampler')):
+        dataset = built.dataset('train_dataloader')
+        yield from check_scales(built.cfg, dataset)
+        yield from check_ranges(built.cfg, dataset)
         try:
-            DATA_SAMPLERS.build(dict(sampler, dataset=dataset, seed=0))
+            built.sampler()
         except Exception as error:
             yield _failed('train_dataloader.sampler', 'cannot plan chips', error)

@@ -67,8 +67,8 @@ class NegativeStatistics:
         return (
             f'{self.chips} negative chips for {self.images_with_chips} of {self.images} images, '
             f'fine to coarse {list(self.chips_per_level)}. The RPN made {self.proposals} '
-            f'proposals. Counted at each level in whose range they are, they are {self.valid}, of '
-            f'which positive chips cover {share:.1%}'
+            f'proposals. Each counts once for every level that learns its size: {self.valid} in '
+            f'all. Positive chips cover {share:.1%} of them; negative chips are for the others'
         )
 
 

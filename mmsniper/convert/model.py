@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
-from mmsniper.datasets.wrappers import type_name
+from mmsniper.datasets.wrappers import class_of, type_name
 from mmsniper.models.roi_heads import QUERY_MASKS, roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
@@ -334,11 +334,7 @@ def _assigners(train_cfg: ConfigDict | Sequence[Any], path: str) -> Iterator[_Pi
 
 def _bases(config: Mapping[str, Any]) -> tuple[type, ...]:
     """The class of a head or assigner and those that it derives from, none if it is not known."""
-    kind, name = config.get('type'), type_name(config)
-    if name and not isinstance(kind, type):
-        kind = kind if isinstance(kind, str) else name  # with its scope, if it has one
-        kind = MODELS.get(kind) or TASK_UTILS.get(kind)
-    return getattr(kind, '__mro__', ())
+    return getattr(class_of(config, MODELS, TASK_UTILS), '__mro__', ())
 
 
 def _is_stock(config: Mapping[str, Any]) -> bool:

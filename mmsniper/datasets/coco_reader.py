@@ -52,7 +52,7 @@ def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
     def read(part: Any) -> Any:
         is_config, lazy = isinstance(part, Mapping), part is config and config.get('lazy_init')
         if is_config and type_name(part) == 'ChipDataset':
-            return DATASETS.build(part)  # it does the same below it, with a pipeline of its own
+            return part  # it does the same below it, with a pipeline of its own, when it is built
         if inner_datasets(part):
             return None
         if is_config and _is_known(part):

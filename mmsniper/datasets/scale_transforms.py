@@ -8,7 +8,7 @@ from typing import Any
 
 from mmdet.registry import TRANSFORMS
 
-from mmsniper.datasets.wrappers import all_transforms, type_name
+from mmsniper.datasets.wrappers import all_transforms, class_names, class_of, type_name
 
 # They change the scale of objects, or put objects of another scale beside them. All others keep
 # it, those that crop or pad too (RandomCrop, MinIoURandomCrop, RandomCenterCropPad, Expand, Pad).
@@ -49,30 +49,17 @@ def behind_the_cut(pipeline: Any) -> list[Any]:
     """
     steps = list(getattr(pipeline, 'transforms', pipeline) or ())
     for i, step in enumerate(steps):
-        if any('ChipSampler' in class_names(part) for part in all_transforms([step])):
+        if any('ChipSampler' in class_names(part, TRANSFORMS) for part in all_transforms([step])):
             return steps[i + 1 :]
     return []
-
-
-def class_names(transform: Any) -> set[str]:
-    """Names of the class of a transform, or of its config, and of those that it derives from."""
-    return {type_name(transform), *(cls.__name__ for cls in _class(transform).__mro__)}
-
-
-def _class(transform: Any) -> type:
-    if not isinstance(transform, Mapping):
-        return type(transform)
-    kind, name = transform.get('type'), type_name(transform)
-    if name and not isinstance(kind, type):
-        kind = TRANSFORMS.get(name)
-    return kind if isinstance(kind, type) else object
 
 
 def _rescales(transform: Any) -> bool:
     if isinstance(transform, Mapping) and type_name(transform) in _ALBUMENTATIONS:
         return not any(transform.get(key, ...) in values for key, values in _UNSCALED.items())
-    if RESCALING & class_names(transform):
+    if RESCALING.intersection(class_names(transform, TRANSFORMS)):
         # A RandomAffine may only rotate, shear and shift.
         given = transform.get if isinstance(transform, Mapping) else partial(getattr, transform)
         return tuple(given('scaling_ratio_range', ())) != (1, 1)
-    return hasattr(_class(transform), 'get_indexes')  # by which MultiImageMixDataset mixes
+    # By this method MultiImageMixDataset mixes.
+    return hasattr(class_of(transform, TRANSFORMS), 'get_indexes')

@@ -31,11 +31,32 @@ def type_name(config: Any) -> str:
         config = config.get('type')
     if config is None:
         return ''
-    if type(config).__name__ in ('LazyObject', 'LazyAttr'):  # mmengine's, not imported yet
+    if _is_lazy(config):
         config = str(config)
     if isinstance(config, str):
         return config.rpartition('.')[2]
     return (config if isinstance(config, type) else type(config)).__name__
+
+
+def _is_lazy(kind: Any) -> bool:
+    """Whether a type is mmengine's stand-in for one that is not imported yet."""
+    return type(kind).__name__ in ('LazyObject', 'LazyAttr')
+
+
+def class_of(config: Any, *registries: Registry) -> type | None:
+    """The class of what a config builds, or of an object; None if it is not known.
+
+    Args:
+        config (Any): As for :func:`type_name`.
+        *registries (Registry): Where its type may be registered.
+    """
+    kind = config.get('type') if isinstance(config, Mapping) else config
+    if _is_lazy(kind):
+        kind = type_name(kind)
+    if isinstance(kind, str):
+        found = (registry.get(kind) for registry in registries if kind)
+        kind = next(filter(None, found), None)
+    return kind if isinstance(kind, type) or kind is None else type(kind)
 
 
 def class_names(config: Any, registry: Registry) -> list[str]:
@@ -50,12 +71,9 @@ def class_names(config: Any, registry: Registry) -> list[str]:
     Returns:
         list[str]: The names, nearest class first; empty for None and for a config without ``type``.
     """
-    kind = config.get('type') if isinstance(config, Mapping) else config
-    if kind is None:
-        return []
-    found = registry.get(kind) if isinstance(kind, str) else kind
-    found = found if isinstance(found, type) or found is None else type(found)
-    return [type_name(kind), *(cls.__name__ for cls in getattr(found, '__mro__', ()))]
+    name = type_name(config)
+    bases = getattr(class_of(config, registry), '__mro__', ())
+    return [name, *(cls.__name__ for cls in bases)] if name else []
 
 
 def inner_datasets(dataset: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine import runner as mmengine_runner
 from mmengine.config import Config, ConfigDict
-from mmengine.infer import BaseInferencer
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
@@ -66,35 +66,35 @@ def refuse_configs_with_sniper(runner: type[Runner]) -> None:
     runner.from_cfg = classmethod(from_cfg)
 
 
-def warn_of_configs_with_sniper(inferencer: type[BaseInferencer]) -> None:
-    """Have an inferencer warn where it is given a config of which no SNIPER version was made.
+def warn_of_configs_with_sniper(model: type[BaseModel]) -> None:
+    """Have a model warn where it was built of a config of which no SNIPER version was made.
 
-    ``DetInferencer`` builds the stock detector of it. (``init_detector`` does so, too, but is a
-    function that has begun when our fragment is read.)
+    ``DetInferencer`` and ``init_detector`` build the stock detector of it. Both give the model its
+    config, as ``cfg``, before they move it to its device. ``init_detector`` itself cannot be
+    changed: it is a function, and has begun when reading our fragment imports mmsniper.
 
     Args:
-        inferencer (type[BaseInferencer]): mmengine's. Changed in place, and with it what derives
-            from it.
+        model (type[BaseModel]): mmengine's. Changed in place, and with it what derives from it.
     """
-    build = inferencer._init_model
+    move = model.to
 
-    @wraps(build)
-    def _init_model(self: BaseInferencer, cfg: Any, *args: Any, **kwargs: Any) -> nn.Module:
-        if 'sniper' in cfg:
-            name = type(self).__name__
+    @wraps(move)
+    def to(self: BaseModel, *args: Any, **kwargs: Any) -> nn.Module:
+        cfg = getattr(self, 'cfg', None)
+        if isinstance(cfg, Config | ConfigDict) and 'sniper' in cfg:
             warnings.warn(
-                f'the config has sniper = dict(...), of which {name} knows nothing: it builds the '
-                f'stock detector, which sees images at one scale. For all levels: '
-                f'{name}(mmsniper.convert.load_config(FILE), WEIGHTS), or the config that the '
-                f'training has written into its work folder',
-                stacklevel=4,
+                'the config has sniper = dict(...), of which init_detector and DetInferencer know '
+                'nothing: this is the stock detector, which sees images at one scale. For all '
+                'levels give them mmsniper.convert.load_config(FILE), or the config that the '
+                'training has written into its work folder',
+                stacklevel=3,
             )
-        return build(self, cfg, *args, **kwargs)
+        return move(self, *args, **kwargs)
 
-    inferencer._init_model = _init_model
+    model.to = to
 
 
 for _name in ('Runner', 'FlexibleRunner'):  # mmengine has the second from 0.9 on
     if hasattr(mmengine_runner, _name):
         refuse_configs_with_sniper(getattr(mmengine_runner, _name))
-warn_of_configs_with_sniper(BaseInferencer)
+warn_of_configs_with_sniper(BaseModel)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import split_appended, split_ignored, with_appended_invalid
-from mmsniper.models.joined_classes import empty, joined
+from mmsniper.models.joined_classes import JoinedWithHead
 from mmsniper.models.level_range import LevelRange, batch_limits, in_limits, uploaded
 from mmsniper.utils.box_types import box_areas
 
@@ -186,7 +186,7 @@ class SNIPERPointsMixin(AnchorFreeHead):
 
 
 @MODELS.register_module()
-class SNIPERPointsHead(SNIPERPointsMixin):
+class SNIPERPointsHead(JoinedWithHead, SNIPERPointsMixin):
     """Any head that labels points without an assigner, see :class:`SNIPERPointsMixin`.
 
     It *is* the head that ``head`` names, such as MMRotate's ``RotatedFCOSHead``: an instance of its
@@ -203,24 +203,15 @@ class SNIPERPointsHead(SNIPERPointsMixin):
         >>> bbox_head = dict(type='SNIPERPointsHead', head='mmrotate.RotatedFCOSHead', ...)
     """
 
-    def __new__(
-        cls, *args: Any, head: str | type[AnchorFreeHead] | None = None, **kwargs: Any
-    ) -> Any:
-        """An instance of a class that is both this one and the head's."""
-        if not hasattr(cls, '_joined_from'):
-            kind = MODELS.get(head) if isinstance(head, str) else head
-            if kind is None or not issubclass(kind, AnchorFreeHead):
-                raise ValueError(
-                    f'SNIPERPointsHead needs head=..., a registered AnchorFreeHead, got {head!r}'
-                )
-            cls = joined(cls, kind)
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, head: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return empty, self._joined_from, self.__dict__
+    @staticmethod
+    def head_class(head: str | type | None) -> type:
+        """The class of a head that labels points."""
+        kind = MODELS.get(head) if isinstance(head, str) else head
+        if kind is None or not issubclass(kind, AnchorFreeHead):
+            raise ValueError(
+                f'SNIPERPointsHead needs head=..., a registered AnchorFreeHead, got {head!r}'
+            )
+        return kind
 
 
 @MODELS.register_module()

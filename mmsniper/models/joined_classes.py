@@ -30,6 +30,38 @@ def _joined(ours: type, theirs: type) -> type:
     return type(ours)(name, (ours, theirs), members)
 
 
+class JoinedWithHead:
+    """Makes of a class one that *is* the head that its argument ``head`` names; use it first.
+
+    An instance is of a class that is both, with the head's parts and the keys of its weights. It is
+    pickled and copied as such.
+
+    Args:
+        *args: As for the head.
+        head (str | type | None): Type of the head. Defaults to None, what :meth:`head_class` says.
+        **kwargs: As for the head.
+    """
+
+    _joined_from: tuple[type, type]
+
+    @staticmethod
+    def head_class(head: str | type | None) -> type:
+        """The class that ``head`` names; ValueError if it is none that can be joined."""
+        raise NotImplementedError
+
+    def __new__(cls, *args: Any, head: str | type | None = None, **kwargs: Any) -> Any:
+        """An instance of a class that is both this one and the head's."""
+        if not hasattr(cls, '_joined_from'):
+            cls = joined(cls, cls.head_class(head))
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, head: str | type | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return empty, self._joined_from, self.__dict__
+
+
 def empty(ours: type, theirs: type) -> Any:
     """An instance of :func:`joined` without attributes, for ``__reduce__`` to fill."""
     cls: Any = joined(ours, theirs)

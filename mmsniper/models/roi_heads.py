@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
 from mmsniper.models.assigners import IgnoreInvalidAssigner, with_appended_invalid
-from mmsniper.models.joined_classes import empty, joined
+from mmsniper.models.joined_classes import JoinedWithHead
 from mmsniper.models.level_range import LevelRange, out_of_range
 from mmsniper.utils.box_types import enclosing, is_rotated
 
@@ -296,7 +296,7 @@ def _refined_boxes(heads: Iterable[BBoxHead]) -> Iterator[None]:
 
 
 @MODELS.register_module()
-class SNIPERRoIHead(SNIPERRoIMixin):
+class SNIPERRoIHead(JoinedWithHead, SNIPERRoIMixin):
     """Any RoI head that samples proposals, with SNIPER's rules, see :class:`SNIPERRoIMixin`.
 
     It *is* the head that ``head`` names: an instance of its class, with its parts and the keys of
@@ -315,24 +315,14 @@ class SNIPERRoIHead(SNIPERRoIMixin):
         >>> roi_head = dict(type='SNIPERRoIHead', head='CascadeRoIHead', pyramid=pyramid)
     """
 
-    def __new__(
-        cls, *args: Any, head: str | type[BaseRoIHead] = 'StandardRoIHead', **kwargs: Any
-    ) -> Any:
-        """An instance of a class that is both this one and the head's."""
-        if not hasattr(cls, '_joined_from'):
-            kind = MODELS.get(head) if isinstance(head, str) else head
-            if fault := roi_head_fault(kind):
-                raise ValueError(f'there is no SNIPER version of {head}: {fault}')
-            cls = joined(cls, kind)
-        return super().__new__(cls)
-
-    def __init__(
-        self, *args: Any, head: str | type[BaseRoIHead] = 'StandardRoIHead', **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return empty, self._joined_from, self.__dict__
+    @staticmethod
+    def head_class(head: str | type | None) -> type:
+        """The class of a RoI head that samples proposals."""
+        head = head or 'StandardRoIHead'
+        kind = MODELS.get(head) if isinstance(head, str) else head
+        if fault := roi_head_fault(kind):
+            raise ValueError(f'there is no SNIPER version of {head}: {fault}')
+        return kind
 
 
 def roi_head_fault(kind: type | None) -> str:

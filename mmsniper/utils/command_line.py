@@ -18,6 +18,12 @@ from tqdm import tqdm
 
 from mmsniper.utils.registrations import registration_fault
 
+FOREIGN_WARNINGS = (
+    'pkg_resources is deprecated as an API',  # mmengine imports it for each mmdet:: in a config
+    r'`torch\.cuda\.amp\.autocast\(',  # MMDetection's, in CSPDarknet and SimOTA at each batch
+)
+"""How warnings begin that no user of a tool can do anything about."""
+
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -40,10 +46,11 @@ def command_parser(description: str) -> argparse.ArgumentParser:
     """A parser whose help shows ``[default]`` behind each argument, as it would be typed.
 
     From then on, what a locale has no letters for is printed as ``\\xfc`` instead of an error, and
-    mmengine, which imports ``pkg_resources`` for each ``mmdet::`` in a config, is not warned of it.
+    what others ask of their own packages brings no warnings (:data:`FOREIGN_WARNINGS`).
     """
     # Behind all other filters: whoever asks for it (python -W) still gets it.
-    warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API', append=True)
+    for message in FOREIGN_WARNINGS:
+        warnings.filterwarnings('ignore', message, append=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')

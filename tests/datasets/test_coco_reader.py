@@ -327,3 +327,16 @@ class TestMasks:
         self.build(data(content), with_mask=True)
         with pytest.raises(ValueError, match='annotation 4 of image 1 .* is RLE'):
             self.build(data(content), with_mask=True, poly2mask=False)
+
+
+def test_a_chip_dataset_below_a_wrapper_is_built_by_it_and_checks_its_file(data):
+    """mmengine's wrappers take no object but a ``BaseDataset``."""
+    pipeline = [dict(type='LoadImageFromFile')]
+
+    def repeated(content):
+        chips = dict(type='ChipDataset', dataset=data(content), pipeline=pipeline)
+        return dict(type='RepeatDataset', times=2, dataset=chips)
+
+    assert len(build_checked(repeated(coco()))) == 2 * len(build_checked(data(coco())))
+    with pytest.raises(ValueError, match='category_id'):
+        build_checked(repeated(dict(coco(), categories=[])))

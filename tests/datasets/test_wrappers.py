@@ -5,6 +5,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.models import FCOSHead, NASFCOSHead
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.config.lazy import LazyObject
 
 from mmsniper.datasets.wrappers import (
     all_configs,
@@ -61,7 +62,13 @@ class TestTypeName:
 class TestClassNames:
     @pytest.mark.parametrize(
         'config',
-        [dict(type='mmdet.NASFCOSHead'), 'NASFCOSHead', NASFCOSHead, dict(type=NASFCOSHead)],
+        [
+            dict(type='mmdet.NASFCOSHead'),
+            'NASFCOSHead',
+            NASFCOSHead,
+            dict(type=NASFCOSHead),
+            dict(type=LazyObject('mmdet.models').NASFCOSHead),  # of a config in Python, not built
+        ],
     )
     def test_what_a_class_derives_from_is_told_nearest_first(self, config):
         names = class_names(config, MODELS)
@@ -71,6 +78,7 @@ class TestClassNames:
     def test_what_is_not_registered_has_its_own_name(self):
         assert class_names(dict(type='theirs.Head'), MODELS) == ['Head']
         assert class_names(dict(type=None), MODELS) == class_names(None, MODELS) == []
+        assert class_names(dict(type=''), MODELS) == []
 
     def test_an_object_is_known_by_its_class(self):
         assert 'BaseDetDataset' in class_names(CocoDataset(lazy_init=True), DATASETS)

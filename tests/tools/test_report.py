@@ -15,14 +15,18 @@ from small_training import CONFIG
 from mmsniper.apis.epoch_chips import EpochChips
 from mmsniper.apis.report_data import ReportData
 from mmsniper.apis.report_pictures import choose_examples
+from mmsniper.checks.everything import check_everything
 from mmsniper.chips import (
     AnnotationTable,
     ChipPlan,
+    PositiveChipPlanner,
     ScalePyramid,
     plan_negative_chips,
     plan_positive_chips,
 )
+from mmsniper.chips.coco_file import CocoFile
 from mmsniper.convert import load_config
+from mmsniper.datasets import samplers
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {'meta', 'input', 'br', 'link', 'img'}
@@ -299,6 +303,29 @@ def test_curves_of_a_resumed_training(make, small_run, tmp_path):
     assert [len(points.split()) for points in re.findall('points="([^"]+)"', text)] == [2, 5, 5]
     assert 'has no pool of them' in words
     assert 'No images were asked for' in words
+
+
+def test_what_the_check_has_read_and_planned_is_shown(make, small_run, monkeypatch):
+    def noted(read, files):
+        def note(*args, **kwargs):
+            files.append(str(args[0]))
+            return read(*args, **kwargs)
+
+        return note
+
+    files, tables, plans = [], [], []
+    monkeypatch.setattr(CocoFile, 'read', noted(CocoFile.read, files))
+    monkeypatch.setattr(samplers, 'read_annotations', noted(samplers.read_annotations, tables))
+    monkeypatch.setattr(PositiveChipPlanner, 'find', noted(PositiveChipPlanner.find, plans))
+    check_everything(str(small_run))
+    read = list(files)
+    files.clear()
+    assert read
+    assert (len(tables), len(plans)) == (1, 1)
+    page, _ = make(small_run, '--examples', '2')
+    assert '12 chips of an epoch' in page.text
+    assert files == read
+    assert (len(tables), len(plans)) == (2, 2)
 
 
 @pytest.fixture

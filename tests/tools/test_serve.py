@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmsniper.apis import SNIPERInferencer
-from mmsniper.models import AutoFocus
+from mmsniper.models import AutoFocus, PyramidDetector
 
 ROOT = Path(__file__).resolve().parents[2]
 AUTOFOCUS = ROOT / 'configs' / 'autofocus' / 'faster_rcnn_r18_autofocus_toy.py'
@@ -184,19 +184,62 @@ def test_a_client_that_goes_or_a_detector_that_fails_ends_nothing(
     assert post(port, images[0].read_bytes())[0] == 200
 
 
-def test_the_command_serves_until_it_is_interrupted(tool, checkpoint, monkeypatch, capsys):
+@pytest.fixture
+def asked(tool, monkeypatch):
+    """The servers that the command has started, each interrupted at once."""
+
     def interrupted(self):
         asked.append(self)
         raise KeyboardInterrupt
 
     asked = []
     monkeypatch.setattr(tool.Server, 'serve_forever', interrupted)
+    return asked
+
+
+def test_the_command_serves_until_it_is_interrupted(tool, checkpoint, asked, capsys):
     options = ['--device', 'cpu', '--mode', 'pyramid', '--port', '0', '--max-megabytes', '3']
     tool.main([str(AUTOFOCUS), str(checkpoint), *options])
     [server] = asked
     assert server.max_bytes == 3_000_000
     assert f'http://127.0.0.1:{server.server_address[1]}: POST /detect' in capsys.readouterr().out
     assert not isinstance(server.detector.inferencer.model, AutoFocus)
+
+
+def test_a_text_names_what_is_looked_for(tool, checkpoint, images, asked, monkeypatch):
+    """With a stub of a detector that takes texts: a real one needs transformers."""
+
+    def named(self, text, custom_entities, *_):
+        return None, None, None, list(text) if custom_entities else text.split()
+
+    def noted(self, loaded):
+        told.extend(one['data_samples'].text for one in loaded)
+        return detect(self, loaded)
+
+    told, detect = [], SNIPERInferencer.detect
+    monkeypatch.setattr(PyramidDetector, 'get_tokens_positive_and_prompts', named, raising=False)
+    monkeypatch.setattr(SNIPERInferencer, 'detect', noted)
+    options = [str(AUTOFOCUS), str(checkpoint), '--device', 'cpu', '--port', '0', '--mode']
+    entities, sentence = ('ring', 'disc', 'red dog', 'cat'), 'ring disc dog cat'
+    for text, means, names in (
+        ([' . '.join(entities), '--custom-entities'], entities, list(entities)),
+        ([sentence], sentence, sentence.split()),
+    ):
+        told.clear()
+        tool.main([*options, 'pyramid', '--texts', *text])
+        answer = asked[-1].detector.detect(str(images[0]))
+        assert told == [means]
+        assert [one['name'] for one in asked[-1].detector.health['categories']] == names
+        assert {one['category'] for one in answer['detections']} <= set(names)
+
+
+def test_a_text_is_refused_where_nothing_takes_it(tool, checkpoint, asked, capsys):
+    options = [str(AUTOFOCUS), str(checkpoint), '--device', 'cpu', '--port', '0']
+    with pytest.raises(SystemExit, match='takes no texts'):
+        tool.main([*options, '--texts', 'disc . ring'])
+    with pytest.raises(SystemExit):
+        tool.main([*options, '--custom-entities'])
+    assert '--custom-entities says what --texts are' in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named(tool, port, checkpoint):

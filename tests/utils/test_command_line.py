@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,19 +121,21 @@ def test_mistakes_of_the_user_end_the_process_with_their_message(error):
 
 
 @pytest.mark.parametrize(
-    ('option', 'said'), [((), ['other']), (('-W', 'default'), ['pkg_resources', 'other'])]
+    ('option', 'said'),
+    [((), ['other']), (('-W', 'default'), ['pkg_resources', '`torch.cuda.amp.autocast', 'other'])],
 )
-def test_what_mmengine_is_warned_of_is_left_out_unless_it_is_asked_for(option, said):
+def test_what_others_are_warned_of_is_left_out_unless_it_is_asked_for(option, said):
     code = (
         'import warnings\n'
         'from mmsniper.utils.command_line import command_parser\n'
         'command_parser("")\n'
         'warnings.warn("pkg_resources is deprecated as an API. See https://...")\n'
+        'warnings.warn("`torch.cuda.amp.autocast(args...)` is deprecated.", FutureWarning)\n'
         'warnings.warn("other things are deprecated as an API")'
     )
     done = subprocess.run([sys.executable, *option, '-c', code], capture_output=True, text=True)
-    warned = [line for line in done.stderr.splitlines() if 'UserWarning' in line]
-    assert [line.partition('UserWarning: ')[2].partition(' ')[0] for line in warned] == said
+    warned = re.findall(r'(?:User|Future)Warning: ([^ (]+)', done.stderr)
+    assert warned == said
 
 
 def test_an_error_is_one_line_on_stderr_and_status_1():

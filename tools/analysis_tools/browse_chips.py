@@ -129,7 +129,7 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
             title += '; the pool has not kept its proposals'
     figure = draw_chips(
         run_checked(loader, info)['img'],
-        chips.table.boxes[boxes],
+        chips.table.outlines_of(boxes),
         plan.box,
         plan.level,
         chips.pyramid,

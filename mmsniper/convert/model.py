@@ -56,8 +56,8 @@ _WITHOUT_ASSIGNER = frozenset(
 
 # MMRotate's, of heads and of assigners.
 MMROTATES_HEADS = frozenset(
-    {'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead', 'RotatedRTMDetHead'}
-    | {'RotatedRTMDetSepBNHead'}
+    {'AngleBranchRetinaHead', 'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead'}
+    | {'RotatedRTMDetHead', 'RotatedRTMDetSepBNHead'}
 )
 MMROTATES_ASSIGNERS = frozenset({'RotatedATSSAssigner'})
 

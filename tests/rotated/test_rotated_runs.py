@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.hub import get_config
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.convert.config import load_config, read_config, sniper_version
+from mmsniper.convert.model import sniper_model
 from mmsniper.convert.scopes import other_scopes, spell_out
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.models import SNIPERTTAModel
@@ -37,6 +39,8 @@ FAMILIES = {
     'Rotated RetinaNet, angle phases': (
         'psc/rotated-retinanet-rbox-le90_r50_fpn_psc-dual_amp-1x_dota.py'
     ),
+    'R3Det': 'r3det/r3det-refine-oc_r50_fpn_1x_dota.py',
+    'S2ANet': 's2anet/s2anet-le135_r50_fpn_1x_dota.py',
     'Rotated ATSS': 'rotated_atss/rotated-atss-le90_r50_fpn_1x_dota.py',
 }
 # mmcv has the rotated IoU loss of three of them for GPUs only.
@@ -202,3 +206,21 @@ def test_a_package_that_is_not_there_is_named(config_file):
     path = config_file('Rotated FCOS', "default_scope = 'mmnothing'\n")
     with pytest.raises(ValueError, match=r'looks names up in mmnothing \(default_scope\)'):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ('path', 'named'),
+    [
+        ('rotated_reppoints/rotated-reppoints-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('oriented_reppoints/oriented-reppoints-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('cfa/cfa-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('sasm_reppoints/sasm-reppoints-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('h2rbox/h2rbox-le90_r50_fpn_adamw-1x_dota.py', 'H2RBoxHead'),
+        ('h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py', 'H2RBoxV2Head'),
+    ],
+)
+def test_families_that_are_not_known_to_ignore_are_refused(path, named):
+    cfg = get_config(f'mmrotate::{path}')
+    spell_out(cfg, other_scopes(cfg))
+    with pytest.raises(ValueError, match=f'there is no SNIPER version of {named}'):
+        sniper_model(cfg.model, dict(chip_size=96, levels=[]))

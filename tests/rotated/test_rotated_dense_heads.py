@@ -10,11 +10,12 @@ from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.hub import get_config
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.convert.model import sniper_model
-from mmsniper.convert.scopes import other_scopes, spell_out
+from mmsniper.convert.scopes import other_scopes, spell_out, spell_out_ours
 
 NUM_CLASSES = 3
 SIZE = 384  # of the input, in pixels
@@ -81,14 +82,16 @@ class SecondHead:
         return self.second.loss_by_feat(*outputs, objects, metas, ignored, rois=rois)
 
 
-def two_heads(model, changes):
+def two_heads(cfg, changes):
     """Both heads of R3Det or S2ANet, as converted."""
+    model = cfg.model
     heads = [model.bbox_head_init, *model.bbox_head_refine]
     for head in heads:
         head.update(changes, num_classes=NUM_CLASSES)
         if 'frm_cfg' in head:
             head.frm_cfg.feat_channels = changes['in_channels']
     sniper_model(model, PYRAMID)
+    spell_out_ours(cfg)
     cfgs = [model.train_cfg.init, *model.train_cfg.refine]
     torch.manual_seed(0)
     heads = [
@@ -109,7 +112,7 @@ def converted_head(name):
     torch.manual_seed(1)
     features = [torch.randn(1, 8, size, size) for size in sizes]
     if 'bbox_head_init' in model:
-        first, second = two_heads(model, changes)
+        first, second = two_heads(cfg, changes)
         return SecondHead(first, second) if 'second' in name else first, features
     is_rpn = 'rpn_head' in model
     head = model.rpn_head if is_rpn else model.bbox_head
@@ -121,6 +124,7 @@ def converted_head(name):
     if not is_rpn:
         head.num_classes = NUM_CLASSES
     sniper_model(model, PYRAMID)
+    spell_out_ours(cfg)
     head = model.rpn_head if is_rpn else model.bbox_head
     train_cfg = model.train_cfg.rpn if is_rpn else model.train_cfg
     (train_cfg or {}).pop('sampler', None)  # all anchors, not some at random
@@ -189,6 +193,13 @@ def _of_priors(maps, anchors):
     return torch.cat(
         [one[0].permute(1, 2, 0).reshape(-1, one.shape[1] // anchors) for one in gradients]
     )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def in_mmrotates_scope():
+    """As in a training, whatever the tests before have left."""
+    with DefaultScope.overwrite_default_scope('mmrotate'):
+        yield
 
 
 @pytest.fixture(scope='module', params=HEADS)

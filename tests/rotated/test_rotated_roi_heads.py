@@ -6,11 +6,12 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.hub import get_config
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.convert.model import sniper_model
-from mmsniper.convert.scopes import other_scopes, spell_out
+from mmsniper.convert.scopes import other_scopes, spell_out, spell_out_ours
 
 SIZE = 256
 PYRAMID = dict(
@@ -48,6 +49,13 @@ def small(config):
         config['fc_out_channels'] = 16
 
 
+@pytest.fixture(scope='module', autouse=True)
+def in_mmrotates_scope():
+    """As in a training, whatever the tests before have left."""
+    with DefaultScope.overwrite_default_scope('mmrotate'):
+        yield
+
+
 @pytest.fixture(scope='module', params=FAMILIES)
 def family(request):
     cfg = get_config(f'mmrotate::{FAMILIES[request.param]}')
@@ -60,6 +68,7 @@ def family(request):
         stage.sampler.pos_fraction = 0.5
     stock = {**model.roi_head, 'train_cfg': stages, 'test_cfg': model.test_cfg.rcnn}
     sniper_model(model, PYRAMID)
+    spell_out_ours(cfg)
     ours = {**model.roi_head, 'train_cfg': stages, 'test_cfg': model.test_cfg.rcnn}
     torch.manual_seed(0)
     heads = MODELS.build(ours), MODELS.build(stock)

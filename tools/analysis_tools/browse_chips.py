@@ -118,7 +118,7 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
     boxes = slice(*chips.table.offset[image : image + 2])
     plan, negatives = chips.plan.take(chips.plan.image == image), chips.negatives
     source = Path(info['img_path'])
-    title = f'{source.name}, {info["width"]}×{info["height"]} px'
+    title = f'{source.name}, {chips.table.width[image]}×{chips.table.height[image]} px'
     layers = {}
     if negatives is not None:
         layers['kinds'] = plan.kind

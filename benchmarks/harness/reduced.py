@@ -53,6 +53,8 @@ _PARTS = (
     'rpn_head',
     'roi_head',
     'bbox_head',
+    'bbox_head_init',
+    'bbox_head_refine',
     'encoder',
     'decoder',
     'positional_encoding',
@@ -175,9 +177,11 @@ def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
     features = _apply(model, 'backbone', size)
     if model.get('neck'):
         features = _apply(model, 'neck', size, features)
-    for key in ('rpn_head', 'bbox_head', 'roi_head'):
+    for key in ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine', 'roi_head'):
         if model.get(key):
             _apply(model, key, size, features)
+    for head in model.get('bbox_head_refine', ()):  # MMRotate's R3Det and S2ANet
+        head.frm_cfg.feat_channels = size.channels
     if 'num_queries' in model:
         _reduce_transformer(model, size)
     for key in ('train_cfg', 'test_cfg'):

@@ -20,7 +20,7 @@ from mmsniper.chips.negative_pool import shown_images
 from mmsniper.convert.training_chips import negative_chip_hook, positive_sampler
 from mmsniper.datasets import IGNORE_REGION, Chip, ChipAwareSampler, ChipIndex
 from mmsniper.datasets.wrappers import class_names, inner_datasets, replace_datasets, type_name
-from mmsniper.utils.box_types import enclosing
+from mmsniper.utils.box_types import outlines
 from mmsniper.visualization import CROWD, INVALID, VALID, ChipView
 
 _CUTTING = frozenset({'ChipSampler', 'ScaleRangeFilter'})
@@ -121,7 +121,7 @@ def chip_view(results: dict, class_names: Sequence[str], pyramid: ScalePyramid) 
     names = [class_names[label] if label >= 0 else '' for label in labels]
     return ChipView(
         results['img'],
-        enclosing(results['gt_bboxes']).numpy(),
+        outlines(results['gt_bboxes']),
         states,
         level,
         float(pyramid.scales(width, height)[level]),

@@ -152,12 +152,12 @@ def _example(
     table, pyramid = data.chips.table, data.pyramid
     width, height = int(table.width[image]), int(table.height[image])
     mine = slice(*table.offset[image : image + 2])
-    boxes, ignored = table.boxes[mine].astype(np.float64), table.ignore[mine]
+    boxes, ignored = table.outlines_of(mine).astype(np.float64), table.ignore[mine]
     learned = boxes_in_chips(boxes, plan.box, plan.level, pyramid, (width, height)) & ~ignored
     names = np.array(
         [
-            f'{data.class_name(label)}, {x1 - x0:.0f}×{y1 - y0:.0f} px'
-            for label, (x0, y0, x1, y1) in zip(data.labels[mine].tolist(), boxes.tolist())
+            f'{data.class_name(label)}, {wide:.0f}×{tall:.0f} px'
+            for label, (wide, tall) in zip(data.labels[mine].tolist(), table.sides_of(mine))
         ],
         object,
     )

@@ -179,7 +179,7 @@ def size_shares(table: AnnotationTable, pyramid: ScalePyramid) -> SizeShares:
     Boxes to ignore do not count.
     """
     boxes, sizes, width, height = _boxes(table)
-    valid, fits = pyramid.valid_and_fits(boxes, width, height)
+    valid, fits = pyramid.valid_and_fits(boxes, width, height, sizes)
     scales = pyramid.scales(width, height)
     shown = sizes[:, None] * scales / pyramid.chip_size
     whole = scales * np.maximum(width, height)[:, None] <= pyramid.chip_size * (1 + TOLERANCE)
@@ -194,7 +194,7 @@ def size_shares(table: AnnotationTable, pyramid: ScalePyramid) -> SizeShares:
 def network_sizes(table: AnnotationTable, pyramid: ScalePyramid) -> list[NDArray[np.float64]]:
     """For each level, sizes in network px at which it shows the boxes that are valid and fit."""
     boxes, sizes, width, height = _boxes(table)
-    valid, fits = pyramid.valid_and_fits(boxes, width, height)
+    valid, fits = pyramid.valid_and_fits(boxes, width, height, sizes)
     shown = sizes[:, None] * pyramid.scales(width, height)
     return [shown[mask, level] for level, mask in enumerate((valid & fits).T)]
 
@@ -455,7 +455,7 @@ def _notes(needs: _Needs, best: _Rated, first: _Rated) -> Iterator[str]:
 def _largest_shown(table: AnnotationTable, pyramid: ScalePyramid) -> NDArray[np.float64]:
     """Network px of the boxes that are learned, at the level that shows them largest."""
     boxes, sizes, width, height = _boxes(table)
-    valid, fits = pyramid.valid_and_fits(boxes, width, height)
+    valid, fits = pyramid.valid_and_fits(boxes, width, height, sizes)
     shown = sizes[:, None] * pyramid.scales(width, height)
     largest = shown.max(axis=1, where=valid & fits, initial=0)
     return largest[largest > 0]
@@ -465,8 +465,7 @@ def _boxes(table: AnnotationTable) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Boxes that are not to be ignored, their sizes, and their images' widths and heights."""
     boxes = table.boxes[~table.ignore].astype(np.float64)
     image = table.image[~table.ignore]
-    sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-    return boxes, sizes, table.width[image], table.height[image]
+    return boxes, table.sizes_of(~table.ignore), table.width[image], table.height[image]
 
 
 def _sample(table: AnnotationTable) -> AnnotationTable:
@@ -486,4 +485,5 @@ def _sample(table: AnnotationTable) -> AnnotationTable:
         np.cumsum([0, *counts[images]]),
         table.boxes[index],
         table.ignore[index],
+        None if table.corners is None else table.corners[index],
     )

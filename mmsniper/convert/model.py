@@ -57,8 +57,8 @@ _WITHOUT_ASSIGNER = frozenset(
 
 # MMRotate's, of heads and of assigners.
 MMROTATES_HEADS = frozenset(
-    {'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead', 'RotatedRTMDetHead'}
-    | {'RotatedRTMDetSepBNHead'}
+    {'AngleBranchRetinaHead', 'OrientedRPNHead', 'RotatedATSSHead', 'RotatedRetinaHead'}
+    | {'RotatedRTMDetHead', 'RotatedRTMDetSepBNHead'}
 )
 MMROTATES_ASSIGNERS = frozenset({'RotatedATSSAssigner'})
 
@@ -291,8 +291,8 @@ class _Piece(NamedTuple):
     """A piece of a detector's config that decides what becomes of invalid objects."""
 
     path: str
-    parent: ConfigDict
-    key: str
+    parent: Any
+    key: str | int
     version: Callable[[ConfigDict], ConfigDict]
 
 
@@ -300,6 +300,12 @@ def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece
     train = detector.get('train_cfg') or {}
     if has_rpn(detector):
         yield from _dense_pieces(detector, 'rpn_head', train.get('rpn') or {}, 'train_cfg.rpn')
+    elif detector.get('bbox_head_refine'):  # MMRotate's R3Det and S2ANet
+        yield from _dense_pieces(detector, 'bbox_head_init', train['init'], 'train_cfg.init')
+        heads = detector.bbox_head_refine
+        for i, (_, refine) in enumerate(zip(heads, train['refine'])):
+            yield _Piece(f'bbox_head_refine.{i}', heads, i, _range_aware_dense_head)
+            yield from _assigners(refine, f'train_cfg.refine.{i}')
     elif detector.get('roi_head') is None:  # else it has queries instead of an RPN
         yield from _dense_pieces(detector, 'bbox_head', train, 'train_cfg')
     if detector.get('roi_head'):

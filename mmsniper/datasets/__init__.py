@@ -1,7 +1,7 @@
 """How a chip reaches the network: data set, sampler and pipeline transforms."""
 
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex
-from mmsniper.datasets.samplers import ChipAwareSampler, read_annotations
+from mmsniper.datasets.samplers import ChipAwareSampler, has_mask_boxes, read_annotations
 from mmsniper.datasets.transforms.chip_sampler import ChipSampler
 from mmsniper.datasets.transforms.level_resize import LevelResize
 from mmsniper.datasets.transforms.load_image_windows import LoadImageWindows, PackImageWindows
@@ -20,5 +20,6 @@ __all__ = [
     'LoadLargeImageFromFile',
     'PackImageWindows',
     'ScaleRangeFilter',
+    'has_mask_boxes',
     'read_annotations',
 ]

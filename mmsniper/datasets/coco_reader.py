@@ -1,7 +1,8 @@
 """MMDetection's COCO data sets read their file through :class:`~mmsniper.chips.CocoFile`.
 
 By itself ``CocoDataset`` ends in a KeyError or TypeError that names no annotation, or leaves
-annotations out without a word.
+annotations out without a word. MMRotate's ``DOTADataset`` has images in the order in which the file
+system lists them, which may be another on another machine.
 
 In a training of several processes one of each machine reads, and the others share its memory.
 """
@@ -70,10 +71,12 @@ def build_checked(config: Mapping[str, Any], pipeline: Any = ()) -> Any:
 def _is_known(config: Mapping[str, Any]) -> bool:
     """Whether its reading can be checked or shared, so that it is to be built before it reads."""
     kind = config.get('type')
-    kind = kind if isinstance(kind, type) else DATASETS.get(str(kind))
+    if not isinstance(kind, type):
+        with DATASETS.switch_scope_and_registry(config.get('_scope_')) as registry:
+            kind = registry.get(str(kind))
     if not isinstance(kind, type):
         return False
-    if issubclass(kind, CocoDataset):
+    if issubclass(kind, CocoDataset) or _lists_a_folder(kind):
         return True
     arguments = signature(kind).parameters.values()
     lazy = any(a.name == 'lazy_init' or a.kind is a.VAR_KEYWORD for a in arguments)
@@ -86,11 +89,17 @@ def _reads_as_stock(kind: type) -> bool:
     return getattr(kind, 'full_init', None) in stock
 
 
+def _lists_a_folder(kind: type) -> bool:
+    """Whether its images come in the order in which a file system lists them: MMRotate's DOTA."""
+    return any(base.__name__ == 'DOTADataset' for base in kind.__mro__)
+
+
 def read_checked(dataset: Any, pipeline: Any = ()) -> None:
     """Load the annotations of a data set that has not loaded them yet; COCO files are checked.
 
-    What is used of a COCO file is logged in one line. Data sets with a ``COCOAPI`` of their own,
-    such as panoptic ones, read as they do.
+    What is used of a COCO file is logged in one line. Images of a ``DOTADataset`` are put into the
+    order of their paths. Data sets with a ``COCOAPI`` of their own, such as panoptic ones, read as
+    they do.
 
     Args:
         dataset (Any): A data set, with any wrappers.
@@ -105,9 +114,21 @@ def read_checked(dataset: Any, pipeline: Any = ()) -> None:
             continue
         if isinstance(part, CocoDataset) and part.COCOAPI is COCO:
             _read_once(part, partial(_read_coco, part, pipeline))
+        elif _lists_a_folder(type(part)):
+            _read_once(part, partial(_read_in_order, part))
         elif _reads_as_stock(type(part)):
             _read_once(part, part.full_init)
     dataset.full_init()
+
+
+def _read_in_order(dataset: Any) -> None:
+    """Have a data set read its images in the order of their paths, the same on every machine."""
+    stock = dataset.load_data_list
+    dataset.load_data_list = lambda: sorted(stock(), key=lambda info: info['img_path'])
+    try:
+        dataset.full_init()
+    finally:
+        del dataset.load_data_list
 
 
 def _read_once(dataset: BaseDataset, read: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from mmdet.registry import DATA_SAMPLERS
 from mmengine.dataset import ClassBalancedDataset
 from mmengine.dist import all_gather_object, get_dist_info, sync_random_seed
 from mmengine.logging import print_log
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Sampler
 
 from mmsniper.chips import (
@@ -31,6 +31,7 @@ from mmsniper.chips import (
     range_gaps,
     scale_disagreement,
 )
+from mmsniper.chips.annotations import corners_of_masks
 from mmsniper.chips.class_aware import ChipsOfClasses
 from mmsniper.chips.drawn_chips import drawn_chips
 from mmsniper.chips.positive import FoundChips
@@ -39,7 +40,7 @@ from mmsniper.chips.statistics import what_levels_learn
 from mmsniper.datasets.chip_dataset import Chip, ChipDataset, ChipIndex, ChipIndexTable
 from mmsniper.datasets.epoch_order import EpochOrder, any_order, image_by_image
 from mmsniper.datasets.scale_transforms import rescaling
-from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets
+from mmsniper.datasets.wrappers import all_datasets, all_transforms, inner_datasets, type_name
 from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.image_header import image_size
@@ -372,7 +373,7 @@ class ChipAwareSampler(Sampler):
 def _facts(table: AnnotationTable, seed: int) -> dict[str, Any]:
     """What a plan depends on."""
     boxes = zlib.crc32(table.boxes.tobytes(), zlib.crc32(table.ignore.tobytes()))
-    boxes = zlib.crc32(b'' if table.sizes is None else table.sizes.tobytes(), boxes)
+    boxes = zlib.crc32(b'' if table.corners is None else table.corners.tobytes(), boxes)
     return {
         'images': len(table),
         'boxes': len(table.boxes),
@@ -409,6 +410,8 @@ def read_annotations(
 ) -> AnnotationTable:
     """Image sizes and boxes of any MMDetection data set, in the order of its indices.
 
+    Where the pipeline makes rotated boxes of polygons (:func:`has_mask_boxes`), they are those.
+
     Args:
         dataset (Any): Anything with ``get_data_info``, wrappers included.
         share (tuple[int, int]): k and n: the images of share k of n. Defaults to (0, 1), all.
@@ -418,13 +421,14 @@ def read_annotations(
         AnnotationTable: The annotations, in original pixels.
 
     Raises:
-        ValueError: If the size of an image is neither there nor in its file's header, or boxes are
-            not numbers; the message names its file.
+        ValueError: If the size of an image is neither there nor in its file's header, boxes are
+            not numbers, or a polygon is missing; the message names its file.
     """
     info: Mapping[str, Any] = {}
+    of_masks = has_mask_boxes(dataset)
     label = array('i')
 
-    def annotations() -> Iterator[tuple[int, int, Sequence, list[bool]]]:
+    def annotations() -> Iterator[tuple[int, int, ArrayLike, list[bool]]]:
         nonlocal info
         (k, n), images = share, len(dataset)
         mine = range(k * images // n, (k + 1) * images // n)
@@ -432,7 +436,7 @@ def read_annotations(
             info = dataset.get_data_info(i)
             if labels:
                 label.extend(instance['bbox_label'] for instance in info.get('instances', ()))
-            yield _image_annotations(info)
+            yield _image_annotations(info, of_masks)
 
     try:
         table = AnnotationTable.from_images(annotations())
@@ -441,7 +445,22 @@ def read_annotations(
         raise ValueError(f'the annotations of {info.get("img_path")}: {error}') from None
 
 
-def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, list[bool]]:
+def has_mask_boxes(dataset: Any) -> bool:
+    """Whether the boxes of a data set, or its config, are made of polygons (MMRotate)."""
+    return any(
+        type_name(transform) == 'ConvertMask2BoxType'
+        for part in all_datasets(dataset)
+        for transform in all_transforms(_pipeline(part))
+    )
+
+
+def _pipeline(part: Any) -> Any:
+    return part.get('pipeline') if isinstance(part, Mapping) else getattr(part, 'pipeline', None)
+
+
+def _image_annotations(
+    info: Mapping[str, Any], of_masks: bool
+) -> tuple[int, int, ArrayLike, list[bool]]:
     width, height = info.get('width'), info.get('height')
     if not (width and height):  # DOTA's annotations have no sizes
         try:
@@ -452,12 +471,11 @@ def _image_annotations(info: Mapping[str, Any]) -> tuple[int, int, Sequence, lis
                 f'add both to the annotation file'
             ) from None
     instances = info.get('instances', [])
-    return (
-        width,
-        height,
-        [instance['bbox'] for instance in instances],
-        [bool(instance.get('ignore_flag', 0)) for instance in instances],
-    )
+    boxes: ArrayLike = [instance['bbox'] for instance in instances]
+    # DOTA's have no masks: their boxes are corners already.
+    if of_masks and any(len(instance['bbox']) == 4 for instance in instances):
+        boxes = corners_of_masks([instance.get('mask') for instance in instances])
+    return (width, height, boxes, [bool(instance.get('ignore_flag', 0)) for instance in instances])
 
 
 def _check_one_pyramid(dataset: Any, pyramid: ScalePyramid) -> None:

@@ -38,7 +38,7 @@ def everything_found(
         for set predictions.
     """
     roi_head = getattr(detector, 'roi_head', None)
-    head = detector.bbox_head if roi_head is None else roi_head
+    head = last_dense_head(detector) if roi_head is None else roi_head
     own = head.test_cfg or {}
     changes: dict[str, Any] = dict(max_per_img=_ALL)
     # What Grid R-CNN finds it then refines, box by box, which takes as long as masks.
@@ -65,6 +65,12 @@ def everything_found(
             stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
             roi_head.mask_head = None
         yield own.get('nms') if roi_head is None else None
+
+
+def last_dense_head(detector: BaseDetector) -> BaseModule:
+    """The head whose boxes a one-stage detector gives; MMRotate's R3Det and S2ANet have several."""
+    heads = getattr(detector, 'bbox_head_refine', None)
+    return heads[-1] if heads else detector.bbox_head
 
 
 def has_masks(detector: BaseDetector) -> bool:

@@ -7,11 +7,12 @@ from typing import Any
 
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
-from mmdet.structures import SampleList
+from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import ConfigDict
 from torch import nn
 
 from mmsniper.models.pyramid_detector import PyramidDetector
+from mmsniper.utils.box_types import is_rotated, typed
 
 
 @MODELS.register_module()
@@ -19,7 +20,8 @@ class SNIPERTTAModel(DetTTAModel):
     """Test-time augmentation of a ``PyramidDetector``, which sees all levels of each view.
 
     A single view is tested as without augmentation, masks included. The levels of several, such as
-    the image and its mirror image, are merged once, as the detector merges levels: boxes only.
+    the image and its mirror image, are merged once, as the detector merges levels: boxes only,
+    upright or rotated.
 
     Args:
         module (dict | nn.Module): The ``PyramidDetector``; filled in by ``tools/test.py --tta``.
@@ -55,3 +57,18 @@ class SNIPERTTAModel(DetTTAModel):
         if len(views) == 1:
             return self.module.test_step(views[0])
         return self.merge_preds(list(zip(*map(self.module.unmerged_step, views))))
+
+    def _merge_single_sample(self, data_samples: SampleList) -> DetDataSample:
+        """Merge the views of an image; the stock method knows upright boxes."""
+        found = [sample.pred_instances for sample in data_samples]
+        boxes = [typed(of_view.bboxes).clone() for of_view in found]
+        if not any(map(is_rotated, boxes)):
+            return super()._merge_single_sample(data_samples)
+        for sample, of_view, of_image in zip(data_samples, found, boxes):
+            if sample.flip:
+                of_image.flip_(sample.ori_shape, sample.flip_direction)
+            of_view.bboxes = of_image
+        merged, result = self.module.merge(found), data_samples[0]
+        merged.bboxes = merged.bboxes.tensor
+        result.pred_instances = merged
+        return result

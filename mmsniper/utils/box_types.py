@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import TypeGuard
 
+import numpy as np
 import torch
 from mmcv.ops import box_iou_rotated
 from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes, get_box_tensor
 from mmdet.structures.bbox.box_type import box_types
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmsniper.utils.checks import check_box_shape
@@ -61,6 +63,11 @@ def enclosing(boxes: Tensor | BaseBoxes) -> Tensor:
     corners = get_box_tensor(boxes)
     check_box_shape(corners.shape)
     return corners
+
+
+def outlines(boxes: BaseBoxes) -> NDArray[np.float32]:
+    """Boxes of any type as plain numbers: xyxy (n, 4), or the corners (n, 8) of rotated ones."""
+    return (boxes.convert_to('qbox') if is_rotated(boxes) else boxes).numpy()
 
 
 def box_areas(boxes: Tensor | BaseBoxes) -> Tensor:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from mmsniper.chips import NEGATIVE, POSITIVE, ScalePyramid
+from mmsniper.chips.rotated_boxes import enclosing_boxes, rectangle_sides
 from mmsniper.visualization.figure import (
     BAD,
     DPI,
@@ -60,7 +61,7 @@ class ChipView:
     Args:
         image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`, at most chip_size a
             side.
-        boxes (np.ndarray): (n, 4) xyxy in chip pixels.
+        boxes (np.ndarray): (n, 4) xyxy in chip pixels, or (n, 8) corners of rotated ones.
         states (np.ndarray): (n,) ``VALID``, ``INVALID``, ``CROWD`` or ``PROPOSAL`` of each box.
         level (int): Pyramid level, 0 is the finest.
         scale (float): Chip pixels per original pixel.
@@ -87,7 +88,7 @@ def boxes_in_chips(
     """Which boxes lie whole in a chip of a level where they are valid (SNIPER section 3).
 
     Args:
-        boxes (np.ndarray): (n, 4) xyxy, original px.
+        boxes (np.ndarray): (n, 4) xyxy, original px, or (n, 8) corners of rotated ones.
         chips (np.ndarray): (m, 4) xyxy, original px.
         levels (np.ndarray): (m,) level of each chip.
         pyramid (ScalePyramid): The pyramid.
@@ -96,8 +97,13 @@ def boxes_in_chips(
     Returns:
         np.ndarray: (n,) bool.
     """
-    boxes, chips = as_boxes(boxes, 'boxes'), as_boxes(chips, 'chips')
-    valid, _ = pyramid.valid_and_fits(boxes, *image_size)
+    boxes, chips = as_boxes(boxes, 'boxes', rotated=True), as_boxes(chips, 'chips')
+    (width, height), sizes = image_size, None
+    if boxes.shape[1] == 8:
+        sizes = np.sqrt(rectangle_sides(boxes).prod(axis=1))
+        boxes = enclosing_boxes(boxes)
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    valid, _ = pyramid.valid_and_fits(boxes, width, height, sizes)
     inside = (
         (boxes[:, None, :2] >= chips[:, :2] - _EPS) & (boxes[:, None, 2:] <= chips[:, 2:] + _EPS)
     ).all(axis=2)
@@ -129,7 +135,8 @@ def draw_chips(
 
     Args:
         image (np.ndarray): (h, w) or (h, w, bands), see :func:`as_picture`; the whole image.
-        boxes (np.ndarray): (n, 4) xyxy, original px; clipped to the image.
+        boxes (np.ndarray): (n, 4) xyxy, original px, clipped to the image; or (n, 8) corners of
+            rotated ones.
         chips (np.ndarray): (m, 4) xyxy, original px.
         levels (np.ndarray): (m,) level of each chip.
         pyramid (ScalePyramid | dict): The pyramid.
@@ -159,11 +166,12 @@ def draw_chips(
     """
     check_image(image)
     pyramid = ScalePyramid.from_config(pyramid)
-    boxes, chips = as_boxes(boxes, 'boxes'), as_boxes(chips, 'chips')
+    boxes, chips = as_boxes(boxes, 'boxes', rotated=True), as_boxes(chips, 'chips')
     levels = _check_levels(levels, len(chips), pyramid, 'chips')
     ignored = as_mask(ignored, len(boxes), 'ignored')
     height, width = image.shape[:2]
-    boxes = np.clip(boxes, 0, [width, height, width, height])
+    if boxes.shape[1] == 4:
+        boxes = np.clip(boxes, 0, [width, height, width, height])
     learned = boxes_in_chips(boxes, chips, levels, pyramid, (width, height)) & ~ignored
     negative = _are_negative(kinds, len(chips))
 
@@ -339,7 +347,7 @@ def _per_level(levels: NDArray, pyramid: ScalePyramid) -> str:
 
 def _draw_view(axes: Axes, view: ChipView, chip_size: int, limits: tuple[float, float]) -> None:
     check_image(view.image)
-    boxes, states = as_boxes(view.boxes, 'boxes of a chip'), np.asarray(view.states)
+    boxes, states = as_boxes(view.boxes, 'boxes of a chip', rotated=True), np.asarray(view.states)
     negative = view.kind == NEGATIVE
     colour = BAD if negative else level_colour(view.level)
     show_image(axes, view.image, limits=limits)

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
+from mmsniper.chips.rotated_boxes import box_corners
 from mmsniper.utils.files import replacing
 from mmsniper.visualization.picture import MAX_SIDE, as_picture
 
@@ -68,13 +69,17 @@ def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def as_boxes(boxes: Any, what: str) -> NDArray[np.float64]:
-    """Boxes as (n, 4) float64; an empty list is no boxes. ValueError if they have another shape."""
+def as_boxes(boxes: Any, what: str, rotated: bool = False) -> NDArray[np.float64]:
+    """Boxes as (n, 4) float64, xyxy, or if they may be ``rotated`` as (n, 8), corners.
+
+    An empty list is no boxes. ValueError if they have another shape.
+    """
     array = np.asarray(boxes, np.float64)
     if array.size == 0:
         return array.reshape(0, 4)
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f'{what} must have the shape (n, 4), xyxy; got {array.shape}')
+    if array.ndim != 2 or array.shape[1] not in ((4, 8) if rotated else (4,)):
+        corners = ', or (n, 8), corners' if rotated else ''
+        raise ValueError(f'{what} must have the shape (n, 4), xyxy{corners}; got {array.shape}')
     return array
 
 
@@ -135,7 +140,7 @@ def draw_boxes(
 
     Args:
         axes (Axes): Where to draw.
-        boxes (np.ndarray): (n, 4) xyxy in data coordinates.
+        boxes (np.ndarray): (n, 4) xyxy in data coordinates, or (n, 8) corners of rotated ones.
         colour (str): Colour of lines and names.
         dashed (bool): Dashed lines. Defaults to False.
         width (float): Line width, points. Defaults to 1.5.
@@ -144,7 +149,7 @@ def draw_boxes(
         fill (float): Opacity of the box's inside. Defaults to 0.
     """
     # Its types ask for a sequence, and an array is drawn faster.
-    outlines: Any = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+    outlines: Any = (boxes if boxes.shape[1] == 8 else box_corners(boxes)).reshape(-1, 4, 2)
     if fill:
         axes.add_collection(PolyCollection(outlines, facecolor=colour, alpha=fill, linewidth=0))
     # One artist for all boxes: scenes of 20,000 px have thousands.
@@ -159,7 +164,7 @@ def draw_boxes(
             path_effects=[withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, 0.55))],
         )
     )
-    for name, (x, y) in zip(names, boxes[:, :2], strict=len(names) > 0):
+    for name, (x, y) in zip(names, outlines.min(axis=1), strict=len(names) > 0):
         room = _points(axes, axes.bbox.y1 - axes.transData.transform((x, y))[1])
         shift = (0, 2) if room > _PLATE else (1, -_PLATE)
         _write_on_plate(axes, name, (x, y), shift, colour, pad=0.6, clip_on=True)

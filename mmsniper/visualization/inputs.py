@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmsniper.chips import POSITIVE
 from mmsniper.chips.input_level import homography_scale
-from mmsniper.utils.box_types import enclosing
+from mmsniper.chips.rotated_boxes import box_corners
+from mmsniper.utils.box_types import outlines
 from mmsniper.visualization.chips import CROWD, INVALID, PROPOSAL, VALID, ChipView
 
 
@@ -29,20 +30,20 @@ def input_view(image: Tensor, sample: DetDataSample, class_names: Sequence[str] 
     Returns:
         ChipView: With copies of all arrays.
     """
-    boxes, labels, states = [np.zeros((0, 4))], [], [np.zeros(0, int)]
+    boxes, labels, states = [], [], [np.zeros(0, int)]
     for name in ('gt_instances', 'ignored_instances'):
         found = sample.get(name)
         if found is None:
             continue
         label = found.labels.numpy()
         valid = name == 'gt_instances'
-        boxes.append(enclosing(found.bboxes).numpy())
+        boxes.append(outlines(found.bboxes))
         labels += label.tolist()
         states.append(np.where(valid, VALID, np.where(label < 0, CROWD, INVALID)))
     chip = sample.get('chip')
     return ChipView(
         np.array(image.numpy().transpose(1, 2, 0)),
-        np.concatenate(boxes),
+        np.concatenate(boxes) if boxes else np.zeros((0, 4)),
         np.concatenate(states),
         sample.level,
         homography_scale(sample.homography_matrix),
@@ -64,9 +65,12 @@ def with_proposals(view: ChipView, proposals: ArrayLike, to_chip: NDArray) -> Ch
     """
     boxes = HorizontalBoxes(np.asarray(proposals, np.float32).reshape(-1, 4))
     boxes.project_(to_chip)
+    proposed = boxes.tensor.numpy()
+    if view.boxes.shape[1] == 8:
+        proposed = box_corners(proposed)
     return replace(
         view,
-        boxes=np.concatenate([view.boxes, boxes.tensor.numpy()]),
+        boxes=np.concatenate([view.boxes, proposed]),
         states=np.append(view.states, np.full(len(boxes), PROPOSAL)),
         names=[*view.names, *[''] * len(boxes)] if view.names else (),
     )

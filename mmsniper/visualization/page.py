@@ -25,6 +25,8 @@ _LEAST_SIDE = 64  # px; nothing would be seen in less
 _NAMED = 400  # boxes of a layer that say what they are; each costs 100 bytes
 
 Box = tuple[float, float, float, float]
+Outline = Sequence[float]
+"""A box, or the four corners of a rotated one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Layer:
     Args:
         key (str): What the page shows and hides together.
         colour (str): Of the lines.
-        boxes (Sequence[Box]): xyxy, in the units of the scene's window.
+        boxes (Sequence[Outline]): xyxy, or the corners of rotated ones, in the units of the scene's
+            window.
         texts (Sequence[str]): What each box is, told where the mouse is. Defaults to (), nothing.
         dashed (bool): Dashed lines. Defaults to False.
         wide (bool): Thick lines and a tint, for chips. Defaults to False.
@@ -43,7 +46,7 @@ class Layer:
 
     key: str
     colour: str
-    boxes: Sequence[Box]
+    boxes: Sequence[Outline]
     texts: Sequence[str] = ()
     dashed: bool = False
     wide: bool = False
@@ -56,17 +59,29 @@ class Layer:
             return ''.join(
                 f'M{(x0 + x1) / 2:.7g} {(y0 + y1) / 2:.7g}h0' for x0, y0, x1, y1 in self.boxes
             )
-        return ''.join(
-            f'M{x0:.7g} {y0:.7g}H{x1:.7g}V{y1:.7g}H{x0:.7g}Z' for x0, y0, x1, y1 in self.boxes
-        )
+        return ''.join(map(_outline, self.boxes))
 
     @property
     def named(self) -> list[tuple[str, str, str, str, str]]:
         """Left, top, width, height and text of the boxes that say what they are."""
         return [
             (f'{x0:.7g}', f'{y0:.7g}', f'{x1 - x0:.7g}', f'{y1 - y0:.7g}', text)
-            for (x0, y0, x1, y1), text in zip(self.boxes[:_NAMED], self.texts)
+            for (x0, y0, x1, y1), text in zip(map(_around, self.boxes[:_NAMED]), self.texts)
         ]
+
+
+def _outline(box: Outline) -> str:
+    """A box as a part of an SVG path."""
+    if len(box) == 4:
+        x0, y0, x1, y1 = box
+        return f'M{x0:.7g} {y0:.7g}H{x1:.7g}V{y1:.7g}H{x0:.7g}Z'
+    return 'M' + 'L'.join(f'{x:.7g} {y:.7g}' for x, y in zip(box[::2], box[1::2])) + 'Z'
+
+
+def _around(box: Outline) -> Outline:
+    """The upright box around a box."""
+    x, y = box[::2], box[1::2]
+    return min(x), min(y), max(x), max(y)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmrotate.structures.bbox import QuadriBoxes, RotatedBoxes
 
 from mmsniper.chips import AnnotationTable, PositiveChipPlanner, ScalePyramid, plan_statistics
-from mmsniper.chips.rotated_boxes import corner_sizes, enclosing_boxes
+from mmsniper.chips.rotated_boxes import enclosing_boxes, rectangle_sides, smallest_rectangles
 from mmsniper.datasets import ChipSampler, ScaleRangeFilter
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.utils.box_types import box_areas, enclosing, typed, visible_shares
@@ -33,6 +33,10 @@ def rotated(*boxes):
 
 def corners(*boxes):
     return rotated(*boxes).convert_to('qbox').tensor.numpy()
+
+
+def corner_sizes(quads):
+    return np.sqrt(rectangle_sides(smallest_rectangles(quads)).prod(axis=1))
 
 
 def results(boxes, chip=None, labels=None):
@@ -113,7 +117,7 @@ def test_upright_and_rotated_boxes_share_a_table():
         [AnnotationTable.from_images(images[:1]), AnnotationTable.from_images(images[2:])]
     )
     assert joined.sizes_of(np.array([1, 0])) == pytest.approx(expected[::-1], rel=1e-4)
-    assert AnnotationTable.from_images(images[:2]).sizes is None
+    assert AnnotationTable.from_images(images[:2]).corners is None
 
 
 def test_a_chip_moves_and_scales_a_rotated_box():

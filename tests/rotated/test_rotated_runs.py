@@ -6,12 +6,20 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.hub import get_config
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.convert.config import load_config, read_config, sniper_version
+from mmsniper.convert.model import sniper_model
 from mmsniper.convert.scopes import other_scopes, spell_out
 from mmsniper.datasets.wrappers import type_name
+from mmsniper.models import SNIPERTTAModel
 from mmsniper.testing.toy_dataset import ToyDatasetSpec, make_toy_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +33,14 @@ FAMILIES = {
     'Rotated RetinaNet': 'rotated_retinanet/rotated-retinanet-rbox-le90_r50_fpn_1x_dota.py',
     'Rotated FCOS': 'rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py',
     'Rotated RTMDet': 'rotated_rtmdet/rotated_rtmdet_tiny-3x-dota.py',
+    'Rotated RetinaNet, angle classes': (
+        'csl/rotated-retinanet-rbox-le90_r50_fpn_csl-gaussian_amp-1x_dota.py'
+    ),
+    'Rotated RetinaNet, angle phases': (
+        'psc/rotated-retinanet-rbox-le90_r50_fpn_psc-dual_amp-1x_dota.py'
+    ),
+    'R3Det': 'r3det/r3det-refine-oc_r50_fpn_1x_dota.py',
+    'S2ANet': 's2anet/s2anet-le135_r50_fpn_1x_dota.py',
     'Rotated ATSS': 'rotated_atss/rotated-atss-le90_r50_fpn_1x_dota.py',
 }
 # mmcv has the rotated IoU loss of three of them for GPUs only.
@@ -110,6 +126,56 @@ def test_every_family_learns_from_chips_and_is_tested_at_every_level(family, con
     assert 'val/dota/AP50' in losses
 
 
+def test_mirrored_views_of_a_rotated_detector_are_merged(config_file, tmp_path):
+    """``--tta``: what a detector would find in a mirrored image is put back and merged once."""
+    runner = Runner.from_cfg(small(config_file('Rotated FCOS'), tmp_path / 'run'))
+    model = runner.model.eval()
+    size, ship = (90, 120), torch.tensor([[40.0, 30.0, 30.0, 8.0, 0.4]])
+
+    def predict(inputs, samples, rescale):
+        model.extract_feat(inputs)
+        for pixels, sample in zip(inputs, samples):
+            flipped = bool((pixels[0, :, 0] > 0).any())  # a bright column tells
+            boxes = RotatedBoxes(ship.clone())
+            if flipped:
+                boxes.flip_(size)
+            scale = sample.metainfo['img_shape'][1] / size[1]
+            kept = boxes if scale > 0.9 else boxes[:0]  # at the fine level
+            sample.pred_instances = InstanceData(
+                bboxes=kept,
+                scores=torch.full((len(kept),), 0.8),
+                labels=torch.zeros(len(kept), dtype=torch.long),
+            )
+        return samples
+
+    model.predict = predict
+    image = np.zeros((*size, 3), np.uint8)
+    image[:, -1] = 255
+    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip', 'flip_direction')
+    views = Compose(
+        [
+            dict(
+                type='mmdet.TestTimeAug',
+                transforms=[
+                    [dict(type='mmdet.RandomFlip', prob=p) for p in (0.0, 1.0)],
+                    [dict(type='mmdet.PackDetInputs', meta_keys=keys)],
+                ],
+            )
+        ]
+    )
+    given = dict(img=image, img_id=0, img_path='x', img_shape=size, ori_shape=size)
+    tta = SNIPERTTAModel(module=model)
+    (result,) = tta.test_step(pseudo_collate([views(given)]))
+    found = result.pred_instances
+    assert found.bboxes.shape == (2, 5)
+    for box in RotatedBoxes(found.bboxes).convert_to('qbox').tensor:
+        expected = RotatedBoxes(ship.clone()).convert_to('qbox').tensor
+        gaps = torch.cdist(box.view(4, 2), expected.view(4, 2)).min(dim=1).values
+        assert gaps.max() < 0.05
+    # The twin has an IoU of 1, so Soft-NMS decays it.
+    assert found.scores.tolist() == pytest.approx([0.8, 0.8 * math.exp(-1 / 0.55)], rel=1e-3)
+
+
 def test_a_rotated_detector_can_be_copied_and_pickled(config_file, tmp_path):
     model = Runner.from_cfg(small(config_file('Rotated FCOS'), tmp_path / 'run')).model
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -140,3 +206,21 @@ def test_a_package_that_is_not_there_is_named(config_file):
     path = config_file('Rotated FCOS', "default_scope = 'mmnothing'\n")
     with pytest.raises(ValueError, match=r'looks names up in mmnothing \(default_scope\)'):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ('path', 'named'),
+    [
+        ('rotated_reppoints/rotated-reppoints-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('oriented_reppoints/oriented-reppoints-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('cfa/cfa-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('sasm_reppoints/sasm-reppoints-qbox_r50_fpn_1x_dota.py', 'ConvexAssigner'),
+        ('h2rbox/h2rbox-le90_r50_fpn_adamw-1x_dota.py', 'H2RBoxHead'),
+        ('h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py', 'H2RBoxV2Head'),
+    ],
+)
+def test_families_that_are_not_known_to_ignore_are_refused(path, named):
+    cfg = get_config(f'mmrotate::{path}')
+    spell_out(cfg, other_scopes(cfg))
+    with pytest.raises(ValueError, match=f'there is no SNIPER version of {named}'):
+        sniper_model(cfg.model, dict(chip_size=96, levels=[]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from mmsniper.chips import ScalePyramid
 
@@ -165,3 +166,45 @@ def test_it_runs_as_a_command(file):
     )
     assert done.returncode == 0, done.stderr
     assert 'One level is enough' in done.stdout
+
+
+DOTA = '60 20 64 24 24 64 20 60 ship 0\n'
+"""A rectangle of size 17.9, enclosed by one of size 44."""
+
+
+@pytest.fixture
+def dota(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'annfiles').mkdir()
+    Image.new('L', (300, 200)).save(tmp_path / 'images' / 'P1.png')
+    (tmp_path / 'annfiles' / 'P1.txt').write_text(f'imagesource:x\ngsd:1\n{DOTA}')
+    return tmp_path
+
+
+def test_a_folder_of_dota_is_read_by_the_sizes_of_its_rotated_boxes(suggest_pyramid, dota):
+    numbers = suggest_pyramid.main(['--ann-file', str(dota / 'annfiles')])
+    assert (numbers['images'], numbers['boxes'], numbers['orphans']) == (1, 1, 0)
+    assert numbers['network_sizes'] == [[pytest.approx(320**0.5, rel=1e-3)] * 3]
+    images = (dota / 'images').rename(dota / 'pictures')
+    again = suggest_pyramid.main(['--ann-file', str(dota / 'annfiles'), '--images', str(images)])
+    assert again == numbers
+
+
+def test_what_a_folder_of_dota_lacks_is_named(suggest_pyramid, dota):
+    folder = str(dota / 'annfiles')
+    (dota / 'images' / 'P1.png').rename(dota / 'images' / 'P2.png')
+    with pytest.raises(SystemExit, match=r'there is no image of .*P1\.txt in .*images'):
+        suggest_pyramid.main(['--ann-file', folder])
+    with pytest.raises(SystemExit, match='no folder of images .*name it with --images'):
+        suggest_pyramid.main(['--ann-file', folder, '--images', str(dota / 'nowhere')])
+
+
+def test_polygons_of_a_coco_file_are_rotated_boxes_if_asked(suggest_pyramid, file):
+    content = json.loads(coco([[20, 20, 44, 44]]))
+    content['annotations'][0]['segmentation'] = [[float(v) for v in DOTA.split()[:8]]]
+    file.write_text(json.dumps(content))
+    sizes = [
+        suggest_pyramid.main(['--ann-file', str(file), *more])['network_sizes'][0][1]
+        for more in ((), ('--rotated',))
+    ]
+    assert sizes == [pytest.approx(44), pytest.approx(320**0.5, rel=1e-3)]

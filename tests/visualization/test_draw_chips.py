@@ -380,7 +380,10 @@ def test_drawing_leaves_pyplot_alone():
     [
         ({'image': IMAGE.astype(str)}, r'must be an array of numbers, .* type <U'),
         ({'image': IMAGE[0, 0]}, r'got one of shape \(3,\)'),
-        ({'boxes': [[1, 2, 3]]}, r'boxes must have the shape \(n, 4\), xyxy; got \(1, 3\)'),
+        (
+            {'boxes': [[1, 2, 3]]},
+            r'boxes must have the shape \(n, 4\), xyxy, or \(n, 8\), corners; got',
+        ),
         ({'levels': [0, 1]}, '1 chips need as many levels, got 2'),
         ({'levels': [2]}, r'levels must be in 0..1, got \[2\]'),
         ({'ignored': [True, False]}, 'ignored must have one value for each of 1 boxes'),
@@ -479,3 +482,37 @@ def test_names_stand_above_their_boxes_and_in_them_at_the_top_of_the_picture():
     (_, top), (_, second) = (axes.transData.transform(box[:2]) for box in boxes)
     assert above.y0 > top
     assert below.y1 < second
+
+
+def test_rotated_boxes_are_drawn_turned_and_judged_by_their_own_size():
+    """80 x 8 px at 45 degrees: size 25, which level 0 learns, enclosed by a box of size 62."""
+    turned = np.array([[30.0, 30, 86.6, 86.6, 80.9, 92.2, 24.3, 35.7]])
+    pyramid = dict(
+        chip_size=100,
+        levels=[
+            dict(resize=dict(factor=1.0), valid_range=(0, 30)),
+            dict(resize=dict(factor=0.5), valid_range=(30, None)),
+        ],
+    )
+    built = ScalePyramid.from_config(pyramid)
+    chips = np.array([[0.0, 0, 100, 100]])
+    assert boxes_in_chips(turned, chips, [0], built, (200, 200)).tolist() == [True]
+    around = np.array([[24.3, 30, 86.6, 92.2]])
+    assert boxes_in_chips(around, chips, [0], built, (200, 200)).tolist() == [False]
+    view = ChipView(np.zeros((100, 100, 3), np.uint8), turned, [VALID], 0, 1.0, ['ship'])
+    image = np.zeros((200, 200, 3), np.uint8)
+    figure = draw_chips(image, turned, chips, [0], pyramid, views=[view])
+    for axes in figure.axes:
+        outlines = [
+            path.vertices[:4]
+            for drawn in axes.collections
+            for path in drawn.get_paths()
+            if len(path.vertices) >= 4
+        ]
+        assert any(np.allclose(found, turned.reshape(4, 2)) for found in outlines)
+        assert not any(
+            np.allclose(found.min(axis=0), around[0, :2])
+            and np.allclose(found.max(axis=0), around[0, 2:])
+            and len(set(found[:, 0])) == 2
+            for found in outlines
+        )

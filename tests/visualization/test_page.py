@@ -80,3 +80,9 @@ def test_chips_of_each_level_are_a_layer_and_so_are_negative_ones():
         'level-0': [(0, 0, 64, 64)],
         'negative': [(64, 0, 128, 64)],
     }
+
+
+def test_a_rotated_box_is_a_path_through_its_corners():
+    layer = Layer('key', '#fff', [(30.0, 10, 50, 30, 30, 50, 10, 30), (0.0, 0, 4, 5)], ['a', 'b'])
+    assert layer.path == 'M30 10L50 30L30 50L10 30ZM0 0H4V5H0Z'
+    assert layer.named == [('10', '10', '40', '40', 'a'), ('0', '0', '4', '5', 'b')]

@@ -118,7 +118,7 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
     boxes = slice(*chips.table.offset[image : image + 2])
     plan, negatives = chips.plan.take(chips.plan.image == image), chips.negatives
     source = Path(info['img_path'])
-    title = f'{source.name}, {info["width"]}×{info["height"]} px'
+    title = f'{source.name}, {chips.table.width[image]}×{chips.table.height[image]} px'
     layers = {}
     if negatives is not None:
         layers['kinds'] = plan.kind
@@ -129,7 +129,7 @@ def draw_image(dataset: Any, loader: Any, image: int, chips: EpochChips, out_dir
             title += '; the pool has not kept its proposals'
     figure = draw_chips(
         run_checked(loader, info)['img'],
-        chips.table.boxes[boxes],
+        chips.table.outlines_of(boxes),
         plan.box,
         plan.level,
         chips.pyramid,

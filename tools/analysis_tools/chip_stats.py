@@ -33,7 +33,7 @@ from mmsniper.chips import (
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.convert.training_chips import samples_chips
-from mmsniper.datasets import read_annotations
+from mmsniper.datasets import has_mask_boxes, read_annotations
 from mmsniper.datasets.coco_reader import build_checked, log_use
 from mmsniper.datasets.wrappers import read_datasets, type_name
 from mmsniper.utils.command_line import (
@@ -104,7 +104,7 @@ def read_file(config: Config, file: str) -> AnnotationTable:
     use = CocoFile.read(file).use(classes, rules)
     use.check_training()
     log_use(use)
-    return AnnotationTable.from_use(use)
+    return AnnotationTable.from_use(use, rotated=bool(data) and has_mask_boxes(data))
 
 
 def read_data(

@@ -1,4 +1,8 @@
-"""Propose a pyramid for a COCO file from its boxes and image sizes; no images needed."""
+"""Propose a pyramid for a data set from its boxes and image sizes; no images needed.
+
+The data set is a COCO file or, of rotated boxes, a folder of DOTA's text files. Those do not tell
+how large the images are: that is read from the images' headers.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +32,32 @@ from mmsniper.chips import (
     suggest_pyramid,
     what_to_expect,
 )
+from mmsniper.chips.dota_files import read_dota
 from mmsniper.utils.command_line import command_parser, exit_on_error, progress
 from mmsniper.utils.files import write_text
+from mmsniper.utils.image_header import image_size
 
 USUAL = (1333, 800)  # MMDetection's scale for whole images
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('--ann-file', required=True, help='COCO annotation file')
+    parser.add_argument(
+        '--ann-file',
+        required=True,
+        help="COCO annotation file, or the folder of DOTA's annotation files",
+    )
+    parser.add_argument(
+        '--rotated',
+        action='store_true',
+        help='of a COCO file: the boxes are rotated ones, made of its polygons '
+        '(ConvertMask2BoxType)',
+    )
+    parser.add_argument(
+        '--images',
+        metavar='DIR',
+        help="folder of the images of DOTA's annotation files [the folder images beside theirs]",
+    )
     parser.add_argument(
         '--chip-size',
         type=int,
@@ -57,19 +78,44 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_and_suggest(
-    args: argparse.Namespace, console: Console
-) -> tuple[AnnotationTable, Suggestion]:
-    """The annotations and the pyramid for them."""
+def read_file(args: argparse.Namespace, console: Console) -> AnnotationTable:
+    """What training would read of a COCO file."""
+    if args.images:
+        raise ValueError(f"--images is for DOTA's folders; {args.ann_file} tells the sizes itself")
     if not os.path.isfile(args.ann_file):
         raise ValueError(f'there is no annotation file {args.ann_file}')
-    with console.status(f'reading {args.ann_file}'):
-        use = CocoFile.read(args.ann_file).use()
+    use = CocoFile.read(args.ann_file).use()
     use.check_training()
     for is_warning, message in use.messages():
         text = Text(f'warning: {message}' if is_warning else message)
         console.print(text, style='yellow' if is_warning else '', soft_wrap=True)
-    table = AnnotationTable.from_use(use)
+    return AnnotationTable.from_use(use, args.rotated)
+
+
+def read_folder(args: argparse.Namespace) -> AnnotationTable:
+    """What training would read of a folder of DOTA's annotation files."""
+    images = Path(args.images or Path(args.ann_file).resolve().parent / 'images')
+    if not images.is_dir():
+        raise ValueError(
+            f"there is no folder of images {images}, whose headers tell the sizes that DOTA's "
+            f'annotation files lack: name it with --images'
+        )
+    files = {file.stem: file for file in sorted(images.iterdir())}
+
+    def size_of(name: str) -> tuple[int, int]:
+        if name not in files:
+            raise ValueError(f'there is no image of {args.ann_file}/{name}.txt in {images}')
+        return image_size(files[name])
+
+    return read_dota(args.ann_file, size_of)
+
+
+def read_and_suggest(
+    args: argparse.Namespace, console: Console
+) -> tuple[AnnotationTable, Suggestion]:
+    """The annotations and the pyramid for them."""
+    with console.status(f'reading {args.ann_file}'):
+        table = read_folder(args) if os.path.isdir(args.ann_file) else read_file(args, console)
     with console.status('comparing pyramids'):
         return table, suggest_pyramid(table, args.chip_size)
 
@@ -166,7 +212,8 @@ def show_costs(numbers: dict[str, Any], pyramid: ScalePyramid, console: Console)
 def comment_of(args: argparse.Namespace, suggestion: Suggestion, numbers: dict[str, Any]) -> str:
     """What the written file says about its making."""
     path = Path(args.ann_file)
-    asked = f' with --chip-size {args.chip_size}' if args.chip_size else ''
+    asked = ' with --rotated' if args.rotated else ''
+    asked += f' with --chip-size {args.chip_size}' if args.chip_size else ''
     return (
         f'Proposed by suggest_pyramid.py{asked} from {"/".join(path.parts[-2:])}:\n'
         f'{numbers["images"]:,} images, {numbers["boxes"]:,} boxes with sizes (sqrt of area) of '

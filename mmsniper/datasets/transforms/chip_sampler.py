@@ -18,7 +18,7 @@ from mmsniper.chips import POSITIVE, AnnotationTable, PositiveChipPlanner, Scale
 from mmsniper.chips.windows import CHIP_SLACK, chip_window
 from mmsniper.datasets.chip_dataset import Chip
 from mmsniper.datasets.transforms.instances import clip_to_image, is_object, keep_instances
-from mmsniper.utils.box_types import box_areas, enclosing, is_rotated, visible_shares
+from mmsniper.utils.box_types import box_areas, enclosing, is_rotated, outlines, visible_shares
 from mmsniper.utils.image_header import turned_by_exif
 
 # Covers are kept for images with so many boxes: those of fewer are found in milliseconds, which
@@ -165,7 +165,7 @@ class ChipSampler(BaseTransform):
         boxes = results['gt_bboxes']
         results['gt_full_bboxes'] = uncut = full[keep]
         if is_rotated(boxes):
-            uncut = boxes.convert_to('qbox').numpy()
+            uncut = outlines(boxes)
             results['gt_sizes'] = box_areas(boxes).sqrt().numpy()
             boxes = results['gt_bboxes'] = boxes.clone()  # it would be moved in place
             boxes.translate_((-window[0], -window[1]))
@@ -219,7 +219,7 @@ class _Planners:
         count = len(table.boxes)
         if not _MIN_KEPT <= count <= _MAX_KEPT:
             return PositiveChipPlanner(table, pyramid)
-        content = (table.width, table.height, table.boxes, table.ignore, table.sizes)
+        content = (table.width, table.height, table.boxes, table.ignore, table.corners)
         parts = (array.tobytes() for array in content if array is not None)
         digest = hashlib.blake2b(b''.join(parts), digest_size=16)
         key = pyramid, digest.digest()
@@ -242,8 +242,7 @@ def _draw_chip(
     """
     boxes = np.zeros((0, 4), np.float32)
     if 'gt_bboxes' in results:
-        found = results['gt_bboxes']
-        boxes = (found.convert_to('qbox') if is_rotated(found) else found).numpy()
+        boxes = outlines(results['gt_bboxes'])
     ignore = results.get('gt_ignore_flags', np.zeros(len(boxes), bool))
     table = AnnotationTable.from_images([(width, height, boxes, ignore)])
     planner = planners.get(table, pyramid)

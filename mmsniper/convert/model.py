@@ -35,6 +35,8 @@ DENSE_HEADS = {
     'GroundingDINOHead': 'SNIPERGroundingDINOHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',
+    'RTMDetInsHead': 'SNIPERRTMDetInsHead',
+    'RTMDetInsSepBNHead': 'SNIPERRTMDetInsSepBNHead',
     'VFNetHead': 'SNIPERVFNetHead',
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
@@ -137,8 +139,11 @@ def sniper_model(
         else:
             kind = type_name(config.get('head'))
             exchanged.append(f'{type_name(config)} ({kind})' if kind else type_name(config))
-        if 'SNIPERGuidedAnchorMixin' in (cls.__name__ for cls in _bases(config)):
+        bases = {cls.__name__ for cls in _bases(config)}
+        if 'SNIPERGuidedAnchorMixin' in bases:
             detector.setdefault('batch_pixels', 1)  # it tests one input at a time
+        if 'RTMDetInsHead' in bases and detector.get('data_preprocessor'):
+            detector.data_preprocessor.pad_mask = True  # it takes masks of a batch at once
     if range_first:
         _propose_in_range(detector, pyramid)
         exchanged.append('SNIPERRPNHead')

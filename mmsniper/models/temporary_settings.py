@@ -13,6 +13,8 @@ from mmdet.models.roi_heads import GridRoIHead, SparseRoIHead
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 
+from mmsniper.models.mask_prediction import mask_prediction
+
 _ALL = 10**9
 
 
@@ -57,15 +59,9 @@ def everything_found(
         if getattr(head, 'with_score_voting', False):  # PAA: boxes vote after its NMS
             stack.callback(setattr, head, 'with_score_voting', True)
             head.with_score_voting = False
-        if roi_head is not None and has_masks(detector):
-            stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
-            roi_head.mask_head = None
+        if masks := mask_prediction(detector):
+            stack.enter_context(masks.left_out())
         yield own.get('nms') if roi_head is None else None
-
-
-def has_masks(detector: BaseDetector) -> bool:
-    """Whether a detector has a RoI head that predicts masks."""
-    return bool(getattr(getattr(detector, 'roi_head', None), 'with_mask', False))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Stock configs with other RoI heads than Faster R-CNN's train on chips and are tested."""
+"""Stock configs with other RoI heads than Faster R-CNN's, or other masks, train and are tested."""
 
 import json
 
@@ -15,7 +15,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from harness.reduced import reduced
 from mmsniper.convert import load_config
 from mmsniper.engine import SNIPERRunner
-from mmsniper.models import SNIPERRoIMixin, SNIPERSparseRoIHead
+from mmsniper.models import SNIPERRoIMixin, SNIPERRTMDetInsSepBNHead, SNIPERSparseRoIHead
 
 WIDTH, HEIGHT = 160, 120
 CONFIGS = {
@@ -28,7 +28,11 @@ CONFIGS = {
     'PointRend': 'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
     'SCNet': 'scnet/scnet_r50_fpn_1x_coco.py',
     'sparse': 'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+    'RTMDet-Ins': 'rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
 }
+# Types of the parts that know what is invalid.
+OURS = {'RTMDet-Ins': SNIPERRTMDetInsSepBNHead}
+MASKED = ('HTC', 'mask scoring', 'PISA', 'PointRend', 'SCNet', 'RTMDet-Ins')
 PYRAMID = """pyramid = dict(chip_size=96, levels=[
     dict(resize=dict(factor=1.5), valid_range=(0, 40)),
     dict(resize=dict(factor=0.5), valid_range=(30, None))])
@@ -115,14 +119,17 @@ def test_two_steps_and_a_test(config, monkeypatch, name):
     runner.register_hook(StatisticsOfBatches())
     runner.train()
     assert runner.iter == 2
-    assert isinstance(runner.model.roi_head, SNIPERRoIMixin | SNIPERSparseRoIHead)
+    kind = OURS.get(name, SNIPERRoIMixin | SNIPERSparseRoIHead)
+    assert any(isinstance(part, kind) for part in runner.model.modules())
     log = runner.message_hub.log_scalars
     assert all(np.isfinite(value.data[0]).all() for key, value in log.items() if 'loss' in key)
     if name in ('HTC', 'SCNet'):
         assert log['train/loss_semantic_seg'].data[0][-1] > 0
     metrics = runner.test()
-    kinds = ['bbox'] + ['segm'] * runner.model.roi_head.with_mask
+    kinds = ['bbox'] + ['segm'] * (name in MASKED)
     assert {f'coco/{kind}_mAP' for kind in kinds} <= set(metrics)
+    if name in MASKED:
+        assert log['train/loss_mask' if name in OURS else 'train/loss'].data[0].min() > 0
 
 
 def test_what_a_run_dumps_is_what_a_later_process_builds(config, tmp_path):

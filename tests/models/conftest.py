@@ -33,6 +33,7 @@ FAMILIES = {
     'RetinaNet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     'FCOS': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'RTMDet': 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+    'RTMDet-Ins': 'mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
     'DeformableDETR': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
     'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
     'Double-Head R-CNN': 'mmdet::double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',

@@ -23,6 +23,7 @@ from mmdet.models.roi_heads import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, DIIHead
 from mmdet.models.roi_heads.mask_heads import (
     CoarseMaskHead,
+    DynamicMaskHead,
     FCNMaskHead,
     FeatureRelayHead,
     FusedSemanticHead,
@@ -368,6 +369,13 @@ def _mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None
         conv_out_channels=size.channels,
         num_convs=min(part.get('num_convs', 4), size.convs),
     )
+
+
+@_rule(DynamicMaskHead)
+def _dynamic_mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    _mask_head(part, size, features)
+    part.dynamic_conv_cfg.update(in_channels=features[-1], out_channels=features[-1])
+    part.dynamic_conv_cfg.feat_channels = size.channels // 4
 
 
 @_rule(CoarseMaskHead, MaskIoUHead, MaskPointHead)

@@ -14,7 +14,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
 from mmsniper.datasets.wrappers import type_name
-from mmsniper.models.roi_heads import QUERY_MASKS, roi_head_fault
+from mmsniper.models.roi_heads import roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
 ROI_HEADS = {'SparseRoIHead': 'SNIPERSparseRoIHead'}
@@ -356,11 +356,6 @@ def _has_our_rules(config: Mapping[str, Any]) -> bool:
 def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> ConfigDict:
     name, head = type_name(head), ConfigDict(head)
     if name in ROI_HEADS or name in ROI_HEADS.values():
-        if head.get('mask_head') is not None:
-            raise ValueError(
-                f'there is no SNIPER version of {name} with a mask_head: {QUERY_MASKS} '
-                f'({_DOCS_ON_KINDS})'
-            )
         head.type = ROI_HEADS.get(name, head.type)
         return head
     if not _has_our_rules(head):

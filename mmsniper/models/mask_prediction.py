@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import RTMDetInsHead
 from mmdet.models.detectors import BaseDetector
-from mmdet.models.roi_heads import BaseRoIHead
+from mmdet.models.roi_heads import BaseRoIHead, SparseRoIHead
 from mmdet.structures import DetDataSample, SampleList
+from mmdet.utils import InstanceList
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ class MasksByBox(MaskPrediction):
             found = instances[i]
             scale = found.bboxes.new_tensor(samples[i].metainfo['scale_factor']).repeat(2)
             boxes = (found.bboxes - found.bboxes.new_tensor(corners[i]).repeat(2)) * scale
-            objects.append(InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores))
+            objects.append(self._known(found, boxes))
         if len(chosen) < len(instances):
             feats = [of_windows[chosen] for of_windows in feats]
         with _found(self.roi_head, objects), _pasted_one_by_one(self.roi_head) as pasted:
@@ -102,6 +103,82 @@ class MasksByBox(MaskPrediction):
             masks[i] = [mask.moved(corners[i]) for mask in of_window]
             instances[i].scores = scored.scores
         return masks
+
+    def _known(self, found: InstanceData, boxes: Tensor) -> InstanceData:
+        """Objects of a window as the head would have found them, in boxes (n, 4), its pixels."""
+        return InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores)
+
+
+class MasksByQuery(MasksByBox):
+    """Masks of QueryInst, which predicts them in boxes, of features of the queries of these.
+
+    Args:
+        roi_head (SparseRoIHead): With mask heads.
+    """
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Let the head find objects without masks, with the features of their queries."""
+        head = self.roi_head
+        forward, predict = head._bbox_forward, head.predict
+        last: dict[str, Any] = {}
+
+        def numbered(stage: int, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            results = forward(stage, *args, **kwargs)
+            if stage == head.num_stages - 1:
+                last.update(results)
+                results['detached_proposals'] = [
+                    _with_numbers(boxes) for boxes in results['detached_proposals']
+                ]
+            return results
+
+        def coded(*args: Any, **kwargs: Any) -> InstanceList:
+            found = predict(*args, **kwargs)
+            for of_window, feats in zip(found, last['attn_feats']):
+                of_window.bboxes, numbers = _without_numbers(of_window.bboxes)
+                of_window.codes = feats[numbers]
+            return found
+
+        head._bbox_forward, head.predict = numbered, coded
+        try:
+            with super().left_out():
+                yield
+        finally:
+            del head._bbox_forward, head.predict
+
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        samples: SampleList,
+        instances: Sequence[InstanceData],
+        corners: Sequence[tuple[int, int]],
+    ) -> list[list[PlacedMask]]:
+        """As :meth:`MaskPrediction.predict`; the head wants equally many objects in all windows."""
+        masks = []
+        for i, window in enumerate(zip(samples, instances, corners)):
+            alone = [of_windows[i : i + 1] for of_windows in feats]
+            masks += super().predict(alone, *([of_window] for of_window in window))
+        return masks
+
+    def _known(self, found: InstanceData, boxes: Tensor) -> InstanceData:
+        """With a query of its own for each object."""
+        known = super()._known(found, boxes)
+        known.proposals, known.attn_feats = boxes, found.codes
+        classes = self.roi_head.bbox_head[-1].num_classes
+        known.topk_inds = torch.arange(len(boxes), device=boxes.device) * classes + found.labels
+        return known
+
+
+def _with_numbers(boxes: Tensor) -> Tensor:
+    """Boxes (n, 4) with their numbers, in a second box (number, 0, 1, 0) that is scaled alike."""
+    numbers = torch.arange(len(boxes)).to(boxes)
+    ones, zeros = torch.ones_like(numbers), torch.zeros_like(numbers)
+    return torch.cat([boxes, torch.stack([numbers, zeros, ones, zeros], dim=1)], dim=1)
+
+
+def _without_numbers(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Some of the boxes, scaled, and their numbers."""
+    return boxes[:, :4], (boxes[:, 4] / boxes[:, 6]).round().long()
 
 
 class MasksByCode(MaskPrediction):
@@ -199,7 +276,7 @@ def mask_prediction(detector: BaseDetector) -> MaskPrediction | None:
     """How a detector predicts masks; None if it has none."""
     roi_head = getattr(detector, 'roi_head', None)
     if getattr(roi_head, 'with_mask', False):
-        return MasksByBox(roi_head)
+        return (MasksByQuery if isinstance(roi_head, SparseRoIHead) else MasksByBox)(roi_head)
     head = getattr(detector, 'bbox_head', None)
     return MasksByKernel(head) if isinstance(head, RTMDetInsHead) else None
 

@@ -45,6 +45,7 @@ FAMILIES = {
     'Mask Scoring R-CNN': 'mmdet::ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',
     'PISA': 'mmdet::pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
     'PointRend': 'mmdet::point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
+    'QueryInst': 'mmdet::queryinst/queryinst_r50_fpn_1x_coco.py',
     'SCNet': 'mmdet::scnet/scnet_r50_fpn_1x_coco.py',
     'Sparse R-CNN': 'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'TridentNet': 'mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py',

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from torch.nn import functional as F
 
 from mmsniper.models.enlarged_masks import Axis, Resize, enlarged_mask
-from mmsniper.models.mask_prediction import MasksByCode, mask_prediction
+from mmsniper.models.mask_prediction import mask_prediction
 from mmsniper.models.nms import best_first
 
 PYRAMID = dict(
@@ -19,7 +19,7 @@ PYRAMID = dict(
         dict(resize=dict(factor=0.7), valid_range=(30, None)),
     ],
 )
-CODED = ['RTMDet-Ins']
+CODED = ['RTMDet-Ins', 'QueryInst']
 
 
 def one_level(factor):
@@ -40,9 +40,23 @@ def make(at_levels):
                 torch.nn.init.normal_(kernels.bias)
                 kernels.bias.data[-sum(model.bbox_head.bias_nums) :] = 0
             model.bbox_head.test_cfg.update(score_thr=0.0)
+        elif family == 'QueryInst':
+            spread_queries(model)
+            # Stock finds as many objects as it has queries, no more and no fewer.
+            model.roi_head.test_cfg.max_per_img = model.rpn_head.num_proposals
+            torch.nn.init.normal_(model.roi_head.mask_head[-1].conv_logits.weight, std=10.0)
         return model
 
     return make_
+
+
+def spread_queries(model):
+    """Put the boxes of queries all over the image, where each stage leaves them."""
+    places = model.rpn_head.init_proposal_bboxes.weight.data
+    places.copy_(torch.tensor([0.2, 0.2, 0.1, 0.1]) + 0.6 * torch.rand_like(places))
+    for head in model.roi_head.bbox_head:
+        torch.nn.init.zeros_(head.fc_reg.weight)
+        torch.nn.init.zeros_(head.fc_reg.bias)
 
 
 def found(model, batch):
@@ -159,14 +173,15 @@ def test_masks_of_levels_and_windows_are_placed_where_they_are(
     """A window's masks alone, put into the image by hand."""
     model, image = make(family, PYRAMID, window_size=100), picture(160, 120)
     windows = []
-    predict = MasksByCode.predict
+    kind = type(mask_prediction(model))
+    predict = kind.predict
 
     def noted(self, feats, samples, instances, corners):
         masks = predict(self, feats, samples, instances, corners)
         windows.extend(zip(samples, instances, corners, masks))
         return masks
 
-    monkeypatch.setattr(MasksByCode, 'predict', noted)
+    monkeypatch.setattr(kind, 'predict', noted)
     got = found(model, unresized(image))
     assert set(got.levels.tolist()) == {0, 1}
     assert len(windows) > 2

@@ -33,6 +33,7 @@ DENSE_HEADS = {
     'GARPNHead': 'SNIPERGARPNHead',
     'GARetinaHead': 'SNIPERGARetinaHead',
     'GroundingDINOHead': 'SNIPERGroundingDINOHead',
+    'Mask2FormerHead': 'SNIPERMask2FormerHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',
     'RTMDetInsHead': 'SNIPERRTMDetInsHead',
@@ -208,6 +209,8 @@ def check_kind(detector: Mapping[str, Any]) -> None:
     name = type_name(detector)
     for part, reason in _OTHER_KINDS.items():
         value = detector.get(part)
+        if part == 'panoptic_head' and value is not None and _finds_instances_only(value):
+            continue
         # The `detector` of a PyramidDetector is a type.
         if value is not None and (part != 'detector' or isinstance(value, Mapping)):
             raise ValueError(
@@ -227,6 +230,12 @@ def check_kind(detector: Mapping[str, Any]) -> None:
             f'proposals are made beforehand, for whole images; use a Faster R-CNN '
             f'({_DOCS_ON_KINDS})'
         )
+
+
+def _finds_instances_only(panoptic_head: Mapping[str, Any]) -> bool:
+    """Whether a ``panoptic_head`` is one of Mask2Former, for instance segmentation."""
+    names = {cls.__name__ for cls in _bases(panoptic_head)}
+    return 'Mask2FormerHead' in names and not panoptic_head.get('num_stuff_classes', 53)
 
 
 def has_rpn(detector: Mapping[str, Any]) -> bool:
@@ -304,6 +313,8 @@ def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece
     train = detector.get('train_cfg') or {}
     if has_rpn(detector):
         yield from _dense_pieces(detector, 'rpn_head', train.get('rpn') or {}, 'train_cfg.rpn')
+    elif detector.get('panoptic_head'):
+        yield _Piece('panoptic_head', detector, 'panoptic_head', _range_aware_dense_head)
     elif detector.get('roi_head') is None:  # else it has queries instead of an RPN
         yield from _dense_pieces(detector, 'bbox_head', train, 'train_cfg')
     if detector.get('roi_head'):
@@ -327,7 +338,9 @@ def _dense_pieces(
         yield from _assigners(train_cfg, path)
 
 
-def _assigners(train_cfg: ConfigDict, path: str) -> Iterator[_Piece]:
+def _assigners(train_cfg: Any, path: str) -> Iterator[_Piece]:
+    if not isinstance(train_cfg, ConfigDict):  # a list, of heads with stages (Cascade RPN)
+        return
     for key, value in train_cfg.items():
         if key.endswith('assigner'):
             yield _Piece(f'{path}.{key}', train_cfg, key, range_aware)

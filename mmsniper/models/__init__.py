@@ -40,6 +40,7 @@ from mmsniper.models.set_prediction_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDETRHead,
     SNIPERDINOHead,
+    SNIPERMask2FormerHead,
     SNIPERSetPredictionMixin,
 )
 from mmsniper.models.tta import SNIPERTTAModel
@@ -67,6 +68,7 @@ __all__ = [
     'SNIPERGroundingDINO',
     'SNIPERGroundingDINOHead',
     'SNIPERGuidedAnchorMixin',
+    'SNIPERMask2FormerHead',
     'SNIPERNASFCOSHead',
     'SNIPERPAAHead',
     'SNIPERPointsMixin',

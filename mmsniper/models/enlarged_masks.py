@@ -104,6 +104,8 @@ def enlarged_mask(
     if not inside.any():
         return nothing, 0.0
     (top, bottom), (left, right) = rows.around(inside.any(dim=1)), columns.around(inside.any(dim=0))
+    if top >= bottom or left >= right:  # it is in the padding only
+        return nothing, 0.0
     height = max(_BAND // (right - left), 1)
     bands, total = [], 0.0
     for start in range(top, bottom, height):

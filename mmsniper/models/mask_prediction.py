@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RTMDetInsHead
-from mmdet.models.detectors import BaseDetector
+from mmdet.models.dense_heads import Mask2FormerHead, RTMDetInsHead
+from mmdet.models.detectors import BaseDetector, Mask2Former
 from mmdet.models.roi_heads import BaseRoIHead, SparseRoIHead
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.utils import InstanceList
@@ -30,8 +30,11 @@ class MaskPrediction(ABC):
 
     @abstractmethod
     @contextmanager
-    def left_out(self) -> Iterator[None]:
-        """Let the detector find objects without masks, with ``codes`` (n, d) if it has any."""
+    def left_out(self, score_thr: float) -> Iterator[None]:
+        """Let the detector find objects without masks, with ``codes`` (n, d) if it has any.
+
+        Of those below ``score_thr`` it may find no boxes, if they cost time.
+        """
 
     @abstractmethod
     def predict(
@@ -68,7 +71,7 @@ class MasksByBox(MaskPrediction):
         self.roi_head = roi_head
 
     @contextmanager
-    def left_out(self) -> Iterator[None]:
+    def left_out(self, score_thr: float) -> Iterator[None]:
         """Let the head find objects without masks."""
         own, self.roi_head.mask_head = self.roi_head.mask_head, None
         try:
@@ -117,7 +120,7 @@ class MasksByQuery(MasksByBox):
     """
 
     @contextmanager
-    def left_out(self) -> Iterator[None]:
+    def left_out(self, score_thr: float) -> Iterator[None]:
         """Let the head find objects without masks, with the features of their queries."""
         head = self.roi_head
         forward, predict = head._bbox_forward, head.predict
@@ -141,7 +144,7 @@ class MasksByQuery(MasksByBox):
 
         head._bbox_forward, head.predict = numbered, coded
         try:
-            with super().left_out():
+            with super().left_out(score_thr):
                 yield
         finally:
             del head._bbox_forward, head.predict
@@ -196,7 +199,7 @@ class MasksByCode(MaskPrediction):
         """The map (h, w) of an object, of that of its window (C, h, w) and its code (d,)."""
 
     @abstractmethod
-    def axes(self, shape: tuple[int, int], sample: DetDataSample) -> tuple[Axis, Axis]:
+    def axes(self, shape: Sequence[int], sample: DetDataSample) -> tuple[Axis, Axis]:
         """How rows and columns of a map of a shape become those of the window's original pixels."""
 
     def predict(
@@ -231,7 +234,7 @@ class MasksByKernel(MasksByCode):
         self.threshold = math.log(above / (1 - above))
 
     @contextmanager
-    def left_out(self) -> Iterator[None]:
+    def left_out(self, score_thr: float) -> Iterator[None]:
         """Let the head find boxes alone, with kernels and places of their cells as ``codes``."""
 
         def boxes_only(
@@ -256,7 +259,7 @@ class MasksByKernel(MasksByCode):
         kernels, priors = code[None].split([len(code) - 4, 4], dim=1)
         return self.head._mask_predict_by_feat_single(of_window, kernels, priors)[0]
 
-    def axes(self, shape: tuple[int, int], sample: DetDataSample) -> tuple[Axis, Axis]:
+    def axes(self, shape: Sequence[int], sample: DetDataSample) -> tuple[Axis, Axis]:
         """By the stride of the prototypes, then by the scale of the window."""
         stride = self.head.prior_generator.strides[0][0]
         scale_w, scale_h = sample.metainfo['scale_factor']
@@ -272,13 +275,106 @@ class MasksByKernel(MasksByCode):
         return rows, columns
 
 
+class MasksByEmbedding(MasksByCode):
+    """Masks of Mask2Former: of a query's embedding, times the window's map of pixel embeddings.
+
+    Boxes and scores are made of masks, too, in original pixels as in MMDetection.
+
+    Args:
+        detector (Mask2Former): The detector.
+    """
+
+    def __init__(self, detector: Mask2Former) -> None:
+        self.head, self.fusion_head = detector.panoptic_head, detector.panoptic_fusion_head
+
+    @contextmanager
+    def left_out(self, score_thr: float) -> Iterator[None]:
+        """Let the detector find objects, of one query at a time, with its embedding as code."""
+        last: dict[str, Tensor] = {}  # of the decoder's layers
+
+        def small_maps(feats: Sequence[Tensor], samples: SampleList) -> tuple[Tensor, Tensor]:
+            classes, maps = self.head(feats, samples)
+            return classes[-1], maps[-1]
+
+        def instances(
+            classes: Tensor, maps: Tensor, samples: SampleList, **kwargs: Any
+        ) -> list[dict[str, InstanceData]]:
+            windows = zip(classes, maps, last['embeddings'], samples)
+            return [dict(ins_results=self._instances(*window, score_thr)) for window in windows]
+
+        handle = self.head.mask_embed.register_forward_hook(
+            lambda module, args, output: last.update(embeddings=output)
+        )
+        self.head.predict, self.fusion_head.predict = small_maps, instances
+        try:
+            yield
+        finally:
+            del self.head.predict, self.fusion_head.predict
+            handle.remove()
+
+    def _instances(
+        self,
+        classes: Tensor,
+        maps: Tensor,
+        embeddings: Tensor,
+        sample: DetDataSample,
+        score_thr: float,
+    ) -> InstanceData:
+        """All objects of a window; a query is one of each class of which it may be one.
+
+        Args:
+            classes (Tensor): Logits, shape (q, classes + 1).
+            maps (Tensor): Shape (q, h, w).
+            embeddings (Tensor): Shape (q, d).
+            sample (DetDataSample): The window.
+            score_thr (float): Least score; masks lower it.
+        """
+        scores = classes.float().softmax(dim=-1)[:, :-1]
+        queries, labels = (scores >= score_thr).nonzero(as_tuple=True)
+        boxes, sureness = scores.new_zeros(len(scores), 4), scores.new_zeros(len(scores))
+        axes = self.axes(maps.shape[-2:], sample)
+        for query in queries.unique().tolist():
+            placed, sureness[query] = enlarged_mask(maps[query].float(), *axes, self.threshold)
+            (x, y), (height, width) = placed.corner, placed.mask.shape
+            if sureness[query] > 0:
+                boxes[query] = scores.new_tensor([x, y, x + width, y + height])
+        return InstanceData(
+            bboxes=boxes[queries],
+            scores=scores[queries, labels] * sureness[queries],
+            labels=labels,
+            codes=embeddings[queries],
+        )
+
+    def maps(self, feats: Sequence[Tensor]) -> Tensor:
+        """The embeddings of the windows' pixels."""
+        return self.head.pixel_decoder(feats)[0]
+
+    def logits(self, of_window: Tensor, code: Tensor) -> Tensor:
+        """The map of an object."""
+        return torch.einsum('c,chw->hw', code.to(of_window.dtype), of_window)
+
+    def axes(self, shape: Sequence[int], sample: DetDataSample) -> tuple[Axis, Axis]:
+        """By the stride of the map, then, without padding, by the scale of the window."""
+        info = sample.metainfo
+        rows, columns = (
+            Axis(Resize(cells, cells / padded), Resize(pixels, pixels / length), length)
+            for cells, padded, pixels, length in zip(
+                shape, info['batch_input_shape'], info['img_shape'], info['ori_shape']
+            )
+        )
+        return rows, columns
+
+
 def mask_prediction(detector: BaseDetector) -> MaskPrediction | None:
     """How a detector predicts masks; None if it has none."""
     roi_head = getattr(detector, 'roi_head', None)
     if getattr(roi_head, 'with_mask', False):
         return (MasksByQuery if isinstance(roi_head, SparseRoIHead) else MasksByBox)(roi_head)
-    head = getattr(detector, 'bbox_head', None)
-    return MasksByKernel(head) if isinstance(head, RTMDetInsHead) else None
+    if isinstance(head := getattr(detector, 'bbox_head', None), RTMDetInsHead):
+        return MasksByKernel(head)
+    if isinstance(getattr(detector, 'panoptic_head', None), Mask2FormerHead):
+        return MasksByEmbedding(detector)
+    return None
 
 
 @contextmanager
@@ -308,6 +404,7 @@ def _pasted_one_by_one(roi_head: BaseRoIHead) -> Iterator[list[list[PlacedMask]]
     ) -> Sequence[InstanceData]:
         for logits, objects, info in zip(mask_preds, results_list, batch_img_metas):
             boxes = objects.bboxes / objects.bboxes.new_tensor(info['scale_factor']).repeat(2)
+            boxes = _near(boxes, *info['ori_shape'])
             pictures = [_picture_of(box, *info['ori_shape']) for box in boxes.tolist()]
             singles = [
                 InstanceData(
@@ -330,6 +427,17 @@ def _pasted_one_by_one(roi_head: BaseRoIHead) -> Iterator[list[list[PlacedMask]]
         yield pasted
     finally:
         del head.predict_by_feat
+
+
+def _near(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Boxes (n, 4), those that miss the window just beside it: stock cannot paste far ones.
+
+    Queries (QueryInst) may find objects where there is no image.
+    """
+    size = boxes.new_tensor([width, height])
+    starts, stops = boxes[:, :2], boxes[:, 2:]
+    by = (size - starts).clamp(max=0) - stops.clamp(max=0)
+    return boxes + by.repeat(1, 2)
 
 
 def _picture_of(

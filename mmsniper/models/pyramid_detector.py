@@ -79,7 +79,8 @@ def complete_merge_cfg(given: Mapping[str, Any], test_cfg: Mapping[str, Any]) ->
         ConfigDict: ``score_thr``, ``nms_pre``, ``nms`` and ``max_per_img``. Without a limit is
         None, which is below 0 elsewhere.
     """
-    most = (test_cfg.get('rcnn') or test_cfg).get('max_per_img', 100)
+    own = test_cfg.get('rcnn') or test_cfg
+    most = own.get('max_per_img', own.get('max_per_image', 100))  # the latter is Mask2Former's
     merge = dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
     merge.update(given)
     if merge['nms'] is not None and 'type' not in merge['nms']:

@@ -125,7 +125,7 @@ def _heads(detector: nn.Module) -> Iterator[nn.Module]:
     """The modules whose outputs become boxes, scores and masks."""
     roi_head = getattr(detector, 'roi_head', None)
     for owner, names in (
-        (detector, ('rpn_head', 'bbox_head')),
+        (detector, ('rpn_head', 'bbox_head', 'panoptic_head')),
         (roi_head, ('bbox_head', 'mask_head')),
     ):
         for name in names:

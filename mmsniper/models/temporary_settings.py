@@ -38,8 +38,8 @@ def everything_found(
         for set predictions.
     """
     roi_head = getattr(detector, 'roi_head', None)
-    head = detector.bbox_head if roi_head is None else roi_head
-    own = head.test_cfg or {}
+    head: Any = getattr(detector, 'bbox_head', None) if roi_head is None else roi_head
+    own = getattr(head, 'test_cfg', None) or {}
     changes: dict[str, Any] = dict(max_per_img=_ALL)
     # What Grid R-CNN finds it then refines, box by box, which takes as long as masks.
     if 'score_thr' in own and not isinstance(head, GridRoIHead):
@@ -53,14 +53,15 @@ def everything_found(
     elif isinstance(head, SparseRoIHead):
         changes['max_per_img'] = detector.rpn_head.num_proposals * head.bbox_head[-1].num_classes
     with ExitStack() as stack:
-        stack.enter_context(_test_cfg(head, changes))
+        if head is not None:  # Mask2Former has none, and all that its queries find is found
+            stack.enter_context(_test_cfg(head, changes))
         if rpn:
             stack.enter_context(_test_cfg(detector.rpn_head, rpn))
         if getattr(head, 'with_score_voting', False):  # PAA: boxes vote after its NMS
             stack.callback(setattr, head, 'with_score_voting', True)
             head.with_score_voting = False
         if masks := mask_prediction(detector):
-            stack.enter_context(masks.left_out())
+            stack.enter_context(masks.left_out(score_thr))
         yield own.get('nms') if roi_head is None else None
 
 

@@ -16,7 +16,12 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from harness.reduced import reduced
 from mmsniper.convert import load_config
 from mmsniper.engine import SNIPERRunner
-from mmsniper.models import SNIPERRoIMixin, SNIPERRTMDetInsSepBNHead, SNIPERSparseRoIHead
+from mmsniper.models import (
+    SNIPERMask2FormerHead,
+    SNIPERRoIMixin,
+    SNIPERRTMDetInsSepBNHead,
+    SNIPERSparseRoIHead,
+)
 
 WIDTH, HEIGHT = 160, 120
 CONFIGS = {
@@ -30,11 +35,13 @@ CONFIGS = {
     'SCNet': 'scnet/scnet_r50_fpn_1x_coco.py',
     'sparse': 'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'QueryInst': 'queryinst/queryinst_r50_fpn_1x_coco.py',
+    'Mask2Former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     'RTMDet-Ins': 'rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
 }
 # Types of the parts that know what is invalid.
-OURS = {'RTMDet-Ins': SNIPERRTMDetInsSepBNHead}
-MASKED = ('HTC', 'mask scoring', 'PISA', 'PointRend', 'SCNet', 'QueryInst', 'RTMDet-Ins')
+OURS = {'Mask2Former': SNIPERMask2FormerHead, 'RTMDet-Ins': SNIPERRTMDetInsSepBNHead}
+MASKED = ('HTC', 'mask scoring', 'PISA', 'PointRend', 'SCNet', 'QueryInst', 'Mask2Former')
+MASKED += ('RTMDet-Ins',)
 PYRAMID = """pyramid = dict(chip_size=96, levels=[
     dict(resize=dict(factor=1.5), valid_range=(0, 40)),
     dict(resize=dict(factor=0.5), valid_range=(30, None))])

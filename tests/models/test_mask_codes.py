@@ -19,7 +19,7 @@ PYRAMID = dict(
         dict(resize=dict(factor=0.7), valid_range=(30, None)),
     ],
 )
-CODED = ['RTMDet-Ins', 'QueryInst']
+CODED = ['RTMDet-Ins', 'QueryInst', 'Mask2Former']
 
 
 def one_level(factor):
@@ -45,9 +45,26 @@ def make(at_levels):
             # Stock finds as many objects as it has queries, no more and no fewer.
             model.roi_head.test_cfg.max_per_img = model.rpn_head.num_proposals
             torch.nn.init.normal_(model.roi_head.mask_head[-1].conv_logits.weight, std=10.0)
+        elif family == 'Mask2Former':
+            model.panoptic_head.pixel_decoder.register_forward_hook(with_bumps)
+            last = model.panoptic_head.mask_embed[-1]
+            torch.nn.init.normal_(last.weight, std=0.3)
+            last.weight.data[0], last.bias.data[0] = 0, -0.6
         return model
 
     return make_
+
+
+def with_bumps(module, args, output):
+    """Embeddings of pixels: bumps at 31 places, which make masks of all sizes, and a constant."""
+    maps, others = output
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(maps.shape[1], 1, 1, generator=generator) for _ in range(2))
+    height, width = maps.shape[-2:]
+    rows, columns = torch.arange(height)[:, None] / height, torch.arange(width) / width
+    bumps = torch.exp(-90 * ((columns - x) ** 2 + (rows - y) ** 2))
+    bumps[0] = 1
+    return bumps.expand_as(maps), others
 
 
 def spread_queries(model):
@@ -123,6 +140,17 @@ def test_an_empty_mask_is_one_pixel_without_probability():
     assert sureness == 0
 
 
+@pytest.mark.parametrize('outside', [dict(row=7, column=1), dict(row=1, column=7)])
+def test_what_is_in_the_padding_only_is_no_mask(outside):
+    """8 cells of 4 px, of which the last 16 px are padding, so that 8 px are left at half size."""
+    axis = Axis(Resize(8, 0.25), Resize(16, 2.0), 8)
+    logits = torch.full((8, 8), -1.0)
+    logits[outside['row'], outside['column']] = 1
+    placed, sureness = enlarged_mask(logits, axis, axis, 0.0)
+    assert placed.mask.tolist() == [[False]]
+    assert sureness == 0
+
+
 # As MMDetection predicts them --------------------------------------------------------------------
 
 
@@ -155,6 +183,7 @@ def test_at_one_scale_boxes_and_masks_are_the_stock_detectors(
     # Every detection that stock has is among ours.
     places = (got.bboxes[None] - expected.bboxes[:, None]).abs().sum(dim=2)
     places += 100 * (got.labels[None] != expected.labels[:, None])
+    places += (got.scores[None] - expected.scores[:, None]).abs()  # boxes may be alike
     near, same = places.min(dim=1)
     large = (expected.bboxes[:, 2:] - expected.bboxes[:, :2]).min(dim=1).values >= 1
     assert large.sum() >= 5
@@ -236,6 +265,26 @@ def test_without_objects_there_are_no_masks_and_the_detector_is_itself_again(
     got = found(model, unresized(picture(160, 120)))
     assert got.masks.shape == (0, 120, 160)
     assert {name: set(vars(part)) for name, part in model.named_modules()} == before
+
+
+@pytest.mark.parametrize('beside', [(-900.0, 0.0), (0.0, -900.0), (900.0, 0.0), (0.0, 900.0)])
+def test_a_query_that_finds_something_beside_the_image_has_an_empty_mask_there(
+    make, picture, unresized, beside
+):
+    model = make('QueryInst', one_level(1.0), merge_cfg=dict(score_thr=0, nms=None))
+    keep = model._keep
+
+    def with_two_moved(found, window, scene):
+        kept = keep(found, window, scene)[:6]
+        kept.bboxes[:2] += torch.tensor(beside).repeat(2)
+        return kept
+
+    model._keep = with_two_moved
+    got = found(model, unresized(picture(160, 120)))
+    there = got.bboxes.abs().max(dim=1).values > 500
+    assert there.sum() == 2
+    assert not got.masks[there].any()
+    assert got.masks[~there].flatten(1).any(dim=1).all()
 
 
 @pytest.mark.parametrize('family', CODED)

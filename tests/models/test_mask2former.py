@@ -143,10 +143,12 @@ def test_without_valid_objects_all_is_finite_and_every_parameter_has_a_gradient(
 
 
 def test_more_invalid_objects_than_queries_leave_no_background(make):
-    head = make(num_queries=4)
-    _, gradients = step(head, sample([VALID], [INVALID, OTHER] * 4))
-    for ignored in ignored_of(gradients):
-        assert ignored.sum() == 3
+    head = make(num_queries=6)
+    _, gradients = step(head, sample([VALID, OTHER], [INVALID, OTHER] * 4))
+    for of_layer, ignored in zip(gradients, ignored_of(gradients)):
+        assert ignored.sum() == 4
+        left = of_layer[~ignored]  # the queries of the two valid objects
+        assert sorted(left.argmin(dim=1).tolist()) == [OTHER[1], VALID[1]]
 
 
 def test_samples_are_left_as_they_are(make):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mmdet.models.backbones import CSPDarknet, CSPNeXt, MobileNetV2, ResNet, TridentResNet
-from mmdet.models.dense_heads import DETRHead, EmbeddingRPNHead, YOLOXHead
+from mmdet.models.dense_heads import DETRHead, EmbeddingRPNHead, Mask2FormerHead, YOLOXHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import DABDETR, DINO, ConditionalDETR, DeformableDETR
@@ -23,6 +23,7 @@ from mmdet.models.roi_heads import BaseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, DIIHead
 from mmdet.models.roi_heads.mask_heads import (
     CoarseMaskHead,
+    DynamicMaskHead,
     FCNMaskHead,
     FeatureRelayHead,
     FusedSemanticHead,
@@ -59,6 +60,8 @@ _PARTS = (
     'decoder',
     'positional_encoding',
     'dn_cfg',
+    'panoptic_head',
+    'panoptic_fusion_head',
     'focus_head',
     'level_rpn',
 )
@@ -177,7 +180,8 @@ def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
     features = _apply(model, 'backbone', size)
     if model.get('neck'):
         features = _apply(model, 'neck', size, features)
-    for key in ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine', 'roi_head'):
+    heads = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine', 'roi_head')
+    for key in (*heads, 'panoptic_head'):
         if model.get(key):
             _apply(model, key, size, features)
     for head in model.get('bbox_head_refine', ()):  # MMRotate's R3Det and S2ANet
@@ -328,6 +332,16 @@ def _set_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     part.embed_dims = size.channels
 
 
+@_rule(Mask2FormerHead)
+def _mask_transformer(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    part.update(in_channels=features, feat_channels=size.channels, out_channels=size.channels)
+    part.num_queries = min(part.num_queries, size.queries)
+    decoder, encoder = part.transformer_decoder, part.pixel_decoder.encoder
+    for owner, coder in ((part, decoder), (part.pixel_decoder, encoder)):
+        owner.positional_encoding.num_feats = size.channels // 2
+        _reduce_coder(coder, size)
+
+
 @_rule(BaseRoIHead)
 def _roi_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     _check_parts(part, _ROI_PARTS)
@@ -382,6 +396,13 @@ def _mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None
     )
 
 
+@_rule(DynamicMaskHead)
+def _dynamic_mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
+    _mask_head(part, size, features)
+    part.dynamic_conv_cfg.update(in_channels=features[-1], out_channels=features[-1])
+    part.dynamic_conv_cfg.feat_channels = size.channels // 4
+
+
 @_rule(CoarseMaskHead, MaskIoUHead, MaskPointHead)
 def _second_mask_head(part: ConfigDict, size: ReducedSize, features: list[int]) -> None:
     hidden = dict(fc_out_channels=size.fc_channels, fc_channels=size.fc_channels)
@@ -411,15 +432,20 @@ def _reduce_transformer(model: ConfigDict, size: ReducedSize) -> None:
     model.num_queries = min(model.num_queries, size.queries)
     model.positional_encoding.num_feats = size.channels // 2
     for coder in (model.encoder, model.decoder):
-        coder.num_layers = min(coder.num_layers, size.layers)
-        for key, part in coder.layer_cfg.items():
-            if key.endswith(('attn_cfg', 'ffn_cfg')):
-                part.embed_dims = size.channels
-            if key == 'ffn_cfg':
-                part.feedforward_channels = size.fc_channels
+        _reduce_coder(coder, size)
     groups = (model.get('dn_cfg') or {}).get('group_cfg') or {}
     if groups.get('num_dn_queries'):
         groups.num_dn_queries = min(groups.num_dn_queries, size.queries)
+
+
+def _reduce_coder(coder: ConfigDict, size: ReducedSize) -> None:
+    """Thin an encoder or a decoder of a transformer."""
+    coder.num_layers = min(coder.num_layers, size.layers)
+    for key, part in coder.layer_cfg.items():
+        if key.endswith(('attn_cfg', 'ffn_cfg')):
+            part.embed_dims = size.channels
+        if key == 'ffn_cfg':
+            part.feedforward_channels = size.fc_channels
 
 
 def _cap_numbers(part: ConfigDict, size: ReducedSize, set_prediction: bool) -> None:
@@ -429,6 +455,8 @@ def _cap_numbers(part: ConfigDict, size: ReducedSize, set_prediction: bool) -> N
             for name, most in (('nms_pre', 5 * size.proposals), ('max_per_img', size.proposals)):
                 if name in part[key]:
                     part[key][name] = min(part[key][name], most)
+    if 'num_points' in part:
+        part.num_points = min(part.num_points, 10 * size.proposals)
     if 'nms_pre' in part:
         part.nms_pre = min(part.nms_pre, 10 * size.proposals)
     if set_prediction and 'max_per_img' in part:  # the best of all queries and classes

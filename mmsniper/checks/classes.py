@@ -17,7 +17,14 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from mmsniper.checks.annotation_files import AnnotationFile, read_annotation_file
-from mmsniper.checks.config import OTHER_CLASSES, Head, as_tuple, leaf_configs, metainfo_fault
+from mmsniper.checks.config import (
+    OTHER_CLASSES,
+    Head,
+    as_tuple,
+    class_key,
+    leaf_configs,
+    metainfo_fault,
+)
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.checks.voc_files import voc_use
 from mmsniper.chips.coco_file import CocoFile, listed, nearest_name
@@ -542,9 +549,11 @@ def model_heads(model: nn.Module) -> Iterator[Head]:
     if isinstance(model, RPN):  # its only head is of one class, and called bbox_head
         return
     for name, module in model.named_modules():
-        count = getattr(module, 'num_classes', None)
-        if isinstance(count, int) and not set(name.split('.')) & OTHER_CLASSES:
-            yield Head(f'model.{name}', type_name(module), count)
+        key = class_key(vars(module))
+        count = getattr(module, key, None)
+        # A Mask2Former has as many as its head.
+        if name and isinstance(count, int) and not set(name.split('.')) & OTHER_CLASSES:
+            yield Head(f'model.{name}', type_name(module), count, key)
 
 
 def check_objects(dataset: Any, where: str) -> Iterator[Finding]:

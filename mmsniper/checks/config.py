@@ -56,6 +56,7 @@ class Head(NamedTuple):
     where: str
     kind: str
     num_classes: int
+    key: str = 'num_classes'  # what it calls them
 
 
 def check_config(cfg: Config, loaders: Iterable[str] = LOADERS) -> list[Finding]:
@@ -260,8 +261,15 @@ def config_heads(model: Mapping[str, Any]) -> Iterator[Head]:
     """The parts of a model's config that say of how many classes they are."""
     for path, part in all_configs(model, 'model'):
         keys = {key.partition('[')[0] for key in path.split('.')}
-        if isinstance(part.get('num_classes'), int) and not keys & OTHER_CLASSES:
-            yield Head(path, type_name(part), part['num_classes'])
+        key = class_key(part)
+        if isinstance(part.get(key), int) and not keys & OTHER_CLASSES:
+            yield Head(path, type_name(part), part[key], key)
+
+
+def class_key(part: Mapping[str, Any]) -> str:
+    """What a head calls the number of its classes; one of Mask2Former has things alone."""
+    things_only = part.get('num_stuff_classes') == 0
+    return 'num_things_classes' if things_only else 'num_classes'
 
 
 def check_heads(heads: Iterable[Head], classes: Classes) -> Iterator[Finding]:
@@ -278,7 +286,7 @@ def check_heads(heads: Iterable[Head], classes: Classes) -> Iterator[Finding]:
         fix = f'Set it to {count}, in every head'
         if not classes.given:
             fix = 'Name your classes, metainfo=dict(classes=(...)), in every data set'
-        yield Finding(ERROR, f'{head.where}.num_classes', what, fix)
+        yield Finding(ERROR, f'{head.where}.{head.key}', what, fix)
 
 
 def as_tuple(names: Iterable[str]) -> str:

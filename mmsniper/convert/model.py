@@ -14,7 +14,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
 from mmsniper.datasets.wrappers import class_of, type_name
-from mmsniper.models.roi_heads import QUERY_MASKS, roi_head_fault
+from mmsniper.models.roi_heads import roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
 ROI_HEADS = {'SparseRoIHead': 'SNIPERSparseRoIHead'}
@@ -34,8 +34,11 @@ DENSE_HEADS = {
     'GARPNHead': 'SNIPERGARPNHead',
     'GARetinaHead': 'SNIPERGARetinaHead',
     'GroundingDINOHead': 'SNIPERGroundingDINOHead',
+    'Mask2FormerHead': 'SNIPERMask2FormerHead',
     'NASFCOSHead': 'SNIPERNASFCOSHead',
     'PAAHead': 'SNIPERPAAHead',
+    'RTMDetInsHead': 'SNIPERRTMDetInsHead',
+    'RTMDetInsSepBNHead': 'SNIPERRTMDetInsSepBNHead',
     'VFNetHead': 'SNIPERVFNetHead',
     'YOLOXHead': 'SNIPERYOLOXHead',
 }
@@ -138,8 +141,11 @@ def sniper_model(
         else:
             kind = type_name(config.get('head'))
             exchanged.append(f'{type_name(config)} ({kind})' if kind else type_name(config))
-        if 'SNIPERGuidedAnchorMixin' in (cls.__name__ for cls in _bases(config)):
+        bases = {cls.__name__ for cls in _bases(config)}
+        if 'SNIPERGuidedAnchorMixin' in bases:
             detector.setdefault('batch_pixels', 1)  # it tests one input at a time
+        if 'RTMDetInsHead' in bases and detector.get('data_preprocessor'):
+            detector.data_preprocessor.pad_mask = True  # it takes masks of a batch at once
     if range_first:
         _propose_in_range(detector, pyramid)
         exchanged.append('SNIPERRPNHead')
@@ -204,6 +210,8 @@ def check_kind(detector: Mapping[str, Any]) -> None:
     name = type_name(detector)
     for part, reason in _OTHER_KINDS.items():
         value = detector.get(part)
+        if part == 'panoptic_head' and value is not None and _finds_instances_only(value):
+            continue
         # The `detector` of a PyramidDetector is a type.
         if value is not None and (part != 'detector' or isinstance(value, Mapping)):
             raise ValueError(
@@ -223,6 +231,12 @@ def check_kind(detector: Mapping[str, Any]) -> None:
             f'proposals are made beforehand, for whole images; use a Faster R-CNN '
             f'({_DOCS_ON_KINDS})'
         )
+
+
+def _finds_instances_only(panoptic_head: Mapping[str, Any]) -> bool:
+    """Whether a ``panoptic_head`` is one of Mask2Former, for instance segmentation."""
+    names = {cls.__name__ for cls in _bases(panoptic_head)}
+    return 'Mask2FormerHead' in names and not panoptic_head.get('num_stuff_classes', 53)
 
 
 def has_rpn(detector: Mapping[str, Any]) -> bool:
@@ -306,6 +320,8 @@ def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece
         for i, (_, refine) in enumerate(zip(heads, train['refine'])):
             yield _Piece(f'bbox_head_refine.{i}', heads, i, _range_aware_dense_head)
             yield from _assigners(refine, f'train_cfg.refine.{i}')
+    elif detector.get('panoptic_head'):
+        yield _Piece('panoptic_head', detector, 'panoptic_head', _range_aware_dense_head)
     elif detector.get('roi_head') is None:  # else it has queries instead of an RPN
         yield from _dense_pieces(detector, 'bbox_head', train, 'train_cfg')
     if detector.get('roi_head'):
@@ -355,11 +371,6 @@ def _has_our_rules(config: Mapping[str, Any]) -> bool:
 def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> ConfigDict:
     name, head = type_name(head), ConfigDict(head)
     if name in ROI_HEADS or name in ROI_HEADS.values():
-        if head.get('mask_head') is not None:
-            raise ValueError(
-                f'there is no SNIPER version of {name} with a mask_head: {QUERY_MASKS} '
-                f'({_DOCS_ON_KINDS})'
-            )
         head.type = ROI_HEADS.get(name, head.type)
         return head
     if not _has_our_rules(head):

@@ -17,6 +17,9 @@ from mmsniper.models.dense_heads import (
     SNIPERPAAHead,
     SNIPERPointsMixin,
     SNIPERRPNHead,
+    SNIPERRTMDetInsHead,
+    SNIPERRTMDetInsMixin,
+    SNIPERRTMDetInsSepBNHead,
     SNIPERVFNetHead,
     SNIPERYOLOXHead,
 )
@@ -38,6 +41,7 @@ from mmsniper.models.set_prediction_heads import (
     SNIPERDeformableDETRHead,
     SNIPERDETRHead,
     SNIPERDINOHead,
+    SNIPERMask2FormerHead,
     SNIPERSetPredictionMixin,
 )
 from mmsniper.models.tta import SNIPERTTAModel
@@ -66,10 +70,14 @@ __all__ = [
     'SNIPERGroundingDINO',
     'SNIPERGroundingDINOHead',
     'SNIPERGuidedAnchorMixin',
+    'SNIPERMask2FormerHead',
     'SNIPERNASFCOSHead',
     'SNIPERPAAHead',
     'SNIPERPointsMixin',
     'SNIPERRPNHead',
+    'SNIPERRTMDetInsHead',
+    'SNIPERRTMDetInsMixin',
+    'SNIPERRTMDetInsSepBNHead',
     'SNIPERRoIHead',
     'SNIPERRoIMixin',
     'SNIPERSetPredictionMixin',

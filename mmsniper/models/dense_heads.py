@@ -16,6 +16,8 @@ from mmdet.models.dense_heads import (
     NASFCOSHead,
     PAAHead,
     RPNHead,
+    RTMDetInsHead,
+    RTMDetInsSepBNHead,
     VFNetHead,
     YOLOXHead,
 )
@@ -285,6 +287,50 @@ class SNIPERYOLOXHead(YOLOXHead):
             of_invalid, *_ = of_head(*predicted, objectness, invalid, img_meta)
             objectness_target[of_invalid & ~foreground] = -1
         return targets
+
+
+class SNIPERRTMDetInsMixin(RTMDetInsHead):
+    """Lets the assigner of RTMDet-Ins know the masks of invalid objects; use it as the first base.
+
+    It goes by the centres of masks. What it ignores, being an ``IgnoreInvalidAssigner``, the head
+    leaves out of its classification loss; boxes and masks are learned from valid objects only.
+
+    Args:
+        *args, **kwargs: As for the head.
+    """
+
+    def get_targets(
+        self, *args: Any, batch_gt_instances_ignore: OptInstanceList = None, **kwargs: Any
+    ) -> tuple[Any, ...]:
+        """Targets of all cells, arguments as for the head. The ignored instances are left alone."""
+        ignored = [
+            of_input if of_input is None or 'masks' not in of_input else _with_mask_tensor(of_input)
+            for of_input in batch_gt_instances_ignore or [None] * len(args[0])
+        ]
+        return super().get_targets(*args, batch_gt_instances_ignore=ignored, **kwargs)
+
+
+def _with_mask_tensor(objects: InstanceData) -> InstanceData:
+    masks = objects.masks.to_tensor(torch.bool, objects.bboxes.device)
+    return objects.new(**{**dict(objects.items()), 'masks': masks})
+
+
+@MODELS.register_module()
+class SNIPERRTMDetInsHead(SNIPERRTMDetInsMixin):
+    """``RTMDetInsHead`` that ignores the cells of invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``RTMDetInsHead``; see :class:`SNIPERRTMDetInsMixin`.
+    """
+
+
+@MODELS.register_module()
+class SNIPERRTMDetInsSepBNHead(SNIPERRTMDetInsMixin, RTMDetInsSepBNHead):
+    """``RTMDetInsSepBNHead`` (RTMDet-Ins) that ignores the cells of invalid objects.
+
+    Args:
+        *args, **kwargs: As for ``RTMDetInsSepBNHead``; see :class:`SNIPERRTMDetInsMixin`.
+    """
 
 
 @MODELS.register_module()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.models.roi_heads import BaseRoIHead
-from mmdet.structures import SampleList
-from mmengine.model import BaseModule
-from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
-from torch import Tensor, nn
+from torch import Tensor
 
 MAX_MASK_PIXELS = 2**29
 """Pixels of the masks of an image, at most, for which there is one tensor: half a GB."""
@@ -33,6 +28,10 @@ class PlacedMask:
 
     mask: NDArray[np.bool_]
     corner: tuple[int, int]
+
+    def moved(self, by: tuple[int, int]) -> PlacedMask:
+        """The mask so many pixels further to the right and down."""
+        return PlacedMask(self.mask, (self.corner[0] + by[0], self.corner[1] + by[1]))
 
     def rle(self, width: int, height: int) -> dict[str, Any]:
         """COCO's compressed RLE of the mask in an image, which is never made as a whole."""
@@ -128,106 +127,3 @@ class ImageMasks:
             (x, y), (height, width) = placed.corner, placed.mask.shape
             canvas[y : y + height, x : x + width] = placed.mask
         return torch.from_numpy(masks).to(device)
-
-
-def predict_masks(
-    roi_head: BaseRoIHead,
-    feats: Sequence[Tensor],
-    samples: SampleList,
-    instances: Sequence[InstanceData],
-    corners: Sequence[tuple[int, int]],
-) -> list[list[PlacedMask]]:
-    """Masks of objects that are known, from the features of the windows that they are in.
-
-    Args:
-        roi_head (BaseRoIHead): A RoI head with a mask head.
-        feats (Sequence[Tensor]): Feature maps of the n windows, each (n, C, H, W).
-        samples (SampleList): The windows.
-        instances (Sequence[InstanceData]): Objects of each window; ``bboxes`` in the image's
-            pixels. Their ``scores`` become those that the head gives them with their masks (Mask
-            Scoring R-CNN), with most heads the same.
-        corners (Sequence[tuple[int, int]]): Upper left corner of each window, the image's pixels.
-
-    Returns:
-        list[list[PlacedMask]]: The masks of each window's objects, placed in the image.
-    """
-    masks: list[list[PlacedMask]] = [[] for _ in instances]
-    chosen = [i for i, found in enumerate(instances) if len(found)]  # PointRend wants no others
-    if not chosen:
-        return masks
-    objects = []
-    for i in chosen:
-        found = instances[i]
-        scale = found.bboxes.new_tensor(samples[i].metainfo['scale_factor']).repeat(2)
-        boxes = (found.bboxes - found.bboxes.new_tensor(corners[i]).repeat(2)) * scale
-        objects.append(InstanceData(bboxes=boxes, labels=found.labels, scores=found.scores))
-    if len(chosen) < len(instances):
-        feats = [of_windows[chosen] for of_windows in feats]
-    with _found(roi_head, objects), _pasted_one_by_one(roi_head) as pasted:
-        # Some heads have more to compute for masks than boxes and features.
-        roi_head.predict(feats, None, [samples[i] for i in chosen], rescale=True)
-    for i, of_window, scored in zip(chosen, pasted, objects):
-        x, y = corners[i]
-        masks[i] = [PlacedMask(p.mask, (p.corner[0] + x, p.corner[1] + y)) for p in of_window]
-        instances[i].scores = scored.scores
-    return masks
-
-
-@contextmanager
-def _found(roi_head: BaseRoIHead, objects: Sequence[InstanceData]) -> Iterator[None]:
-    """Let a RoI head find these objects, whatever its input."""
-    roi_head.predict_bbox = lambda *args, **kwargs: objects
-    try:
-        yield
-    finally:
-        del roi_head.predict_bbox
-
-
-@contextmanager
-def _pasted_one_by_one(roi_head: BaseRoIHead) -> Iterator[list[list[PlacedMask]]]:
-    """Let the mask head paste each mask into a picture of its object instead of the window."""
-    heads = roi_head.mask_head
-    head: BaseModule = heads[-1] if isinstance(heads, nn.ModuleList) else heads
-    paste = head.predict_by_feat
-    pasted: list[list[PlacedMask]] = []
-
-    def predict_by_feat(
-        mask_preds: Sequence[Tensor],
-        results_list: Sequence[InstanceData],
-        batch_img_metas: Sequence[Mapping[str, Any]],
-        *args: Any,
-        **kwargs: Any,
-    ) -> Sequence[InstanceData]:
-        for logits, objects, info in zip(mask_preds, results_list, batch_img_metas):
-            boxes = objects.bboxes / objects.bboxes.new_tensor(info['scale_factor']).repeat(2)
-            pictures = [_picture_of(box, *info['ori_shape']) for box in boxes.tolist()]
-            singles = [
-                InstanceData(
-                    bboxes=box[None] - box.new_tensor(corner).repeat(2), labels=label[None]
-                )
-                for box, label, (corner, _) in zip(boxes, objects.labels, pictures)
-            ]
-            infos = [dict(ori_shape=shape, scale_factor=(1.0, 1.0)) for _, shape in pictures]
-            paste([one[None] for one in logits], singles, infos, *args, **kwargs)
-            pasted.append(
-                [
-                    PlacedMask(single.masks[0].bool().cpu().numpy(), corner)
-                    for single, (corner, _) in zip(singles, pictures)
-                ]
-            )
-        return results_list
-
-    head.predict_by_feat = predict_by_feat
-    try:
-        yield pasted
-    finally:
-        del head.predict_by_feat
-
-
-def _picture_of(
-    box: Sequence[float], height: int, width: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Corner (x, y) and shape (h, w) of the pixels that a box can reach, a pixel around it too."""
-    x1, y1 = (min(max(math.floor(v) - 1, 0), end - 1) for v, end in zip(box[:2], (width, height)))
-    x2, y2 = (max(min(math.ceil(v) + 1, end), 1) for v, end in zip(box[2:], (width, height)))
-    return (x1, y1), (max(y2 - y1, 1), max(x2 - x1, 1))

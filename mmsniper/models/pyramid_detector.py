@@ -34,10 +34,11 @@ from mmsniper.chips.windows import (
 from mmsniper.datasets.image_windows import ImageWindows
 from mmsniper.models.joined_classes import empty, joined
 from mmsniper.models.level_range import LevelRange
-from mmsniper.models.masks import ImageMasks, predict_masks
+from mmsniper.models.mask_prediction import MaskPrediction, mask_prediction
+from mmsniper.models.masks import ImageMasks
 from mmsniper.models.nms import MERGE_NMS, best_first
 from mmsniper.models.runtime import Runtime
-from mmsniper.models.temporary_settings import everything_found, has_masks
+from mmsniper.models.temporary_settings import everything_found
 from mmsniper.models.views import (
     TEXT_KEYS,
     Scene,
@@ -78,7 +79,8 @@ def complete_merge_cfg(given: Mapping[str, Any], test_cfg: Mapping[str, Any]) ->
         ConfigDict: ``score_thr``, ``nms_pre``, ``nms`` and ``max_per_img``. Without a limit is
         None, which is below 0 elsewhere.
     """
-    most = (test_cfg.get('rcnn') or test_cfg).get('max_per_img', 100)
+    own = test_cfg.get('rcnn') or test_cfg
+    most = own.get('max_per_img', own.get('max_per_image', 100))  # the latter is Mask2Former's
     merge = dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
     merge.update(given)
     if merge['nms'] is not None and 'type' not in merge['nms']:
@@ -270,10 +272,11 @@ class PyramidDetector(BaseDetector):
             _with(sample, self.merge(scene.found), self._about(scene))
             for sample, scene in zip(self._samples_of(data), scenes)
         ]
-        if has_masks(self):
-            self._add_masks(results, scenes, batches)
+        if masks := mask_prediction(self):
+            self._add_masks(masks, results, scenes, batches)
         for result in results:
-            result.pred_instances.pop('views', None)
+            for key in ('views', 'codes'):
+                result.pred_instances.pop(key, None)
         return results
 
     def _described(self, levels: Sequence[int]) -> str:
@@ -324,13 +327,14 @@ class PyramidDetector(BaseDetector):
 
         Returns:
             tuple[list[Scene], list[SeenBatch]]: The images with what was found in each window:
-            ``bboxes`` in original pixels, ``scores``, ``labels``, ``levels`` and ``views``, the
-            positions (n, 2) of batch and of the window in it; and these batches.
+            ``bboxes`` in original pixels, ``scores``, ``labels``, ``levels``, ``views``, the
+            positions (n, 2) of batch and of the window in it, and ``codes`` (n, d) where masks
+            need them; and these batches.
         """
         texts = texts or [{}] * len(images)
         scenes = [Scene(image, text=text) for image, text in zip(images, texts)]
         batches: list[SeenBatch] = []
-        with_masks = has_masks(self)
+        with_masks = mask_prediction(self) is not None
         from_files = any(isinstance(image, ImageWindows) for image in images)
         with everything_found(self, self.merge_cfg.score_thr, self.level_rpn) as nms:
             for level in sorted(levels, reverse=True):
@@ -433,12 +437,15 @@ class PyramidDetector(BaseDetector):
         keep &= uncut(around, seen, scene.size, self.edge_at(self._scale(scene, window.level)))
         keep &= (boxes.widths >= _MIN_SIDE) & (boxes.heights >= _MIN_SIDE)
         keep &= scores >= self.merge_cfg.score_thr
-        return InstanceData(
+        kept = InstanceData(
             bboxes=boxes if is_rotated(boxes) else boxes.tensor,
             scores=scores,
             labels=found.labels,
             levels=torch.full_like(found.labels, window.level),
-        )[keep]
+        )
+        if 'codes' in found:
+            kept.codes = found.codes.float()
+        return kept[keep]
 
     def _best(self, found: InstanceData, nms: Mapping[str, Any] | None) -> InstanceData:
         """The best of a window, after the NMS of a detector that has its own."""
@@ -450,7 +457,7 @@ class PyramidDetector(BaseDetector):
         Args:
             found (Sequence[InstanceData]): Of each window what is in the level's range, with
                 ``bboxes`` (n, 4) in original pixels, or n rotated ones, ``scores``, ``labels``,
-                ``levels`` and ``views`` (n, 2).
+                ``levels`` and ``views`` (n, 2), and ``codes`` (n, d) where masks need them.
 
         Returns:
             InstanceData: What is left of them, with all fields, best scores first.
@@ -459,7 +466,11 @@ class PyramidDetector(BaseDetector):
         return merged[: self.merge_cfg.max_per_img]
 
     def _add_masks(
-        self, results: SampleList, scenes: Sequence[Scene], batches: Sequence[SeenBatch]
+        self,
+        prediction: MaskPrediction,
+        results: SampleList,
+        scenes: Sequence[Scene],
+        batches: Sequence[SeenBatch],
     ) -> None:
         """Predict the masks of what is left, batch by batch."""
         masks = [
@@ -482,7 +493,7 @@ class PyramidDetector(BaseDetector):
                 results[window.image].pred_instances[chosen]
                 for window, chosen in zip(batch.windows, members)
             ]
-            predicted = predict_masks(self.roi_head, feats, batch.samples, instances, corners)
+            predicted = prediction.predict(feats, batch.samples, instances, corners)
             for window, chosen, of_window, found in zip(
                 batch.windows, members, predicted, instances
             ):

@@ -28,12 +28,6 @@ from mmsniper.utils.box_types import enclosing, is_rotated
 # R-CNN's foreground threshold: a proposal this close to an adopted object is one of its own.
 _FOREGROUND_IOU = 0.5
 
-QUERY_MASKS = (
-    'its masks are predicted from queries, of which nothing is left when the boxes of all levels '
-    'are merged'
-)
-"""Why a head of queries has no SNIPER version with masks."""
-
 
 def with_invalid_objects(sample: DetDataSample, level_range: LevelRange) -> DetDataSample:
     """The sample as R-CNN sees it: invalid objects take part in assignment (SNIPER section 3).
@@ -363,29 +357,22 @@ class _QuerySampler(PseudoSampler):
 
 @MODELS.register_module()
 class SNIPERSparseRoIHead(SparseRoIHead):
-    """``SparseRoIHead`` (Sparse R-CNN) that ignores queries on invalid objects, in training.
+    """``SparseRoIHead`` (Sparse R-CNN, QueryInst) that ignores queries on invalid objects.
 
-    At each stage queries are matched with the valid objects as if these were alone. Those that are
-    then matched with the invalid objects, among the queries left over, are neither positive nor
-    background (:class:`~mmsniper.models.assigners.IgnoreInvalidAssigner`).
+    In training, at each stage, queries are matched with the valid objects as if these were alone.
+    Those that are then matched with the invalid objects, among the queries left over, are neither
+    positive nor background (:class:`~mmsniper.models.assigners.IgnoreInvalidAssigner`). Boxes and
+    masks are learned from the queries of valid objects. Testing is ``SparseRoIHead``'s.
 
     Where no input of a batch has a valid object, the classification loss is a sum. Stock divides
     it by the number of objects, which is then 0; it never sees such images.
 
     Args:
-        *args, **kwargs: As for ``SparseRoIHead``, without a mask head.
-
-    Raises:
-        ValueError: If there is a mask head (QueryInst).
+        *args, **kwargs: As for ``SparseRoIHead``.
     """
 
     bbox_assigner: Any  # one of each stage
     bbox_sampler: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if kwargs.get('mask_head') is not None:
-            raise ValueError(f'SNIPERSparseRoIHead has no masks, as of a QueryInst: {QUERY_MASKS}')
-        super().__init__(*args, **kwargs)
 
     def init_assigner_sampler(self) -> None:
         """Initialize assigners and samplers that know what is ignored."""

@@ -124,10 +124,8 @@ def _check_device(device: str, precision: str) -> None:
 def _heads(detector: nn.Module) -> Iterator[nn.Module]:
     """The modules whose outputs become boxes, scores and masks."""
     roi_head = getattr(detector, 'roi_head', None)
-    for owner, names in (
-        (detector, ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')),
-        (roi_head, ('bbox_head', 'mask_head')),
-    ):
+    dense = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine', 'panoptic_head')
+    for owner, names in ((detector, dense), (roi_head, ('bbox_head', 'mask_head'))):
         for name in names:
             head = getattr(owner, name, None)
             if head is not None:

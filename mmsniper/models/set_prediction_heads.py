@@ -14,10 +14,12 @@ from mmdet.models.dense_heads import (
     DeformableDETRHead,
     DETRHead,
     DINOHead,
+    Mask2FormerHead,
 )
 from mmdet.models.losses import DDQAuxLoss
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
+from mmdet.utils import InstanceList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -197,3 +199,54 @@ class _DenseLoss(DDQAuxLoss):
         elif valid < len(gt_labels):  # fewer queries are left than there are invalid objects
             weights[left] = 0
         return labels, weights, *others
+
+
+@MODELS.register_module()
+class SNIPERMask2FormerHead(Mask2FormerHead):
+    """``Mask2FormerHead`` for instance segmentation that ignores invalid objects.
+
+    Every decoder layer matches the valid objects as stock MMDetection does, by classes and by masks
+    at random points. Of the queries left over, those that are then matched with the invalid objects
+    have no weight in its classification loss. They still count in what that is divided by, as
+    background. Masks are learned from the queries of valid objects.
+
+    Args:
+        *args, **kwargs: As for ``Mask2FormerHead``.
+
+    Raises:
+        ValueError: If there are classes of stuff, of which no object is out of range.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.num_stuff_classes:
+            raise ValueError(
+                f'SNIPERMask2FormerHead is for instances, num_stuff_classes must be 0, got '
+                f'{self.num_stuff_classes}: regions without boxes have no size to judge by'
+            )
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the head; arguments as there. The samples are left as they are."""
+        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
+
+    def preprocess_gt(self, batch_gt_instances: InstanceList, *args: Any) -> InstanceList:
+        """Labels and masks (n, h, w) of each input, which still tell how many are valid."""
+        prepared = super().preprocess_gt(batch_gt_instances, *args)
+        for objects, given in zip(prepared, batch_gt_instances):
+            objects.set_field(given.num_valid, 'num_valid', field_type='metainfo')
+        return prepared
+
+    def _get_targets_single(
+        self, cls_score: Tensor, mask_pred: Tensor, gt_instances: InstanceData, img_meta: dict
+    ) -> tuple[Any, ...]:
+        """Targets of one input: those of the head, without the weights of ignored queries."""
+        valid, invalid = split_appended(gt_instances)
+        targets = super()._get_targets_single(cls_score, mask_pred, valid, img_meta)
+        weights, left_over = targets[1], targets[5]
+        if invalid is not None and len(invalid) and len(left_over):
+            with torch.no_grad():
+                of_invalid = super()._get_targets_single(
+                    cls_score[left_over], mask_pred[left_over], invalid, img_meta
+                )
+            weights[left_over[of_invalid[4]]] = 0
+        return targets

@@ -15,6 +15,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmsniper.models.mask_prediction import mask_prediction
+
 _ALL = 10**9
 
 
@@ -39,7 +41,7 @@ def everything_found(
     """
     roi_head = getattr(detector, 'roi_head', None)
     head = last_dense_head(detector) if roi_head is None else roi_head
-    own = head.test_cfg or {}
+    own = getattr(head, 'test_cfg', None) or {}
     changes: dict[str, Any] = dict(max_per_img=_ALL)
     # What Grid R-CNN finds it then refines, box by box, which takes as long as masks.
     if 'score_thr' in own and not isinstance(head, GridRoIHead):
@@ -53,7 +55,8 @@ def everything_found(
     elif isinstance(head, SparseRoIHead):
         changes['max_per_img'] = detector.rpn_head.num_proposals * head.bbox_head[-1].num_classes
     with ExitStack() as stack:
-        stack.enter_context(_test_cfg(head, changes))
+        if head is not None:  # Mask2Former has none, and all that its queries find is found
+            stack.enter_context(_test_cfg(head, changes))
         if isinstance(head, DDQDETRHead):
             stack.enter_context(_every_distinct_query(head))
         if rpn:
@@ -61,21 +64,18 @@ def everything_found(
         if getattr(head, 'with_score_voting', False):  # PAA: boxes vote after its NMS
             stack.callback(setattr, head, 'with_score_voting', True)
             head.with_score_voting = False
-        if roi_head is not None and has_masks(detector):
-            stack.callback(setattr, roi_head, 'mask_head', roi_head.mask_head)
-            roi_head.mask_head = None
+        if masks := mask_prediction(detector):
+            stack.enter_context(masks.left_out(score_thr))
         yield own.get('nms') if roi_head is None else None
 
 
-def last_dense_head(detector: BaseDetector) -> BaseModule:
-    """The head whose boxes a one-stage detector gives; MMRotate's R3Det and S2ANet have several."""
+def last_dense_head(detector: BaseDetector) -> Any:
+    """The head whose boxes a one-stage detector gives, None if it has none (Mask2Former).
+
+    MMRotate's R3Det and S2ANet have several.
+    """
     heads = getattr(detector, 'bbox_head_refine', None)
-    return heads[-1] if heads else detector.bbox_head
-
-
-def has_masks(detector: BaseDetector) -> bool:
-    """Whether a detector has a RoI head that predicts masks."""
-    return bool(getattr(getattr(detector, 'roi_head', None), 'with_mask', False))
+    return heads[-1] if heads else getattr(detector, 'bbox_head', None)
 
 
 @contextmanager

@@ -202,6 +202,15 @@ def test_stock_configs_raise_no_false_alarm(path):
     assert check_config(Config.fromfile(STOCK / path)) == []
 
 
+def test_the_classes_of_a_mask2former_for_instances_are_its_things():
+    cfg = Config.fromfile(STOCK / 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py')
+    assert check_config(cfg) == []
+    cfg.model.panoptic_head.num_things_classes = 3
+    (found,) = check_config(cfg)
+    assert found.where == 'model.panoptic_head.num_things_classes'
+    assert 'is 3 (Mask2FormerHead)' in found.what
+
+
 @pytest.mark.parametrize('path', ['faster_rcnn_r18_sniper_toy.py', 'dino_r50_sniper.py'])
 def test_our_configs_raise_no_false_alarm(path):
     assert check_config(load_config(ROOT / 'configs' / 'sniper' / path)) == []

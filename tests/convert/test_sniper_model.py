@@ -104,9 +104,29 @@ def test_queries_are_neither_mined_with_nor_proposals():
     sniper_model(detector, PYRAMID)
     assert detector.roi_head == dict(type='SNIPERSparseRoIHead')
     assert detector.rpn_head == dict(type='EmbeddingRPNHead')
-    detector.roi_head.mask_head = [dict()]
-    with pytest.raises(ValueError, match='SNIPERSparseRoIHead with a mask_head: its masks are pre'):
-        sniper_model(detector, PYRAMID)
+
+
+MASK2FORMER = 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
+
+
+def test_mask2former_for_instances_gets_a_head_and_keeps_its_assigner():
+    cfg = Config.fromfile(STOCK / MASK2FORMER, import_custom_modules=False)
+    assigner = deepcopy(cfg.model.train_cfg.assigner)
+    cfg.pyramid, cfg.sniper = PYRAMID, dict()
+    cfg = sniper_version(cfg)
+    assert cfg.model.type == 'PyramidDetector'
+    assert cfg.model.detector == 'Mask2Former'
+    assert cfg.model.panoptic_head.type == 'SNIPERMask2FormerHead'
+    assert cfg.model.train_cfg.assigner == assigner
+
+
+def test_of_rtmdet_ins_the_masks_of_a_batch_get_one_shape():
+    detector = one_stage('RTMDetInsSepBNHead', assigner=dict(type='DynamicSoftLabelAssigner'))
+    sniper_model(detector, PYRAMID)
+    assert detector.bbox_head.type == 'SNIPERRTMDetInsSepBNHead'
+    assert detector.train_cfg.assigner.type == 'IgnoreInvalidAssigner'
+    assert detector.data_preprocessor.pad_mask
+    assert detector.data_preprocessor.batch_augments[0].pad_mask
 
 
 def test_semantic_maps_get_the_shape_of_a_chip():
@@ -250,6 +270,12 @@ def test_a_larger_divisor_stays():
             "of Mine; .*dict.type='IgnoreInvalid",
         ),
         (ConfigDict(type='Mine', my_head=dict()), 'Mine has no bbox_head'),
+        (
+            ConfigDict(
+                two_stage(rpn='CascadeRPNHead'), train_cfg=dict(rpn=[dict(assigner=dict())])
+            ),
+            'no SNIPER version of CascadeRPNHead',
+        ),
         (ConfigDict(one_stage('RetinaHead'), data_preprocessor=None), 'has no data_preprocessor'),
     ],
 )
@@ -293,7 +319,7 @@ def test_the_detector_of_a_pyramid_detector_is_its_type():
     [
         ('bytetrack/bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval', 'vid'),
         ('fast_rcnn/fast-rcnn_r50_fpn_1x_coco', 'its proposals are made beforehand'),
-        ('mask2former/mask2former_r50_8xb2-lsj-50e_coco', 'segments whole images'),
+        ('mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic', 'segments whole images'),
         ('misc/d2_faster-rcnn_r50-caffe_fpn_ms-90k_coco', 'it wraps a detector'),
         ('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco', 'segments whole images'),
         ('qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval', 'videos'),
@@ -329,6 +355,7 @@ def test_stock_configs_of_other_kinds_are_refused_for_what_they_are(config, mess
         'ms_rcnn',
         'scnet',
         'sparse_rcnn',
+        'queryinst',
         'rtmdet',
         'dcn',
         'ddq',

@@ -33,6 +33,7 @@ FAMILIES = {
     'RetinaNet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     'FCOS': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'RTMDet': 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py',
+    'RTMDet-Ins': 'mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
     'DeformableDETR': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
     'DINO': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
     'DDQ': 'mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
@@ -43,8 +44,10 @@ FAMILIES = {
     'Grid R-CNN': 'mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
     'HTC': 'mmdet::htc/htc_r50_fpn_1x_coco.py',
     'Mask Scoring R-CNN': 'mmdet::ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',
+    'Mask2Former': 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
     'PISA': 'mmdet::pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
     'PointRend': 'mmdet::point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
+    'QueryInst': 'mmdet::queryinst/queryinst_r50_fpn_1x_coco.py',
     'SCNet': 'mmdet::scnet/scnet_r50_fpn_1x_coco.py',
     'Sparse R-CNN': 'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'TridentNet': 'mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py',
@@ -104,6 +107,10 @@ def _reduced_family(family: str) -> ConfigDict:
     cfg.data_preprocessor.pad_size_divisor = 32  # as our configs have it
     roi_head = cfg.get('roi_head') or ConfigDict()
     names = ('mask_head', 'mask_iou_head', 'point_head', 'glbctx_head')
+    if 'panoptic_head' in cfg:
+        for head in (cfg.panoptic_head, cfg.panoptic_fusion_head):
+            head.num_things_classes = NUM_CLASSES
+        cfg.panoptic_head.loss_cls.class_weight = [1.0] * NUM_CLASSES + [0.1]
     parts = [roi_head.get('bbox_head', cfg.get('bbox_head')), *map(roi_head.get, names)]
     for part in parts:
         for head in part if isinstance(part, list) else [part]:

@@ -200,10 +200,10 @@ def test_every_roi_head_of_mmdetection_is_in_these_tests(family_config):
 # Queries -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def make_sparse(family_config, build):
+@pytest.fixture(params=['Sparse R-CNN', 'QueryInst'])
+def make_sparse(request, family_config, build):
     def make(sniper=True):
-        cfg = family_config('Sparse R-CNN')
+        cfg = family_config(request.param)
         if sniper:
             cfg.roi_head.type = 'SNIPERSparseRoIHead'
         return build(cfg).train()
@@ -262,11 +262,6 @@ def test_without_valid_objects_queries_learn_background_by_a_sum(make_sparse):
         assert losses[f's{i}.loss_cls'] == stock[f's{i}.loss_cls'] * eps
         assert losses[f's{i}.loss_bbox'] == 0
         assert (gradients[i] == 0).all(dim=1).sum() == 1
-
-
-def test_masks_of_queries_are_refused():
-    with pytest.raises(ValueError, match='has no masks.*QueryInst'):
-        MODELS.build(dict(type='SNIPERSparseRoIHead', mask_head=[dict()]))
 
 
 # Testing at all levels ---------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from mmdet.models.dense_heads import DINOHead, LDHead, paa_head
+from mmdet.models.dense_heads import DINOHead, LDHead, RTMDetInsHead, paa_head
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import MessageHub
@@ -54,6 +56,16 @@ HEADS = {
             'share_conv': None,
             'exp_on_reg': None,
         },
+    ),
+    'rtmdet-ins': (
+        'rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
+        FPN[:3],
+        {**SMALL, 'norm_cfg': dict(type='BN'), 'type': 'SNIPERRTMDetInsSepBNHead'},
+    ),
+    'rtmdet-ins, without shared weights': (
+        'rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
+        FPN[:3],
+        {**SMALL, 'norm_cfg': dict(type='BN'), 'type': 'SNIPERRTMDetInsHead', 'share_conv': None},
     ),
     'fcos': (
         'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
@@ -163,20 +175,31 @@ def foreground_scores(head):
     return 0, getattr(head, 'cls_out_channels', NUM_CLASSES)
 
 
-def objects(of):
-    return InstanceData(
+def objects(of, with_masks=False):
+    made = InstanceData(
         bboxes=torch.tensor([box for box, _ in of]).reshape(-1, 4).float(),
         labels=torch.tensor([label for _, label in of], dtype=torch.long),
     )
+    if with_masks:
+        made.masks = BitmapMasks([lower_left_half(box) for box, _ in of], SIZE, SIZE)
+    return made
 
 
-def sample(valid, ignored):
+def lower_left_half(box):
+    """A mask (SIZE, SIZE) that has its centre of mass elsewhere than its box."""
+    x1, y1, x2, y2 = map(int, box)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[y1:y2, x1:x2] = np.tri(y2 - y1, x2 - x1, dtype=np.uint8)
+    return mask
+
+
+def sample(valid, ignored, with_masks=False):
     shape = (SIZE, SIZE)
     meta = dict(img_id=0, img_shape=shape, pad_shape=shape, batch_input_shape=shape)
     return DetDataSample(
         metainfo={**meta, 'ori_shape': shape, 'scale_factor': (1.0, 1.0)},
-        gt_instances=objects(valid),
-        ignored_instances=objects(ignored),
+        gt_instances=objects(valid, with_masks),
+        ignored_instances=objects(ignored, with_masks),
     )
 
 
@@ -202,7 +225,8 @@ class Step:
         head.zero_grad()
         teacher = [head(features)] if isinstance(head, LDHead) else []
         hook = head.register_forward_hook(keep)
-        losses = head.loss(features, *teacher, [sample(valid, ignored)])
+        data = sample(valid, ignored, isinstance(head, RTMDetInsHead))
+        losses = head.loss(features, *teacher, [data])
         hook.remove()
         self.losses = {k: total(v) for k, v in losses.items() if 'loss' in k}
         sum(self.losses.values()).backward()

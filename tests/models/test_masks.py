@@ -10,9 +10,10 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_masks
 
+from mmsniper.models import mask_prediction as prediction_module
 from mmsniper.models import masks as masks_module
-from mmsniper.models import pyramid_detector
-from mmsniper.models.masks import EncodedMask, EncodedMasks, ImageMasks, PlacedMask, predict_masks
+from mmsniper.models.mask_prediction import MasksByBox
+from mmsniper.models.masks import EncodedMask, EncodedMasks, ImageMasks, PlacedMask
 
 PYRAMID = dict(
     chip_size=64,
@@ -159,11 +160,13 @@ def test_masks_of_levels_and_windows_are_placed_where_they_are(
     model, image = make(family, window_size=100), picture(160, 120)
     expected = {}
 
-    def predict_as_stock(roi_head, feats, samples, instances, corners):
+    predict = MasksByBox.predict
+
+    def predict_as_stock(of_head, feats, samples, instances, corners):
         for i, (sample, objects, (x, y)) in enumerate(zip(samples, instances, corners)):
             scale = torch.tensor(sample.scale_factor).repeat(2)
             boxes = (objects.bboxes - torch.tensor([x, y, x, y])) * scale
-            (window,) = roi_head.predict_mask(
+            (window,) = of_head.roi_head.predict_mask(
                 [feat[i : i + 1] for feat in feats],
                 [sample.metainfo],
                 [InstanceData(bboxes=boxes, labels=objects.labels, scores=objects.scores)],
@@ -174,9 +177,9 @@ def test_masks_of_levels_and_windows_are_placed_where_they_are(
                 whole = torch.zeros(120, 160, dtype=torch.bool)
                 whole[y : y + height, x : x + width] = mask
                 expected[(*box, int(label))] = whole
-        return predict_masks(roi_head, feats, samples, instances, corners)
+        return predict(of_head, feats, samples, instances, corners)
 
-    monkeypatch.setattr(pyramid_detector, 'predict_masks', predict_as_stock)
+    monkeypatch.setattr(MasksByBox, 'predict', predict_as_stock)
     got = found(model, unresized(image))
     assert set(got.levels.tolist()) == {0, 1}
     assert len(expected) == len(got) > 50
@@ -295,4 +298,4 @@ def test_masks_of_focus_chips_lie_in_their_boxes(make, picture, unresized):
     ],
 )
 def test_a_mask_is_pasted_into_a_picture_of_its_object_inside_the_image(box, corner, shape):
-    assert masks_module._picture_of(box, 30, 50) == (corner, shape)
+    assert prediction_module._picture_of(box, 30, 50) == (corner, shape)

@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import ConfigDict
 from torch import nn
 
-from mmsniper.models.temporary_settings import everything_found, fewer_proposals, has_masks
+from mmsniper.models.mask_prediction import mask_prediction
+from mmsniper.models.temporary_settings import everything_found, fewer_proposals
 
 RPN = dict(nms_pre=1000, max_per_img=300, nms=dict(iou_threshold=0.7))
 
@@ -121,4 +122,4 @@ def test_what_a_detector_does_not_have_is_not_set():
     ],
 )
 def test_which_detectors_have_masks(heads, masks):
-    assert has_masks(detector(**heads)) is masks
+    assert (mask_prediction(detector(**heads)) is not None) is masks

@@ -946,7 +946,7 @@ def test_mmdetections_tools_and_ours_detect_the_same_with_tta_and_without(
 
 # With what builds the model of a config without a Runner -----------------------------------------
 
-STOCK = 'this is the stock detector, which sees images at one scale'
+STOCK_WARNING = 'this is the stock detector, which sees images at one scale'
 INFERENCE = """
 import json
 import sys
@@ -977,7 +977,7 @@ def infer(checkpoint, toy_config):
         assert not re.search('unexpected key|missing keys', said)
         found = json.loads(said.rpartition('found: ')[2].splitlines()[0])
         parts = said.split('init_detector was here')
-        return dict(found, warned=[STOCK in part for part in parts])
+        return dict(found, warned=[STOCK_WARNING in part for part in parts])
 
     run_.image = image
     return run_

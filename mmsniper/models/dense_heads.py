@@ -294,9 +294,7 @@ class SNIPERRTMDetInsMixin(RTMDetInsHead):
 
     It goes by the centres of masks. What it ignores, being an ``IgnoreInvalidAssigner``, the head
     leaves out of its classification loss; boxes and masks are learned from valid objects only.
-
-    Args:
-        *args, **kwargs: As for the head.
+    Arguments are the head's.
     """
 
     def get_targets(
@@ -319,8 +317,7 @@ def _with_mask_tensor(objects: InstanceData) -> InstanceData:
 class SNIPERRTMDetInsHead(SNIPERRTMDetInsMixin):
     """``RTMDetInsHead`` that ignores the cells of invalid objects.
 
-    Args:
-        *args, **kwargs: As for ``RTMDetInsHead``; see :class:`SNIPERRTMDetInsMixin`.
+    Arguments are those of ``RTMDetInsHead``; see :class:`SNIPERRTMDetInsMixin`.
     """
 
 
@@ -328,8 +325,7 @@ class SNIPERRTMDetInsHead(SNIPERRTMDetInsMixin):
 class SNIPERRTMDetInsSepBNHead(SNIPERRTMDetInsMixin, RTMDetInsSepBNHead):
     """``RTMDetInsSepBNHead`` (RTMDet-Ins) that ignores the cells of invalid objects.
 
-    Args:
-        *args, **kwargs: As for ``RTMDetInsSepBNHead``; see :class:`SNIPERRTMDetInsMixin`.
+    Arguments are those of ``RTMDetInsSepBNHead``; see :class:`SNIPERRTMDetInsMixin`.
     """
 
 

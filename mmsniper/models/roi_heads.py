@@ -367,8 +367,7 @@ class SNIPERSparseRoIHead(SparseRoIHead):
     Where no input of a batch has a valid object, the classification loss is a sum. Stock divides
     it by the number of objects, which is then 0; it never sees such images.
 
-    Args:
-        *args, **kwargs: As for ``SparseRoIHead``.
+    Arguments are those of ``SparseRoIHead``.
     """
 
     bbox_assigner: Any  # one of each stage

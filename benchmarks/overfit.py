@@ -61,8 +61,12 @@ FAMILIES = {
     'foveabox': 'foveabox_r50_sniper',
     'deformable_detr': 'deformable_detr_r50_sniper',
     'dino': 'dino_r50_sniper',
+    'ddq': 'ddq_r50_sniper',
+    'rtmdet_ins': 'rtmdet_ins_s_sniper',
+    'queryinst': 'queryinst_r50_sniper',
+    'mask2former': 'mask2former_r50_sniper',
 }
-SET_PREDICTION = ('deformable_detr', 'dino')
+SET_PREDICTION = ('deformable_detr', 'dino', 'ddq', 'queryinst', 'mask2former')
 AP50_GOAL = 0.5
 MASK_AP = 'mask AP'  # as in SEGM_METRICS
 LOSS_GOAL = 0.5  # of set prediction: the last losses over the first
@@ -160,7 +164,7 @@ def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPO
         for dataset in read_datasets(cfg[f'{part}_dataloader'].dataset):
             dataset.update(where)
     cfg.train_dataloader.batch_size = BATCH
-    metric = ['bbox', 'segm'] if (cfg.model.get('roi_head') or {}).get('mask_head') else ['bbox']
+    metric = whole.val_evaluator.metric  # boxes, and masks where it has them
     for part in ('val', 'test'):
         cfg[f'{part}_dataloader'].batch_size = 1
         evaluator = dict(type='CocoMetric', ann_file=str(ann_file), metric=metric)

@@ -136,7 +136,7 @@ def test_one_scale_is_the_stock_detector_with_the_same_weights(script, family, d
     assert stock.state_dict().keys() == model.state_dict().keys()
     scales = [step.get('scale') for step in one.test_dataloader.dataset.pipeline]
     assert scales == [None, (1333, 800), None]
-    metric = ['bbox', 'segm'] if family == 'mask_rcnn' else ['bbox']
+    metric = ['bbox', 'segm'] if family == 'mask_rcnn' else 'bbox'
     assert cfg.test_evaluator.metric == one.test_evaluator.metric == metric
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import multiprocessing.dummy
 import pickle
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from mmrotate.evaluation.functional import mean_ap
 from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.convert.config import load_config, read_config, sniper_version
@@ -72,6 +74,12 @@ test_dataloader = val_dataloader
 sniper = dict(batch_size=4, negative_chips=None)
 model = dict(merge_cfg=dict(max_per_img=20, score_thr=0.0))
 """
+
+
+@pytest.fixture(autouse=True)
+def _evaluated_here(monkeypatch):
+    """MMRotate's metric starts four processes, which takes longer than all the rest."""
+    monkeypatch.setattr(mean_ap, 'get_context', lambda _: multiprocessing.dummy)
 
 
 @pytest.fixture(scope='module')

@@ -43,7 +43,7 @@ def _corners_in(file: Path) -> NDArray[np.float64]:
 
 
 def _objects(file: Path) -> Iterator[list[float]]:
-    for number, line in enumerate(file.read_text(errors='replace').splitlines(), 1):
+    for number, line in enumerate(file.read_text('utf-8', errors='replace').splitlines(), 1):
         values = line.split()
         if not values or ':' in values[0]:
             continue

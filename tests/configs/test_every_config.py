@@ -313,8 +313,8 @@ def test_its_detections_make_sense(small, load_tool, request):
     assert sample.ori_shape == (HEIGHT, WIDTH)
     assert len(found) > 0
     assert (boxes[:, 2:] >= boxes[:, :2]).all()
-    clips_none = has_queries or 'YOLOX' in small.model.get('detector', small.model.type)
-    if not clips_none:
+    # Those of queries and of YOLOX are not clipped.
+    if not (has_queries or 'YOLOX' in small.model.get('detector', small.model.type)):
         assert (boxes >= -1e-3).all()
         assert (boxes <= torch.tensor([WIDTH, HEIGHT] * 2) + 1e-3).all()
     assert ((found.scores > 0) & (found.scores <= 1)).all()

@@ -9,8 +9,7 @@ import torch
 from mmdet.datasets import CocoDataset
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead
 from mmdet.registry import MODELS
-from mmengine.hooks import Hook
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from untrained import StatisticsOfBatches
 
 from harness.reduced import reduced
 from mmsniper.convert import load_config
@@ -112,15 +111,6 @@ def config(images, tmp_path, pytestconfig):
         return cfg
 
     return make
-
-
-class StatisticsOfBatches(Hook):
-    """A detector that has learned nothing has no statistics, and signals die away in it."""
-
-    def before_test_iter(self, runner, batch_idx, data_batch=None):
-        for module in runner.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.train()
 
 
 @pytest.mark.parametrize('name', CONFIGS)

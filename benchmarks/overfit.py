@@ -183,6 +183,9 @@ def one_scale_config(cfg: Config) -> Config:
     """
     cfg = deepcopy(cfg)
     cfg.model = stock_detector(cfg.model)
+    queries = (cfg.model.get('rpn_head') or {}).get('num_proposals')
+    if queries:  # stock QueryInst gives so many boxes for its masks, and not another number
+        cfg.model.test_cfg.rcnn.max_per_img = queries
     for dataset in read_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = [
             dict(type='LoadImageFromFile'),

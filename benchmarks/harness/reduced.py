@@ -43,14 +43,15 @@ from mmsniper.models import ConcatNeck
 # Channels that share a group where 256 channels are normalised in 32 groups, as all configs do.
 _CHANNELS_OF_A_GROUP = 8
 
-# DINO, Conditional and DAB-DETR and the two-stage Deformable DETR embed positions into this many
-# channels, whatever is asked.
+# DINO, Co-DETR, Conditional and DAB-DETR and the two-stage Deformable DETR embed positions into so
+# many channels, whatever is asked.
 _FIXED_CHANNELS = 256
 
 # Parts of a detector and of its RoI head for which there are rules, and what needs none.
 _PARTS = (
     'backbone',
     'neck',
+    'query_head',
     'rpn_head',
     'roi_head',
     'bbox_head',
@@ -170,7 +171,8 @@ def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
     _check_parts(model, _PARTS)
     cls = _class_of(ConfigDict(type=model.get('detector', model.type)))
     two_stage = issubclass(cls, DeformableDETR) and model.get('as_two_stage')
-    if two_stage or issubclass(cls, (DINO, ConditionalDETR, DABDETR)):
+    co_detr = model.get('query_head') is not None
+    if two_stage or co_detr or issubclass(cls, (DINO, ConditionalDETR, DABDETR)):
         size = replace(size, channels=_FIXED_CHANNELS)
     if unfreeze:
         model.backbone.update(frozen_stages=-1, norm_eval=False)
@@ -188,9 +190,12 @@ def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
         head.frm_cfg.feat_channels = size.channels
     if 'num_queries' in model:
         _reduce_transformer(model, size)
+    if co_detr:
+        _reduce_query_head(model.query_head, size)
     for key in ('train_cfg', 'test_cfg'):
-        if model.get(key):
-            _cap_numbers(model[key], size, 'num_queries' in model)
+        settings = model.get(key) or []
+        for part in settings if isinstance(settings, Sequence) else [settings]:  # Co-DETR
+            _cap_numbers(part, size, 'num_queries' in model)
     if model.get('focus_head'):
         model.focus_head.update(in_channels=features[-1], feat_channels=size.channels)
     if model.get('level_rpn'):
@@ -436,6 +441,17 @@ def _reduce_transformer(model: ConfigDict, size: ReducedSize) -> None:
     groups = (model.get('dn_cfg') or {}).get('group_cfg') or {}
     if groups.get('num_dn_queries'):
         groups.num_dn_queries = min(groups.num_dn_queries, size.queries)
+
+
+def _reduce_query_head(head: ConfigDict, size: ReducedSize) -> None:
+    """Thin the transformer that Co-DETR has in its head."""
+    head.num_query = min(head.num_query, size.queries)
+    for coder in (head.transformer.encoder, head.transformer.decoder):
+        coder.num_layers = min(coder.num_layers, size.layers)
+        coder.transformerlayers.feedforward_channels = size.fc_channels
+    head.transformer.encoder.with_cp = -1  # which wants FairScale
+    groups = head.dn_cfg.group_cfg
+    groups.num_dn_queries = min(groups.num_dn_queries, size.queries)
 
 
 def _reduce_coder(coder: ConfigDict, size: ReducedSize) -> None:

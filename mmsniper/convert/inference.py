@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.data import SCALE_TRANSFORMS
+from mmsniper.convert.model import is_co_detr
 from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
 from mmsniper.datasets.wrappers import class_names, read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
@@ -99,7 +100,7 @@ def see_all_levels(
     model.update(type=kind if own else stock, pyramid=pyramid)
     if notes is not None:
         notes.append(_merging(model))
-    if (model.get('test_cfg') or {}).get('chunked_size', -1) > 0:
+    if _box_settings(model)[0].get('chunked_size', -1) > 0:
         model.setdefault('batch_pixels', 1)  # names of classes come in parts, for one input each
     if autofocus is None:
         return
@@ -117,11 +118,8 @@ def see_all_levels(
 
 def _merging(model: Mapping[str, Any]) -> str:
     """How the detections of all levels are merged, and what of ``test_cfg`` does not count then."""
-    test_cfg, head = model.get('test_cfg') or {}, model.get('roi_head') or {}
-    own, path = test_cfg, 'test_cfg'
-    if test_cfg.get('rcnn'):
-        own, path = test_cfg['rcnn'], 'test_cfg.rcnn'
-    merge = complete_merge_cfg(model.get('merge_cfg') or {}, test_cfg)
+    own, path = _box_settings(model)
+    merge = complete_merge_cfg(model.get('merge_cfg') or {}, own)
     kind = model['type'] if isinstance(model['type'], type) else MODELS.get(model['type'])
     merging = getattr(kind, 'merge', PyramidDetector.merge)
     how = f'nms={type_name(merge.nms) or None}'
@@ -132,9 +130,23 @@ def _merging(model: Mapping[str, Any]) -> str:
     said = f'tests merge all levels by {", ".join(values)} (choose with model.merge_cfg)'
     # Grid R-CNN keeps its own.
     differs = own.get('score_thr', merge.score_thr) != merge.score_thr
-    if differs and type_name(head.get('head')) != 'GridRoIHead':
+    grid = not is_co_detr(model) and type_name((model.get('roi_head') or {}).get('head'))
+    if differs and grid != 'GridRoIHead':
         said += f'; model.{path}.score_thr={own["score_thr"]} does not count'
     return said
+
+
+def _box_settings(model: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """``test_cfg`` of the head whose boxes a detector gives, and its key in the model's config."""
+    settings, path = model.get('test_cfg') or {}, 'test_cfg'
+    if is_co_detr(model):  # one of each head, of which eval_module chooses
+        module, roi_heads = model.get('eval_module', 'detr'), model.get('roi_head') or []
+        place = {'two-stage': 1, 'one-stage': 1 + len(roi_heads)}.get(module)
+        place = 0 if place is None else place + model.get('eval_index', 0)
+        settings, path = settings[place], f'{path}.{place}'
+    if settings.get('rcnn'):
+        return settings['rcnn'], f'{path}.rcnn'
+    return settings, path
 
 
 def see_images_as_they_are(cfg: Config) -> None:

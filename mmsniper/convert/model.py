@@ -17,11 +17,13 @@ from mmsniper.datasets.wrappers import class_of, type_name
 from mmsniper.models.roi_heads import roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
-ROI_HEADS = {'SparseRoIHead': 'SNIPERSparseRoIHead'}
+ROI_HEADS = {'CoStandardRoIHead': 'SNIPERCoRoIHead', 'SparseRoIHead': 'SNIPERSparseRoIHead'}
 
 # Dense and set-prediction heads that have a version of their own.
 DENSE_HEADS = {
     'CenterNetUpdateHead': 'SNIPERCenterNetUpdateHead',
+    'CoATSSHead': 'SNIPERCoATSSHead',
+    'CoDINOHead': 'SNIPERCoDINOHead',
     'ConditionalDETRHead': 'SNIPERConditionalDETRHead',
     'DABDETRHead': 'SNIPERDABDETRHead',
     'DDQDETRHead': 'SNIPERDDQDETRHead',
@@ -90,8 +92,6 @@ _OTHER_KINDS = {
     'track_head': 'it sees videos; train its detector with SNIPER in a config of its own',
     'panoptic_head': 'it segments whole images, and regions without boxes have no size to judge by',
     'semantic_head': 'it segments whole images, and regions without boxes have no size to judge by',
-    'query_head': 'its queries are taught by the labels of its other heads (Co-DETR), without the '
-    'weights of these, so that to the queries what an ignored anchor shows would be background',
     'mask_head': 'it makes masks without a roi_head, and they are assigned to cells without an '
     'assigner that could ignore them',
     'detector': 'it wraps a detector; train that one with SNIPER in a config of its own',
@@ -179,6 +179,8 @@ def sample_by_area(detector: ConfigDict, share: float, notes: list[str]) -> None
         notes (list[str]): Gets a sentence with all numbers.
     """
     train = detector.get('train_cfg') or ConfigDict()
+    if is_co_detr(detector):  # of the first RoI head, which has the RPN's, too
+        train = train[1]
     stages = train.get('rcnn') or ()
     stages = stages if isinstance(stages, Sequence) else [stages]
     proposals = train.get('rpn_proposal')
@@ -219,7 +221,7 @@ def check_kind(detector: Mapping[str, Any]) -> None:
                 f'({_DOCS_ON_KINDS})'
             )
     for part in ('rpn_head', 'roi_head', 'bbox_head', 'train_cfg'):
-        if isinstance(detector.get(part), Sequence):
+        if isinstance(detector.get(part), Sequence) and not is_co_detr(detector):
             raise ValueError(
                 f'there is no SNIPER version of {name}, whose {part} is a list of '
                 f'{len(detector[part])}: heads that are trained side by side would all have to '
@@ -237,6 +239,12 @@ def _finds_instances_only(panoptic_head: Mapping[str, Any]) -> bool:
     """Whether a ``panoptic_head`` is one of Mask2Former, for instance segmentation."""
     names = {cls.__name__ for cls in _bases(panoptic_head)}
     return 'Mask2FormerHead' in names and not panoptic_head.get('num_stuff_classes', 53)
+
+
+def is_co_detr(detector: Mapping[str, Any]) -> bool:
+    """Whether a detector has a ``query_head``, and lists of other heads and of all settings."""
+    settings = detector.get('test_cfg') or detector.get('train_cfg')
+    return detector.get('query_head') is not None and isinstance(settings, Sequence)
 
 
 def has_rpn(detector: Mapping[str, Any]) -> bool:
@@ -312,6 +320,9 @@ class _Piece(NamedTuple):
 
 def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece]:
     train = detector.get('train_cfg') or {}
+    if is_co_detr(detector):
+        yield from _pieces_of_co_detr(detector, pyramid)
+        return
     if has_rpn(detector):
         yield from _dense_pieces(detector, 'rpn_head', train.get('rpn') or {}, 'train_cfg.rpn')
     elif detector.get('bbox_head_refine'):  # MMRotate's R3Det and S2ANet
@@ -327,6 +338,23 @@ def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece
     if detector.get('roi_head'):
         version = partial(_range_aware_roi_head, pyramid=pyramid)
         yield _Piece('roi_head', detector, 'roi_head', version)
+
+
+def _pieces_of_co_detr(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece]:
+    """Its settings are in the order query head, RoI heads (the first has the RPN's), dense heads."""
+    train = detector.train_cfg
+    roi_heads, dense_heads = detector.get('roi_head') or [], detector.get('bbox_head') or []
+    yield _Piece('query_head', detector, 'query_head', _range_aware_dense_head)
+    yield from _assigners(train[0], 'train_cfg.0')
+    if detector.get('rpn_head'):
+        yield from _dense_pieces(detector, 'rpn_head', train[1].rpn, 'train_cfg.1.rpn')
+    version = partial(_range_aware_roi_head, pyramid=pyramid)
+    for i, _ in enumerate(roi_heads):
+        yield _Piece(f'roi_head.{i}', roi_heads, i, version)
+    for i, _ in enumerate(dense_heads):
+        yield _Piece(f'bbox_head.{i}', dense_heads, i, _range_aware_dense_head)
+        place = 1 + len(roi_heads) + i
+        yield from _assigners(train[place], f'train_cfg.{place}')
 
 
 def _dense_pieces(
@@ -370,10 +398,9 @@ def _has_our_rules(config: Mapping[str, Any]) -> bool:
 
 def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> ConfigDict:
     name, head = type_name(head), ConfigDict(head)
-    if name in ROI_HEADS or name in ROI_HEADS.values():
-        head.type = ROI_HEADS.get(name, head.type)
-        return head
-    if not _has_our_rules(head):
+    if name in ROI_HEADS:
+        head.type = ROI_HEADS[name]
+    elif not _has_our_rules(head):
         if fault := roi_head_fault(next(iter(_bases(head)), None)):
             raise ValueError(
                 f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). '
@@ -382,7 +409,8 @@ def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> Confi
         if name != 'StandardRoIHead':
             head.head = head.type
         head.type = 'SNIPERRoIHead'
-    head.setdefault('pyramid', pyramid)
+    if any(base.__name__ == 'SNIPERRoIMixin' for base in _bases(head)):
+        head.setdefault('pyramid', pyramid)
     return head
 
 

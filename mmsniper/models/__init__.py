@@ -7,6 +7,7 @@ from mmsniper.models.assigners import (
     split_ignored,
 )
 from mmsniper.models.autofocus import AutoFocus
+from mmsniper.models.co_detr import SNIPERCoATSSHead, SNIPERCoDINOHead, SNIPERCoRoIHead
 from mmsniper.models.data_preprocessor import BandDataPreprocessor
 from mmsniper.models.dense_heads import (
     SNIPERCenterNetUpdateHead,
@@ -56,6 +57,9 @@ __all__ = [
     'PyramidDetector',
     'PyramidFocusHead',
     'SNIPERCenterNetUpdateHead',
+    'SNIPERCoATSSHead',
+    'SNIPERCoDINOHead',
+    'SNIPERCoRoIHead',
     'SNIPERConditionalDETRHead',
     'SNIPERDABDETRHead',
     'SNIPERDDQDETRHead',

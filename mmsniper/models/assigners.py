@@ -128,6 +128,12 @@ def split_appended(objects: InstanceData) -> tuple[InstanceData, InstanceData | 
     return (objects, None) if count is None else (objects[:count], objects[count:])
 
 
+def valid_part(sample: DetDataSample) -> DetDataSample:
+    """The sample with its valid objects only, for what makes queries of objects (denoising)."""
+    valid, _ = split_appended(sample.gt_instances)
+    return DetDataSample(metainfo=sample.metainfo, gt_instances=valid)
+
+
 def ignore_near_invalid(
     assign_result: AssignResult,
     priors: Tensor | BaseBoxes,

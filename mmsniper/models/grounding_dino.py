@@ -7,10 +7,10 @@ from typing import Any
 from mmdet.models.dense_heads import GroundingDINOHead
 from mmdet.models.detectors import GroundingDINO
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample, OptSampleList, SampleList
+from mmdet.structures import OptSampleList, SampleList
 from torch import Tensor
 
-from mmsniper.models.assigners import split_appended, with_appended_invalid
+from mmsniper.models.assigners import valid_part, with_appended_invalid
 from mmsniper.models.set_prediction_heads import SNIPERDINOHead
 
 
@@ -46,10 +46,5 @@ class SNIPERGroundingDINO(GroundingDINO):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """What goes into decoder and head, as of ``GroundingDINO``; noise is of valid objects."""
         if self.training and batch_data_samples is not None:
-            batch_data_samples = [_valid_only(sample) for sample in batch_data_samples]
+            batch_data_samples = [valid_part(sample) for sample in batch_data_samples]
         return super().pre_decoder(*args, batch_data_samples=batch_data_samples, **kwargs)
-
-
-def _valid_only(sample: DetDataSample) -> DetDataSample:
-    valid, _ = split_appended(sample.gt_instances)
-    return DetDataSample(metainfo=sample.metainfo, gt_instances=valid)

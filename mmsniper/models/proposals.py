@@ -54,6 +54,8 @@ def propose(model: BaseDetector, batch: Mapping[str, Any]) -> list[InstanceData]
     """
     data = model.data_preprocessor(batch, training=False)
     features = model.extract_feat(data['inputs'])
+    if (query_head := getattr(model, 'query_head', None)) is not None:  # Co-DETR's encoder
+        features = query_head(features, [sample.metainfo for sample in data['data_samples']])[-1]
     found = proposal_head(model).predict(features, data['data_samples'], rescale=False)
     for of_input in found:
         of_input.bboxes = enclosing(typed(of_input.bboxes))

@@ -38,7 +38,7 @@ from mmsniper.models.mask_prediction import MaskPrediction, mask_prediction
 from mmsniper.models.masks import ImageMasks
 from mmsniper.models.nms import MERGE_NMS, best_first
 from mmsniper.models.runtime import Runtime
-from mmsniper.models.temporary_settings import everything_found
+from mmsniper.models.temporary_settings import box_head, everything_found
 from mmsniper.models.views import (
     TEXT_KEYS,
     Scene,
@@ -193,7 +193,9 @@ class PyramidDetector(BaseDetector):
         if unknown := sorted(set(merge_cfg or ()) - set(options)):
             raise ValueError(f'merge_cfg has no option {unknown}, its options are {options}')
         given = {**self.merge_defaults, **(merge_cfg or {})}
-        self.merge_cfg = complete_merge_cfg(given, self.test_cfg or {})
+        # Co-DETR has a list of test_cfg, of each head.
+        own = getattr(box_head(self), 'test_cfg', None) or self.test_cfg or {}
+        self.merge_cfg = complete_merge_cfg(given, own)
         if level_rpn and not getattr(self, 'with_rpn', False):
             raise ValueError(f'level_rpn is for detectors with an RPN, {detector} has none')
         self.level_rpn = level_rpn

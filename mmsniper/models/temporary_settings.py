@@ -14,6 +14,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
+from torch.nn import ModuleList
 
 from mmsniper.models.mask_prediction import mask_prediction
 
@@ -39,8 +40,7 @@ def everything_found(
         two-stage detector's is left out: merging is to see all that it finds. None for those and
         for set predictions.
     """
-    roi_head = getattr(detector, 'roi_head', None)
-    head = last_dense_head(detector) if roi_head is None else roi_head
+    head = box_head(detector)
     own = getattr(head, 'test_cfg', None) or {}
     changes: dict[str, Any] = dict(max_per_img=_ALL)
     # What Grid R-CNN finds it then refines, box by box, which takes as long as masks.
@@ -51,7 +51,7 @@ def everything_found(
     if isinstance(head, DETRHead):  # it takes the best of (query, class), or of queries
         by_class = head.loss_cls.use_sigmoid and not isinstance(head, GroundingDINOHead)
         classes = head.num_classes if by_class else 1  # of a text there may be fewer
-        changes['max_per_img'] = detector.num_queries * classes
+        changes['max_per_img'] = _number_of_queries(detector) * classes
     elif isinstance(head, SparseRoIHead):
         changes['max_per_img'] = detector.rpn_head.num_proposals * head.bbox_head[-1].num_classes
     with ExitStack() as stack:
@@ -66,16 +66,38 @@ def everything_found(
             head.with_score_voting = False
         if masks := mask_prediction(detector):
             stack.enter_context(masks.left_out(score_thr))
-        yield own.get('nms') if roi_head is None else None
+        yield None if _is_second_stage(head, detector) else own.get('nms')
 
 
-def last_dense_head(detector: BaseDetector) -> Any:
-    """The head whose boxes a one-stage detector gives, None if it has none (Mask2Former).
+def box_head(detector: BaseDetector) -> Any:
+    """The head whose boxes a detector gives, None if it has none (Mask2Former).
 
-    MMRotate's R3Det and S2ANet have several.
+    Of MMRotate's R3Det and S2ANet it is the last dense one, of Co-DETR what its ``eval_module``
+    chooses.
     """
-    heads = getattr(detector, 'bbox_head_refine', None)
-    return heads[-1] if heads else getattr(detector, 'bbox_head', None)
+    if module := getattr(detector, 'eval_module', None):
+        heads = {'one-stage': 'bbox_head', 'two-stage': 'roi_head'}
+        if module not in heads:
+            return detector.query_head
+        return getattr(detector, heads[module])[detector.eval_index]
+    if (roi_head := getattr(detector, 'roi_head', None)) is not None:
+        return roi_head
+    refining = getattr(detector, 'bbox_head_refine', None)
+    return refining[-1] if refining else getattr(detector, 'bbox_head', None)
+
+
+def _is_second_stage(head: Any, detector: BaseDetector) -> bool:
+    """Whether a detector's head is its RoI head, or one of several."""
+    roi_head = getattr(detector, 'roi_head', None)
+    return any(
+        one is head for one in (roi_head if isinstance(roi_head, ModuleList) else [roi_head])
+    )
+
+
+def _number_of_queries(detector: BaseDetector) -> int:
+    """Of a set-prediction detector; Co-DETR's are those of its head."""
+    in_head = getattr(detector, 'query_head', None)
+    return detector.num_queries if in_head is None else in_head.num_query
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Heads and assigners of a stock detector are exchanged for those that know valid ranges."""
 
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert import sniper_version
+from mmsniper.convert.inference import see_all_levels
 from mmsniper.convert.model import (
     ASSIGNERS,
     DENSE_HEADS,
@@ -290,7 +292,21 @@ CO_DETR = dict(
     rpn_head=dict(type='RPNHead'),
     roi_head=[dict(type='CoStandardRoIHead')],
     bbox_head=[dict(type='CoATSSHead')],
-    train_cfg=[dict(), dict(), dict()],
+    train_cfg=[
+        dict(assigner=dict(type='HungarianAssigner')),
+        dict(
+            rpn=dict(assigner=dict(type='MaxIoUAssigner')),
+            rpn_proposal=dict(nms_pre=4000, max_per_img=1000),
+            rcnn=dict(assigner=dict(type='MaxIoUAssigner'), sampler=dict(num=512)),
+        ),
+        dict(assigner=dict(type='ATSSAssigner', topk=9)),
+    ],
+    test_cfg=[
+        dict(max_per_img=300),
+        dict(rpn=dict(max_per_img=1000), rcnn=dict(max_per_img=200, score_thr=0.05)),
+        dict(max_per_img=100),
+    ],
+    data_preprocessor=dict(type='DetDataPreprocessor'),
 )
 SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dict()])
 
@@ -298,7 +314,6 @@ SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dic
 @pytest.mark.parametrize(
     ('detector', 'message'),
     [
-        (CO_DETR, 'CoDETR, which has a query_head: its queries are taught by the labels'),
         (SEVERAL, 'Mine, whose roi_head is a list of 2'),
         (dict(type='Mine', bbox_head=[dict()]), 'Mine, whose bbox_head is a list of 1'),
         (dict(type='Mine', bbox_head=dict(), train_cfg=[dict()]), 'Mine, whose train_cfg is a l'),
@@ -308,6 +323,53 @@ SEVERAL = dict(type='Mine', rpn_head=dict(type='RPNHead'), roi_head=[dict(), dic
 def test_models_of_other_kinds_are_refused_by_name_with_the_reason(detector, message):
     with pytest.raises(ValueError, match=f'no SNIPER version of {message}.*Not supported'):
         check_kind(ConfigDict(detector))
+
+
+@pytest.fixture
+def co_detr():
+    """Of MMDetection's projects, whose classes need not be known to exchange them."""
+    return ConfigDict(deepcopy(CO_DETR))
+
+
+def test_all_heads_of_co_detr_are_exchanged(co_detr):
+    sniper_model(co_detr, PYRAMID, range_first=True)
+    assert co_detr.query_head.type == 'SNIPERCoDINOHead'
+    assert co_detr.rpn_head.type == 'SNIPERRPNHead'
+    assert co_detr.roi_head == [dict(type='SNIPERCoRoIHead', pyramid=PYRAMID)]
+    assert co_detr.bbox_head == [dict(type='SNIPERCoATSSHead')]
+    queries, rcnn, atss = co_detr.train_cfg
+    assert queries.assigner.type == atss.assigner.type == 'IgnoreInvalidAssigner'
+    assert rcnn.rpn.assigner.type == 'ValidRangeAssigner'
+    assert rcnn.rcnn.assigner.type == 'MaxIoUAssigner'
+    assert has_rpn(co_detr)
+    once = deepcopy(co_detr)
+    sniper_model(co_detr, PYRAMID)
+    assert co_detr == once
+
+
+def test_samples_of_co_detr_go_by_area(co_detr):
+    notes = []
+    sample_by_area(co_detr, 0.25, notes)
+    assert co_detr.train_cfg[1].rpn_proposal == dict(nms_pre=1000, max_per_img=250)
+    assert co_detr.train_cfg[1].rcnn.sampler.num == 128
+    assert 'proposals 250 instead of 1000' in notes[0]
+
+
+@pytest.mark.parametrize(
+    ('module', 'said'),
+    [
+        (None, 'max_per_img=300 '),
+        ('one-stage', 'max_per_img=100 '),
+        ('two-stage', r'max_per_img=200 .*model.test_cfg.1.rcnn.score_thr=0.05 does not count'),
+    ],
+)
+def test_how_boxes_of_co_detr_are_merged_goes_by_the_head_that_gives_them(co_detr, module, said):
+    if module:
+        co_detr.eval_module = module
+    notes = []
+    see_all_levels(co_detr, PYRAMID, notes=notes)
+    assert (co_detr.type, co_detr.detector) == ('PyramidDetector', 'CoDETR')
+    assert re.search(said, notes[0])
 
 
 def test_the_detector_of_a_pyramid_detector_is_its_type():

@@ -3,7 +3,8 @@
 The SNIPER configs, trained from scratch on the chips of 8 images of a sample of COCO, on a CPU, and
 tested on the same images: at all levels, and by the stock detector with the same weights at one
 scale. A family passes with an AP50 of 0.5; set-prediction detectors, which would take far longer,
-with a training loss that falls by half; and one with masks if these are better at all levels.
+with a training loss that falls by half, and so any config file that is named; and one with masks
+if these are better at all levels.
 
 Writes benchmarks/results/overfit.json and .md. Families that are finished are kept, and an
 interrupted training goes on where it was when the script is started again.
@@ -11,6 +12,7 @@ interrupted training goes on where it was when the script is started again.
     python benchmarks/overfit.py --jobs 2
     python benchmarks/overfit.py fcos atss --epochs 20
     python benchmarks/overfit.py mask_rcnn --out-dir benchmarks/results  # overfit_mask_rcnn.json
+    python benchmarks/overfit.py my_config.py  # any other detector's
 """
 
 from __future__ import annotations
@@ -135,7 +137,16 @@ def choose_images(annotations: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 def path_of(family: str) -> str:
     """The config file of a family, as seen from the project's root."""
-    return f'configs/sniper/{FAMILIES[family]}.py'
+    return family if _is_file(family) else f'configs/sniper/{FAMILIES[family]}.py'
+
+
+def name_of(family: str) -> str:
+    """What a family is called in file names."""
+    return Path(family).stem if _is_file(family) else family
+
+
+def _is_file(family: str) -> bool:
+    return family.endswith('.py')
 
 
 def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPOCHS) -> Config:
@@ -146,7 +157,7 @@ def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPO
     equally long.
 
     Args:
-        family (str): One of ``FAMILIES``.
+        family (str): One of ``FAMILIES``, or a config file.
         ann_file (Path): COCO annotations of the images.
         img_dir (Path): Folder of the images.
         epochs (int): Length of the training.
@@ -241,12 +252,13 @@ def plan_families(args: argparse.Namespace, work_dir: Path) -> list[Contestant]:
     write_text(ann_file, json.dumps(chosen))
     configs, at_one_scale = {}, {}
     for family in args.families:
-        path = work_dir / 'configs' / f'{family}.py'
+        name = name_of(family)
+        path = work_dir / 'configs' / f'{name}.py'
         cfg = overfit_config(family, ann_file, args.img_dir.resolve(), args.epochs)
         write_config(cfg, path)
-        write_config(one_scale_config(cfg), path.with_stem(f'{family}_{ONE_SCALE}'))
-        configs[family] = str(path)
-        at_one_scale[family] = {ONE_SCALE: OtherTest(str(path.with_stem(f'{family}_{ONE_SCALE}')))}
+        write_config(one_scale_config(cfg), path.with_stem(f'{name}_{ONE_SCALE}'))
+        configs[name] = str(path)
+        at_one_scale[name] = {ONE_SCALE: OtherTest(str(path.with_stem(f'{name}_{ONE_SCALE}')))}
     comparison = Comparison(configs, pixels=1e18, seeds=(args.seed,))  # more than any epoch
     planned = (
         plan_contestant(comparison, family, lambda *_: args.epochs, ROOT, work_dir)
@@ -270,18 +282,18 @@ def loss_fall(checkpoint: Path) -> tuple[float, float]:
 
 
 def summary_of(family: str, run: TrainingRun) -> dict[str, Any]:
-    """What a family's run, which is finished, has come to."""
+    """What a family's run, which is finished, has come to. Of a config file the loss is judged."""
     results = run.results()
     first, last = loss_fall(run.checkpoint)
     everywhere, one_scale = results[TEST], results[ONE_SCALE]
-    by_loss = family in SET_PREDICTION
+    by_loss = family in SET_PREDICTION or _is_file(family)
     goal = 'loss halved' if by_loss else f'AP50 >= {AP50_GOAL}'
     passed = last <= LOSS_GOAL * first if by_loss else everywhere['AP50'] >= AP50_GOAL
     if MASK_AP in everywhere:
         goal += ', masks better than at one scale'
         passed &= everywhere[MASK_AP] > one_scale[MASK_AP]
     return {
-        'family': family,
+        'family': name_of(family),
         'config': path_of(family),
         'goal': goal,
         'passed': passed,
@@ -364,7 +376,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     data = ROOT / 'data' / 'coco_tiny'
     parser.add_argument(
-        'families', nargs='*', metavar='FAMILY', help=f'{", ".join(FAMILIES)} [all of them]'
+        'families',
+        nargs='*',
+        metavar='FAMILY',
+        help=f'{", ".join(FAMILIES)}, or a config file [all of them]',
     )
     for name, least, default, what in (
         ('images', 1, 8, 'number of images'),
@@ -390,12 +405,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '[benchmarks/results for all, else none]',
     )
     args = parser.parse_args(argv)
-    unknown = sorted(set(args.families) - set(FAMILIES))
+    unknown = sorted(name for name in {*args.families} - {*FAMILIES} if not _is_file(name))
     if unknown:
-        parser.error(f'there is no family {", ".join(unknown)}; there are {", ".join(FAMILIES)}')
+        parser.error(
+            f'there is no family {", ".join(unknown)}; there are {", ".join(FAMILIES)}, and any '
+            f'config file (.py)'
+        )
     if not args.families and args.out_dir is None:
         args.out_dir = ROOT / 'benchmarks' / 'results'
-    args.name = '_'.join(['overfit', *args.families])
+    args.name = '_'.join(['overfit', *map(name_of, args.families)])
     args.families = args.families or list(FAMILIES)
     return args
 
@@ -414,7 +432,7 @@ def main(argv: list[str] | None = None) -> None:
         execute_all(contestants, args.jobs, console)
     except RunError as error:
         failure = error  # of one family; the others are told of
-    runs = {item.name: item.runs[0] for item in contestants}
+    runs = dict(zip(args.families, (item.runs[0] for item in contestants)))
     families = [summary_of(family, run) for family, run in runs.items() if run.finished]
     table = Table(*COLUMNS, title='Overfitting')
     for row in table_rows(families):

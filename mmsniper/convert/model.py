@@ -341,7 +341,7 @@ def _pieces(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece
 
 
 def _pieces_of_co_detr(detector: ConfigDict, pyramid: Mapping[str, Any]) -> Iterator[_Piece]:
-    """Its settings are in the order query head, RoI heads (the first has the RPN's), dense heads."""
+    """Settings are in the order query head, RoI heads (the first with the RPN's), dense heads."""
     train = detector.train_cfg
     roi_heads, dense_heads = detector.get('roi_head') or [], detector.get('bbox_head') or []
     yield _Piece('query_head', detector, 'query_head', _range_aware_dense_head)

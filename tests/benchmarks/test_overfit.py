@@ -257,6 +257,27 @@ def test_masks_must_be_better_at_all_levels_than_at_one_scale(
 
 
 @pytest.mark.usefixtures('_uncounted')
+def test_any_config_file_is_judged_by_the_fall_of_its_loss(script, data, tmp_path, monkeypatch):
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = '{ROOT / script.path_of('retinanet')}'")
+    monkeypatch.setattr(script, 'execute_all', fake_execute_all(dict(fcos=0.5, mine=0.0)))
+    families = run_script(script, data, tmp_path, 'fcos', str(mine))['families']
+    assert [(item['family'], item['goal'], item['passed']) for item in families] == [
+        ('fcos', 'AP50 >= 0.5', True),
+        ('mine', 'loss halved', True),
+    ]
+    assert (tmp_path / 'out' / 'overfit_fcos_mine.md').is_file()
+
+
+@pytest.mark.usefixtures('_uncounted')
+def test_stock_queryinst_gives_as_many_boxes_as_it_has_queries(script, data):
+    """For its masks it needs the queries of all that it gives."""
+    cfg = script.overfit_config('queryinst', *data)
+    assert script.one_scale_config(cfg).model.test_cfg.rcnn.max_per_img == 50
+    assert cfg.model.test_cfg.rcnn.max_per_img == 100
+
+
+@pytest.mark.usefixtures('_uncounted')
 def test_a_loss_that_falls_by_less_than_half_fails(script, data, tmp_path, monkeypatch):
     monkeypatch.setattr(script, 'execute_all', fake_execute_all(dict(dino=1.0), (4.0, 2.1)))
     assert [f['passed'] for f in run_script(script, data, tmp_path, 'dino')['families']] == [False]

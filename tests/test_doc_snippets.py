@@ -68,6 +68,10 @@ def folder(tmp_path_factory):
     (folder / 'my_config.py').write_text(MINE)
     (folder / 'my_sniper.py').write_text(MINE)
     (folder / 'my_ideas.py').write_text(blocks(ROOT / 'docs/howto/own_ideas.md', 'python')[0])
+    # Of MMDetection's projects, whose code is in no package.
+    theirs = folder / 'projects/CO-DETR/configs/codino/co_dino_5scale_r50_8xb2_1x_coco.py'
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'")
     activate = folder / '.venv' / 'bin' / 'activate'
     activate.parent.mkdir(parents=True)
     activate.touch()

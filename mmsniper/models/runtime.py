@@ -101,7 +101,11 @@ def half_precision(detector: nn.Module, precision: str) -> Iterator[None]:
         for module in detector.modules()
         if isinstance(module, BaseRoIExtractor)
     ]
-    handles += [head.register_forward_hook(_float_outputs) for head in _heads(detector)]
+    handles += [
+        part.register_forward_hook(_float_outputs)
+        for head in _heads(detector)
+        for part in (head, *_branches(head))
+    ]
     try:
         with torch.autocast(device, PRECISIONS[precision]):
             yield
@@ -124,12 +128,20 @@ def _check_device(device: str, precision: str) -> None:
 def _heads(detector: nn.Module) -> Iterator[nn.Module]:
     """The modules whose outputs become boxes, scores and masks."""
     roi_head = getattr(detector, 'roi_head', None)
-    dense = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine', 'panoptic_head')
+    dense = ('query_head', 'rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')
+    dense = (*dense, 'panoptic_head')
     for owner, names in ((detector, dense), (roi_head, ('bbox_head', 'mask_head'))):
         for name in names:
             head = getattr(owner, name, None)
             if head is not None:
                 yield from head if isinstance(head, nn.ModuleList) else [head]
+
+
+def _branches(head: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a set-prediction head whose outputs it adds places to, before they are given."""
+    for name in ('cls_branches', 'reg_branches', 'fc_reg'):
+        part = getattr(head, name, ())
+        yield from [part] if isinstance(part, nn.Linear) else part
 
 
 def _with_float_features(module: nn.Module, args: tuple) -> tuple:

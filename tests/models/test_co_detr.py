@@ -326,6 +326,22 @@ def test_in_testing_all_boxes_of_the_chosen_head_are_merged(
     assert head.test_cfg is own
 
 
+def test_in_half_precision_places_stay_whole(at_all_levels, unresized, picture):
+    model = at_all_levels(precision='bf16', merge_cfg=dict(score_thr=0.0))
+    places, forward = [], model.query_head.forward
+
+    def noted(*args):
+        found = forward(*args)
+        places.append(found[1])
+        return found
+
+    model.query_head.forward = noted
+    (result,) = model.test_step(unresized(picture(120, 90)))
+    assert len(result.pred_instances) > 0
+    assert len(places) == 2
+    assert not any(torch.equal(of, of.bfloat16().float()) for of in places)
+
+
 def test_a_copy_finds_the_same(at_all_levels, unresized, picture):
     model, data = at_all_levels(), unresized(picture(120, 90))
     (wanted,) = model.test_step(data)

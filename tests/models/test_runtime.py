@@ -74,6 +74,24 @@ def test_places_stay_whole(at_levels, picture, unresized, monkeypatch):
     assert [len(m._forward_hooks) for m in heads] == [0] * len(heads)
 
 
+@pytest.mark.parametrize('family', ['DeformableDETR', 'DINO', 'DDQ'])
+def test_places_of_queries_stay_whole(at_levels, picture, unresized, family):
+    """A head adds offsets to them; of a window of 2048 px, bf16 would tell places of 8 px."""
+    model = at_levels(family, PYRAMID, precision='bf16', merge_cfg=dict(score_thr=0.0))
+    head, places = model.bbox_head, []
+
+    def noted(_, __, outputs):
+        places.append(outputs[1])
+
+    hook = head.register_forward_hook(noted)
+    (found,) = model.test_step(unresized(picture()))
+    hook.remove()
+    assert len(found.pred_instances) > 0
+    assert len(places) == 2
+    assert not any(torch.equal(of, of.bfloat16().float()) for of in places)
+    assert [len(m._forward_hooks) for m in head.modules()] == [0] * len(list(head.modules()))
+
+
 def test_it_is_taken_off_again_and_of_this_detector_only(at_levels, picture, unresized):
     model = at_levels('RetinaNet', PYRAMID, compiled=dict(backend='eager'))
     before = model.test_step(unresized(picture()))[0].pred_instances

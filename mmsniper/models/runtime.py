@@ -128,9 +128,9 @@ def _check_device(device: str, precision: str) -> None:
 def _heads(detector: nn.Module) -> Iterator[nn.Module]:
     """The modules whose outputs become boxes, scores and masks."""
     roi_head = getattr(detector, 'roi_head', None)
-    dense = ('query_head', 'rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')
-    dense = (*dense, 'panoptic_head')
-    for owner, names in ((detector, dense), (roi_head, ('bbox_head', 'mask_head'))):
+    dense = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')
+    others = ('query_head', 'panoptic_head')
+    for owner, names in ((detector, dense + others), (roi_head, ('bbox_head', 'mask_head'))):
         for name in names:
             head = getattr(owner, name, None)
             if head is not None:

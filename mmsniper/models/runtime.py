@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -127,21 +127,25 @@ def _check_device(device: str, precision: str) -> None:
 
 def _heads(detector: nn.Module) -> Iterator[nn.Module]:
     """The modules whose outputs become boxes, scores and masks."""
-    roi_head = getattr(detector, 'roi_head', None)
     dense = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')
-    others = ('query_head', 'panoptic_head')
-    for owner, names in ((detector, dense + others), (roi_head, ('bbox_head', 'mask_head'))):
-        for name in names:
-            head = getattr(owner, name, None)
-            if head is not None:
-                yield from head if isinstance(head, nn.ModuleList) else [head]
+    for name in (*dense, 'query_head', 'panoptic_head'):
+        yield from _as_list(getattr(detector, name, None))
+    for roi_head in _as_list(getattr(detector, 'roi_head', None)):
+        for name in ('bbox_head', 'mask_head'):
+            yield from _as_list(getattr(roi_head, name, None))
+
+
+def _as_list(part: nn.Module | None) -> Sequence[nn.Module]:
+    """One part, several such as the stages of a cascade, or none."""
+    if part is None:
+        return []
+    return list(part) if isinstance(part, nn.ModuleList) else [part]
 
 
 def _branches(head: nn.Module) -> Iterator[nn.Module]:
     """The parts of a set-prediction head whose outputs it adds places to, before they are given."""
     for name in ('cls_branches', 'reg_branches', 'fc_reg'):
-        part = getattr(head, name, ())
-        yield from [part] if isinstance(part, nn.Linear) else part
+        yield from _as_list(getattr(head, name, None))
 
 
 def _with_float_features(module: nn.Module, args: tuple) -> tuple:

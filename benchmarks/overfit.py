@@ -235,7 +235,8 @@ def _use_schedule(cfg: Config, epochs: int) -> None:
         ConfigDict(type='MultiStepLR', milestones=[int(0.8 * epochs)], gamma=0.1),
     ]
     cfg.train_cfg = ConfigDict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=epochs)
-    cfg.default_hooks.checkpoint.update(interval=10, max_keep_ckpts=1)
+    cfg.default_hooks.checkpoint.update(interval=10, max_keep_ckpts=1, by_epoch=True)
+    cfg.log_processor = ConfigDict(by_epoch=True)  # Mask2Former's counts iterations
     cfg.randomness = dict(seed=0)
 
 

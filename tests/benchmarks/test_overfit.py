@@ -125,6 +125,13 @@ def test_all_families_have_one_schedule_one_pyramid_and_the_same_images(script, 
     assert seen[0] == seen[1] == seen[2]
 
 
+def test_a_config_that_counts_iterations_is_trained_by_epochs_too(script, data):
+    cfg = script.overfit_config('mask2former', *data, epochs=10)
+    assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
+    assert cfg.default_hooks.checkpoint.by_epoch
+    assert cfg.log_processor.by_epoch
+
+
 @pytest.mark.parametrize('family', ['mask_rcnn', 'fcos'])
 def test_one_scale_is_the_stock_detector_with_the_same_weights(script, family, data):
     cfg = script.overfit_config(family, *data, epochs=10)

@@ -13,6 +13,7 @@ interrupted training goes on where it was when the script is started again.
     python benchmarks/overfit.py fcos atss --epochs 20
     python benchmarks/overfit.py mask_rcnn --out-dir benchmarks/results  # overfit_mask_rcnn.json
     python benchmarks/overfit.py my_config.py  # any other detector's
+    python benchmarks/overfit.py mmdet::htc/htc-without-semantic_r50_fpn_1x_coco.py  # stock's, too
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -157,12 +159,13 @@ def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPO
     equally long.
 
     Args:
-        family (str): One of ``FAMILIES``, or a config file.
+        family (str): One of ``FAMILIES``, a config file, or one of MMDetection's (``mmdet::...``),
+            to which our fragment is added.
         ann_file (Path): COCO annotations of the images.
         img_dir (Path): Folder of the images.
         epochs (int): Length of the training.
     """
-    whole = load_config(ROOT / path_of(family))
+    whole = _whole_config(path_of(family))
     cfg = reduced(whole, SIZES.get(family, SIZE), unfreeze=True)
     # Tested with as many proposals as ever: of a whole image, a few would not be enough.
     cfg.model.test_cfg = whole.model.test_cfg
@@ -184,6 +187,19 @@ def overfit_config(family: str, ann_file: Path, img_dir: Path, epochs: int = EPO
     cfg.custom_hooks = hooks
     _use_schedule(cfg, epochs)
     return cfg
+
+
+def _whole_config(path: str) -> Config:
+    """The SNIPER version of a config, of a stock one with our fragment and COCO's pyramid."""
+    if '::' not in path:
+        return load_config(ROOT / path)
+    fragments = (
+        f'{ROOT}/configs/_base_/{name}' for name in ('sniper.py', 'pyramids/coco_paper.py')
+    )
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / 'of_stock.py'
+        file.write_text(f'_base_ = {[path, *fragments]}')
+        return load_config(file)
 
 
 def one_scale_config(cfg: Config) -> Config:
@@ -405,16 +421,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='folder of the two files, whose names tell the families unless it is all of them '
         '[benchmarks/results for all, else none]',
     )
+    parser.add_argument('--name', help='of the two files, instead of that')
     args = parser.parse_args(argv)
     unknown = sorted(name for name in {*args.families} - {*FAMILIES} if not _is_file(name))
     if unknown:
         parser.error(
             f'there is no family {", ".join(unknown)}; there are {", ".join(FAMILIES)}, and any '
-            f'config file (.py)'
+            f"config file (.py), also MMDetection's (mmdet::...)"
         )
     if not args.families and args.out_dir is None:
         args.out_dir = ROOT / 'benchmarks' / 'results'
-    args.name = '_'.join(['overfit', *map(name_of, args.families)])
+    args.name = args.name or '_'.join(['overfit', *map(name_of, args.families)])
     args.families = args.families or list(FAMILIES)
     return args
 

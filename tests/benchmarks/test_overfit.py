@@ -125,6 +125,13 @@ def test_all_families_have_one_schedule_one_pyramid_and_the_same_images(script, 
     assert seen[0] == seen[1] == seen[2]
 
 
+def test_a_stock_config_gets_our_fragment(script, data):
+    cfg = script.overfit_config('mmdet::free_anchor/freeanchor_r50_fpn_1x_coco.py', *data)
+    assert cfg.model.bbox_head.type == 'SNIPERFreeAnchorRetinaHead'
+    assert cfg.model.backbone.depth == 18
+    assert cfg.train_dataloader.sampler.pyramid == script.PYRAMID
+
+
 def test_a_config_that_counts_iterations_is_trained_by_epochs_too(script, data):
     cfg = script.overfit_config('mask2former', *data, epochs=10)
     assert cfg.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
@@ -324,6 +331,7 @@ def test_a_finished_family_is_not_trained_again(script, data, tmp_path):
 def test_some_of_the_families_do_not_replace_the_results_of_all(script):
     assert script.parse_args(['fcos']).out_dir is None
     assert script.parse_args(['fcos', 'atss']).name == 'overfit_fcos_atss'
+    assert script.parse_args(['fcos', '--name', 'points']).name == 'points'
     everything = script.parse_args([])
     assert everything.out_dir == ROOT / 'benchmarks' / 'results'
     assert everything.name == 'overfit'

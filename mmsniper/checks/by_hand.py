@@ -8,11 +8,11 @@ from typing import Any
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
-from mmsniper.checks.config import leaves
+from mmsniper.checks.config import pipelines_of
 from mmsniper.checks.finding import ERROR, NOTE, WARNING, Finding
 from mmsniper.convert.model import UnawarePiece, unaware_pieces
 from mmsniper.datasets.scale_transforms import behind_the_cut, rescaling
-from mmsniper.datasets.wrappers import all_configs, all_transforms, class_names, type_name
+from mmsniper.datasets.wrappers import all_transforms, class_names, type_name
 
 
 def check_by_hand(cfg: Config, loader: str = 'train_dataloader') -> Iterator[Finding]:
@@ -23,7 +23,7 @@ def check_by_hand(cfg: Config, loader: str = 'train_dataloader') -> Iterator[Fin
         loader (str): Key of the training's data loader. Defaults to 'train_dataloader'.
     """
     filters: dict[str, None] = {}
-    for pipelines in _pipelines(cfg, loader):
+    for pipelines in pipelines_of(cfg, loader):
         steps = [step for pipeline in pipelines.values() for step in pipeline]
         cut, marked = (
             next((where for where, pipeline in pipelines.items() if _has(pipeline, name)), '')
@@ -82,15 +82,3 @@ def _fix(piece: UnawarePiece) -> str:
 
 def _has(pipeline: Any, name: str) -> bool:
     return any(name in class_names(step, TRANSFORMS) for step in all_transforms(pipeline))
-
-
-def _pipelines(cfg: Config, loader: str) -> Iterator[dict[str, Any]]:
-    """Of each data set the pipelines that its images go through, in this order, by their keys."""
-    dataset, where = (cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset'
-    for leaf, _ in leaves(dataset, where):
-        around = [
-            (path, part)
-            for path, part in all_configs(dataset, where)
-            if f'{leaf}.'.startswith(f'{path}.') and part.get('pipeline')
-        ]
-        yield {f'{path}.pipeline': part['pipeline'] for path, part in reversed(around)}

@@ -9,13 +9,22 @@ from importlib.util import find_spec
 from inspect import signature
 from typing import Any, NamedTuple
 
+import numpy as np
 from mmdet.datasets import BaseVideoDataset, CocoPanopticDataset
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS, MODELS, TRANSFORMS
+from mmdet.structures.bbox import get_box_type
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
 from mmsniper.checks.finding import ERROR, Finding
-from mmsniper.datasets.wrappers import all_configs, inner_datasets, type_name
+from mmsniper.datasets.wrappers import (
+    all_configs,
+    all_transforms,
+    class_names,
+    inner_datasets,
+    type_name,
+)
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -60,7 +69,7 @@ class Head(NamedTuple):
 
 
 def check_config(cfg: Config, loaders: Iterable[str] = LOADERS) -> list[Finding]:
-    """Check what a config says of its classes.
+    """Check what a config says of its classes, its images and its masks.
 
     Args:
         cfg (Config): A config that has been converted
@@ -68,6 +77,7 @@ def check_config(cfg: Config, loaders: Iterable[str] = LOADERS) -> list[Finding]
         loaders (Iterable[str]): Keys of the data loaders that will be used. Defaults to all.
     """
     findings = [*check_channels(cfg), *check_backends(cfg)]
+    findings += [finding for key in loaders for finding in check_mask_boxes(cfg, key)]
     classes = [c for key in loaders for c in config_classes(cfg, key, findings)]
     if not classes or _is_open_vocabulary(cfg):
         return findings
@@ -149,6 +159,47 @@ def check_channels(cfg: Mapping[str, Any]) -> Iterator[Finding]:
             )
 
 
+def check_mask_boxes(cfg: Mapping[str, Any], loader: str) -> Iterator[Finding]:
+    """Check that boxes are not made of masks in a form in which their x and y are exchanged.
+
+    MMRotate's rotated boxes exchange them where masks are bitmaps, which is what
+    ``LoadAnnotations`` makes of polygons by default.
+
+    Args:
+        cfg (Config): The config.
+        loader (str): Key of the data loader.
+    """
+    for pipelines in pipelines_of(cfg, loader):
+        bitmaps = False
+        for where, pipeline in pipelines.items():
+            for step in all_transforms(pipeline):
+                if step.get('with_mask') and 'LoadAnnotations' in class_names(step, TRANSFORMS):
+                    bitmaps = step.get('poly2mask', True)
+                elif bitmaps and 'ConvertMask2BoxType' in class_names(step, TRANSFORMS):
+                    box_type = step.get('box_type')
+                    if _exchanges_sides(box_type):
+                        yield Finding(
+                            ERROR,
+                            where,
+                            f'has ConvertMask2BoxType(box_type={box_type!r}) after '
+                            f'LoadAnnotations(with_mask=True) without poly2mask=False: masks are '
+                            f'bitmaps, of which it makes boxes with x and y exchanged',
+                            'Write LoadAnnotations(with_mask=True, poly2mask=False)',
+                        )
+
+
+def _exchanges_sides(box_type: Any) -> bool:
+    """Whether a type of boxes exchanges x and y of bitmaps; unknown types do not."""
+    try:
+        _, kind = get_box_type(box_type)
+    except (AssertionError, KeyError):
+        return False
+    mask = np.zeros((1, 4, 16), np.uint8)
+    mask[:, :3, 9:14] = 1
+    ((x, y),) = kind.from_instance_masks(BitmapMasks(mask, 4, 16)).centers.tolist()
+    return x < y
+
+
 def leaves(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:
     """The data sets (or configs) that read images, below any wrappers, with their config keys."""
     inner = inner_datasets(dataset)
@@ -157,6 +208,18 @@ def leaves(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:
     for i, below in enumerate(inner):
         key = 'dataset' if len(inner) == 1 and not _has_several(dataset) else f'datasets[{i}]'
         yield from leaves(below, f'{where}.{key}')
+
+
+def pipelines_of(cfg: Mapping[str, Any], loader: str) -> Iterator[dict[str, Any]]:
+    """Of each data set the pipelines that its images go through, in this order, by their keys."""
+    dataset, where = (cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset'
+    for leaf, _ in leaves(dataset, where):
+        around = [
+            (path, part)
+            for path, part in all_configs(dataset, where)
+            if f'{leaf}.'.startswith(f'{path}.') and part.get('pipeline')
+        ]
+        yield {f'{path}.pipeline': part['pipeline'] for path, part in reversed(around)}
 
 
 def _has_several(dataset: Any) -> bool:

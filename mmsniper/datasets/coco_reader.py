@@ -1,8 +1,8 @@
 """MMDetection's COCO data sets read their file through :class:`~mmsniper.chips.CocoFile`.
 
 By itself ``CocoDataset`` ends in a KeyError or TypeError that names no annotation, or leaves
-annotations out without a word. MMRotate's ``DOTADataset`` has images in the order in which the file
-system lists them, which may be another on another machine.
+annotations out without a word. MMRotate's ``DOTADataset`` ends in errors of that kind, too, and has
+images in the order in which the file system lists them, which may be another on another machine.
 
 In a training of several processes one of each machine reads, and the others share its memory.
 """
@@ -24,6 +24,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import print_log
 
 from mmsniper.chips.coco_file import CocoFile, CocoUse
+from mmsniper.chips.dota_files import dota_fault
 from mmsniper.datasets.wrappers import (
     all_transforms,
     inner_datasets,
@@ -122,9 +123,24 @@ def read_checked(dataset: Any, pipeline: Any = ()) -> None:
 
 
 def _read_in_order(dataset: Any) -> None:
-    """Have a data set read its images in the order of their paths, the same on every machine."""
+    """Have a data set read its images in the order of their paths, the same on every machine.
+
+    Raises:
+        ValueError: If an annotation file is faulty; stock names neither the file nor the line.
+    """
     stock = dataset.load_data_list
-    dataset.load_data_list = lambda: sorted(stock(), key=lambda info: info['img_path'])
+
+    def in_order() -> list[dict]:
+        try:
+            return sorted(stock(), key=lambda info: info['img_path'])
+        except (ValueError, LookupError) as error:
+            is_stock = stock.__qualname__ == 'DOTADataset.load_data_list'
+            fault = is_stock and dota_fault(dataset.ann_file, dataset.metainfo['classes'])
+            if not fault:
+                raise
+            raise ValueError(fault) from error
+
+    dataset.load_data_list = in_order
     try:
         dataset.full_init()
     finally:

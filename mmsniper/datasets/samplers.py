@@ -45,6 +45,7 @@ from mmsniper.utils.checks import check_whole_number
 from mmsniper.utils.command_line import progress
 from mmsniper.utils.image_header import image_size
 from mmsniper.utils.made_once import made_once
+from mmsniper.utils.missing_files import missing_file
 from mmsniper.utils.words import numbered
 
 _BLOCK = 1 << 12  # chips that are looked at together, in 1 MB as Python objects
@@ -465,6 +466,12 @@ def _image_annotations(
     if not (width and height):  # DOTA's annotations have no sizes
         try:
             width, height = image_size(info['img_path'])
+        except FileNotFoundError:
+            where = "data_root, data_prefix or, for DOTA's, img_suffix"
+            raise ValueError(
+                f'there is no such file, whose header would tell the size. '
+                f'{missing_file(info["img_path"], where)}'
+            ) from None
         except OSError as error:
             raise ValueError(
                 f'no width and height, and the header of the image does not tell them ({error}): '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,17 @@ from torch import Tensor, nn
 PRECISIONS = dict(bf16=torch.bfloat16, fp16=torch.float16)
 """Names of half precisions."""
 
+# mmcv has no deformable convolution in bf16; TOODHead calls one as a function. R3Det's FRM wants
+# features in the precision of places, float32.
+_FLOAT_ONLY = dict(bf16=('DeformConv2d', 'ModulatedDeformConv2d', 'TOODHead', 'FRM'), fp16=('FRM',))
+
+# What becomes boxes, scores and masks, of a detector and of its RoI head.
+_BOX_HEADS = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')
+_DENSE_HEADS = (*_BOX_HEADS, 'query_head', 'panoptic_head')
+_ROI_HEADS = ('bbox_head', 'mask_head', 'point_head', 'mask_iou_head', 'grid_head')
+
+_COMPILED = ('backbone', 'neck', *_BOX_HEADS)
+
 
 class Runtime:
     """How a detector is run in testing.
@@ -20,9 +32,9 @@ class Runtime:
     Args:
         precision (str | None): ``'bf16'`` or ``'fp16'``: what torch's autocast computes in. Places
             and scores stay float32, see :func:`half_precision`. Defaults to None, float32.
-        compiled (bool | dict): Whether ``torch.compile`` compiles backbone, neck and dense head, or
-            its arguments. Each new size of inputs may be compiled anew, which takes up to a minute.
-            Defaults to False.
+        compiled (bool | dict): Whether ``torch.compile`` compiles backbone, neck and dense heads,
+            or its arguments. Each new size of inputs may be compiled anew, which takes up to a
+            minute. Defaults to False.
 
     Raises:
         ValueError: If there is no such precision.
@@ -66,8 +78,11 @@ class Runtime:
     @contextmanager
     def _compiled_parts(self, detector: nn.Module) -> Iterator[None]:
         """Replace ``forward``, not the module: hooks stay outside of what is compiled."""
-        names = ('backbone', 'neck', 'rpn_head', 'bbox_head')
-        parts = {name: part for name in names if (part := getattr(detector, name, None))}
+        parts = {
+            name: part
+            for name, part in _parts(detector, _COMPILED)
+            if type(part).forward is not nn.Module.forward  # QueryInst's RPN has another method
+        }
         for name, part in parts.items():
             if name not in self._forwards:
                 self._forwards[name] = torch.compile(part.forward, **self.options)
@@ -85,7 +100,8 @@ def half_precision(detector: nn.Module, precision: str) -> Iterator[None]:
     """Let a detector compute in half precision, with places and scores in float32.
 
     8 bits (bf16) tell places of 256 px, 11 (fp16) of 2048. So RoIs and the features below them are
-    float32, and so is what heads give, before boxes are made of it.
+    float32, and so is what heads give, before boxes are made of it. What mmcv does not have in half
+    precision, such as deformable convolutions in bf16, is computed in float32, too.
 
     Args:
         detector (nn.Module): The detector.
@@ -106,12 +122,26 @@ def half_precision(detector: nn.Module, precision: str) -> Iterator[None]:
         for head in _heads(detector)
         for part in (head, *_branches(head))
     ]
+    wide = [module for module in detector.modules() if _is_float_only(module, precision)]
+    for module in wide:
+        module.forward = partial(_in_float, device, module.forward)
     try:
         with torch.autocast(device, PRECISIONS[precision]):
             yield
     finally:
+        for module in wide:
+            module.__dict__.pop('forward', None)
         for handle in handles:
             handle.remove()
+
+
+def _is_float_only(module: nn.Module, precision: str) -> bool:
+    return any(base.__name__ in _FLOAT_ONLY[precision] for base in type(module).__mro__)
+
+
+def _in_float(device: str, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+    with torch.autocast(device, enabled=False):
+        return forward(*_as_float(args), **_as_float(kwargs))
 
 
 def _check_device(device: str, precision: str) -> None:
@@ -127,25 +157,28 @@ def _check_device(device: str, precision: str) -> None:
 
 def _heads(detector: nn.Module) -> Iterator[nn.Module]:
     """The modules whose outputs become boxes, scores and masks."""
-    dense = ('rpn_head', 'bbox_head', 'bbox_head_init', 'bbox_head_refine')
-    for name in (*dense, 'query_head', 'panoptic_head'):
-        yield from _as_list(getattr(detector, name, None))
-    for roi_head in _as_list(getattr(detector, 'roi_head', None)):
-        for name in ('bbox_head', 'mask_head'):
-            yield from _as_list(getattr(roi_head, name, None))
-
-
-def _as_list(part: nn.Module | None) -> Sequence[nn.Module]:
-    """One part, several such as the stages of a cascade, or none."""
-    if part is None:
-        return []
-    return list(part) if isinstance(part, nn.ModuleList) else [part]
+    for _, head in _parts(detector, _DENSE_HEADS):
+        yield head
+    for _, roi_head in _parts(detector, ('roi_head',)):  # Co-DETR has a list of them
+        for _, head in _parts(roi_head, _ROI_HEADS):
+            yield head
 
 
 def _branches(head: nn.Module) -> Iterator[nn.Module]:
     """The parts of a set-prediction head whose outputs it adds places to, before they are given."""
-    for name in ('cls_branches', 'reg_branches', 'fc_reg'):
-        yield from _as_list(getattr(head, name, None))
+    for _, part in _parts(head, ('cls_branches', 'reg_branches', 'fc_reg')):
+        yield part
+
+
+def _parts(owner: nn.Module, names: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The parts that are there, of those of several stages each, by name."""
+    for name in names:
+        part = getattr(owner, name, None)
+        if isinstance(part, nn.ModuleList):
+            for i, stage in enumerate(part):
+                yield f'{name}[{i}]', stage
+        elif part is not None:
+            yield name, part
 
 
 def _with_float_features(module: nn.Module, args: tuple) -> tuple:
@@ -157,9 +190,11 @@ def _float_outputs(module: nn.Module, args: tuple, outputs: Any) -> Any:
 
 
 def _as_float(value: Any) -> Any:
-    """Tensors of half precision as float32, in tuples and lists, too."""
+    """Tensors of half precision as float32, in tuples, lists and dicts, too."""
     if isinstance(value, Tensor):
         return value.float() if value.dtype in PRECISIONS.values() else value
+    if isinstance(value, dict):
+        return {key: _as_float(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(_as_float, value))
     return value

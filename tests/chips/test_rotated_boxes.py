@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmsniper.chips import AnnotationTable, suggest_pyramid
 from mmsniper.chips.annotations import corners_of_masks
-from mmsniper.chips.dota_files import read_dota
+from mmsniper.chips.dota_files import dota_fault, read_dota
 from mmsniper.chips.rotated_boxes import rectangle_sides, smallest_rectangles
 
 THIN = [60.0, 20, 64, 24, 24, 64, 20, 60]
@@ -121,8 +121,40 @@ def test_a_line_that_is_not_dotas_is_named(tmp_path):
     with pytest.raises(ValueError, match=r'a\.txt, line 2: .*could not convert'):
         read_dota(tmp_path, lambda _: (400, 300))
     (tmp_path / 'a.txt').unlink()
-    with pytest.raises(ValueError, match='there is no annotation file'):
+    with pytest.raises(ValueError, match=r'annotation files \*\.txt, .* but there is none'):
         read_dota(tmp_path, lambda _: (400, 300))
+    with pytest.raises(ValueError, match=r'b, but there is no such folder'):
+        read_dota(tmp_path / 'b', lambda _: (400, 300))
+    write_dota(tmp_path / 'labelTxt')
+    with pytest.raises(ValueError, match=r"there are some in '.*labelTxt'"):
+        read_dota(tmp_path, lambda _: (400, 300))
+
+
+def test_dotas_classes_are_those_of_the_config_and_empty_images_may_go(tmp_path):
+    write_dota(tmp_path / 'annfiles')
+    images, classes = dict(a=(400, 300), b=(200, 100)), ('ship', 'plane')
+    table = read_dota(tmp_path / 'annfiles', images.__getitem__, classes, keep_empty=False)
+    assert np.diff(table.offset).tolist() == [2, 1]
+    with pytest.raises(ValueError, match=r"a\.txt, line 3: the class 'ship' .*'ships' there, or "):
+        read_dota(tmp_path / 'annfiles', lambda _: (400, 300), ('ships', 'plane'))
+
+
+def test_what_mmrotate_does_not_read_is_told(tmp_path):
+    line = f'{" ".join(map(str, THIN))} ship'
+    for text, fault in (
+        (f'{line} 0\n', ''),
+        (f'{line} 0\nimagesource:x\n', r"a.txt, line 2, 'imagesource:x', is no object: "),
+        (f'{line} 0\n\n', r"a.txt, line 2, '', is no object: "),
+        (f'{line}\n', 'a.txt, line 1: expected x1 y1 x2 y2 x3 y3 x4 y4 class difficulty, as in'),
+        (f'{line} hard\n', 'a.txt, line 1: expected x1 y1'),
+        (f'{line}s 0\n', "a.txt, line 1: the class 'ships' is not among those of the config"),
+    ):
+        (tmp_path / 'a.txt').write_text(text)
+        found = dota_fault(tmp_path, ('ship',))
+        assert found.removeprefix(f'{tmp_path}/').startswith(fault)
+        assert bool(found) == bool(fault)
+    (tmp_path / 'a.txt').unlink()
+    assert 'there is none' in dota_fault(tmp_path, ('ship',))
 
 
 def test_a_pyramid_is_made_for_the_sizes_of_the_rotated_boxes():

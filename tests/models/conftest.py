@@ -50,7 +50,9 @@ FAMILIES = {
     'QueryInst': 'mmdet::queryinst/queryinst_r50_fpn_1x_coco.py',
     'SCNet': 'mmdet::scnet/scnet_r50_fpn_1x_coco.py',
     'Sparse R-CNN': 'mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+    'TOOD': 'mmdet::tood/tood_r50_fpn_1x_coco.py',
     'TridentNet': 'mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py',
+    'VFNet': 'mmdet::vfnet/vfnet_r50-mdconv-c3-c5_fpn_ms-2x_coco.py',
 }
 NUM_CLASSES = 3
 

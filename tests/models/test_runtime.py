@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+from contextlib import contextmanager
 
 import pytest
 import torch
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from torch import nn
 
-from mmsniper.models.runtime import Runtime
+from mmsniper.models.runtime import Runtime, half_precision
 
 PYRAMID = dict(
     chip_size=64,
@@ -27,9 +30,28 @@ def dtypes_of(module, places):
     return module.register_forward_hook(note)
 
 
+def given_in_half_precision(model, heads):
+    """As :func:`dtypes_of`, of what heads give when the hooks of half precision are through."""
+    places = []
+    stock = model.runtime.of
+
+    @contextmanager
+    def of(detector):
+        with stock(detector):
+            handles = [dtypes_of(head, places) for head in heads]
+            yield
+        for handle in handles:
+            handle.remove()
+
+    model.runtime.of = of
+    return places
+
+
 def flat(value):
     if isinstance(value, torch.Tensor):
         return {value.dtype}
+    if isinstance(value, dict):
+        value = list(value.values())
     return set().union(*map(flat, value)) if isinstance(value, list | tuple) else set()
 
 
@@ -49,6 +71,75 @@ def test_half_precision_finds_about_the_same(at_levels, picture, unresized, fami
     assert ours.bboxes.dtype == ours.scores.dtype == torch.float32
     assert ours.scores[:3].tolist() == pytest.approx(theirs.scores[:3].tolist(), abs=0.05)
     assert not torch.equal(ours.scores, theirs.scores)
+
+
+# With operators that mmcv has not in bf16, and parts of which scores, boxes or masks are made.
+@pytest.mark.parametrize('family', ['TOOD', 'VFNet', 'Grid R-CNN', 'PointRend', 'Mask2Former'])
+def test_what_has_no_half_precision_is_computed_in_float32(at_levels, picture, unresized, family):
+    half = at_levels(family, PYRAMID, precision='bf16')
+    found = half.test_step(unresized(picture()))[0].pred_instances
+    whole = at_levels(family, PYRAMID).test_step(unresized(picture()))[0].pred_instances
+    assert len(found) > 0
+    assert found.bboxes.dtype == found.scores.dtype == torch.float32
+    assert found.scores[:3].tolist() == pytest.approx(whole.scores[:3].tolist(), abs=0.05)
+    assert [m for m in half.modules() if 'forward' in m.__dict__] == []
+
+
+@pytest.mark.parametrize('kind', [DeformConv2dPack, ModulatedDeformConv2dPack])
+def test_deformable_convolutions_get_float32(kind):
+    torch.manual_seed(0)
+    convolutions = nn.Sequential(nn.Conv2d(3, 8, 3), kind(8, 4, 3, padding=1)).eval()
+    nn.init.normal_(convolutions[1].conv_offset.weight, std=0.1)
+    image, places = torch.rand(1, 3, 20, 20), []
+    dtypes_of(convolutions[0], places)
+    with torch.no_grad():
+        whole = convolutions(image)
+        with half_precision(convolutions, 'bf16'):
+            half = convolutions(image)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() < 0.02
+    assert [gives for _, gives in places] == [{torch.float32}, {torch.bfloat16}]
+    assert 'forward' not in convolutions[1].__dict__
+
+
+@pytest.mark.parametrize(
+    ('family', 'part'), [('Mask Scoring R-CNN', 'mask_iou_head'), ('Grid R-CNN', 'grid_head')]
+)
+def test_scores_and_places_of_further_heads_are_float32(
+    at_levels, picture, unresized, family, part
+):
+    model = at_levels(family, PYRAMID, precision='bf16')
+    places = given_in_half_precision(model, [getattr(model.roi_head, part)])
+    model.test_step(unresized(picture()))
+    assert {kind for _, gives in places for kind in gives} == {torch.float32}
+
+
+def calm_query_inst(at_levels, **settings):
+    """With stages that move their boxes little; random ones multiply every difference."""
+    model = at_levels('QueryInst', PYRAMID, **settings)
+    for head in model.roi_head.bbox_head:
+        head.fc_reg.weight.data *= 0.01
+        head.fc_reg.bias.data.zero_()
+    return model
+
+
+def test_queries_find_about_the_same_in_half_precision_and_compiled(at_levels, picture, unresized):
+    half, compiled, whole = (
+        calm_query_inst(at_levels, **more)
+        for more in (dict(precision='bf16'), dict(compiled=dict(backend='eager')), {})
+    )
+    heads = [*half.roi_head.bbox_head, *half.roi_head.mask_head]
+    places = given_in_half_precision(half, heads)
+    ours, same, theirs = (
+        model.test_step(unresized(picture()))[0].pred_instances for model in (half, compiled, whole)
+    )
+    assert {kind for _, gives in places for kind in gives} == {torch.float32}
+    assert ours.bboxes.dtype == ours.scores.dtype == torch.float32
+    assert ours.scores[:3].tolist() == pytest.approx(theirs.scores[:3].tolist(), abs=0.02)
+    assert torch.equal(same.bboxes, theirs.bboxes)
+    assert torch.equal(same.masks, theirs.masks)
+    # Its RPN has queries, and no forward that could be compiled.
+    assert set(compiled.runtime._forwards) == {'backbone', 'neck'}
 
 
 def test_places_stay_whole(at_levels, picture, unresized, monkeypatch):

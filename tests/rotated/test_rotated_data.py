@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmrotate.structures.bbox import RotatedBoxes
 
 from mmsniper.apis.epoch_chips import chip_views
+from mmsniper.checks.config import check_config
 from mmsniper.chips import ScalePyramid
 from mmsniper.datasets import ChipAwareSampler, read_annotations
 from mmsniper.testing import CLASSES, ToyDatasetSpec, make_toy_dataset
@@ -147,3 +149,31 @@ def test_the_order_of_a_folder_is_no_matter(toy, monkeypatch, lazy):
     assert names(config) == expected
     twice = dict(type='mmdet.RepeatDataset', times=1, dataset=config['dataset'])
     assert names({**config, 'dataset': twice}) == expected
+
+
+@pytest.mark.parametrize('key', ['train_dataloader', 'test_dataloader'])
+def test_boxes_of_bitmaps_are_refused_where_x_and_y_would_be_exchanged(toy, key):
+    def centers():
+        return DATASETS.build(config)[0]['gt_bboxes'].centers.numpy()
+
+    def found(turn=None):
+        config['pipeline'][2:3] = [turn] if turn else []
+        return check_config(Config({key: dict(dataset=config)}))
+
+    chips = coco(toy)
+    config = {**chips['dataset'], 'pipeline': chips['pipeline'][:-2]}
+    _, load, turn = config['pipeline']
+    assert found(turn) == []
+    polygons = centers()
+    del load['poly2mask']  # True
+    # Those of whole pixels; stock exchanges x and y. When it no longer does, this may go.
+    np.testing.assert_allclose(centers()[:, ::-1], polygons, atol=1)
+    (error,) = found(turn)
+    assert (error.severity, error.where) == ('error', f'{key}.dataset.pipeline')
+    assert "ConvertMask2BoxType(box_type='rbox') after LoadAnnotations(with_mask" in error.what
+    assert 'poly2mask=False' in error.fix
+    (error,) = found({**turn, 'type': 'mmrotate.ConvertMask2BoxType', 'box_type': RotatedBoxes})
+    # Corners and upright boxes are made right, and masks alone are no matter.
+    assert found({**turn, 'box_type': 'qbox'}) == []
+    assert found({**turn, 'box_type': 'hbox'}) == []
+    assert found() == []

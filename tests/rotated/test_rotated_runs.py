@@ -22,6 +22,7 @@ from mmsniper.convert.model import sniper_model
 from mmsniper.convert.scopes import other_scopes, spell_out
 from mmsniper.datasets.wrappers import type_name
 from mmsniper.models import SNIPERTTAModel
+from mmsniper.models.runtime import Runtime
 from mmsniper.testing.toy_dataset import ToyDatasetSpec, make_toy_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,6 +133,31 @@ def test_every_family_learns_from_chips_and_is_tested_at_every_level(family, con
     values = {name: v.current() for name, v in losses.items() if 'loss' in name}
     assert {k: v for k, v in values.items() if not math.isfinite(v)} == {}
     assert 'val/dota/AP50' in losses
+
+
+@pytest.mark.parametrize('family', ['R3Det', 'S2ANet', 'Rotated FCOS', 'Oriented R-CNN'])
+def test_half_precision_finds_about_the_same_and_compiled_parts_the_same(
+    family, config_file, tmp_path
+):
+    runner = Runner.from_cfg(small(config_file(family), tmp_path / 'run'))
+    image = next(iter(runner.build_dataloader(runner.cfg.val_dataloader)))
+    model = runner.model.eval()
+
+    def found(*runtime):
+        model.runtime = Runtime(*runtime)
+        return model.test_step(copy.deepcopy(image))[0].pred_instances
+
+    whole, half, compiled = found(), found('bf16'), found(None, dict(backend='eager'))
+    heads = [name for name, _ in model.named_children() if name.startswith('bbox_head')]
+    names = {name.partition('[')[0] for name in model.runtime._forwards}
+    assert names >= {'backbone', 'neck', *heads}
+    assert torch.equal(compiled.bboxes, whole.bboxes)
+    assert half.bboxes.dtype == half.scores.dtype == torch.float32
+    assert half.scores[:3].tolist() == pytest.approx(whole.scores[:3].tolist(), abs=0.02)
+    assert not torch.equal(half.scores, whole.scores)
+    gaps = torch.cdist(half.bboxes[:1, :4], whole.bboxes[:, :4])
+    assert gaps.min() < 4
+    assert [m for m in model.modules() if 'forward' in m.__dict__ or m._forward_hooks] == []
 
 
 def test_mirrored_views_of_a_rotated_detector_are_merged(config_file, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mmsniper.chips import pixel_ratio
 from mmsniper.datasets import coco_reader
@@ -289,3 +290,55 @@ def test_it_runs_as_a_command(folder):
     )
     assert done.returncode == 0, done.stderr
     assert '1.50 per image' in done.stdout
+
+
+@pytest.fixture
+def dota(folder):
+    """Two images of 320x240 px, the second empty: a box of 50x20 px that lies at 45 degrees."""
+    (folder / 'images').mkdir()
+    (folder / 'labelTxt').mkdir()
+    for name, text in (
+        ('P1', 'imagesource:x\ngsd:1\n60 60 95.36 95.36 81.21 109.5 45.86 74.14 a 0\n'),
+        ('P2', ''),
+    ):
+        Image.new('L', (320, 240)).save(folder / 'images' / f'{name}.png')
+        (folder / 'labelTxt' / f'{name}.txt').write_text(text)
+    return folder
+
+
+def test_a_folder_of_dota_is_planned_by_its_rotated_boxes(chip_stats, dota):
+    """By hand: sqrt(50 * 20) = 31.6 px, so the coarse level; as an upright box it is 49.5 px."""
+    arguments = [str(dota / 'config.py'), '--ann-file', str(dota / 'labelTxt')]
+    numbers = chip_stats.main(arguments)
+    assert (numbers['images'], numbers['boxes'], numbers['orphans']) == (2, 1, 0)
+    assert numbers['chips_per_level'] == [0, 1]
+    config = dota / 'config.py'
+    config.write_text(
+        config.read_text()
+        .replace('valid_range=(0, 20)', 'valid_range=(0, 35)')
+        .replace('(10, None)', '(33, None)')
+        .replace('min_size=32', 'filter_empty_gt=True')
+        .replace('factor=2.0', 'factor=1.5')
+    )
+    images = (dota / 'images').rename(dota / 'pictures')
+    numbers = chip_stats.main([*arguments, '--images', str(images)])
+    # 49.5 px are 74.25 at the fine level, where it is valid, and the chip has 64.
+    assert (numbers['images'], numbers['orphans'], numbers['in_no_range']) == (1, 1, 0)
+
+
+def test_what_a_folder_of_dota_lacks_is_named(chip_stats, dota, capsys):
+    arguments = [str(dota / 'config.py'), '--ann-file']
+    with pytest.raises(SystemExit, match=r'expected DOTA.* in the folder .*images, but there is'):
+        chip_stats.main([*arguments, str(dota / 'images')])
+    with pytest.raises(SystemExit, match=r"--images is for DOTA's folders; .*a\.json tells"):
+        chip_stats.main([*arguments, str(dota / 'a.json'), '--images', str(dota)])
+    with pytest.raises(SystemExit):
+        chip_stats.main([arguments[0], '--images', str(dota)])
+    assert "--images is for DOTA's folders, which --ann-file names" in capsys.readouterr().err
+    (dota / 'images' / 'P2.png').unlink()
+    with pytest.raises(SystemExit, match=r'there is no image of .*P2\.txt in .*images'):
+        chip_stats.main([*arguments, str(dota / 'labelTxt')])
+    text = (dota / 'config.py').read_text()
+    (dota / 'config.py').write_text(text.replace("('a', 'b')", "('b', 'c')"))
+    with pytest.raises(SystemExit, match=r"P1\.txt, line 3: the class 'a' is not among .*'b', 'c'"):
+        chip_stats.main([*arguments, str(dota / 'labelTxt')])

@@ -195,7 +195,7 @@ def test_what_a_folder_of_dota_lacks_is_named(suggest_pyramid, dota):
     (dota / 'images' / 'P1.png').rename(dota / 'images' / 'P2.png')
     with pytest.raises(SystemExit, match=r'there is no image of .*P1\.txt in .*images'):
         suggest_pyramid.main(['--ann-file', folder])
-    with pytest.raises(SystemExit, match='no folder of images .*name it with --images'):
+    with pytest.raises(SystemExit, match=r'no folder of images .*name it \(--images\)'):
         suggest_pyramid.main(['--ann-file', folder, '--images', str(dota / 'nowhere')])
 
 

@@ -1,6 +1,7 @@
-"""Plan the chips of the training data, or of a COCO file; tell what they cost and what they cover.
+"""Plan the chips of the training data, or of other data; tell what they cost and what they cover.
 
-The annotations are read as training reads them; no images are needed.
+The annotations are read as training reads them; no images are needed. DOTA's text files do not tell
+how large the images are: that is read from the images' headers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mmsniper.chips import (
     scale_disagreement,
     what_to_expect,
 )
+from mmsniper.chips.dota_files import read_dota_folder
 from mmsniper.convert import load_config
 from mmsniper.convert.pyramid import config_pyramid
 from mmsniper.convert.training_chips import samples_chips
@@ -50,8 +52,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_config_arguments(parser, 'config with a pyramid')
     parser.add_argument(
         '--ann-file',
-        help="COCO annotation file, read by the config's class names and filter rules [the "
-        'training data of the config]',
+        help="COCO annotation file, or the folder of DOTA's annotation files, read by the config's "
+        'class names and filter rules [the training data of the config]',
+    )
+    parser.add_argument(
+        '--images',
+        metavar='DIR',
+        help="folder of the images of DOTA's annotation files [the folder images beside theirs]",
     )
     parser.add_argument(
         '--strategy',
@@ -76,6 +83,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'--stride takes a positive number or two in ascending order, got {args.stride}'
         )
     args.stride = (args.stride[0], args.stride[-1])
+    if args.images and not args.ann_file:
+        parser.error("--images is for DOTA's folders, which --ann-file names")
     return args
 
 
@@ -91,9 +100,12 @@ def read_training_data(config: Config, name: str) -> tuple[str, AnnotationTable]
     return ', '.join(dict.fromkeys(files)), read_annotations(dataset)
 
 
-def read_file(config: Config, file: str) -> AnnotationTable:
-    """What training would read of a file that takes the place of the config's."""
-    if not os.path.isfile(file):
+def read_file(config: Config, file: str, images: str | None = None) -> AnnotationTable:
+    """What training would read of a file, or DOTA's folder, in the place of the config's."""
+    is_folder = os.path.isdir(file)
+    if images and not is_folder:
+        raise ValueError(f"--images is for DOTA's folders; {file} tells the sizes itself")
+    if not is_folder and not os.path.isfile(file):
         raise ValueError(f'there is no annotation file {file}')
     classes = rules = None
     data = config.get('train_dataloader', {}).get('dataset')
@@ -101,6 +113,10 @@ def read_file(config: Config, file: str) -> AnnotationTable:
         unread = DATASETS.build({**part, 'lazy_init': True, 'pipeline': []})
         classes = unread.metainfo.get('classes')
         rules = None if unread.test_mode else unread.filter_cfg
+    if is_folder:
+        return read_dota_folder(
+            file, images, classes, keep_empty=not (rules or {}).get('filter_empty_gt')
+        )
     use = CocoFile.read(file).use(classes, rules)
     use.check_training()
     log_use(use)
@@ -114,7 +130,7 @@ def read_data(
     pyramid = ScalePyramid.from_config(config_pyramid(config))
     init_default_scope(config.get('default_scope', 'mmdet'))
     if args.ann_file:
-        return args.ann_file, read_file(config, args.ann_file), pyramid
+        return args.ann_file, read_file(config, args.ann_file, args.images), pyramid
     return *read_training_data(config, args.config), pyramid
 
 

@@ -32,10 +32,9 @@ from mmsniper.chips import (
     suggest_pyramid,
     what_to_expect,
 )
-from mmsniper.chips.dota_files import read_dota
+from mmsniper.chips.dota_files import read_dota_folder
 from mmsniper.utils.command_line import command_parser, exit_on_error, progress
 from mmsniper.utils.files import write_text
-from mmsniper.utils.image_header import image_size
 
 USUAL = (1333, 800)  # MMDetection's scale for whole images
 
@@ -78,8 +77,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_file(args: argparse.Namespace, console: Console) -> AnnotationTable:
-    """What training would read of a COCO file."""
+def read_data(args: argparse.Namespace, console: Console) -> AnnotationTable:
+    """What training would read of a COCO file, or of a folder of DOTA's."""
+    if os.path.isdir(args.ann_file):
+        return read_dota_folder(args.ann_file, args.images)
     if args.images:
         raise ValueError(f"--images is for DOTA's folders; {args.ann_file} tells the sizes itself")
     if not os.path.isfile(args.ann_file):
@@ -92,30 +93,12 @@ def read_file(args: argparse.Namespace, console: Console) -> AnnotationTable:
     return AnnotationTable.from_use(use, args.rotated)
 
 
-def read_folder(args: argparse.Namespace) -> AnnotationTable:
-    """What training would read of a folder of DOTA's annotation files."""
-    images = Path(args.images or Path(args.ann_file).resolve().parent / 'images')
-    if not images.is_dir():
-        raise ValueError(
-            f"there is no folder of images {images}, whose headers tell the sizes that DOTA's "
-            f'annotation files lack: name it with --images'
-        )
-    files = {file.stem: file for file in sorted(images.iterdir())}
-
-    def size_of(name: str) -> tuple[int, int]:
-        if name not in files:
-            raise ValueError(f'there is no image of {args.ann_file}/{name}.txt in {images}')
-        return image_size(files[name])
-
-    return read_dota(args.ann_file, size_of)
-
-
 def read_and_suggest(
     args: argparse.Namespace, console: Console
 ) -> tuple[AnnotationTable, Suggestion]:
     """The annotations and the pyramid for them."""
     with console.status(f'reading {args.ann_file}'):
-        table = read_folder(args) if os.path.isdir(args.ann_file) else read_file(args, console)
+        table = read_data(args, console)
     with console.status('comparing pyramids'):
         return table, suggest_pyramid(table, args.chip_size)
 

@@ -176,6 +176,15 @@ def test_images_are_not_mixed():
     assert types(found.pipeline)[-2:] == ['RandomFlip', 'PackDetInputs']
 
 
+def test_settings_beside_the_data_set_that_is_mixed_are_not_lost_without_a_word():
+    """As of a child config of YOLOX that is written like one of Faster R-CNN."""
+    inner = dict(type='CocoDataset', ann_file='coco.json', pipeline=LOAD)
+    mixing = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[PACK], max_refetch=3)
+    assert sniper_dataloader(dict(dataset=mixing), PYRAMID).dataset.type == 'ChipDataset'
+    with pytest.raises(ValueError, match=r'have ann_file, .* train_dataloader\.dataset\.dataset'):
+        sniper_dataloader(dict(dataset=dict(mixing, ann_file='mine.json')), PYRAMID)
+
+
 def test_images_without_objects_are_kept_if_asked():
     given = loader(RESIZE)
     given['dataset']['filter_cfg'] = dict(filter_empty_gt=True)

@@ -152,6 +152,8 @@ def sniper_model(
     notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
         _shape_batches(detector, pyramid['chip_size'], notes)
+    elif dropped := _pad_only(detector.get('data_preprocessor') or ConfigDict()):
+        notes.append(f'batches without {dropped}: their scales are those of the pyramid')
 
 
 def _propose_in_range(detector: ConfigDict, pyramid: Mapping[str, Any]) -> None:
@@ -449,8 +451,13 @@ def _shape_batches(detector: ConfigDict, chip_size: int, notes: list[str]) -> No
         pad.pad_mask = True
     if preprocessor.get('pad_seg'):
         pad.update(pad_seg=True, seg_pad_value=preprocessor.get('seg_pad_value', 255))
-    if dropped := [type_name(step) for step in preprocessor.get('batch_augments') or ()]:
-        notes.append(f'batches without {", ".join(dropped)}: they have the shape of a chip')
+    if dropped := _pad_only(preprocessor):
+        notes.append(f'batches without {dropped}: they have the shape of a chip')
     preprocessor.batch_augments = [pad]
+
+
+def _pad_only(preprocessor: ConfigDict) -> str:
+    """Let batches be padded for any neck, and neither resized nor given one size; what did so."""
     if preprocessor.get('pad_size_divisor', 1) % _PAD_DIVISOR:
         preprocessor.pad_size_divisor = _PAD_DIVISOR
+    return ', '.join(map(type_name, preprocessor.pop('batch_augments', None) or ()))

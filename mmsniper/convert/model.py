@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
-from mmsniper.datasets.wrappers import class_of, type_name
+from mmsniper.datasets.wrappers import class_names, class_of, type_name
 from mmsniper.models.roi_heads import roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
@@ -130,6 +130,14 @@ def sniper_model(
     notes, exchanged = [] if notes is None else notes, []
     key = 'detector' if detector.get('detector') else 'type'  # it may be tested at all levels
     detector[key] = DETECTORS.get(type_name(detector[key]), detector[key])
+    names = class_names(dict(type=detector[key]), MODELS)
+    for base, ours in DETECTORS.items():
+        if base in names and ours not in names:
+            raise ValueError(
+                f'there is no SNIPER version of {names[0]}, which derives from {base}. Make one, '
+                f'class SNIPER{names[0]}({ours}, {names[0]}) with {ours} of mmsniper.models, and '
+                f'name that'
+            )
     for piece in list(_pieces(detector, pyramid)):
         config = piece.parent[piece.key] = piece.version(piece.parent[piece.key])
         if (base := _known_base(config)) in IGNORING_HEADS:
@@ -372,14 +380,18 @@ def _has_our_rules(config: Mapping[str, Any]) -> bool:
 
 def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> ConfigDict:
     name, head = type_name(head), ConfigDict(head)
-    if name in ROI_HEADS or name in ROI_HEADS.values():
+    bases = {cls.__name__ for cls in _bases(head)}
+    if name in ROI_HEADS or bases.intersection(ROI_HEADS.values()):
         head.type = ROI_HEADS.get(name, head.type)
         return head
     if not _has_our_rules(head):
         if fault := roi_head_fault(next(iter(_bases(head)), None)):
+            first = next((ours for base, ours in ROI_HEADS.items() if base in bases), None)
+            fix = 'SNIPERRoIMixin makes one'
+            if first:
+                fix = f'Make one, class SNIPER{name}({first}, {name}), and name that'
             raise ValueError(
-                f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). '
-                f'SNIPERRoIMixin makes one'
+                f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). {fix}'
             )
         if name != 'StandardRoIHead':
             head.head = head.type

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.ops import nms
-from mmdet.models.dense_heads import LADHead, RetinaHead, YOLOXHead
+from mmdet.models.dense_heads import DETRHead, LADHead, RetinaHead, YOLOXHead
 from mmdet.models.dense_heads.fcos_head import FCOSHead
 from mmdet.models.detectors import GroundingDINO
 from mmdet.models.roi_heads import SparseRoIHead, StandardRoIHead
@@ -36,6 +36,7 @@ from mmsniper.models import (
     AutoFocus,
     PyramidDetector,
     PyramidFocusHead,
+    SNIPERDETRHead,
     SNIPERFCOSHead,
     SNIPERPointsMixin,
     SNIPERRoIMixin,
@@ -370,6 +371,17 @@ def test_a_detector_by_text_is_refused_and_the_message_says_how_to_make_a_versio
     detector.type = type('Version', (MODELS.get('SNIPERGroundingDINO'), detector.type), {})
     sniper_model(detector, PYRAMID)
     assert detector.type.__name__ == 'Version'
+
+
+def test_a_version_of_a_detr_head_has_arguments_and_the_loss_of_that_head():
+    class TheirDETRHead(DETRHead):
+        def __init__(self, *args, sharpness, **kwargs):
+            loss = dict(type='FocalLoss', gamma=sharpness)
+            super().__init__(*args, **{**kwargs, 'loss_cls': loss})
+
+    kind = type('SNIPERTheirDETRHead', (SNIPERDETRHead, TheirDETRHead), {})
+    head = MODELS.build(dict(type=kind, num_classes=2, sharpness=3.0, train_cfg=None))
+    assert head.loss_cls.gamma == 3.0
 
 
 def test_a_head_derived_from_one_that_is_not_supported_is_refused():

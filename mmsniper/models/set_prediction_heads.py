@@ -83,6 +83,10 @@ class SNIPERDETRHead(SNIPERSetPredictionMixin, DETRHead):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        heads = [cls for cls in type(self).__mro__ if issubclass(cls, DETRHead)]
+        if any(c is not DETRHead and not issubclass(c, SNIPERSetPredictionMixin) for c in heads):
+            super().__init__(*args, **kwargs)  # one of the user's, with arguments of its own
+            return
         # Class weights are set by DETRHead itself only, not by classes that derive from it.
         stock = DETRHead(*deepcopy(args), **deepcopy(kwargs))
         loss = dict(type='CrossEntropyLoss', use_sigmoid=stock.loss_cls.use_sigmoid)

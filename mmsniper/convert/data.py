@@ -292,7 +292,8 @@ def _at_one_level(
     loading = [
         i
         for i, step in enumerate(steps)
-        if 'LoadAnnotations' in type_name(step) or type_name(step) in _BOX_TYPES
+        if any('LoadAnnotations' in name for name in class_names(step, TRANSFORMS))
+        or type_name(step) in _BOX_TYPES
     ]
     if not loading:
         types = ', '.join(type_name(step) for step in steps)

@@ -1,6 +1,8 @@
 """Training data of a stock config become chips."""
 
 import pytest
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import TRANSFORMS
 from mmengine.config import ConfigDict
 from torch.utils.data import Sampler
 
@@ -111,6 +113,16 @@ def test_the_given_pipeline_is_not_changed():
     sniper_pipeline(given, PYRAMID)
     assert given == copy
     assert given[2].transforms[0][0].type == 'Resize'
+
+
+def test_annotations_are_loaded_by_a_class_of_ones_own(monkeypatch):
+    class LabelReader(LoadAnnotations):
+        pass
+
+    monkeypatch.setitem(TRANSFORMS._module_dict, 'LabelReader', LabelReader)
+    steps = [LOAD[0], dict(type='LabelReader'), PACK]
+    found = sniper_pipeline([ConfigDict(step) for step in steps], PYRAMID)
+    assert types(found)[1:4] == ['LabelReader', 'ChipSampler', 'ScaleRangeFilter']
 
 
 def test_a_pipeline_without_annotations_is_refused():

@@ -4,21 +4,25 @@ One of each kind that docs/howto/own_ideas.md names.
 """
 
 import re
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from mmcv.ops import nms
-from mmdet.models.dense_heads import LADHead, RetinaHead, YOLOXHead
+from mmdet.models.dense_heads import DETRHead, LADHead, RetinaHead, YOLOXHead
 from mmdet.models.dense_heads.fcos_head import FCOSHead
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.detectors import GroundingDINO
+from mmdet.models.roi_heads import SparseRoIHead, StandardRoIHead
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, TASK_UTILS, TRANSFORMS
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
+from mmengine.hub import get_config
 from mmengine.structures import InstanceData
 
 from harness import comparison
+from harness.reduced import reduced
 from mmsniper.apis.epoch_chips import plan_epoch, viewing_dataset
 from mmsniper.apis.modes import mode_config
 from mmsniper.apis.report_data import config_rows
@@ -32,6 +36,7 @@ from mmsniper.models import (
     AutoFocus,
     PyramidDetector,
     PyramidFocusHead,
+    SNIPERDETRHead,
     SNIPERFCOSHead,
     SNIPERPointsMixin,
     SNIPERRoIMixin,
@@ -124,6 +129,10 @@ class TheirFCOSHead(FCOSHead):
 
 @MODELS.register_module()
 class TheirYOLOXHead(YOLOXHead):
+    pass
+
+
+class TheirSparseRoIHead(SparseRoIHead):
     pass
 
 
@@ -333,6 +342,46 @@ def test_other_heads_are_refused_and_the_message_says_how_to_make_a_version(head
     detector = one_stage(version)
     sniper_model(detector, PYRAMID)
     assert detector.bbox_head.type is version
+
+
+def test_a_head_of_queries_is_refused_and_the_message_says_how_to_make_a_version():
+    detector = get_config('mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py').model
+    detector.roi_head.type = TheirSparseRoIHead
+    first, head = 'SNIPERSparseRoIHead', 'TheirSparseRoIHead'
+    with pytest.raises(ValueError, match=rf'Make one, class SNIPER{head}\({first}, {head}\)'):
+        sniper_model(deepcopy(detector), PYRAMID)
+    # And that works.
+    version = type(f'SNIPER{head}', (MODELS.get(first), TheirSparseRoIHead), {})
+    detector.roi_head.type = version
+    sniper_model(detector, PYRAMID)
+    detector = reduced(ConfigDict(model=detector)).model
+    assert isinstance(MODELS.build(detector).roi_head, version)
+
+
+def test_a_detector_by_text_is_refused_and_the_message_says_how_to_make_a_version():
+    """Its head gets the words of invalid objects from it."""
+    detector = get_config('mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py')
+    detector = detector.model
+    detector.type = type('TheirDINO', (GroundingDINO,), {})
+    with pytest.raises(
+        ValueError, match=r'class SNIPERTheirDINO\(SNIPERGroundingDINO, TheirDINO\)'
+    ):
+        sniper_model(deepcopy(detector), PYRAMID)
+    # And that works.
+    detector.type = type('Version', (MODELS.get('SNIPERGroundingDINO'), detector.type), {})
+    sniper_model(detector, PYRAMID)
+    assert detector.type.__name__ == 'Version'
+
+
+def test_a_version_of_a_detr_head_has_arguments_and_the_loss_of_that_head():
+    class TheirDETRHead(DETRHead):
+        def __init__(self, *args, sharpness, **kwargs):
+            loss = dict(type='FocalLoss', gamma=sharpness)
+            super().__init__(*args, **{**kwargs, 'loss_cls': loss})
+
+    kind = type('SNIPERTheirDETRHead', (SNIPERDETRHead, TheirDETRHead), {})
+    head = MODELS.build(dict(type=kind, num_classes=2, sharpness=3.0, train_cfg=None))
+    assert head.loss_cls.gamma == 3.0
 
 
 def test_a_head_derived_from_one_that_is_not_supported_is_refused():

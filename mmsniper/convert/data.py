@@ -8,6 +8,7 @@ from inspect import Parameter, signature
 from math import prod
 from typing import Any
 
+from mmdet.datasets import MultiImageMixDataset
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import DATA_SAMPLERS, TRANSFORMS
 from mmengine.config import ConfigDict
@@ -291,7 +292,8 @@ def _at_one_level(
     loading = [
         i
         for i, step in enumerate(steps)
-        if 'LoadAnnotations' in type_name(step) or type_name(step) in _BOX_TYPES
+        if any('LoadAnnotations' in name for name in class_names(step, TRANSFORMS))
+        or type_name(step) in _BOX_TYPES
     ]
     if not loading:
         types = ', '.join(type_name(step) for step in steps)
@@ -326,6 +328,14 @@ def _converted(
             )
         if kind == 'MultiImageMixDataset':
             dropped.append(kind)
+            known = {'type', '_scope_', *signature(MultiImageMixDataset).parameters}
+            lost = sorted(set(part) - known)
+            if lost:
+                raise ValueError(
+                    f'the training data, a MultiImageMixDataset, have {", ".join(lost)}, which it '
+                    f'does not take: they are settings of the data set in it, '
+                    f'train_dataloader.dataset.dataset.{lost[0]}'
+                )
 
             def with_its_pipeline(inner: ConfigDict) -> ConfigDict | None:
                 if inner_datasets(inner):

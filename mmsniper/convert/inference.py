@@ -12,17 +12,14 @@ from mmengine.config import Config, ConfigDict
 
 from mmsniper.convert.data import SCALE_TRANSFORMS
 from mmsniper.convert.model import is_co_detr
+from mmsniper.datasets.scale_transforms import rescaling
 from mmsniper.datasets.transforms.load_image_windows import PACK_WINDOWS, WINDOWS
 from mmsniper.datasets.wrappers import class_names, read_datasets, type_name
 from mmsniper.models import AutoFocus, PyramidDetector
 from mmsniper.models.pyramid_detector import complete_merge_cfg
-from mmsniper.models.views import TEXT_KEYS
 
 # Without a scale_factor the image is as it is, see PyramidDetector.
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape')
-# What else of a stock config's keys stays: texts, and what evaluators of phrases and of Open Images
-# read.
-_OTHER_KEYS = (*TEXT_KEYS, 'phrase_ids', 'phrases', 'instances', 'image_level_labels')
 _FLIP_KEYS = ('flip', 'flip_direction')
 
 
@@ -156,13 +153,21 @@ def see_images_as_they_are(cfg: Config) -> None:
     ``tta_pipeline``. That of a stock config is replaced.
 
     Raises:
-        ValueError: If ``tta_model`` says how to merge, which ``model.merge_cfg`` does.
+        ValueError: If a transform of one's own changes the scale of images, or ``tta_model`` says
+            how to merge, which ``model.merge_cfg`` does.
     """
     for name in ('val_dataloader', 'test_dataloader'):
         if cfg.get(name) is not None:
             cfg[name] = deepcopy(cfg[name])  # set in Python both may be one object
             for dataset in read_datasets(cfg[name].dataset):
                 dataset.pipeline = unresized(dataset.get('pipeline') or [])
+                if left := rescaling(dataset.pipeline):
+                    raise ValueError(
+                        f'the pipeline of {name} has {", ".join(left)}, after which boxes would be '
+                        f'in pixels of another size, but each level is made of the image as it is: '
+                        f'take it out (Resize and the like, by their own names, are left out '
+                        f'anyway)'
+                    )
     given = cfg.get('tta_model') or {}
     wrong = [] if type_name(given) == 'DetTTAModel' else {'tta_cfg', 'view_test_cfg'} & set(given)
     if wrong:
@@ -221,7 +226,9 @@ def _one_view(pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, An
 def _packed_with(pipeline: list[ConfigDict], meta_keys: Sequence[str]) -> list[ConfigDict]:
     for step in pipeline:
         if type_name(step) in ('PackDetInputs', PACK_WINDOWS):
-            others = (key for key in step.get('meta_keys') or () if key in _OTHER_KEYS)
+            # Texts, and what evaluators read.
+            left_out = {*meta_keys, 'scale_factor', *_FLIP_KEYS}
+            others = (key for key in step.get('meta_keys') or () if key not in left_out)
             step.meta_keys = (*meta_keys, *others)
     return pipeline
 

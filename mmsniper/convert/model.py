@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import ConfigDict
 
-from mmsniper.datasets.wrappers import class_of, type_name
+from mmsniper.datasets.wrappers import class_names, class_of, type_name
 from mmsniper.models.roi_heads import roi_head_fault
 
 # RoI heads that have a version of their own. That of any other is SNIPERRoIHead(head=...).
@@ -130,6 +130,14 @@ def sniper_model(
     notes, exchanged = [] if notes is None else notes, []
     key = 'detector' if detector.get('detector') else 'type'  # it may be tested at all levels
     detector[key] = DETECTORS.get(type_name(detector[key]), detector[key])
+    names = class_names(dict(type=detector[key]), MODELS)
+    for base, ours in DETECTORS.items():
+        if base in names and ours not in names:
+            raise ValueError(
+                f'there is no SNIPER version of {names[0]}, which derives from {base}. Make one, '
+                f'class SNIPER{names[0]}({ours}, {names[0]}) with {ours} of mmsniper.models, and '
+                f'name that'
+            )
     for piece in list(_pieces(detector, pyramid)):
         config = piece.parent[piece.key] = piece.version(piece.parent[piece.key])
         if (base := _known_base(config)) in IGNORING_HEADS:
@@ -152,6 +160,8 @@ def sniper_model(
     notes.append(f'ranges are known to {", ".join(dict.fromkeys(exchanged))}')
     if not whole_images:
         _shape_batches(detector, pyramid['chip_size'], notes)
+    elif dropped := _pad_only(detector.get('data_preprocessor') or ConfigDict()):
+        notes.append(f'batches without {dropped}: their scales are those of the pyramid')
 
 
 def _propose_in_range(detector: ConfigDict, pyramid: Mapping[str, Any]) -> None:
@@ -402,14 +412,18 @@ def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> Confi
         head.type = ROI_HEADS[name]
     elif not _has_our_rules(head):
         if fault := roi_head_fault(next(iter(_bases(head)), None)):
+            bases = {cls.__name__ for cls in _bases(head)}
+            first = next((ours for base, ours in ROI_HEADS.items() if base in bases), None)
+            fix = 'SNIPERRoIMixin makes one'
+            if first:
+                fix = f'Make one, class SNIPER{name}({first}, {name}), and name that'
             raise ValueError(
-                f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). '
-                f'SNIPERRoIMixin makes one'
+                f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). {fix}'
             )
         if name != 'StandardRoIHead':
             head.head = head.type
         head.type = 'SNIPERRoIHead'
-    if any(base.__name__ == 'SNIPERRoIMixin' for base in _bases(head)):
+    if any(cls.__name__ == 'SNIPERRoIMixin' for cls in _bases(head)):
         head.setdefault('pyramid', pyramid)
     return head
 
@@ -477,8 +491,13 @@ def _shape_batches(detector: ConfigDict, chip_size: int, notes: list[str]) -> No
         pad.pad_mask = True
     if preprocessor.get('pad_seg'):
         pad.update(pad_seg=True, seg_pad_value=preprocessor.get('seg_pad_value', 255))
-    if dropped := [type_name(step) for step in preprocessor.get('batch_augments') or ()]:
-        notes.append(f'batches without {", ".join(dropped)}: they have the shape of a chip')
+    if dropped := _pad_only(preprocessor):
+        notes.append(f'batches without {dropped}: they have the shape of a chip')
     preprocessor.batch_augments = [pad]
+
+
+def _pad_only(preprocessor: ConfigDict) -> str:
+    """Let batches be padded for any neck, and neither resized nor given one size; what did so."""
     if preprocessor.get('pad_size_divisor', 1) % _PAD_DIVISOR:
         preprocessor.pad_size_divisor = _PAD_DIVISOR
+    return ', '.join(map(type_name, preprocessor.pop('batch_augments', None) or ()))

@@ -134,6 +134,20 @@ def valid_part(sample: DetDataSample) -> DetDataSample:
     return DetDataSample(metainfo=sample.metainfo, gt_instances=valid)
 
 
+def of_a_class_among(num_classes: int, invalid: InstanceData) -> InstanceData:
+    """Invalid objects with labels that a head knows.
+
+    In place of an RPN a head has one class. Two-stage detectors give the valid objects that one,
+    and leave ``ignored_instances`` theirs.
+
+    Args:
+        num_classes (int): Of the head.
+        invalid (InstanceData): As found by :func:`split_ignored`; left as they are.
+    """
+    labels = invalid.labels.clamp(max=num_classes - 1)
+    return invalid.new(**{**dict(invalid.items()), 'labels': labels})
+
+
 def ignore_near_invalid(
     assign_result: AssignResult,
     priors: Tensor | BaseBoxes,
@@ -349,6 +363,9 @@ class IgnoreInvalidAssigner(BaseAssigner):
         if invalid is None or not len(invalid):
             return result
         background = result.gt_inds == 0
+        scores = arguments['pred_instances'].get('scores')
+        if scores is not None:  # an assigner that looks at these looks labels up in them
+            invalid = of_a_class_among(scores.shape[-1], invalid)
         arguments['gt_instances'] = invalid
         if self.one_to_one:
             arguments['pred_instances'] = arguments['pred_instances'][background]

@@ -21,6 +21,7 @@ from mmdet.models.dense_heads import (
     VFNetHead,
     YOLOXHead,
 )
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -30,7 +31,12 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmsniper.chips.pyramid import ScalePyramid
-from mmsniper.models.assigners import split_appended, split_ignored, with_appended_invalid
+from mmsniper.models.assigners import (
+    of_a_class_among,
+    split_appended,
+    split_ignored,
+    with_appended_invalid,
+)
 from mmsniper.models.joined_classes import JoinedWithHead
 from mmsniper.models.level_range import LevelRange, batch_limits, in_limits, uploaded
 from mmsniper.utils.box_types import box_areas
@@ -140,7 +146,22 @@ def _without_invalid(own: Any, of_invalid: Any, background: int) -> Any:
     return own.masked_fill((own == background) & (of_invalid != background), -1)
 
 
-class SNIPERPointsMixin(AnchorFreeHead):
+class _AppendsInvalid(BaseDenseHead):
+    """Hands a head the invalid objects behind the valid ones; use it as the first base class."""
+
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of the head; arguments as there. The samples are left as they are."""
+        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
+
+    def loss_and_predict(
+        self, x: tuple[Tensor, ...], batch_data_samples: SampleList, *args: Any, **kwargs: Any
+    ) -> tuple[dict[str, Tensor], InstanceList]:
+        """Losses and predictions, in place of an RPN; arguments as for the head."""
+        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
+        return super().loss_and_predict(x, samples, *args, **kwargs)
+
+
+class SNIPERPointsMixin(_AppendsInvalid, AnchorFreeHead):
     """Lets a head that labels points without an assigner ignore those of invalid objects.
 
     Use it as the first base class. A point that would have an invalid object if the valid ones were
@@ -158,17 +179,6 @@ class SNIPERPointsMixin(AnchorFreeHead):
         super().__init__(*args, **kwargs)
         hook = partial(_weigh_ignored_labels, background=self.num_classes)
         self.loss_cls.register_forward_pre_hook(hook, with_kwargs=True)
-
-    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the head; arguments as there. The samples are left as they are."""
-        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
-
-    def loss_and_predict(
-        self, x: tuple[Tensor, ...], batch_data_samples: SampleList, *args: Any, **kwargs: Any
-    ) -> tuple[dict[str, Tensor], InstanceList]:
-        """Losses and predictions, in place of an RPN; arguments as for the head."""
-        samples = [with_appended_invalid(sample) for sample in batch_data_samples]
-        return super().loss_and_predict(x, samples, *args, **kwargs)
 
     def _get_targets_single(
         self, gt_instances: InstanceData, *args: Any, **kwargs: Any
@@ -284,6 +294,7 @@ class SNIPERYOLOXHead(YOLOXHead):
         targets = of_head(*predicted, objectness, gt_instances, img_meta, regions)
         if invalid is not None and len(invalid):
             foreground, _, objectness_target, *_ = targets
+            invalid = of_a_class_among(self.num_classes, invalid)
             of_invalid, *_ = of_head(*predicted, objectness, invalid, img_meta)
             objectness_target[of_invalid & ~foreground] = -1
         return targets
@@ -408,7 +419,10 @@ class SNIPERPAAHead(PAAHead):
         regions, invalid = map(list, zip(*map(split_ignored, ignored)))
         self._of_invalid, self._labels = iter(()), []
         if any(objects is not None and len(objects) for objects in invalid):
-            objects = [v[:0] if i is None else i for v, i in zip(batch_gt_instances, invalid)]
+            objects = [
+                valid[:0] if found is None else of_a_class_among(self.num_classes, found)
+                for valid, found in zip(batch_gt_instances, invalid)
+            ]
             with torch.no_grad():
                 of_head(*outputs, objects, batch_img_metas)
             self._of_invalid = iter(self._labels)
@@ -428,7 +442,7 @@ class SNIPERPAAHead(PAAHead):
 
 
 @MODELS.register_module()
-class SNIPERFreeAnchorRetinaHead(FreeAnchorRetinaHead):
+class SNIPERFreeAnchorRetinaHead(_AppendsInvalid, FreeAnchorRetinaHead):
     """``FreeAnchorRetinaHead`` that ignores the anchors of invalid objects.
 
     An anchor is an object's if it is in the object's bag, or if the box that it predicts overlaps
@@ -437,10 +451,6 @@ class SNIPERFreeAnchorRetinaHead(FreeAnchorRetinaHead):
 
     Its arguments are those of ``FreeAnchorRetinaHead``.
     """
-
-    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the head; arguments as there. The samples are left as they are."""
-        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
 
     def positive_loss_single(
         self, cls_prob: Tensor, bbox_pred: Tensor, flat_anchors: Tensor, gt_instances: InstanceData
@@ -453,6 +463,7 @@ class SNIPERFreeAnchorRetinaHead(FreeAnchorRetinaHead):
         valid, invalid = split_appended(gt_instances)
         probabilities, *others = of_head(*predicted, valid)
         if invalid is not None and len(invalid):
+            invalid = of_a_class_among(self.num_classes, invalid)
             with torch.no_grad():
                 of_invalid, *_ = of_head(*predicted, invalid)
             ignored = (of_invalid > 0).any(dim=1) | self._in_bags(invalid, flat_anchors)
@@ -469,7 +480,7 @@ class SNIPERFreeAnchorRetinaHead(FreeAnchorRetinaHead):
 
 
 @MODELS.register_module()
-class SNIPERCenterNetUpdateHead(CenterNetUpdateHead):
+class SNIPERCenterNetUpdateHead(_AppendsInvalid, CenterNetUpdateHead):
     """``CenterNetUpdateHead`` that ignores the points of invalid objects.
 
     A point on the heat map of an invalid object, whatever its class, and on that of no valid one is
@@ -478,10 +489,6 @@ class SNIPERCenterNetUpdateHead(CenterNetUpdateHead):
 
     Its arguments are those of ``CenterNetUpdateHead``.
     """
-
-    def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the head; arguments as there. The samples are left as they are."""
-        return super().loss(x, [with_appended_invalid(sample) for sample in batch_data_samples])
 
     def _get_targets_single(
         self, gt_instances: InstanceData, *args: Any, **kwargs: Any
@@ -495,6 +502,7 @@ class SNIPERCenterNetUpdateHead(CenterNetUpdateHead):
         if not len(valid):
             heat = boxes.new_zeros(heat.shape)
         if invalid is not None and len(invalid):
+            invalid = of_a_class_among(self.num_classes, invalid)
             of_invalid, _ = super()._get_targets_single(invalid, *args, **kwargs)
             ignored = (of_invalid > 0).any(dim=1) & (heat == 0).all(dim=1)
             heat = heat.masked_fill(ignored[:, None], 1)

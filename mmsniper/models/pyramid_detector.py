@@ -78,11 +78,19 @@ def complete_merge_cfg(given: Mapping[str, Any], test_cfg: Mapping[str, Any]) ->
     Returns:
         ConfigDict: ``score_thr``, ``nms_pre``, ``nms`` and ``max_per_img``. Without a limit is
         None, which is below 0 elsewhere.
+
+    Raises:
+        ValueError: If ``nms`` is no dict.
     """
     own = test_cfg.get('rcnn') or test_cfg
     most = own.get('max_per_img', own.get('max_per_image', 100))  # the latter is Mask2Former's
     merge = dict(score_thr=0.001, nms_pre=max(1000, most), nms=MERGE_NMS, max_per_img=most)
     merge.update(given)
+    if not isinstance(merge['nms'], Mapping | None):
+        raise ValueError(
+            f"merge_cfg.nms must be a dict, such as dict(type='nms', iou_threshold=0.5), or None, "
+            f'got {merge["nms"]!r}'
+        )
     if merge['nms'] is not None and 'type' not in merge['nms']:
         merge['nms'] = {**MERGE_NMS, **merge['nms']}
     for key in ('nms_pre', 'max_per_img'):

@@ -83,6 +83,10 @@ class SNIPERDETRHead(SNIPERSetPredictionMixin, DETRHead):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        heads = [cls for cls in type(self).__mro__ if issubclass(cls, DETRHead)]
+        if any(c is not DETRHead and not issubclass(c, SNIPERSetPredictionMixin) for c in heads):
+            super().__init__(*args, **kwargs)  # one of the user's, with arguments of its own
+            return
         # Class weights are set by DETRHead itself only, not by classes that derive from it.
         stock = DETRHead(*deepcopy(args), **deepcopy(kwargs))
         loss = dict(type='CrossEntropyLoss', use_sigmoid=stock.loss_cls.use_sigmoid)
@@ -214,7 +218,8 @@ class SNIPERMask2FormerHead(Mask2FormerHead):
         *args, **kwargs: As for ``Mask2FormerHead``.
 
     Raises:
-        ValueError: If there are classes of stuff, of which no object is out of range.
+        ValueError: If there are classes of stuff, of which no object is out of range, or
+            ``loss_cls`` has weights of another number of classes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -223,6 +228,13 @@ class SNIPERMask2FormerHead(Mask2FormerHead):
             raise ValueError(
                 f'SNIPERMask2FormerHead is for instances, num_stuff_classes must be 0, got '
                 f'{self.num_stuff_classes}: regions without boxes have no size to judge by'
+            )
+        classes, weights = self.num_things_classes, self.class_weight
+        if weights is not None and len(weights) != classes + 1:
+            raise ValueError(
+                f'panoptic_head.loss_cls.class_weight has {len(weights)} numbers, but it is one '
+                f'for each of {classes} classes and one for no object: class_weight=[1.0] * '
+                f'{classes} + [0.1]'
             )
 
     def loss(self, x: tuple[Tensor, ...], batch_data_samples: SampleList) -> dict[str, Tensor]:

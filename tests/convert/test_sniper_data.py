@@ -1,6 +1,8 @@
 """Training data of a stock config become chips."""
 
 import pytest
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import TRANSFORMS
 from mmengine.config import ConfigDict
 from torch.utils.data import Sampler
 
@@ -113,6 +115,16 @@ def test_the_given_pipeline_is_not_changed():
     assert given[2].transforms[0][0].type == 'Resize'
 
 
+def test_annotations_are_loaded_by_a_class_of_ones_own(monkeypatch):
+    class LabelReader(LoadAnnotations):
+        pass
+
+    monkeypatch.setitem(TRANSFORMS._module_dict, 'LabelReader', LabelReader)
+    steps = [LOAD[0], dict(type='LabelReader'), PACK]
+    found = sniper_pipeline([ConfigDict(step) for step in steps], PYRAMID)
+    assert types(found)[1:4] == ['LabelReader', 'ChipSampler', 'ScaleRangeFilter']
+
+
 def test_a_pipeline_without_annotations_is_refused():
     with pytest.raises(ValueError, match=r'LoadImageFromFile, PackDetInputs\) has no LoadAnn'):
         sniper_pipeline([ConfigDict(LOAD[0]), ConfigDict(PACK)], PYRAMID)
@@ -174,6 +186,15 @@ def test_images_are_not_mixed():
     assert found.type == 'ChipDataset'
     assert found.dataset.type == 'CocoDataset'
     assert types(found.pipeline)[-2:] == ['RandomFlip', 'PackDetInputs']
+
+
+def test_settings_beside_the_data_set_that_is_mixed_are_not_lost_without_a_word():
+    """As of a child config of YOLOX that is written like one of Faster R-CNN."""
+    inner = dict(type='CocoDataset', ann_file='coco.json', pipeline=LOAD)
+    mixing = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[PACK], max_refetch=3)
+    assert sniper_dataloader(dict(dataset=mixing), PYRAMID).dataset.type == 'ChipDataset'
+    with pytest.raises(ValueError, match=r'have ann_file, .* train_dataloader\.dataset\.dataset'):
+        sniper_dataloader(dict(dataset=dict(mixing, ann_file='mine.json')), PYRAMID)
 
 
 def test_images_without_objects_are_kept_if_asked():

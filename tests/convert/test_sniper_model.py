@@ -252,6 +252,23 @@ def test_batches_have_the_shape_of_a_chip_and_masks_follow():
     assert found.pad_size_divisor == 32
 
 
+def test_batches_of_whole_images_are_padded_for_necks_and_keep_their_scales():
+    """As of SNIP with RTMDet, whose neck adds up maps, and with YOLOX, which resizes batches."""
+    resize = dict(type='BatchSyncRandomResize', random_size_range=(480, 800))
+    for changes in ({}, dict(batch_augments=None), dict(batch_augments=[resize])):
+        given = dict(type='DetDataPreprocessor', mean=[0.0], **changes)
+        detector = ConfigDict(
+            type='RetinaNet', bbox_head=dict(type='RetinaHead'), data_preprocessor=given
+        )
+        notes = []
+        sniper_model(detector, PYRAMID, whole_images=True, notes=notes)
+        assert detector.data_preprocessor == dict(
+            type='DetDataPreprocessor', mean=[0.0], pad_size_divisor=32
+        )
+        said = 'batches without BatchSyncRandomResize: their scales are those of the pyramid'
+        assert (said in notes) == bool(changes.get('batch_augments'))
+
+
 def test_a_larger_divisor_stays():
     detector = two_stage(pad_size_divisor=64)
     sniper_model(detector, PYRAMID)

@@ -18,6 +18,7 @@ from mmdet.datasets.transforms import Resize
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.models import RPNHead
 from mmdet.models.task_modules import MaxIoUAssigner
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.registry import HOOKS, RUNNERS
@@ -286,6 +287,27 @@ def test_what_the_evaluation_of_open_images_reads_is_packed(tmp_path):
     assert cfg.tta_model == dict(type='SNIPERTTAModel')
 
 
+def test_what_an_evaluation_of_ones_own_reads_is_packed():
+    cfg = stock_config()
+    cfg.test_dataloader.dataset.pipeline[-1].meta_keys = ('img_id', 'scale_factor', 'camera')
+    cfg = sniper_version(cfg)
+    for pipeline in (cfg.test_dataloader.dataset.pipeline, cfg.tta_pipeline):
+        keys = packed_keys(pipeline)
+        assert keys.count('camera') == keys.count('img_id') == 1
+        assert 'scale_factor' not in keys
+
+
+def test_a_resize_of_ones_own_in_a_test_is_refused(monkeypatch):
+    class MyResize(Resize):
+        pass
+
+    monkeypatch.setitem(TRANSFORMS._module_dict, 'MyResize', MyResize)
+    cfg = stock_config()
+    cfg.test_dataloader.dataset.pipeline[2].type = 'MyResize'
+    with pytest.raises(ValueError, match='of test_dataloader has MyResize, .* take it out'):
+        sniper_version(cfg)
+
+
 def test_the_detector_sees_all_levels_and_keeps_its_settings():
     cfg = stock_config()
     found = sniper_version(cfg).model
@@ -401,6 +423,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import RetinaHead
 from mmdet.models.detectors import RetinaNet
 from mmdet.models.task_modules import MaxIoUAssigner
+from mmdet.registry import TRANSFORMS
 
 model = dict(
     type=RetinaNet,

@@ -67,6 +67,13 @@ def test_below_0_and_none_are_without_a_limit(at_levels, given, kept):
     assert (merge.nms_pre, merge.max_per_img) == (kept, kept)
 
 
+def test_the_nms_of_the_merge_is_a_dict_or_none(at_levels):
+    """``--cfg-options model.merge_cfg.nms=soft_nms`` is not, and ``...nms.type=soft_nms`` is."""
+    with pytest.raises(ValueError, match=r"nms must be a dict, such as .*, got 'soft_nms'"):
+        at_levels('RetinaNet', PYRAMID, merge_cfg=dict(nms='soft_nms'))
+    assert at_levels('RetinaNet', PYRAMID, merge_cfg=dict(nms=None)).merge_cfg.nms is None
+
+
 def test_an_option_of_the_merge_that_there_is_not_is_refused(at_levels):
     with pytest.raises(ValueError, match=r"merge_cfg has no option \['max_per_image'\].*'nms'"):
         at_levels('RetinaNet', PYRAMID, merge_cfg=dict(max_per_image=5, nms_pre=3))

@@ -163,3 +163,14 @@ def test_stuff_is_refused(family_config):
     cfg.update(type='SNIPERMask2FormerHead', num_stuff_classes=2)
     with pytest.raises(ValueError, match='for instances, num_stuff_classes must be 0, got 2'):
         MODELS.build(cfg)
+
+
+def test_weights_of_another_number_of_classes_are_refused(family_config):
+    """As where a child config of COCO's says ``num_things_classes`` alone."""
+    cfg = family_config('Mask2Former').panoptic_head
+    cfg.update(type='SNIPERMask2FormerHead', num_things_classes=7)
+    cfg.loss_cls.class_weight = [1.0] * 80 + [0.1]
+    with pytest.raises(ValueError, match=r'class_weight has 81 numbers.*\[1\.0\] \* 7 \+ \[0\.1\]'):
+        MODELS.build(cfg)
+    cfg.loss_cls.class_weight = [1.0] * 7 + [0.1]
+    assert MODELS.build(cfg).num_classes == 7

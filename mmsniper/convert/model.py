@@ -129,15 +129,7 @@ def sniper_model(
     """
     notes, exchanged = [] if notes is None else notes, []
     key = 'detector' if detector.get('detector') else 'type'  # it may be tested at all levels
-    detector[key] = DETECTORS.get(type_name(detector[key]), detector[key])
-    names = class_names(dict(type=detector[key]), MODELS)
-    for base, ours in DETECTORS.items():
-        if base in names and ours not in names:
-            raise ValueError(
-                f'there is no SNIPER version of {names[0]}, which derives from {base}. Make one, '
-                f'class SNIPER{names[0]}({ours}, {names[0]}) with {ours} of mmsniper.models, and '
-                f'name that'
-            )
+    detector[key] = _range_aware_detector(detector[key])
     for piece in list(_pieces(detector, pyramid)):
         config = piece.parent[piece.key] = piece.version(piece.parent[piece.key])
         if (base := _known_base(config)) in IGNORING_HEADS:
@@ -302,8 +294,12 @@ def unaware_pieces(detector: Mapping[str, Any]) -> Iterator[UnawarePiece]:
     except ValueError as error:
         yield UnawarePiece('', made, None, str(error), _is_stock(made))
         return
-    if name := DETECTORS.get(type_name(made)):
-        yield UnawarePiece('', made, ConfigDict(made, type=name), '', True)
+    try:
+        kind = _range_aware_detector(made.type)
+        if kind != made.type:
+            yield UnawarePiece('', made, ConfigDict(made, type=kind), '', True)
+    except ValueError as error:
+        yield UnawarePiece('', made, None, str(error), True)
     configs = [piece.parent[piece.key] for piece in pieces]
     assigners = [c for c, piece in zip(configs, pieces) if piece.version is range_aware]
     by_hand = bool(assigners) and all(map(_has_our_rules, assigners))
@@ -404,6 +400,21 @@ def _is_stock(config: Mapping[str, Any]) -> bool:
 def _has_our_rules(config: Mapping[str, Any]) -> bool:
     """Whether a head or assigner is one of ours, or derives from one."""
     return any(base.__module__.startswith('mmsniper.') for base in _bases(config))
+
+
+def _range_aware_detector(kind: str | type) -> str | type:
+    """The version of a detector's type, of most detectors itself."""
+    if version := DETECTORS.get(type_name(dict(type=kind))):
+        return version
+    names = class_names(dict(type=kind), MODELS)
+    for base, ours in DETECTORS.items():
+        if base in names and ours not in names:
+            raise ValueError(
+                f'there is no SNIPER version of {names[0]}, which derives from {base}. Make one, '
+                f'class SNIPER{names[0]}({ours}, {names[0]}) with {ours} of mmsniper.models, and '
+                f'name that'
+            )
+    return kind
 
 
 def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> ConfigDict:

@@ -8,6 +8,7 @@ import pytest
 from checks.toy_config import coco, config, write
 from mmdet.datasets.transforms import RandomAffine
 from mmdet.models.dense_heads import AnchorHead, DETRHead
+from mmdet.models.detectors import GroundingDINO
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
@@ -147,6 +148,19 @@ class TheirRoIHead(StandardRoIHead):
 @MODELS.register_module()
 class TheirSNIPERHead(SNIPERSetPredictionMixin, DETRHead):
     pass
+
+
+@MODELS.register_module()
+class TheirGroundingDINO(GroundingDINO):
+    pass
+
+
+def test_of_a_detector_that_derives_from_one_with_a_version_it_is_said_how_to_make_its():
+    model = one_stage('SNIPERGroundingDINOHead', 'IgnoreInvalidAssigner')
+    for kind in ('GroundingDINO', 'TheirGroundingDINO'):
+        [found] = told(by_hand(dict(model, type=kind)))
+        assert found[1] == 'model'
+    assert 'SNIPERTheirGroundingDINO(SNIPERGroundingDINO, TheirGroundingDINO)' in str(found)
 
 
 def test_of_heads_of_others_one_line_says_that_it_is_not_known():

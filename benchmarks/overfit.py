@@ -378,8 +378,8 @@ def describe(args: argparse.Namespace) -> str:
     return (
         f'The SNIPER config of each family, its detector reduced (ResNet-18 of '
         f'{SIZE.base_channels} base channels, or 50 of 8 with deformable convolutions; '
-        f'{SIZE.channels} channels behind the backbone, 256 in DINO; RTMDet with exp_on_reg) and '
-        f'trained from scratch on the chips of {args.images} images: the first of the sample of '
+        f'{SIZE.channels} channels behind the backbone, 256 in DINO and Co-DETR; RTMDet with '
+        f'exp_on_reg) and trained from scratch on the chips of {args.images} images: the first of the sample of '
         f'COCO, by their ids, with 3 to 10 objects and no crowd. The same schedule for all: '
         f'{args.epochs} epochs of batches of {BATCH} chips, AdamW, learning rate {LR}, a tenth of '
         f'it in the last fifth, no negative chips. Chips of {PYRAMID["chip_size"]} px at the '

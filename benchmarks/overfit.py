@@ -379,13 +379,13 @@ def describe(args: argparse.Namespace) -> str:
         f'The SNIPER config of each family, its detector reduced (ResNet-18 of '
         f'{SIZE.base_channels} base channels, or 50 of 8 with deformable convolutions; '
         f'{SIZE.channels} channels behind the backbone, 256 in DINO and Co-DETR; RTMDet with '
-        f'exp_on_reg) and trained from scratch on the chips of {args.images} images: the first of the sample of '
-        f'COCO, by their ids, with 3 to 10 objects and no crowd. The same schedule for all: '
-        f'{args.epochs} epochs of batches of {BATCH} chips, AdamW, learning rate {LR}, a tenth of '
-        f'it in the last fifth, no negative chips. Chips of {PYRAMID["chip_size"]} px at the '
-        f'factors {levels}. Tested on the same images: at all levels, merged; and at one scale, '
-        f'{STOCK_SCALE[0]}x{STOCK_SCALE[1]}, by the stock detector with the same weights. Losses '
-        f'are means of {LOSSES} iterations. One thread a process.'
+        f'exp_on_reg) and trained from scratch on the chips of {args.images} images: the first of '
+        f'the sample of COCO, by their ids, with 3 to 10 objects and no crowd. The same schedule '
+        f'for all: {args.epochs} epochs of batches of {BATCH} chips, AdamW, learning rate {LR}, a '
+        f'tenth of it in the last fifth, no negative chips. Chips of {PYRAMID["chip_size"]} px at '
+        f'the factors {levels}. Tested on the same images: at all levels, merged; and at one '
+        f'scale, {STOCK_SCALE[0]}x{STOCK_SCALE[1]}, by the stock detector with the same weights. '
+        f'Losses are means of {LOSSES} iterations. One thread a process.'
     )
 
 

@@ -198,7 +198,7 @@ def _whole_config(path: str) -> Config:
     )
     with TemporaryDirectory() as folder:
         file = Path(folder) / 'of_stock.py'
-        file.write_text(f'_base_ = {[path, *fragments]}')
+        write_text(file, f'_base_ = {[path, *fragments]}')
         return load_config(file)
 
 

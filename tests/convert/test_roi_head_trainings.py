@@ -106,7 +106,7 @@ def config(images, tmp_path, pytestconfig):
         )
         cfg = reduced(load_config(file))
         if (cfg.model.test_cfg or {}).get('rpn'):  # the grid head sees each as each class
-            cfg.model.test_cfg.rpn.max_per_img = 10
+            cfg.model.test_cfg.rpn.max_per_img = 3
         cfg.update(work_dir=str(tmp_path / 'work'), experiment_name=tmp_path.name)
         return cfg
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marked_objects import batch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from untrained import StatisticsOfBatches
@@ -33,7 +33,7 @@ except ModuleNotFoundError:
     pytest.skip(f'needs {CODE}, a checkout of MMDetection', allow_module_level=True)
 CONFIG = Path(project.__file__).parents[1] / 'configs/codino/co_dino_5scale_r50_8xb2_1x_coco.py'
 
-SIZE, CLASSES, LEAST_QUERIES = 128, 3, 9
+SIZE, CLASSES = 128, 3
 PYRAMID = dict(
     chip_size=SIZE,
     levels=[
@@ -60,29 +60,6 @@ def co_detr(build):
     cfg = stock_config()
     sniper_model(cfg, PYRAMID)
     return build(cfg).train()
-
-
-def objects(of):
-    return InstanceData(
-        bboxes=torch.tensor([box for box, _ in of]).reshape(-1, 4).float(),
-        labels=torch.tensor([label for _, label in of], dtype=torch.long),
-    )
-
-
-def batch(*inputs):
-    """``(valid, ignored)`` objects of each input at level 0, all of the same pixels."""
-    shape = (SIZE, SIZE)
-    about = dict(img_shape=shape, ori_shape=shape, batch_input_shape=shape, pad_shape=shape)
-    samples = [
-        DetDataSample(
-            metainfo=dict(about, scale_factor=(1.0, 1.0)),
-            gt_instances=objects(valid),
-            ignored_instances=objects(ignored),
-        )
-        for valid, ignored in inputs
-    ]
-    torch.manual_seed(3)
-    return torch.randn(1, 3, *shape).expand(len(samples), -1, -1, -1), samples
 
 
 class Step:
@@ -114,7 +91,7 @@ class Step:
             for scores in found[0]:
                 scores.retain_grad()
 
-        images, samples = batch(*inputs)
+        images, samples = batch(SIZE, *inputs)
         torch.manual_seed(1)  # of noise and samples
         model.zero_grad()
         head.forward, head.get_aux_targets = forward, get_aux_targets
@@ -243,7 +220,7 @@ def test_without_a_valid_object_losses_and_gradients_are_finite(co_detr, invalid
 
 def test_proposals_of_an_input_teach_queries_whatever_the_others_have(co_detr, monkeypatch):
     """Stock takes as many of each input as the input with the fewest has, here none."""
-    _, samples = batch(([VALID], []), ([], [INVALID]))
+    _, samples = batch(SIZE, ([VALID], []), ([], [INVALID]))
     feats = [torch.rand(2, 256, SIZE // 2**i, SIZE // 2**i) for i in range(2, 8)]
     of_size = {32: [VALID[0]] * 20, 64: [INVALID[0]] * 20}  # in level 0's range, and not
     proposals = [
@@ -265,7 +242,7 @@ def test_a_batch_without_proposals_in_range_has_no_loss_of_them(co_detr, monkeyp
         project.CoStandardRoIHead, '_bbox_forward', lambda *args: pytest.fail('asked of nothing')
     )
     nothing = InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
-    _, samples = batch(([], [INVALID]), ([], []))
+    _, samples = batch(SIZE, ([], [INVALID]), ([], []))
     feats = [torch.rand(2, 256, SIZE // 2**i, SIZE // 2**i) for i in range(2, 8)]
     losses = co_detr.roi_head[0].loss(feats, [nothing, copy.deepcopy(nothing)], samples)
     assert float(losses['loss_cls']) == 0

@@ -4,9 +4,8 @@ import pickle
 
 import pytest
 import torch
+from marked_objects import batch, objects
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 
 from mmsniper.convert.model import sniper_model
 
@@ -33,28 +32,6 @@ def ddq(family_config, build):
     return build(cfg).train()
 
 
-def objects(of):
-    return InstanceData(
-        bboxes=torch.tensor([box for box, _ in of]).reshape(-1, 4).float(),
-        labels=torch.tensor([label for _, label in of], dtype=torch.long),
-    )
-
-
-def batch(*inputs):
-    """``(valid, ignored)`` objects of each input, all of the same pixels."""
-    shape = (SIZE, SIZE)
-    samples = [
-        DetDataSample(
-            metainfo=dict(img_shape=shape, ori_shape=shape, batch_input_shape=shape),
-            gt_instances=objects(valid),
-            ignored_instances=objects(ignored),
-        )
-        for valid, ignored in inputs
-    ]
-    torch.manual_seed(3)
-    return torch.randn(1, 3, *shape).expand(len(samples), -1, -1, -1), samples
-
-
 class Step:
     """Losses of a detector, and their gradients at the class scores of each kind of query.
 
@@ -76,7 +53,7 @@ class Step:
                 kwargs[name].retain_grad()
             return stock_loss(**kwargs)
 
-        images, samples = batch(*inputs)
+        images, samples = batch(SIZE, *inputs)
         torch.manual_seed(1)  # of the noise
         model.zero_grad()
         hook, head.loss = head.register_forward_hook(keep), loss
@@ -146,7 +123,7 @@ def test_without_invalid_objects_the_losses_are_those_of_stock(ddq, family_confi
 
 def test_of_a_batch_each_input_has_its_own_invalid_objects_and_samples_are_left_alone(ddq):
     inputs = ([VALID], [INVALID]), ([VALID, INVALID], [])
-    images, samples = batch(*inputs)
+    images, samples = batch(SIZE, *inputs)
     before = [sample.metainfo for sample in samples]
     ddq.loss(images, samples)
     assert [len(sample.gt_instances) for sample in samples] == [1, 2]

@@ -38,6 +38,7 @@ from mmdet.models.utils import make_divisible
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
+from mmsniper.convert.model import is_co_detr
 from mmsniper.models import ConcatNeck
 
 # Channels that share a group where 256 channels are normalised in 32 groups, as all configs do.
@@ -171,7 +172,7 @@ def _reduce_model(model: ConfigDict, size: ReducedSize, unfreeze: bool) -> None:
     _check_parts(model, _PARTS)
     cls = _class_of(ConfigDict(type=model.get('detector', model.type)))
     two_stage = issubclass(cls, DeformableDETR) and model.get('as_two_stage')
-    co_detr = model.get('query_head') is not None
+    co_detr = is_co_detr(model)
     if two_stage or co_detr or issubclass(cls, (DINO, ConditionalDETR, DABDETR)):
         size = replace(size, channels=_FIXED_CHANNELS)
     if unfreeze:

@@ -42,9 +42,9 @@ def project_class(head: str | type | None, default: str) -> type:
     kind = MODELS.get(head) if isinstance(head, str) else head
     if kind is None:
         raise ValueError(
-            f'{head} is not registered. It comes with a checkout of MMDetection, not with the '
-            f"package: custom_imports = dict(imports=['projects.CO-DETR.codetr']), with the "
-            f'checkout in PYTHONPATH'
+            f"{head} is not registered. It is in MMDetection's projects/CO-DETR, in no package: "
+            f"copy that folder, name it in custom_imports = dict(imports=['projects.CO-DETR."
+            f"codetr']), and run where it lies, with PYTHONPATH=. (docs/detectors.md)"
         )
     return kind
 

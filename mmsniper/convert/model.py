@@ -410,9 +410,8 @@ def _range_aware_detector(kind: str | type) -> str | type:
     for base, ours in DETECTORS.items():
         if base in names and ours not in names:
             raise ValueError(
-                f'there is no SNIPER version of {names[0]}, which derives from {base}. Make one, '
-                f'class SNIPER{names[0]}({ours}, {names[0]}) with {ours} of mmsniper.models, and '
-                f'name that'
+                f'there is no SNIPER version of {names[0]}, which derives from {base}. '
+                f'{_make_one(names[0], ours)}'
             )
     return kind
 
@@ -427,7 +426,7 @@ def _range_aware_roi_head(head: ConfigDict, pyramid: Mapping[str, Any]) -> Confi
             first = next((ours for base, ours in ROI_HEADS.items() if base in bases), None)
             fix = 'SNIPERRoIMixin makes one'
             if first:
-                fix = f'Make one, class SNIPER{name}({first}, {name}), and name that'
+                fix = _make_one(name, first)
             raise ValueError(
                 f'there is no SNIPER version of {name}: {fault} ({_DOCS_ON_KINDS}). {fix}'
             )
@@ -449,15 +448,20 @@ def _range_aware_dense_head(head: ConfigDict) -> ConfigDict:
         return ConfigDict(head, type=DENSE_HEADS[name])
     if first := _FIRST_BASES.get(base):
         raise ValueError(
-            f'there is no SNIPER version of {name}, which derives from {base}. Make one, class '
-            f'SNIPER{name}({first}, {name}) with {first} of mmsniper.models, and name that '
-            f"(docs/detectors.md, A head of one's own)"
+            f'there is no SNIPER version of {name}, which derives from {base}. '
+            f"{_make_one(name, first)} (docs/detectors.md, A head of one's own)"
         )
     raise ValueError(
         f'there is no SNIPER version of {name}; there is one of '
         f'{", ".join(sorted([*DENSE_HEADS, *IGNORING_HEADS]))}. docs/detectors.md tells what is '
         f"not supported and why, and how to make one (A head of one's own)"
     )
+
+
+def _make_one(name: str, ours: str) -> str:
+    """What to do about a class that derives from one that has a version, ``ours``."""
+    made = f'class SNIPER{name}({ours}, {name})'
+    return f'Make one, {made} with {ours} of mmsniper.models, and name that'
 
 
 def _known_base(head: Mapping[str, Any]) -> str:
